@@ -1,0 +1,121 @@
+# LIBTBX_SET_DISPATCHER_NAME dials.postrefine
+"""
+Postrefine stills: refine the scale, B factor, orientation and reciprocal-lattice point radius of each lattice against
+reference intensities, and write a scaled table that dials.merge, dials.export and dials.report take.
+
+Without a reference, the scaled mean of the data themselves is used and improved from cycle to cycle.
+
+Examples::
+
+  dials.postrefine integrated.expt integrated.refl
+
+  dials.postrefine integrated.expt integrated.refl reference=model.mtz space_group=P43212
+
+  dials.postrefine run_1.expt run_1.refl run_2.expt run_2.refl d_min=1.8 nproc=8
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import dials_postrefine
+from dials_postrefine.scopes import load
+
+logger = logging.getLogger("dials.postrefine")
+
+phil_scope = load("postrefine")
+
+
+def run(args: list[str] | None = None, phil=phil_scope) -> None:
+    """Run dials.postrefine from the command line."""
+    from dials.util import Sorry
+
+    from dials_postrefine.command_line import exit_with_sorry, parse_arguments
+
+    with exit_with_sorry():
+        usage = "dials.postrefine [options] integrated.expt integrated.refl [more pairs] [reference=FILE]"
+        params, verbosity, diff_phil = parse_arguments(args, phil, usage, __doc__)
+        if params is None:
+            return
+        if not params.input.experiments or not params.input.reflections:
+            raise Sorry("Both experiments (.expt) and reflections (.refl) are needed: name one or more pairs of files.")
+        postrefine_files(params, verbosity, diff_phil)
+
+
+def postrefine_files(params, verbosity: int = 0, diff_phil: str = "") -> None:
+    """Read the files that params name, postrefine, write; raises Sorry for input that can't be used."""
+    from dials.util import Sorry, log, progress
+    from dials.util.version import dials_version
+    from libtbx import Auto
+
+    from dials_postrefine.files.outputs import Outputs
+    from dials_postrefine.files.reference import align, read_reference
+    from dials_postrefine.files.stills import apply_result, lattice_parameters, read_stills
+    from dials_postrefine.files.versions import available_cores, scaled_history
+    from dials_postrefine.report import summary, text
+    from dials_postrefine.scopes import dataset_settings
+    from dials_postrefine.stills.dataset import postrefine
+    from dials_postrefine.stills.statistics import collect_statistics
+
+    nproc = available_cores() if params.nproc in (None, Auto) else params.nproc
+    with Outputs() as outputs:
+        log.config(verbosity, logfile=outputs.temporary(params.output.log) if params.output.log else None)
+        logger.info("%s, dials_postrefine %s", dials_version(), dials_postrefine.__version__)
+        if diff_phil:
+            logger.info("The following parameters have been modified:\n\n%s", diff_phil)
+
+        space_group = str(params.space_group) if params.space_group else None
+        files = read_stills(
+            params.input.experiments,
+            params.input.reflections,
+            space_group,
+            params.intensity_choice,
+            params.d_min,
+            params.d_max,
+            params.seed,
+        )
+        stills, identifiers = files.stills, list(files.experiments.identifiers())
+        logger.info(text.input_lines(stills, files.space_group.type().lookup_symbol(), files.cell, files.usable.n_excluded))
+        reference = None
+        if params.reference:
+            reference = align(files.h_unique, *read_reference(params.reference, files.space_group, files.cell))
+            reference[stills.absent] = float("nan")
+            if not (reference == reference).any():
+                raise Sorry(f"No observed reflection is in the reference {params.reference}: check its resolution.")
+
+        with progress(total=1, desc="postrefining", unit="lattice") as bar:
+
+            def show(what: str, done: int, total: int) -> None:
+                bar.total = total
+                bar.set_description(what)
+                bar.update(done - bar.n)
+
+            result = postrefine(stills, dataset_settings(params), reference, nproc, show)
+        logger.info(text.cycles_table(result.cycles))
+        if not result.accepted.all():
+            logger.info("\n%s\n%s", text.rejections_table(result), text.rejected_table(identifiers, result))
+        if not result.accepted.any():
+            raise Sorry("All lattices were rejected, for the reasons above: nothing was written.")
+
+        statistics = collect_statistics(stills, result, reference, files.d_star_sq, files.complete, params.n_shells)
+        merge_command = text.merge_command(
+            params.output.experiments, params.output.reflections, params.partiality_threshold, stills.s0
+        )
+        logger.info("\n%s", text.dataset_table(stills, result, statistics))
+        logger.info("\nScaled only, by resolution:\n%s", text.shells_table(statistics.before))
+        logger.info("\nPostrefined, by resolution:\n%s", text.shells_table(statistics.after))
+        logger.info("\n%s", text.parameters_table(result))
+
+        if params.output.json:
+            parameters = [lattice_parameters(result, k) for k in range(stills.n_lattices)]
+            record = summary.make_summary(identifiers, result, statistics, parameters, merge_command)
+            summary.write_summary(record, outputs.temporary(params.output.json))
+        apply_result(files, result)
+        files.experiments.as_file(outputs.temporary(params.output.experiments), **scaled_history(files.experiments))
+        files.table.as_file(outputs.temporary(params.output.reflections))
+        logger.info("\nTo merge what was kept:\n\n  %s\n", merge_command)
+
+
+if __name__ == "__main__":
+    sys.exit(run())

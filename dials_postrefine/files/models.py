@@ -1,0 +1,169 @@
+"""
+Experiments <-> geometry arrays; the refined orientation and a scale model written back.
+
+Each lattice is one experiment: a still with a crystal, a beam and a detector.  The scale model is DIALS' own KBScalingModel,
+which every DIALS program can read,
+
+    scale = G,   decay = -4 B,      scale exp(decay/(2 d^2)) = G exp(-2 B d*^2)
+
+with the esds, and the rest of the fit (r_s, angles, correlations) as extra keys of its configuration.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+
+from cctbx import crystal, miller, sgtbx, uctbx
+from dials.array_family import flex
+from dials.util import Sorry
+from dxtbx import flumpy
+from dxtbx.model.experiment_list import ExperimentList
+
+CELL_LENGTH_TOLERANCE = 0.03
+CELL_ANGLE_TOLERANCE = 2.0
+
+
+def read_experiments(path: str):
+    """Read a .expt file.  Raises Sorry where it is missing, damaged or no experiment list."""
+    if not os.path.isfile(path):
+        raise Sorry(f"The file {path} does not exist: check the name.")
+    try:
+        return ExperimentList.from_file(path, check_format=False)
+    except Exception as error:  # json and dxtbx raise anything at all on a damaged file
+        raise Sorry(f"{path} can't be read as an experiment list (truncated, or another kind of file?).") from error
+
+
+def check_stills(experiments) -> None:
+    """Raises Sorry unless every experiment is a still with a crystal, a beam and a detector."""
+    if not len(experiments):
+        raise Sorry("The .expt files hold no experiments: give the output of dials.stills_process or ssx_integrate.")
+    for model in ("crystal", "beam", "detector"):
+        n = sum(getattr(experiment, model) is None for experiment in experiments)
+        if n:
+            raise Sorry(f"{n} of {len(experiments)} experiments have no {model}: index and integrate them first.")
+    n = sum(not experiment.is_still() for experiment in experiments)
+    if n:
+        raise Sorry(f"{n} of {len(experiments)} experiments are rotation data, not stills: scale them with dials.scale.")
+
+
+def set_identifiers(experiments_of_files: Sequence) -> list[list[str]]:
+    """
+    The identifiers by file, made up (file-experiment) where a file has none.
+
+    Raises Sorry where two experiments share one.
+    """
+    for number, experiments in enumerate(experiments_of_files):
+        for i, experiment in enumerate(experiments):
+            if not experiment.identifier:
+                experiment.identifier = f"{number}-{i}"
+    identifiers = [list(experiments.identifiers()) for experiments in experiments_of_files]
+    twice = [name for name, n in Counter(name for names in identifiers for name in names).items() if n > 1]
+    if twice:
+        raise Sorry(
+            f"{len(twice)} lattices are given more than once (the first: {twice[0]}): give each file once, or make the "
+            "identifiers unique with dials.assign_experiment_identifiers."
+        )
+    return identifiers
+
+
+def common_space_group(experiments, chosen: str | None = None):
+    """
+    The one space group of the lattices: chosen by its symbol, or what all crystals have.
+
+    Raises Sorry where the crystals differ, or no group has that symbol.
+    """
+    if chosen is not None:
+        try:
+            return sgtbx.space_group_info(chosen).group()
+        except RuntimeError:
+            raise Sorry(f"space_group={chosen} is no space group that cctbx knows.") from None
+    symbols = Counter(e.crystal.get_space_group().type().lookup_symbol() for e in experiments)
+    if len(symbols) > 1:
+        found = ", ".join(f"{symbol} ({n})" for symbol, n in symbols.most_common())
+        raise Sorry(f"The lattices are of different space groups: {found}; say which one with space_group=.")
+    return experiments[0].crystal.get_space_group()
+
+
+def cells_fit(experiments, space_group) -> np.ndarray:
+    """Which crystals' unit cells fit the space group, within 2 % and 1.5 degrees: (n,) bool."""
+    return np.array(
+        [space_group.is_compatible_unit_cell(e.crystal.get_unit_cell(), 0.02, 1.5) for e in experiments], dtype=bool
+    )
+
+
+def median_cell(experiments, space_group) -> tuple[float, ...]:
+    """The median unit cell, made exact for the space group."""
+    cells = np.median([e.crystal.get_unit_cell().parameters() for e in experiments], axis=0)
+    return space_group.average_unit_cell(uctbx.unit_cell(tuple(cells))).parameters()
+
+
+def geometry_arrays(experiments) -> tuple[np.ndarray, np.ndarray]:
+    """The setting matrices A (n, 3, 3) and incident beams s0 (n, 3), in 1/Angstrom."""
+    a_matrix = np.array([e.crystal.get_A() for e in experiments]).reshape(-1, 3, 3)
+    s0 = np.array([e.beam.get_s0() for e in experiments]).reshape(-1, 3)
+    return a_matrix, s0
+
+
+def complete_set(cell: tuple[float, ...], space_group, d_min: float, d_max: float) -> np.ndarray:
+    """d*^2 (n,) of every unique index between d_min and d_max (Angstrom), absences left out, Friedel mates as one."""
+    symmetry = crystal.symmetry(unit_cell=cell, space_group=space_group)
+    return flumpy.to_numpy(
+        miller.build_set(symmetry, anomalous_flag=False, d_min=d_min, d_max=d_max).d_star_sq().data()
+    )
+
+
+def d_star_sq(cell: tuple[float, ...], h: np.ndarray) -> np.ndarray:
+    """d*^2 (n,) of the indices h (n, 3) in the unit cell, 1/Angstrom^2."""
+    metric = np.array(uctbx.unit_cell(cell).reciprocal_metrical_matrix())
+    h = h.astype(float)
+    diagonal = h**2 @ metric[:3]
+    return diagonal + 2.0 * (metric[3] * h[:, 0] * h[:, 1] + metric[4] * h[:, 0] * h[:, 2] + metric[5] * h[:, 1] * h[:, 2])
+
+
+def set_space_group(experiments, space_group) -> None:
+    """Write the space group into every crystal; its cell and orientation stay."""
+    for model in experiments.crystals():
+        model.set_space_group(space_group)
+
+
+def number_imagesets(table, experiments) -> None:
+    """Make the table's `imageset_id` count the image sets of the experiment list, where it has any."""
+    imagesets = experiments.imagesets()
+    if not imagesets:
+        return
+    if any(experiment.imageset is None for experiment in experiments):
+        if "imageset_id" in table:
+            del table["imageset_id"]
+        return
+    # image sets are listed in the order in which the experiments name them
+    numbers, last = [], 0
+    for experiment in experiments:
+        if experiment.imageset != imagesets[last]:
+            last = imagesets.index(experiment.imageset)
+        numbers.append(last)
+    ids = np.array(numbers, dtype=np.int32)[flumpy.to_numpy(table["id"])]
+    table["imageset_id"] = flumpy.from_numpy(ids)
+
+
+def write_orientation(experiment, rotation: np.ndarray) -> None:
+    """Turn the crystal by R (3, 3): A = R A_ref."""
+    u = rotation @ np.array(experiment.crystal.get_U()).reshape(3, 3)
+    experiment.crystal.set_U(tuple(u.ravel()))
+
+
+def write_scaling_model(experiment, scale, scale_esd, b_factor, b_factor_esd, extra: dict) -> None:
+    """Give the experiment a KBScalingModel (module docstring); extra: further keys, numbers or text only."""
+    from dials.algorithms.scaling.model.model import KBScalingModel
+
+    experiment.scaling_model = KBScalingModel(
+        {
+            "scale": {"parameters": flex.double([scale]), "parameter_esds": flex.double([scale_esd])},
+            "decay": {"parameters": flex.double([-4.0 * b_factor]), "parameter_esds": flex.double([4.0 * b_factor_esd])},
+        },
+        {"corrections": ["scale", "decay"], **extra},
+        is_scaled=True,
+    )

@@ -1,0 +1,342 @@
+"""
+Reflection tables <-> arrays, and the contract of the scaled columns.
+
+In: all tables as one, its `id` the index of the experiment in the list, and from it the usable observations as arrays
+(`Usable`), corrected for polarisation and detector efficiency exactly once:
+
+    I = I_sum lp/qe,    v = v_sum (lp/qe)^2
+
+with the columns `lp` and `qe` (or `dqe`) where the integrator wrote them, else lp = 1/P from the beam model and qe = 1.
+
+Out (dials-facts.md, "What the next program needs of a scaled table"):
+
+    intensity.scale.value            I/p, not divided by inverse_scale_factor
+    intensity.scale.variance         v/p^2, plus I^2 partiality.inv.variance where the integrator wrote that column
+    inverse_scale_factor, _variance  G exp(-2 B d*^2) > 0 and the variance of the fit
+    partiality                       the refined p > 0
+    intensity.ref.value              the reference intensity, 0 where there is none
+    flags                            `scaled` on what was kept, `outlier_in_scaling`, `excluded_for_scaling` on the rest
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from cctbx import miller
+from dials.array_family import flex
+from dials.util import Sorry
+from dxtbx import flumpy
+
+from dials_postrefine.files.versions import miller_indices_to_numpy
+
+NEEDED = ("id", "miller_index", "flags", "s1", "xyzcal.px")
+INTENSITIES = {"sum": "intensity.sum", "profile": "intensity.prf", "strong_spots": "intensity.sum"}
+# What a fit never sees keeps a partiality above zero, as the contract wants it: DIALS divides by it.
+MIN_PARTIALITY = 1e-6
+# Packing three indices into one integer: |h| stays far below this.
+INDEX_BASE = 1 << 20
+
+
+@dataclass
+class Usable:
+    """
+    The usable observations, sorted by experiment.
+
+    row (n,) of the table, offsets (n_experiments + 1,), h (n, 3) int32, intensity, variance (n,) corrected,
+    inverse_variance (n,) of 1/p or None, d_star_sq (n,) in 1/Angstrom^2; all_rows: every row of the table by
+    experiment, with all_offsets, for what is written.
+    """
+
+    row: np.ndarray
+    offsets: np.ndarray
+    h: np.ndarray
+    intensity: np.ndarray
+    variance: np.ndarray
+    inverse_variance: np.ndarray | None
+    n_excluded: dict[str, int]
+
+
+def read_table(path: str):
+    """Read a .refl file.  Raises Sorry where it is missing, damaged or no reflection table."""
+    if not os.path.isfile(path):
+        raise Sorry(f"The file {path} does not exist: check the name.")
+    try:
+        table = flex.reflection_table.from_file(path)
+        keys = set(table.keys())
+    except Exception as error:  # msgpack and pickle raise anything at all on a damaged file
+        raise Sorry(f"{path} can't be read as a reflection table (truncated, or another kind of file?).") from error
+    if not keys:
+        raise Sorry(f"{path} holds an empty reflection table: integrate first.")
+    return table
+
+
+def join_tables(paths: Sequence[str], tables: Sequence, identifiers_of_files: Sequence[list[str]]):
+    """
+    All tables as one whose `id` counts the experiments of all files together.
+
+    paths name the tables in messages; identifiers_of_files lists the experiments' identifiers by .expt file.  Experiments
+    are found by identifier; a table without identifiers belongs to the .expt file at its own place in the list.
+    Reflections that belong to no experiment (id -1) are dropped.
+    Raises Sorry where tables and experiments do not belong together.
+    """
+    identifiers = [identifier for names in identifiers_of_files for identifier in names]
+    number = {identifier: i for i, identifier in enumerate(identifiers)}
+    joined = []
+    for place, (path, table) in enumerate(zip(paths, tables)):
+        _check_columns(path, table)
+        known = {i: name for i, name in zip(*_identifier_map(table))}
+        ids = flumpy.to_numpy(table["id"])
+        used = np.unique(ids[ids >= 0])
+        if not known:
+            first = sum(map(len, identifiers_of_files[:place]))
+            n = len(identifiers_of_files[place]) if place < len(identifiers_of_files) else 0
+            if len(used) and used[-1] >= n:
+                raise Sorry(
+                    f"{path} names no experiment identifiers and has ids up to {used[-1]}, but its .expt file holds {n} "
+                    "experiments: give each .refl file with its own .expt file, in the same order."
+                )
+            new_id = {int(i): first + int(i) for i in used}
+        else:
+            missing = [known.get(int(i), f"id {i}") for i in used if known.get(int(i)) not in number]
+            if missing:
+                raise Sorry(
+                    f"{len(missing)} of the lattices in {path} are not in the .expt files (the first: {missing[0]}): "
+                    "give the .expt file that was written together with it."
+                )
+            new_id = {int(i): number[known[int(i)]] for i in used}
+        if (ids < 0).any():
+            table = table.select(flumpy.from_numpy(ids >= 0))
+            ids = flumpy.to_numpy(table["id"])
+        lookup = np.zeros(int(used[-1]) + 1 if len(used) else 1, dtype=np.int32)
+        lookup[list(new_id)] = list(new_id.values())
+        table["id"] = flumpy.from_numpy(lookup[ids] if len(ids) else ids)
+        joined.append(table)
+    if len(joined) > 1:
+        common = set.intersection(*(set(table.keys()) for table in joined))
+        for table in joined:
+            for key in set(table.keys()) - common:
+                del table[key]
+    for table in joined:
+        for i in list(table.experiment_identifiers().keys()):
+            del table.experiment_identifiers()[i]
+    whole = joined[0]
+    for table in joined[1:]:
+        whole.extend(table)
+    for i, identifier in enumerate(identifiers):
+        whole.experiment_identifiers()[i] = identifier
+    return whole
+
+
+def _identifier_map(table):
+    identifiers = table.experiment_identifiers()
+    return list(identifiers.keys()), list(identifiers.values())
+
+
+def _check_columns(path: str, table) -> None:
+    missing = [key for key in NEEDED if key not in table]
+    if missing:
+        raise Sorry(
+            f"{path} lacks {', '.join(missing)}: give the reflections that dials.stills_process or dials.ssx_integrate "
+            "wrote after integration."
+        )
+
+
+def check_integrated(table, intensity_choice: str) -> None:
+    """Raises Sorry where the table holds no integrated intensities of the kind chosen."""
+    column = INTENSITIES[intensity_choice]
+    if f"{column}.value" not in table or f"{column}.variance" not in table:
+        raise Sorry(f"The reflections carry no {column}.value and .variance: integrate first, or set intensity_choice.")
+    if intensity_choice == "strong_spots":
+        return
+    flag = table.flags.integrated_prf if intensity_choice == "profile" else table.flags.integrated_sum
+    if "partiality" not in table or not table.get_flags(flag).count(True):
+        raise Sorry(
+            "The reflections are not integrated (no partiality column or no integrated flag): integrate them with "
+            "dials.stills_process or dials.ssx_integrate, or set intensity_choice=strong_spots to use spot sums."
+        )
+
+
+def usable_observations(
+    table, experiments, intensity_choice: str = "sum", d_min: float | None = None, d_max: float | None = None
+) -> Usable:
+    """
+    Select and correct the observations (module docstring).
+
+    Out are: not integrated, overloaded, excluded by the user, not finite or without a positive variance, outside of
+    d_min and d_max (Angstrom); each counted under its reason.
+    """
+    ids = flumpy.to_numpy(table["id"])
+    flags = flumpy.to_numpy(table["flags"])
+    column = INTENSITIES[intensity_choice]
+    value = flumpy.to_numpy(table[f"{column}.value"])
+    variance = flumpy.to_numpy(table[f"{column}.variance"])
+    n_excluded = {}
+    keep = np.ones(len(ids), dtype=bool)
+
+    def exclude(reason: str, mask: np.ndarray) -> None:
+        n_excluded[reason] = int(np.count_nonzero(mask & keep))
+        keep[mask] = False
+
+    if intensity_choice != "strong_spots":
+        integrated = table.flags.integrated_prf if intensity_choice == "profile" else table.flags.integrated_sum
+        exclude("not integrated", flags & int(integrated) == 0)
+    exclude("overloaded", flags & int(table.flags.overloaded) != 0)
+    exclude("excluded by the user", flags & int(table.flags.user_excluded_in_scaling) != 0)
+    with np.errstate(invalid="ignore"):
+        exclude("bad intensity or variance", ~(np.isfinite(value) & np.isfinite(variance) & (variance > 0.0)))
+    indices = table["miller_index"]
+    exclude("index 0,0,0", flumpy.to_numpy(indices == (0, 0, 0)))
+
+    row = np.flatnonzero(keep)
+    row = row[np.argsort(ids[row], kind="stable")]
+    h = miller_indices_to_numpy(indices)[row]
+    offsets = np.searchsorted(ids[row], np.arange(len(experiments) + 1))
+    correction, d_star_sq = _corrections(table, experiments, row, offsets, h)
+    inside = np.isfinite(correction) & (correction > 0.0)
+    n_excluded["bad lp or qe"] = int(np.count_nonzero(~inside))
+    in_range = np.ones(len(row), dtype=bool)
+    if d_min is not None:
+        in_range &= d_star_sq <= d_min**-2
+    if d_max is not None:
+        in_range &= d_star_sq >= d_max**-2
+    n_excluded["outside of d_min and d_max"] = int(np.count_nonzero(inside & ~in_range))
+    inside &= in_range
+    if not inside.all():
+        row, h, correction = row[inside], h[inside], correction[inside]
+        offsets = np.searchsorted(ids[row], np.arange(len(experiments) + 1))
+    inverse_variance = None
+    if "partiality.inv.variance" in table:
+        inverse_variance = flumpy.to_numpy(table["partiality.inv.variance"])[row]
+        inverse_variance = np.where(np.isfinite(inverse_variance), np.maximum(inverse_variance, 0.0), 0.0)
+    return Usable(
+        row=row,
+        offsets=offsets,
+        h=h,
+        intensity=value[row] * correction,
+        variance=variance[row] * correction**2,
+        inverse_variance=inverse_variance,
+        n_excluded={reason: n for reason, n in n_excluded.items() if n},
+    )
+
+
+def _corrections(table, experiments, row, offsets, h) -> tuple[np.ndarray, np.ndarray]:
+    """lp/qe (n,) and d*^2 (n,) of the rows, lattice by lattice where a model is needed."""
+    correction = np.ones(len(row))
+    if "lp" in table:
+        correction *= flumpy.to_numpy(table["lp"])[row]
+    for efficiency in ("qe", "dqe"):
+        if efficiency in table:
+            with np.errstate(divide="ignore", invalid="ignore"):
+                correction /= flumpy.to_numpy(table[efficiency])[row]
+            break
+    d_star_sq = np.empty(len(row))
+    s1 = None if "lp" in table else flumpy.to_numpy(table["s1"])
+    for k, experiment in enumerate(experiments):
+        own = slice(offsets[k], offsets[k + 1])
+        if own.start == own.stop:
+            continue
+        q = h[own] @ np.array(experiment.crystal.get_A()).reshape(3, 3).T
+        d_star_sq[own] = np.einsum("ij,ij->i", q, q)
+        if s1 is not None:
+            beam = experiment.beam
+            correction[own] /= polarisation(
+                s1[row[own]],
+                np.array(beam.get_s0()),
+                np.array(beam.get_polarization_normal()),
+                beam.get_polarization_fraction(),
+            )
+    return correction, d_star_sq
+
+
+def polarisation(s1: np.ndarray, s0: np.ndarray, normal: np.ndarray, fraction: float) -> np.ndarray:
+    """
+    The polarisation factor of diffracted beams s1 (n, 3), shape (n,), which divides an intensity.
+
+    P = (1 - 2 f)(1 - (n.s1)^2) + f (1 + (s0.s1)^2) with unit vectors, n the normal of the plane of polarisation and f the
+    fraction in that plane (DIALS, algorithms/integration/corrections.h; Kahn et al. 1982).
+    """
+    with np.errstate(invalid="ignore", divide="ignore"):
+        s1 = s1 / np.sqrt(np.einsum("ij,ij->i", s1, s1))[:, None]
+    s0 = s0 / np.linalg.norm(s0)
+    normal = normal / np.linalg.norm(normal)
+    return (1.0 - 2.0 * fraction) * (1.0 - (s1 @ normal) ** 2) + fraction * (1.0 + (s1 @ s0) ** 2)
+
+
+def pack(h: np.ndarray) -> np.ndarray:
+    """One integer for each Miller index (n, 3): equal for equal indices."""
+    h = h.astype(np.int64)
+    return (h[:, 0] * INDEX_BASE + h[:, 1]) * INDEX_BASE + h[:, 2]
+
+
+def to_flex_miller(h: np.ndarray):
+    """Miller indices (n, 3) as a flex.miller_index."""
+    h = np.ascontiguousarray(h.T.astype(np.int32))
+    return flex.miller_index(*(flumpy.from_numpy(axis) for axis in h))
+
+
+def map_to_asymmetric_unit(h: np.ndarray, space_group) -> np.ndarray:
+    """h (n, 3) in the asymmetric unit of the space group, Friedel mates as one."""
+    indices = to_flex_miller(h)
+    miller.map_to_asu(space_group.type(), False, indices)
+    return miller_indices_to_numpy(indices)
+
+
+def number_unique(h: np.ndarray, space_group) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """
+    Number the indices of the asymmetric unit.
+
+    Returns unique (n,) int32, the indices themselves (n_unique, 3), and which of them are systematically absent.
+    """
+    asu = map_to_asymmetric_unit(h, space_group)
+    _, first, unique = np.unique(pack(asu), return_index=True, return_inverse=True)
+    h_unique = asu[first]
+    absent = flumpy.to_numpy(space_group.is_sys_absent(to_flex_miller(h_unique)))
+    return unique.astype(np.int32), h_unique, absent
+
+
+@dataclass
+class ScaledColumns:
+    """
+    What is written, by row of the table (N,).
+
+    usable, kept and outlier (N,) bool; intensity, variance (N,) corrected for lp and qe, inverse_variance (N,) or None;
+    partiality, scale, scale_variance (N,); reference (N,), NaN where there is none.
+    """
+
+    usable: np.ndarray
+    kept: np.ndarray
+    outlier: np.ndarray
+    intensity: np.ndarray
+    variance: np.ndarray
+    inverse_variance: np.ndarray | None
+    partiality: np.ndarray
+    scale: np.ndarray
+    scale_variance: np.ndarray
+    reference: np.ndarray
+
+
+def write_scaled_columns(table, columns: ScaledColumns) -> None:
+    """Put the scaled columns and flags into the table (module docstring)."""
+    p = np.maximum(columns.partiality, MIN_PARTIALITY)
+    variance = columns.variance / p**2
+    if columns.inverse_variance is not None:
+        variance += columns.intensity**2 * columns.inverse_variance
+    table["intensity.scale.value"] = flumpy.from_numpy(np.where(columns.usable, columns.intensity / p, 0.0))
+    table["intensity.scale.variance"] = flumpy.from_numpy(np.where(columns.usable, variance, 1.0))
+    table["inverse_scale_factor"] = flumpy.from_numpy(columns.scale)
+    table["inverse_scale_factor_variance"] = flumpy.from_numpy(columns.scale_variance)
+    table["partiality"] = flumpy.from_numpy(p)
+    table["intensity.ref.value"] = flumpy.from_numpy(np.where(np.isfinite(columns.reference), columns.reference, 0.0))
+    if "partial_id" in table:
+        del table["partial_id"]
+    names = table.flags
+    everything = flex.bool(len(table), True)
+    for flag in (names.scaled, names.outlier_in_scaling, names.excluded_for_scaling):
+        table.unset_flags(everything, flag)
+    table.set_flags(flumpy.from_numpy(columns.kept & ~columns.outlier), names.scaled)
+    table.set_flags(flumpy.from_numpy(columns.outlier), names.outlier_in_scaling)
+    table.set_flags(flumpy.from_numpy(~columns.kept), names.excluded_for_scaling)

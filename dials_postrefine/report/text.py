@@ -1,0 +1,135 @@
+"""The tables of the log."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+from tabulate import tabulate
+
+from dials_postrefine.stills.dataset import Cycle, PostrefinedStills, Stills
+from dials_postrefine.stills.merging import Shell
+from dials_postrefine.stills.model import B_FACTOR, LN_RADIUS, LN_SCALE, PARAMETERS, THETA_X, THETA_Y
+from dials_postrefine.stills.statistics import Statistics
+
+
+def _table(rows: Sequence[Sequence], headers: Sequence[str], formats: Sequence[str] = ()) -> str:
+    return tabulate(rows, headers, tablefmt="psql", floatfmt=formats or "g", missingval="-", disable_numparse=not formats)
+
+
+def _number(value: float, pattern: str) -> str:
+    return pattern.format(value) if np.isfinite(value) else "-"
+
+
+def shells_table(shells: list[Shell]) -> str:
+    """Statistics by resolution shell, the last row all shells together."""
+    headers = ["d range (A)", "obs", "unique", "compl.", "mult.", "I/sigma", "CC1/2", "R_split", "CC ref"]
+    rows = [
+        [
+            f"{_number(s.d_max, '{:.2f}')} - {s.d_min:.2f}",
+            str(s.n_observations),
+            str(s.n_unique),
+            _number(100.0 * s.completeness, "{:.1f} %"),
+            _number(s.multiplicity, "{:.2f}"),
+            _number(s.i_over_sigma, "{:.1f}"),
+            _number(s.cc_half, "{:.3f}"),
+            _number(s.r_split, "{:.3f}"),
+            _number(s.cc_reference, "{:.3f}"),
+        ]
+        for s in shells
+    ]
+    return _table(rows, headers)
+
+
+def dataset_table(stills: Stills, result: PostrefinedStills, statistics: Statistics) -> str:
+    """The data set before and after in one column each."""
+    before, after = statistics.before[-1], statistics.after[-1]
+    accepted = result.accepted
+    correlations = [
+        [np.median([getattr(result.fits[k], name) for k in np.flatnonzero(accepted)] or [np.nan])]
+        for name in ("correlation_before", "correlation_after")
+    ]
+    rows = [
+        ["lattices", str(stills.n_lattices), str(np.count_nonzero(accepted))],
+        ["observations", str(len(stills.unique)), str(np.count_nonzero(result.kept & ~result.outlier))],
+        ["unique reflections", str(before.n_unique), str(after.n_unique)],
+        ["completeness", f"{before.completeness:.1%}", f"{after.completeness:.1%}"],
+        ["multiplicity", _number(before.multiplicity, "{:.2f}"), _number(after.multiplicity, "{:.2f}")],
+        ["CC1/2", _number(before.cc_half, "{:.3f}"), _number(after.cc_half, "{:.3f}")],
+        ["R_split", _number(before.r_split, "{:.3f}"), _number(after.r_split, "{:.3f}")],
+        ["mean I/sigma", _number(before.i_over_sigma, "{:.1f}"), _number(after.i_over_sigma, "{:.1f}")],
+        ["CC to the reference", _number(before.cc_reference, "{:.3f}"), _number(after.cc_reference, "{:.3f}")],
+        ["median CC of a lattice", *(_number(*value, "{:.3f}") for value in correlations)],
+    ]
+    return _table(rows, ["data set", "scaled only", "postrefined"])
+
+
+def parameters_table(result: PostrefinedStills) -> str:
+    """Median, spread (1.48 times the median absolute deviation) and median esd of the accepted lattices' parameters."""
+    accepted = result.accepted
+    x = result.x[accepted]
+    esd = np.sqrt(np.array([np.diag(c) for c in result.covariance[accepted]])).reshape(-1, 5)
+    scale, radius = np.exp(x[:, LN_SCALE]), np.exp(x[:, LN_RADIUS])
+    columns = {
+        "scale G": (scale, scale * esd[:, LN_SCALE]),
+        "B (A^2), a quarter of the conventional": (x[:, B_FACTOR], esd[:, B_FACTOR]),
+        "theta_x (degrees)": (np.degrees(x[:, THETA_X]), np.degrees(esd[:, THETA_X])),
+        "theta_y (degrees)": (np.degrees(x[:, THETA_Y]), np.degrees(esd[:, THETA_Y])),
+        "radius r_s (1/A)": (radius, radius * esd[:, LN_RADIUS]),
+    }
+    assert len(columns) == len(PARAMETERS)
+    rows = []
+    for name, (values, esds) in columns.items():
+        median = np.median(values)
+        spread = 1.4826 * np.median(np.abs(values - median))
+        rows.append([name, *(f"{number:.3g}" for number in (median, spread, np.median(esds)))])
+    return _table(rows, ["parameter", "median", "spread", "esd"])
+
+
+def cycles_table(cycles: list[Cycle]) -> str:
+    """One row a cycle."""
+    rows = [
+        [str(i + 1), str(c.n_accepted), _number(c.correlation, "{:.3f}"), _number(c.change, "{:.4f}")]
+        for i, c in enumerate(cycles)
+    ]
+    return _table(rows, ["cycle", "accepted", "mean CC of a lattice", "change of the merged I"])
+
+
+def rejections_table(result: PostrefinedStills) -> str:
+    """Lattices out by reason, most frequent first."""
+    counted = Counter(reason.value for reason in result.reasons if reason is not None)
+    return _table([[reason, str(n)] for reason, n in counted.most_common()], ["rejected because", "lattices"])
+
+
+def rejected_table(identifiers: Sequence[str], result: PostrefinedStills) -> str:
+    """Each rejected lattice with its reason and how far its fit came."""
+    rows = [
+        [identifier, reason.value, str(fit.n_matched), _number(fit.amplitude_correlation, "{:.3f}")]
+        for identifier, reason, fit in zip(identifiers, result.reasons, result.fits)
+        if reason is not None
+    ]
+    return _table(rows, ["lattice", "rejected because", "matched", "CC(amplitudes)"])
+
+
+def input_lines(stills: Stills, space_group: str, cell: Sequence[float], n_excluded: dict[str, int]) -> str:
+    """What was read and what of it can be used."""
+    lines = [
+        f"{stills.n_lattices} lattices, {len(stills.unique)} usable observations of {stills.n_unique} unique reflections",
+        f"Space group {space_group}, median unit cell {', '.join(f'{x:.2f}' for x in cell)}",
+    ]
+    if n_excluded:
+        lines.append("Not used: " + ", ".join(f"{n} {reason}" for reason, n in n_excluded.items()))
+    return "\n".join(lines)
+
+
+def merge_command(experiments: str, reflections: str, partiality_threshold: float, s0: np.ndarray) -> str:
+    """
+    The dials.merge command that keeps what was kept.
+
+    Its own partiality threshold would drop more, and wavelengths further apart than 1e-4 A would be merged apart.
+    """
+    command = f"dials.merge {experiments} {reflections} partiality_threshold={partiality_threshold:g}"
+    wavelength = 1.0 / np.linalg.norm(s0, axis=1)
+    spread = wavelength.max() - wavelength.min()
+    return command + (f" wavelength_tolerance={np.ceil(110.0 * spread) / 100.0:g}" if spread > 1e-4 else "")

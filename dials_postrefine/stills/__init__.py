@@ -1,0 +1,1 @@
+"""Postrefinement of stills: numpy only, but for the minimiser of scitbx.lstbx in minimise.py."""

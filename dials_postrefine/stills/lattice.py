@@ -1,0 +1,253 @@
+"""
+One lattice: start values, fit, esds and verdict.
+
+Start (postrefinement.md, Model): theta = 0, B = 0, r_s = RMS(r_h) over all observations (times the profile's factor) and
+G the robust slope through the origin of I_obs on I_calc.  The rounds of the model follow (model.ROUNDS), then the esds
+by the sandwich estimator and one verdict: accepted, or one reason of `Reason`.
+
+With weights `sigma` the residuals are divided by sqrt(v + (m I_calc)^2), v the measured variance and m the relative
+error of the model (`model_error`), I_calc taken once at the start of each round; with `unit` by one number, the median
+absolute residual at the start.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+import numpy as np
+
+from dials_postrefine.stills.geometry import excitation
+from dials_postrefine.stills.merging import correlation
+from dials_postrefine.stills.minimise import HUBER_K, minimise
+from dials_postrefine.stills.model import (
+    B_FACTOR,
+    LN_RADIUS,
+    LN_SCALE,
+    PARAMETERS,
+    ROUNDS,
+    THETA_X,
+    THETA_Y,
+    Observations,
+    calculate,
+    calculate_with_jacobian,
+    partiality,
+    scale_factor,
+)
+from dials_postrefine.stills.partiality import START_RADIUS
+
+# A fit may leave the start by these factors and no further: G, r_s.  The angles and B may reach twice the accepted
+# limit, so that a runaway is seen as one and not as a value at the limit.
+SCALE_RANGE = 1e4
+RADIUS_RANGE = 10.0
+LIMIT_MARGIN = 2.0
+SLOPE_ROUNDS = 6
+
+
+class Reason(str, Enum):
+    """Why a lattice is rejected: the fixed list of log and JSON."""
+
+    NO_REFLECTIONS = "no usable reflections"
+    CELL = "unit cell does not fit the space group"
+    FEW_MATCHED = "too few reflections matched to the reference"
+    NO_SCALE = "no positive scale to the reference"
+    FIT_FAILED = "fit failed"
+    AT_BOUND = "fit ran into a bound"
+    MISORIENTATION = "misorientation too large"
+    B_FACTOR = "B factor too large"
+    FEW_KEPT = "too few reflections above the partiality threshold"
+    CORRELATION = "correlation with the reference too low"
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """What a fit needs to know; angles in radians, B in A^2 of this model's convention."""
+
+    model: str = "rs_hybrid"
+    profile: str = "gaussian"
+    weighting: str = "sigma"
+    loss: str = "huber"
+    fix: tuple[str, ...] = ()
+    model_error: float = 0.1
+    partiality_threshold: float = 0.2
+    min_correlation: float = 0.2
+    min_reflections: int = 10
+    max_misorientation: float = np.radians(0.5)
+    max_b_factor: float = 50.0
+
+
+@dataclass
+class LatticeFit:
+    """
+    The fit of one lattice.
+
+    x (5,) as model.py orders it (NaN where no fit was possible), covariance (5, 5), reason None where accepted,
+    correlation_before and correlation_after of the intensities with the reference, and amplitude_correlation of the
+    corrected ones' signed square roots, all over the reflections with p above the threshold; n_matched, n_kept,
+    n_iterations, partiality (n,) of all observations.
+    """
+
+    x: np.ndarray
+    covariance: np.ndarray
+    partiality: np.ndarray
+    reason: Reason | None = None
+    correlation_before: float = np.nan
+    correlation_after: float = np.nan
+    n_matched: int = 0
+    n_kept: int = 0
+    n_iterations: int = 0
+    amplitude_correlation: float = np.nan
+    objective: float = np.nan
+
+
+def slope_through_origin(y: np.ndarray, x: np.ndarray) -> float:
+    """
+    The robust slope a of y = a x for arrays (n,): Huber's M-estimate, by reweighting; NaN where all x are zero.
+
+    The median of y/x would not do: where many spots are hardly recorded it is near zero whatever the scale.
+    """
+    norm = float(x @ x)
+    if not norm > 0.0:
+        return np.nan
+    slope = float(x @ y) / norm
+    for _ in range(SLOPE_ROUNDS):
+        residual = np.abs(y - slope * x)
+        limit = HUBER_K * np.median(residual) / 0.6745
+        if not limit > 0.0:
+            break
+        weighted = x / np.maximum(residual / limit, 1.0)
+        slope = float(weighted @ y) / float(weighted @ x)
+    return slope
+
+
+def signed_root(intensity: np.ndarray) -> np.ndarray:
+    """sign(I) sqrt|I|: an amplitude, in which no strong or wild intensity outweighs all others."""
+    return np.sign(intensity) * np.sqrt(np.abs(intensity))
+
+
+def start_values(observations: Observations, profile: str) -> np.ndarray:
+    """The start x (5,), ln G being NaN where no positive slope exists (module docstring)."""
+    x = np.zeros(5)
+    r_h = excitation(observations.q, observations.q_sq, observations.s0, np.eye(3))
+    rms = np.sqrt(np.mean(r_h**2)) if len(r_h) else 0.0
+    x[LN_RADIUS] = np.log(START_RADIUS[profile] * rms) if rms > 0.0 else np.nan
+    matched = observations.select(np.isfinite(observations.reference))
+    if len(matched) and np.isfinite(x[LN_RADIUS]):
+        slope = slope_through_origin(matched.intensity, calculate(x, matched, profile))
+        x[LN_SCALE] = np.log(slope) if slope > 0.0 else np.nan
+    else:
+        x[LN_SCALE] = np.nan
+    return x
+
+
+def fit_lattice(observations: Observations, settings: FitSettings, start: np.ndarray | None = None) -> LatticeFit:
+    """
+    Fit the model to one lattice and judge it.
+
+    start (5,) continues from an earlier fit of the same lattice, straight in the model's last round; None starts cold.
+    Never raises for bad data: the result carries the reason.
+    """
+    cold = start_values(observations, settings.profile)
+    x = cold if start is None else np.array(start)
+    nothing = np.full((5, 5), np.inf)
+    unknown = np.zeros(len(observations))
+    if len(observations) == 0:
+        return LatticeFit(x, nothing, unknown, Reason.NO_REFLECTIONS)
+    matched = observations.select(np.isfinite(observations.reference))
+    fit = LatticeFit(x, nothing, unknown, n_matched=len(matched))
+    rounds = [[i for i in r if i not in settings.fix] for r in ROUNDS[settings.model]]
+    if len(matched) < max(settings.min_reflections, len(rounds[-1]) + 1):
+        fit.reason = Reason.FEW_MATCHED
+    elif not np.all(np.isfinite(x)):
+        fit.reason = Reason.NO_SCALE
+    if fit.reason:
+        return fit
+
+    centre = cold if np.isfinite(cold[LN_SCALE]) else x
+    lower, upper = _bounds(centre, settings)
+    x = np.clip(x, lower, upper)
+    # A cold start in the tails of a robust loss can end in a false minimum: a first pass with the residuals in units of
+    # their own spread brings the bulk of them in.
+    passes = [(names, False) for names in rounds]
+    if start is not None:
+        passes = passes[-1:]
+    elif settings.loss != "linear":
+        passes = [(rounds[0], True), (rounds[-1], False)]
+    for names, tempered in passes:
+        try:
+            minimum = _fit_round(matched, settings, x, names, lower, upper, tempered)
+        except (RuntimeError, np.linalg.LinAlgError):
+            fit.reason = Reason.FIT_FAILED
+            return fit
+        x = minimum.x
+        fit.n_iterations += minimum.n_iterations
+    fit.x, fit.covariance, fit.objective = x, minimum.covariance, minimum.objective
+    fit.partiality = partiality(x, observations, settings.profile)
+    _judge(fit, observations, settings, minimum.at_bound)
+    return fit
+
+
+def _bounds(start: np.ndarray, settings: FitSettings) -> tuple[np.ndarray, np.ndarray]:
+    reach = np.empty(5)
+    reach[LN_SCALE] = np.log(SCALE_RANGE)
+    reach[B_FACTOR] = LIMIT_MARGIN * settings.max_b_factor
+    reach[THETA_X] = reach[THETA_Y] = LIMIT_MARGIN * settings.max_misorientation
+    reach[LN_RADIUS] = np.log(RADIUS_RANGE)
+    centre = start.copy()
+    centre[[B_FACTOR, THETA_X, THETA_Y]] = 0.0
+    return centre - reach, centre + reach
+
+
+def _fit_round(matched: Observations, settings: FitSettings, x, names, lower, upper, tempered):
+    i_calc = calculate(x, matched, settings.profile)
+    if settings.weighting == "sigma":
+        weight = 1.0 / np.sqrt(matched.variance + (settings.model_error * i_calc) ** 2)
+    else:
+        spread = np.median(np.abs(matched.intensity - i_calc))
+        weight = np.full(len(i_calc), 1.0 / spread if spread > 0.0 else 1.0)
+    if tempered:
+        weight /= max(1.0, np.median(weight * np.abs(matched.intensity - i_calc)) / 0.6745)
+
+    def residuals(x):
+        return weight * (calculate(x, matched, settings.profile) - matched.intensity)
+
+    def residuals_with_jacobian(x):
+        y, jacobian = calculate_with_jacobian(x, matched, settings.profile)
+        return weight * (y - matched.intensity), weight[:, None] * jacobian
+
+    norm = float(np.sum((weight * matched.intensity) ** 2))
+    return minimise(
+        residuals,
+        residuals_with_jacobian,
+        x,
+        [PARAMETERS.index(name) for name in names],
+        settings.loss,
+        lower,
+        upper,
+        norm if norm > 0.0 else 1.0,
+        step_threshold=1e-2 if tempered else 1e-6,
+    )
+
+
+def _judge(fit: LatticeFit, observations: Observations, settings: FitSettings, at_bound: bool) -> None:
+    """Correlations and verdict."""
+    kept = fit.partiality >= settings.partiality_threshold
+    fit.n_kept = int(np.count_nonzero(kept))
+    both = kept & np.isfinite(observations.reference)
+    before, reference = observations.intensity[both], observations.reference[both]
+    after = before / (scale_factor(fit.x, observations.q_sq[both]) * fit.partiality[both])
+    fit.correlation_before = correlation(before, reference)
+    fit.correlation_after = correlation(after, reference)
+    fit.amplitude_correlation = correlation(signed_root(after), signed_root(reference))
+    if not np.all(np.isfinite(fit.x)):
+        fit.reason = Reason.FIT_FAILED
+    elif np.hypot(fit.x[THETA_X], fit.x[THETA_Y]) > settings.max_misorientation:
+        fit.reason = Reason.MISORIENTATION
+    elif abs(fit.x[B_FACTOR]) > settings.max_b_factor:
+        fit.reason = Reason.B_FACTOR
+    elif at_bound:
+        fit.reason = Reason.AT_BOUND
+    elif fit.n_kept < settings.min_reflections:
+        fit.reason = Reason.FEW_KEPT
+    elif not fit.amplitude_correlation >= settings.min_correlation:
+        fit.reason = Reason.CORRELATION

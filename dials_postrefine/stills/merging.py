@@ -1,0 +1,162 @@
+"""
+Merging of scaled observations, outliers, half sets and statistics by resolution shell.
+
+    I = sum w_i I_i / sum w_i,   sigma^2 = 1 / sum w_i,   w_i = 1/var_i
+
+over the observations of one unique index, as cctbx's merge_equivalents and hence dials.merge do.
+
+    CC1/2    Pearson's correlation of two half sets' merged intensities (Karplus and Diederichs 2012)
+    R_split  = 2^(-1/2) sum |I_1 - I_2| / (1/2 sum (I_1 + I_2))      (White et al. 2012)
+
+Unique indices are numbered 0 to n_unique - 1; every function takes that number per observation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass
+class Merged:
+    """Sums over each unique index: sum_w, sum_wi (sum of w I) and n, each (n_unique,)."""
+
+    sum_w: np.ndarray
+    sum_wi: np.ndarray
+    n: np.ndarray
+
+    @property
+    def intensity(self) -> np.ndarray:
+        """The merged intensity, NaN where nothing was observed."""
+        return np.divide(self.sum_wi, self.sum_w, out=np.full(len(self.sum_w), np.nan), where=self.sum_w > 0.0)
+
+    @property
+    def sigma(self) -> np.ndarray:
+        """Its standard deviation, NaN where nothing was observed."""
+        return np.divide(1.0, np.sqrt(self.sum_w), out=np.full(len(self.sum_w), np.nan), where=self.sum_w > 0.0)
+
+
+@dataclass
+class Shell:
+    """Statistics of one resolution shell, d in Angstrom; NaN where too little is there."""
+
+    d_max: float
+    d_min: float
+    n_observations: int
+    n_unique: int
+    n_possible: int
+    completeness: float
+    multiplicity: float
+    i_over_sigma: float
+    cc_half: float
+    r_split: float
+    cc_reference: float
+
+
+def merge(value: np.ndarray, variance: np.ndarray, unique: np.ndarray, n_unique: int) -> Merged:
+    """Merge value (n,) with weights 1/variance (n,) by unique (n,)."""
+    weight = 1.0 / variance
+    return Merged(
+        np.bincount(unique, weight, n_unique),
+        np.bincount(unique, weight * value, n_unique),
+        np.bincount(unique, minlength=n_unique),
+    )
+
+
+def group_median(value: np.ndarray, group: np.ndarray, n_groups: int) -> np.ndarray:
+    """The median of value (n,) in each group, shape (n_groups,), NaN of an empty one."""
+    order = np.lexsort((value, group))
+    ordered = value[order]
+    n = np.bincount(group, minlength=n_groups)
+    first = np.cumsum(n) - n
+    median = np.full(n_groups, np.nan)
+    some = n > 0
+    low, high = first[some] + (n[some] - 1) // 2, first[some] + n[some] // 2
+    median[some] = 0.5 * (ordered[low] + ordered[high])
+    return median
+
+
+def find_outliers(
+    value: np.ndarray, variance: np.ndarray, unique: np.ndarray, n_unique: int, z_max: float = 6.0
+) -> np.ndarray:
+    """
+    Observations far from the median of their unique index: a mask (n,).
+
+    Where three or more observations agree on a median m, one with |I - m| > z_max sqrt(variance) and |I - m| > |m| is
+    out: off by more than its expected spread and by more than the value itself (postrefinement.md, recipe).
+    """
+    median = group_median(value, unique, n_unique)[unique]
+    enough = np.bincount(unique, minlength=n_unique)[unique] >= 3
+    off = np.abs(value - median)
+    return enough & (off > z_max * np.sqrt(variance)) & (off > np.abs(median))
+
+
+def correlation(a: np.ndarray, b: np.ndarray) -> float:
+    """Pearson's correlation of two arrays (n,); NaN of fewer than three values or without spread."""
+    if len(a) < 3:
+        return np.nan
+    a, b = a - a.mean(), b - b.mean()
+    norm = np.sqrt((a @ a) * (b @ b))
+    return float(a @ b / norm) if norm > 0.0 else np.nan
+
+
+def r_split(a: np.ndarray, b: np.ndarray) -> float:
+    """R_split of two half sets' intensities (n,) (module docstring); NaN where their sum is not positive."""
+    total = 0.5 * float(np.sum(a + b))
+    return float(np.sum(np.abs(a - b))) / (np.sqrt(2.0) * total) if total > 0.0 else np.nan
+
+
+def shell_edges(d_star_sq: np.ndarray, n_shells: int) -> np.ndarray:
+    """Edges (n_shells + 1,) in d*^2 of shells of equal volume of reciprocal space, the last just past the end."""
+    low, high = d_star_sq.min() ** 1.5, d_star_sq.max() ** 1.5
+    edges = np.linspace(low, high, n_shells + 1) ** (2.0 / 3.0)
+    edges[0] *= 1.0 - 1e-9
+    edges[-1] *= 1.0 + 1e-9
+    return edges
+
+
+def shell_statistics(
+    merged: Merged,
+    halves: tuple[Merged, Merged],
+    reference: np.ndarray | None,
+    d_star_sq: np.ndarray,
+    complete_d_star_sq: np.ndarray,
+    edges: np.ndarray,
+) -> list[Shell]:
+    """
+    Statistics shell by shell, and last of all shells together.
+
+    d_star_sq (n_unique,) and reference (n_unique,) or None go with merged and its two halves; complete_d_star_sq lists
+    every possible unique index; edges as shell_edges makes them.
+    """
+    intensity, sigma = merged.intensity, merged.sigma
+    one, two = halves[0].intensity, halves[1].intensity
+    ranges = [*zip(edges[:-1], edges[1:]), (edges[0], edges[-1])]
+    shells = []
+    for low, high in ranges:
+        inside = (d_star_sq >= low) & (d_star_sq < high)
+        seen = inside & (merged.n > 0)
+        both = inside & np.isfinite(one) & np.isfinite(two)
+        n_unique = int(np.count_nonzero(seen))
+        n_observations = int(merged.n[inside].sum())
+        n_possible = int(np.count_nonzero((complete_d_star_sq >= low) & (complete_d_star_sq < high)))
+        to_reference = seen & np.isfinite(reference) if reference is not None else np.zeros_like(seen)
+        shells.append(
+            Shell(
+                d_max=float(low**-0.5) if low > 0.0 else np.inf,
+                d_min=float(high**-0.5),
+                n_observations=n_observations,
+                n_unique=n_unique,
+                n_possible=n_possible,
+                completeness=n_unique / n_possible if n_possible else np.nan,
+                multiplicity=n_observations / n_unique if n_unique else np.nan,
+                i_over_sigma=float(np.mean(intensity[seen] / sigma[seen])) if n_unique else np.nan,
+                cc_half=correlation(one[both], two[both]),
+                r_split=r_split(one[both], two[both]),
+                cc_reference=(
+                    correlation(intensity[to_reference], reference[to_reference]) if reference is not None else np.nan
+                ),
+            )
+        )
+    return shells

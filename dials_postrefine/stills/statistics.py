@@ -1,0 +1,60 @@
+"""
+The data set before and after postrefinement, shell by shell.
+
+Before: all observations with one scale a lattice and no other correction.  After: the kept observations, fully corrected.
+Both are merged as dials.merge does, over all lattices and over the two half sets.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from dials_postrefine.stills.dataset import PostrefinedStills, Stills, scaled_values
+from dials_postrefine.stills.merging import Merged, Shell, merge, shell_edges, shell_statistics
+
+
+@dataclass
+class Statistics:
+    """Shells before and after, the last of each being all together, and the final merge over the unique indices."""
+
+    before: list[Shell]
+    after: list[Shell]
+    merged: Merged
+
+
+def collect_statistics(
+    stills: Stills,
+    result: PostrefinedStills,
+    reference: np.ndarray | None,
+    d_star_sq: np.ndarray,
+    complete: np.ndarray,
+    n_shells: int = 10,
+) -> Statistics:
+    """
+    The statistics of a result.
+
+    reference (n_unique,) external intensities or None; d_star_sq (n_unique,) and complete (m,) of the unique indices
+    observed and possible, 1/Angstrom^2.
+    """
+    edges = shell_edges(d_star_sq, n_shells)
+    lattice = stills.lattice()
+    present = ~stills.absent[stills.unique]
+
+    def merge_all(value, variance, selection):
+        unique = stills.unique[selection]
+        second = stills.half[lattice[selection]]
+        merged = merge(value, variance, unique, stills.n_unique)
+        halves = tuple(
+            merge(value[part], variance[part], unique[part], stills.n_unique) for part in (~second, second)
+        )
+        return merged, shell_statistics(merged, halves, reference, d_star_sq, complete, edges)
+
+    linear = result.linear_scale[lattice]
+    scaled = np.isfinite(linear) & present
+    value, variance = stills.intensity[scaled] / linear[scaled], stills.variance[scaled] / linear[scaled] ** 2
+    _, before = merge_all(value, variance, scaled)
+    kept = result.kept & ~result.outlier & present
+    merged, after = merge_all(*scaled_values(stills, result.partiality, result.scale, kept), kept)
+    return Statistics(before, after, merged)

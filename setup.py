@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
+
+
+class build_py_with_phil(build_py):
+    """Carry the top-level folder phil/ into the package.
+
+    An editable install needs no copy: the package finds the folder beside itself.
+    """
+
+    def run(self):
+        super().run()
+        if not getattr(self, "editable_mode", False):
+            shutil.copytree("phil", Path(self.build_lib, "dials_postrefine", "phil"), dirs_exist_ok=True)
+
+
+def read_version() -> str:
+    """The version of the package, which can't be imported here: where it is built there may be no DIALS."""
+    source = Path("dials_postrefine", "__init__.py").read_text(encoding="utf-8")
+    return re.search(r'^__version__ = "(.+)"$', source, re.MULTILINE).group(1)
+
+
+TEST = ["hypothesis", "pytest>=7"]
+# Another minor version of ruff may format otherwise.
+DEV = [*TEST, "ruff~=0.17.5"]
+
+setup(
+    name="dials_postrefine",
+    version=read_version(),
+    description="Postrefinement, diffuse scattering and electron diffraction as DIALS programs",
+    python_requires=">=3.9",
+    # DIALS and cctbx are required but not listed: pip can't tell that they are there (Debian's metadata carries other
+    # version numbers, PyPI's dials is an empty placeholder) and would put a second, clashing cctbx beside the first.
+    # The package says how to get DIALS when it is imported without.
+    install_requires=["numpy", "scipy"],
+    extras_require={"test": TEST, "dev": DEV},
+    packages=find_packages(include=["dials_postrefine", "dials_postrefine.*"]),
+    # Said in full so that setuptools makes an editable install by a plain path: its other way, an import hook, loses
+    # to the folder above the checkout, which libtbx builds have on the path.
+    package_dir={"": "."},
+    include_package_data=True,
+    cmdclass={"build_py": build_py_with_phil},
+    entry_points={"console_scripts": ["dials.postrefine = dials_postrefine.command_line.postrefine:run"]},
+    zip_safe=False,
+)
