@@ -12,6 +12,7 @@ import pytest
 
 import dials_postrefine  # noqa: F401  (makes cctbx findable)
 from dials_postrefine import simulate
+from dials_postrefine.files.simulated import write_stills
 from dials_postrefine.simulate import StillsOptions, simulate_stills
 
 pytest.importorskip("cctbx", reason="the simulation needs cctbx")
@@ -336,7 +337,7 @@ def written(tmp_path_factory):
     pytest.importorskip("dials", reason="the files are those of DIALS")
     folder = tmp_path_factory.mktemp("stills")
     sim = simulate_stills(dataclasses.replace(GENERAL, noise=True))
-    return sim, simulate.write_stills(sim, str(folder / "stills"))
+    return sim, write_stills(sim, str(folder / "stills"))
 
 
 @pytest.mark.dials

@@ -76,7 +76,9 @@ def postrefine_files(params, verbosity: int = 0, diff_phil: str = "") -> None:
             params.seed,
         )
         stills, identifiers = files.stills, list(files.experiments.identifiers())
-        logger.info(text.input_lines(stills, files.space_group.type().lookup_symbol(), files.cell, files.usable.n_excluded))
+        logger.info(
+            text.input_lines(stills, files.space_group.type().lookup_symbol(), files.cell, files.usable.n_excluded)
+        )
         reference = None
         if params.reference:
             reference = align(files.h_unique, *read_reference(params.reference, files.space_group, files.cell))

@@ -1,8 +1,8 @@
 """
 Experiments <-> geometry arrays; the refined orientation and a scale model written back.
 
-Each lattice is one experiment: a still with a crystal, a beam and a detector.  The scale model is DIALS' own KBScalingModel,
-which every DIALS program can read,
+Each lattice is one experiment: a still with a crystal, a beam and a detector.  The scale model is DIALS' own
+KBScalingModel, which every DIALS program can read,
 
     scale = G,   decay = -4 B,      scale exp(decay/(2 d^2)) = G exp(-2 B d*^2)
 
@@ -47,7 +47,9 @@ def check_stills(experiments) -> None:
             raise Sorry(f"{n} of {len(experiments)} experiments have no {model}: index and integrate them first.")
     n = sum(not experiment.is_still() for experiment in experiments)
     if n:
-        raise Sorry(f"{n} of {len(experiments)} experiments are rotation data, not stills: scale them with dials.scale.")
+        raise Sorry(
+            f"{n} of {len(experiments)} experiments are rotation data, not stills: scale them with dials.scale."
+        )
 
 
 def set_identifiers(experiments_of_files: Sequence) -> list[list[str]]:
@@ -121,7 +123,9 @@ def d_star_sq(cell: tuple[float, ...], h: np.ndarray) -> np.ndarray:
     metric = np.array(uctbx.unit_cell(cell).reciprocal_metrical_matrix())
     h = h.astype(float)
     diagonal = h**2 @ metric[:3]
-    return diagonal + 2.0 * (metric[3] * h[:, 0] * h[:, 1] + metric[4] * h[:, 0] * h[:, 2] + metric[5] * h[:, 1] * h[:, 2])
+    return diagonal + 2.0 * (
+        metric[3] * h[:, 0] * h[:, 1] + metric[4] * h[:, 0] * h[:, 2] + metric[5] * h[:, 1] * h[:, 2]
+    )
 
 
 def set_space_group(experiments, space_group) -> None:
@@ -162,7 +166,10 @@ def write_scaling_model(experiment, scale, scale_esd, b_factor, b_factor_esd, ex
     experiment.scaling_model = KBScalingModel(
         {
             "scale": {"parameters": flex.double([scale]), "parameter_esds": flex.double([scale_esd])},
-            "decay": {"parameters": flex.double([-4.0 * b_factor]), "parameter_esds": flex.double([4.0 * b_factor_esd])},
+            "decay": {
+                "parameters": flex.double([-4.0 * b_factor]),
+                "parameter_esds": flex.double([4.0 * b_factor_esd]),
+            },
         },
         {"corrections": ["scale", "decay"], **extra},
         is_scaled=True,

@@ -87,7 +87,9 @@ def _from_table(path: str):
     factor = table["inverse_scale_factor"]
     return (
         _miller_set(symmetry, to_flex_miller(indices))
-        .array(data=table["intensity.scale.value"] / factor, sigmas=flex.sqrt(table["intensity.scale.variance"]) / factor)
+        .array(
+            data=table["intensity.scale.value"] / factor, sigmas=flex.sqrt(table["intensity.scale.variance"]) / factor
+        )
         .set_observation_type_xray_intensity()
     )
 
@@ -102,9 +104,10 @@ def _check_symmetry(path: str, array, space_group, cell: tuple[float, ...]) -> N
     theirs = array.space_group().build_derived_point_group()
     ours = space_group.build_derived_point_group()
     if theirs != ours:
+        symbol = str(array.space_group_info())
         raise Sorry(
-            f"The reference {path} is of space group {array.space_group_info()}, the data of {space_group.type().lookup_symbol()}: "
-            f"set space_group={str(array.space_group_info()).replace(' ', '')} if that is right for the data."
+            f"The reference {path} is of space group {symbol}, the data of {space_group.type().lookup_symbol()}: "
+            f"set space_group={symbol.replace(' ', '')} if that is right for the data."
         )
     ours_cell, their_cell = np.array(cell), np.array(array.unit_cell().parameters())
     lengths = np.abs(their_cell[:3] / ours_cell[:3] - 1.0).max()

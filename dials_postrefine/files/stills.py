@@ -65,8 +65,8 @@ def read_stills(
     """
     Read any number of .expt and .refl files as one data set.
 
-    The half set of a lattice follows from its identifier and the seed alone.  Raises Sorry with one sentence for input that
-    can't be used; a single bad lattice is marked as rejected instead.
+    The half set of a lattice follows from its identifier and the seed alone.  Raises Sorry with one sentence for input
+    that can't be used; a single bad lattice is marked as rejected instead.
     """
     lists = [models.read_experiments(path) for path in experiment_paths]
     loaded = [tables.read_table(path) for path in reflection_paths]

@@ -33,7 +33,7 @@ from dxtbx import flumpy
 
 from dials_postrefine.files.versions import miller_indices_to_numpy
 
-NEEDED = ("id", "miller_index", "flags", "s1", "xyzcal.px")
+NEEDED = ("id", "miller_index", "flags", "s1")
 INTENSITIES = {"sum": "intensity.sum", "profile": "intensity.prf", "strong_spots": "intensity.sum"}
 # What a fit never sees keeps a partiality above zero, as the contract wants it: DIALS divides by it.
 MIN_PARTIALITY = 1e-6
@@ -78,9 +78,9 @@ def join_tables(paths: Sequence[str], tables: Sequence, identifiers_of_files: Se
     """
     All tables as one whose `id` counts the experiments of all files together.
 
-    paths name the tables in messages; identifiers_of_files lists the experiments' identifiers by .expt file.  Experiments
-    are found by identifier; a table without identifiers belongs to the .expt file at its own place in the list.
-    Reflections that belong to no experiment (id -1) are dropped.
+    paths name the tables in messages; identifiers_of_files lists the experiments' identifiers by .expt file.
+    Experiments are found by identifier; a table without identifiers belongs to the .expt file at its own place in the
+    list. Reflections that belong to no experiment (id -1) are dropped.
     Raises Sorry where tables and experiments do not belong together.
     """
     identifiers = [identifier for names in identifiers_of_files for identifier in names]
@@ -88,7 +88,7 @@ def join_tables(paths: Sequence[str], tables: Sequence, identifiers_of_files: Se
     joined = []
     for place, (path, table) in enumerate(zip(paths, tables)):
         _check_columns(path, table)
-        known = {i: name for i, name in zip(*_identifier_map(table))}
+        known = dict(zip(*_identifier_map(table)))
         ids = flumpy.to_numpy(table["id"])
         used = np.unique(ids[ids >= 0])
         if not known:
@@ -96,8 +96,8 @@ def join_tables(paths: Sequence[str], tables: Sequence, identifiers_of_files: Se
             n = len(identifiers_of_files[place]) if place < len(identifiers_of_files) else 0
             if len(used) and used[-1] >= n:
                 raise Sorry(
-                    f"{path} names no experiment identifiers and has ids up to {used[-1]}, but its .expt file holds {n} "
-                    "experiments: give each .refl file with its own .expt file, in the same order."
+                    f"{path} names no experiment identifiers and has ids up to {used[-1]}, but its .expt file "
+                    f"holds {n} experiments: give each .refl file with its own .expt file, in the same order."
                 )
             new_id = {int(i): first + int(i) for i in used}
         else:
@@ -151,6 +151,8 @@ def check_integrated(table, intensity_choice: str) -> None:
     if f"{column}.value" not in table or f"{column}.variance" not in table:
         raise Sorry(f"The reflections carry no {column}.value and .variance: integrate first, or set intensity_choice.")
     if intensity_choice == "strong_spots":
+        if "xyzcal.px" not in table and "xyzobs.px.value" in table:
+            table["xyzcal.px"] = table["xyzobs.px.value"]
         return
     flag = table.flags.integrated_prf if intensity_choice == "profile" else table.flags.integrated_sum
     if "partiality" not in table or not table.get_flags(flag).count(True):
@@ -256,8 +258,8 @@ def polarisation(s1: np.ndarray, s0: np.ndarray, normal: np.ndarray, fraction: f
     """
     The polarisation factor of diffracted beams s1 (n, 3), shape (n,), which divides an intensity.
 
-    P = (1 - 2 f)(1 - (n.s1)^2) + f (1 + (s0.s1)^2) with unit vectors, n the normal of the plane of polarisation and f the
-    fraction in that plane (DIALS, algorithms/integration/corrections.h; Kahn et al. 1982).
+    P = (1 - 2 f)(1 - (n.s1)^2) + f (1 + (s0.s1)^2) with unit vectors, n the normal of the plane of polarisation and f
+    the fraction in that plane (DIALS, algorithms/integration/corrections.h; Kahn et al. 1982).
     """
     with np.errstate(invalid="ignore", divide="ignore"):
         s1 = s1 / np.sqrt(np.einsum("ij,ij->i", s1, s1))[:, None]

@@ -15,7 +15,9 @@ from dials_postrefine.stills.statistics import Statistics
 
 
 def _table(rows: Sequence[Sequence], headers: Sequence[str], formats: Sequence[str] = ()) -> str:
-    return tabulate(rows, headers, tablefmt="psql", floatfmt=formats or "g", missingval="-", disable_numparse=not formats)
+    return tabulate(
+        rows, headers, tablefmt="psql", floatfmt=formats or "g", missingval="-", disable_numparse=not formats
+    )
 
 
 def _number(value: float, pattern: str) -> str:
@@ -115,7 +117,7 @@ def rejected_table(identifiers: Sequence[str], result: PostrefinedStills) -> str
 def input_lines(stills: Stills, space_group: str, cell: Sequence[float], n_excluded: dict[str, int]) -> str:
     """What was read and what of it can be used."""
     lines = [
-        f"{stills.n_lattices} lattices, {len(stills.unique)} usable observations of {stills.n_unique} unique reflections",
+        f"{stills.n_lattices} lattices, {len(stills.unique)} usable observations of {stills.n_unique} unique indices",
         f"Space group {space_group}, median unit cell {', '.join(f'{x:.2f}' for x in cell)}",
     ]
     if n_excluded:

@@ -2,8 +2,8 @@
 The data set: cycles of reference -> lattices -> scaled observations -> reference.
 
 Against an external reference one cycle is enough.  Without one the reference is the scaled mean of the data themselves.
-It starts from the lattices' start values (theta = 0, B = 0, r_s = RMS r_h, G to the current mean, three rounds) and each
-cycle fits every lattice to the mean of the others (`excludes_self`: the lattice's own weighted contribution is
+It starts from the lattices' start values (theta = 0, B = 0, r_s = RMS r_h, G to the current mean, three rounds) and
+each cycle fits every lattice to the mean of the others (`excludes_self`: the lattice's own weighted contribution is
 subtracted) until the merged intensities stop changing.  Neither the overall scale nor the overall B is determined
 then: the medians of ln G and B over the accepted lattices are set to zero.
 
@@ -12,8 +12,8 @@ The mean of a cycle weighs with the model's variance
     var = v/(G e p)^2 + (m I_ref)^2 (1 + 4 (1 - p)^2),    e = exp(-2 B d*^2),
 
 m = `model_error`, over observations with p above the threshold of accepted lattices that pass the outlier test of
-merging.py.  The final merge weighs with v/(G e p)^2 (plus the integrator's own variance of 1/p where it gives one), which
-is what the written table says and dials.merge does.  Source: postrefinement.md, recipe.
+merging.py.  The final merge weighs with v/(G e p)^2 (plus the integrator's own variance of 1/p where it gives one),
+which is what the written table says and dials.merge does.  Source: postrefinement.md, recipe.
 """
 
 from __future__ import annotations

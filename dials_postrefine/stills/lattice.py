@@ -64,16 +64,16 @@ class FitSettings:
     """What a fit needs to know; angles in radians, B in A^2 of this model's convention."""
 
     model: str = "rs_hybrid"
-    profile: str = "gaussian"
+    profile: str = "lorentzian"
     weighting: str = "sigma"
     loss: str = "huber"
     fix: tuple[str, ...] = ()
     model_error: float = 0.1
     partiality_threshold: float = 0.2
-    min_correlation: float = 0.2
+    min_correlation: float = 0.3
     min_reflections: int = 10
     max_misorientation: float = np.radians(0.5)
-    max_b_factor: float = 50.0
+    max_b_factor: float = 25.0
 
 
 @dataclass

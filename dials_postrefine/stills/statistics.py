@@ -46,9 +46,7 @@ def collect_statistics(
         unique = stills.unique[selection]
         second = stills.half[lattice[selection]]
         merged = merge(value, variance, unique, stills.n_unique)
-        halves = tuple(
-            merge(value[part], variance[part], unique[part], stills.n_unique) for part in (~second, second)
-        )
+        halves = tuple(merge(value[part], variance[part], unique[part], stills.n_unique) for part in (~second, second))
         return merged, shell_statistics(merged, halves, reference, d_star_sq, complete, edges)
 
     linear = result.linear_scale[lattice]
