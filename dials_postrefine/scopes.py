@@ -41,6 +41,7 @@ def dataset_settings(params):
             partiality_threshold=params.partiality_threshold,
             min_correlation=params.min_correlation,
             min_reflections=params.min_reflections,
+            reflections_per_parameter=params.reflections_per_parameter,
             max_misorientation=float(np.radians(params.max_misorientation)),
             max_b_factor=params.max_b_factor,
         ),

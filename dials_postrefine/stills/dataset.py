@@ -112,7 +112,8 @@ class DatasetSettings:
 
 @dataclass
 class Cycle:
-    """One cycle's account: lattices accepted, mean correlation after, change of the merged intensities (NaN at first)."""
+    """One cycle's account: lattices accepted, mean correlation after, change of the merged intensities (NaN at
+    first)."""
 
     n_accepted: int
     correlation: float
@@ -140,8 +141,8 @@ class WeightedMean:
 class PostrefinedStills:
     """
     The outcome.  model and profile; x (L, 5), covariance (L, 5, 5), fits and reasons (L) by lattice; partiality,
-    scale = G e, kept and outlier (n,) by observation, outliers being among the kept; reference (n_unique,) what the last
-    cycle was fitted to; linear_scale (L,), the scales before; cycles.
+    scale = G e, kept and outlier (n,) by observation, outliers being among the kept; reference (n_unique,) what the
+    last cycle was fitted to; linear_scale (L,), the scales before; cycles.
     """
 
     model: str
@@ -171,6 +172,7 @@ class _Chunk:
     stills: Stills
     reference: np.ndarray
     starts: list[np.ndarray | None]
+    linear_scale: np.ndarray
     settings: FitSettings
 
 
@@ -178,7 +180,7 @@ def _fit_chunk(chunk: _Chunk) -> list[LatticeFit]:
     fits = []
     for k in range(chunk.stills.n_lattices):
         observations = chunk.stills.observations(k, chunk.reference[chunk.stills.rows(k)])
-        fits.append(fit_lattice(observations, chunk.settings, chunk.starts[k]))
+        fits.append(fit_lattice(observations, chunk.settings, chunk.starts[k], chunk.linear_scale[k]))
     return fits
 
 
@@ -203,7 +205,8 @@ def postrefine(
     for number in range(settings.n_cycles or (1 if external else MAX_CYCLES)):
         target = reference if external else mean.reference
         fits: list[LatticeFit] = []
-        chunks = _chunks(stills, target, mean if settings.excludes_self else None, starts, settings.fit)
+        others = mean if settings.excludes_self else None
+        chunks = _chunks(stills, target, others, starts, linear_scale, settings.fit)
         for some in map_in_order(_fit_chunk, chunks, nproc):
             fits.extend(some)
             progress(f"cycle {number + 1}", len(fits), stills.n_lattices)
@@ -308,7 +311,7 @@ def _positive_slope(intensity: np.ndarray, reference: np.ndarray) -> float:
     return slope if slope > 0.0 else np.nan
 
 
-def _chunks(stills, target, mean, starts, settings):
+def _chunks(stills, target, mean, starts, linear_scale, settings):
     """The lattices in chunks with what each observation is fitted to: the target, or the mean of the other lattices."""
     for first in range(0, stills.n_lattices, LATTICES_PER_CHUNK):
         last = min(first + LATTICES_PER_CHUNK, stills.n_lattices)
@@ -328,7 +331,7 @@ def _chunks(stills, target, mean, starts, settings):
         for k in range(first, last):
             if k in stills.rejected:
                 reference[part.rows(k - first)] = np.nan
-        yield _Chunk(part, reference, starts[first:last], settings)
+        yield _Chunk(part, reference, starts[first:last], linear_scale[first:last], settings)
 
 
 def _mean_of_others(part: Stills, rows: slice, mean: WeightedMean) -> np.ndarray:

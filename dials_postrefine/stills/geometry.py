@@ -9,8 +9,8 @@ A rotation leaves |q| alone, so that |S|^2 = |q_ref|^2 + 2 q_ref . (R^T s0) + |s
     r_h       = (|q_ref|^2 + 2 q_ref . (R^T s0)) / (|S| + |s0|)
     dr_h/dtheta = S . dq/dtheta / |S| = q_ref . (dR^T s0) / |S|        (q . dq = 0).
 
-One product of q_ref (n, 3) with three vectors gives everything, and the quotient keeps the digits that |S| - |s0| loses.
-Lengths in reciprocal Angstrom, angles in radians.  Source: postrefinement.md, Model.
+One product of q_ref (n, 3) with three vectors gives everything, and the quotient keeps the digits that |S| - |s0|
+loses. Lengths in reciprocal Angstrom, angles in radians.  Source: postrefinement.md, Model.
 """
 
 from __future__ import annotations

@@ -1,9 +1,13 @@
 """
 One lattice: start values, fit, esds and verdict.
 
-Start (postrefinement.md, Model): theta = 0, B = 0, r_s = RMS(r_h) over all observations (times the profile's factor) and
-G the robust slope through the origin of I_obs on I_calc.  The rounds of the model follow (model.ROUNDS), then the esds
-by the sandwich estimator and one verdict: accepted, or one reason of `Reason`.
+Start (postrefinement.md, Model): theta = 0, B = 0, r_s = RMS(r_h) over all observations (times the profile's factor)
+and G the robust slope through the origin of I_obs on I_calc.  The rounds of the model follow (model.ROUNDS), then the
+esds by the sandwich estimator and one verdict: accepted, or one reason of `Reason`.
+
+A lattice with too few matched reflections for all parameters (`reflections_per_parameter`) keeps its start geometry:
+its scale alone is fitted, or where hardly anything is matched taken over from the linear scale a of the data set by
+G = a / <sqrt(p)>^2.  Such a lattice is not `refined`.
 
 With weights `sigma` the residuals are divided by sqrt(v + (m I_calc)^2), v the measured variance and m the relative
 error of the model (`model_error`), I_calc taken once at the start of each round; with `unit` by one number, the median
@@ -49,7 +53,7 @@ class Reason(str, Enum):
 
     NO_REFLECTIONS = "no usable reflections"
     CELL = "unit cell does not fit the space group"
-    FEW_MATCHED = "too few reflections matched to the reference"
+    FEW_REFLECTIONS = "too few reflections"
     NO_SCALE = "no positive scale to the reference"
     FIT_FAILED = "fit failed"
     AT_BOUND = "fit ran into a bound"
@@ -72,6 +76,7 @@ class FitSettings:
     partiality_threshold: float = 0.2
     min_correlation: float = 0.3
     min_reflections: int = 10
+    reflections_per_parameter: float = 3.0
     max_misorientation: float = np.radians(0.5)
     max_b_factor: float = 25.0
 
@@ -81,7 +86,8 @@ class LatticeFit:
     """
     The fit of one lattice.
 
-    x (5,) as model.py orders it (NaN where no fit was possible), covariance (5, 5), reason None where accepted,
+    x (5,) as model.py orders it (NaN where no fit was possible), covariance (5, 5), reason None where accepted, refined
+    unless only the scale was fitted,
     correlation_before and correlation_after of the intensities with the reference, and amplitude_correlation of the
     corrected ones' signed square roots, all over the reflections with p above the threshold; n_matched, n_kept,
     n_iterations, partiality (n,) of all observations.
@@ -91,6 +97,7 @@ class LatticeFit:
     covariance: np.ndarray
     partiality: np.ndarray
     reason: Reason | None = None
+    refined: bool = False
     correlation_before: float = np.nan
     correlation_after: float = np.nan
     n_matched: int = 0
@@ -140,51 +147,72 @@ def start_values(observations: Observations, profile: str) -> np.ndarray:
     return x
 
 
-def fit_lattice(observations: Observations, settings: FitSettings, start: np.ndarray | None = None) -> LatticeFit:
+def fit_lattice(
+    observations: Observations, settings: FitSettings, start: np.ndarray | None = None, linear_scale: float = np.nan
+) -> LatticeFit:
     """
     Fit the model to one lattice and judge it.
 
     start (5,) continues from an earlier fit of the same lattice, straight in the model's last round; None starts cold.
-    Never raises for bad data: the result carries the reason.
+    linear_scale is the scale of a lattice whose own matched reflections can't give one.  Never raises for bad data: the
+    result carries the reason.
     """
     cold = start_values(observations, settings.profile)
-    x = cold if start is None else np.array(start)
-    nothing = np.full((5, 5), np.inf)
-    unknown = np.zeros(len(observations))
+    fit = LatticeFit(cold, np.zeros((5, 5)), np.zeros(len(observations)))
     if len(observations) == 0:
-        return LatticeFit(x, nothing, unknown, Reason.NO_REFLECTIONS)
+        fit.reason = Reason.NO_REFLECTIONS
+        return fit
     matched = observations.select(np.isfinite(observations.reference))
-    fit = LatticeFit(x, nothing, unknown, n_matched=len(matched))
-    rounds = [[i for i in r if i not in settings.fix] for r in ROUNDS[settings.model]]
-    if len(matched) < max(settings.min_reflections, len(rounds[-1]) + 1):
-        fit.reason = Reason.FEW_MATCHED
-    elif not np.all(np.isfinite(x)):
+    fit.n_matched = len(matched)
+    rounds = [[name for name in names if name not in settings.fix] for names in ROUNDS[settings.model]]
+    fit.refined = len(matched) >= max(settings.reflections_per_parameter, 1.0) * len(rounds[-1]) + 1
+    if not fit.refined:
+        rounds = [["scale"] if len(matched) > 2 and "scale" not in settings.fix else []]
+        start = None
+    if not np.isfinite(cold[LN_SCALE]):
+        p = partiality(cold, observations, settings.profile)
+        mean_root = np.mean(np.sqrt(p))
+        cold[LN_SCALE] = np.log(linear_scale / mean_root**2) if linear_scale > 0.0 and mean_root > 0.0 else np.nan
+        fit.covariance[LN_SCALE, LN_SCALE] = 1.0
+    if len(observations) < settings.min_reflections:
+        fit.reason = Reason.FEW_REFLECTIONS
+    elif not np.all(np.isfinite(cold)):
         fit.reason = Reason.NO_SCALE
     if fit.reason:
         return fit
 
-    centre = cold if np.isfinite(cold[LN_SCALE]) else x
-    lower, upper = _bounds(centre, settings)
-    x = np.clip(x, lower, upper)
-    # A cold start in the tails of a robust loss can end in a false minimum: a first pass with the residuals in units of
-    # their own spread brings the bulk of them in.
-    passes = [(names, False) for names in rounds]
-    if start is not None:
-        passes = passes[-1:]
-    elif settings.loss != "linear":
-        passes = [(rounds[0], True), (rounds[-1], False)]
-    for names, tempered in passes:
+    lower, upper = _bounds(cold, settings)
+    x = cold if start is None else np.clip(start, lower, upper)
+    at_bound = False
+    for names, tempered in _passes(rounds, settings, start is None):
         try:
             minimum = _fit_round(matched, settings, x, names, lower, upper, tempered)
         except (RuntimeError, np.linalg.LinAlgError):
             fit.reason = Reason.FIT_FAILED
             return fit
-        x = minimum.x
+        x, at_bound = minimum.x, minimum.at_bound
         fit.n_iterations += minimum.n_iterations
-    fit.x, fit.covariance, fit.objective = x, minimum.covariance, minimum.objective
+        fit.covariance, fit.objective = minimum.covariance, minimum.objective
+    fit.x = x
     fit.partiality = partiality(x, observations, settings.profile)
-    _judge(fit, observations, settings, minimum.at_bound)
+    _judge(fit, observations, settings, at_bound)
     return fit
+
+
+def _passes(rounds: list[list[str]], settings: FitSettings, cold: bool) -> list[tuple[list[str], bool]]:
+    """
+    The parameters of each pass over the data, and whether it is tempered.
+
+    A cold start in the tails of a robust loss can end in a false minimum: a first pass with the residuals in units of
+    their own spread brings the bulk of them in.
+    """
+    if not rounds[-1]:
+        return []
+    if not cold:
+        return [(rounds[-1], False)]
+    if settings.loss == "linear":
+        return [(names, False) for names in rounds]
+    return [(rounds[0], True), (rounds[-1], False)]
 
 
 def _bounds(start: np.ndarray, settings: FitSettings) -> tuple[np.ndarray, np.ndarray]:
@@ -234,6 +262,8 @@ def _judge(fit: LatticeFit, observations: Observations, settings: FitSettings, a
     kept = fit.partiality >= settings.partiality_threshold
     fit.n_kept = int(np.count_nonzero(kept))
     both = kept & np.isfinite(observations.reference)
+    # a correlation of less is no verdict, and a lattice that could not be refined is not to blame for it
+    comparable = fit.refined or np.count_nonzero(both) >= settings.min_reflections
     before, reference = observations.intensity[both], observations.reference[both]
     after = before / (scale_factor(fit.x, observations.q_sq[both]) * fit.partiality[both])
     fit.correlation_before = correlation(before, reference)
@@ -249,5 +279,5 @@ def _judge(fit: LatticeFit, observations: Observations, settings: FitSettings, a
         fit.reason = Reason.AT_BOUND
     elif fit.n_kept < settings.min_reflections:
         fit.reason = Reason.FEW_KEPT
-    elif not fit.amplitude_correlation >= settings.min_correlation:
+    elif comparable and not fit.amplitude_correlation >= settings.min_correlation:
         fit.reason = Reason.CORRELATION

@@ -8,10 +8,10 @@ The objective is
 with rho(z) = z (linear), z up to k^2 and 2 k sqrt(z) - k^2 beyond (huber, k = 1.345), (nu + 1) ln(1 + z/nu) (student_t,
 nu = 4).  Its gradient is J^T W u with W = rho'(u^2), the weights of iterative reweighting; they are renewed at every
 build-up, and because f itself judges each Levenberg-Marquardt step they converge together with the parameters: no outer
-loop is needed.  The curvature is psi' = rho' + 2 u^2 rho'' in place of rho', which keeps the convergence of Gauss-Newton
-where plain reweighting takes four times the iterations (Triggs et al. 2000, Bundle adjustment, section 4.3); it is
-floored where the loss is concave.  The normal equations are J^T psi' J s = -J^T W u.  f is divided by a constant so that
-it is of order one.
+loop is needed.  The curvature is psi' = rho' + 2 u^2 rho'' in place of rho', which keeps the convergence of
+Gauss-Newton where plain reweighting takes four times the iterations (Triggs et al. 2000, Bundle adjustment, section
+4.3); it is floored where the loss is concave.  The normal equations are J^T psi' J s = -J^T W u.  f is divided by a
+constant so that it is of order one.
 
 lstbx damps with mu I, mu = tau max(diag), while the column of ln r_s can be a thousand times the others: parameter i is
 refined in units of 1/sqrt(diag_i) of the first normal matrix (Jacobi preconditioning).  Bounds are kept by calling the
@@ -65,7 +65,8 @@ LOSSES = {"linear": linear, "huber": huber, "student_t": student_t}
 
 @dataclass
 class Minimum:
-    """x (k,) all parameters, covariance (k, k) with zeros where fixed, objective f(x), iterations, at a bound or not."""
+    """x (k,) all parameters, covariance (k, k) with zeros where fixed, objective f(x), iterations, at a bound or
+    not."""
 
     x: np.ndarray
     covariance: np.ndarray

@@ -1,8 +1,8 @@
 """
 The data set before and after postrefinement, shell by shell.
 
-Before: all observations with one scale a lattice and no other correction.  After: the kept observations, fully corrected.
-Both are merged as dials.merge does, over all lattices and over the two half sets.
+Before: all observations with one scale a lattice and no other correction.  After: the kept observations, fully
+corrected. Both are merged as dials.merge does, over all lattices and over the two half sets.
 """
 
 from __future__ import annotations
