@@ -184,9 +184,9 @@ def fit_lattice(
     lower, upper = _bounds(cold, settings)
     x = cold if start is None else np.clip(start, lower, upper)
     at_bound = False
-    for names, tempered in _passes(rounds, settings, start is None):
+    for a_pass in _passes(rounds, settings, start is None):
         try:
-            minimum = _fit_round(matched, settings, x, names, lower, upper, tempered)
+            minimum = _fit_pass(matched, settings, a_pass, x, lower, upper)
         except (RuntimeError, np.linalg.LinAlgError):
             fit.reason = Reason.FIT_FAILED
             return fit
@@ -199,20 +199,29 @@ def fit_lattice(
     return fit
 
 
-def _passes(rounds: list[list[str]], settings: FitSettings, cold: bool) -> list[tuple[list[str], bool]]:
-    """
-    The parameters of each pass over the data, and whether it is tempered.
+@dataclass(frozen=True)
+class _Pass:
+    """One pass over the data: the parameters that it refines, and whether it is tempered (`_passes`)."""
 
-    A cold start in the tails of a robust loss can end in a false minimum: a first pass with the residuals in units of
-    their own spread brings the bulk of them in.
+    names: list[str]
+    tempered: bool = False
+
+
+def _passes(rounds: list[list[str]], settings: FitSettings, cold: bool) -> list[_Pass]:
+    """
+    The passes of a fit: the rounds of the model, but for what a cold start with a robust loss needs.
+
+    In the tails of a robust loss the gradient fades, and a fit can end in a false minimum: a tempered pass, the
+    residuals in units of their own spread, brings the bulk of them in first.
     """
     if not rounds[-1]:
         return []
+    last = _Pass(rounds[-1])
     if not cold:
-        return [(rounds[-1], False)]
+        return [last]
     if settings.loss == "linear":
-        return [(names, False) for names in rounds]
-    return [(rounds[0], True), (rounds[-1], False)]
+        return [_Pass(names) for names in rounds]
+    return [_Pass(rounds[0], tempered=True), last]
 
 
 def _bounds(start: np.ndarray, settings: FitSettings) -> tuple[np.ndarray, np.ndarray]:
@@ -226,21 +235,22 @@ def _bounds(start: np.ndarray, settings: FitSettings) -> tuple[np.ndarray, np.nd
     return centre - reach, centre + reach
 
 
-def _fit_round(matched: Observations, settings: FitSettings, x, names, lower, upper, tempered):
-    i_calc = calculate(x, matched, settings.profile)
+def _fit_pass(matched: Observations, settings: FitSettings, a_pass: _Pass, x, lower, upper):
+    profile = settings.profile
+    i_calc = calculate(x, matched, profile)
     if settings.weighting == "sigma":
         weight = 1.0 / np.sqrt(matched.variance + (settings.model_error * i_calc) ** 2)
     else:
         spread = np.median(np.abs(matched.intensity - i_calc))
         weight = np.full(len(i_calc), 1.0 / spread if spread > 0.0 else 1.0)
-    if tempered:
+    if a_pass.tempered:
         weight /= max(1.0, np.median(weight * np.abs(matched.intensity - i_calc)) / 0.6745)
 
     def residuals(x):
-        return weight * (calculate(x, matched, settings.profile) - matched.intensity)
+        return weight * (calculate(x, matched, profile) - matched.intensity)
 
     def residuals_with_jacobian(x):
-        y, jacobian = calculate_with_jacobian(x, matched, settings.profile)
+        y, jacobian = calculate_with_jacobian(x, matched, profile)
         return weight * (y - matched.intensity), weight[:, None] * jacobian
 
     norm = float(np.sum((weight * matched.intensity) ** 2))
@@ -248,12 +258,12 @@ def _fit_round(matched: Observations, settings: FitSettings, x, names, lower, up
         residuals,
         residuals_with_jacobian,
         x,
-        [PARAMETERS.index(name) for name in names],
+        [PARAMETERS.index(name) for name in a_pass.names],
         settings.loss,
         lower,
         upper,
         norm if norm > 0.0 else 1.0,
-        step_threshold=1e-2 if tempered else 1e-6,
+        step_threshold=1e-2 if a_pass.tempered else 1e-6,
     )
 
 

@@ -17,9 +17,11 @@ lstbx damps with mu I, mu = tau max(diag), while the column of ln r_s can be a t
 refined in units of 1/sqrt(diag_i) of the first normal matrix (Jacobi preconditioning).  Bounds are kept by calling the
 objective infinite outside the box: the step is refused and the damping grows.
 
-Esds come from the sandwich estimator C = n/(n - k) H^-1 (J^T W^2 u^2 J) H^-1, H = J^T psi'(u) J, which holds when
-the weights are not the inverse variances (Huber 1967; White 1980).  Sources: Madsen, Nielsen and Tingleff (2004),
-Methods for non-linear least squares problems, section 3.2; postrefinement.md, Numerics.
+Esds come from the sandwich estimator C = H^-1 (J^T W^2 u^2/(1 - h)^2 J) H^-1, H = J^T psi'(u) J, which holds when
+the weights are not the inverse variances; h_i = psi'(u_i) j_i H^-1 j_i is the leverage, without which a few strong
+reflections would fit themselves and the esds come out too small (Huber 1967; MacKinnon and White 1985, HC3).  Sources:
+Madsen, Nielsen and Tingleff (2004), Methods for non-linear least squares problems, section 3.2; postrefinement.md,
+Numerics.
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ from scitbx.lstbx import normal_eqns, normal_eqns_solving
 HUBER_K = 1.345
 STUDENT_NU = 4.0
 CURVATURE_FLOOR = 0.1
+MAX_LEVERAGE = 0.95
 
 
 def linear(z):
@@ -184,17 +187,18 @@ def sandwich(u: np.ndarray, jacobian: np.ndarray, loss: str) -> np.ndarray:
     Infinite on the diagonal where the data do not determine the parameters (n <= k or a singular matrix).
     """
     n, k = jacobian.shape
+    unknown = np.diag(np.full(k, np.inf))
     _, weight, slope = LOSSES[loss](u * u)
     units = np.sqrt(np.einsum("ij,ij->j", jacobian, jacobian))
     if n <= k or not np.all(units > 0.0):
-        return np.diag(np.full(k, np.inf))
+        return unknown
     scaled = jacobian / units
-    psi = (weight * u)[:, None] * scaled
-    meat = psi.T @ psi * (n / (n - k))
-    for curvature in (slope, weight):
+    for curvature in (slope, weight):  # psi' of a loss that is not convex may give no positive matrix
         hessian = scaled.T @ (curvature[:, None] * scaled)
         eigenvalues, vectors = np.linalg.eigh(hessian)
         if eigenvalues[0] > 1e-12 * eigenvalues[-1] > 0.0:
             inverse = (vectors / eigenvalues) @ vectors.T
-            return inverse @ meat @ inverse / np.outer(units, units)
-    return np.diag(np.full(k, np.inf))
+            leverage = np.clip(curvature * np.einsum("ij,jk,ik->i", scaled, inverse, scaled), 0.0, MAX_LEVERAGE)
+            psi = (weight * u / (1.0 - leverage))[:, None] * scaled
+            return inverse @ (psi.T @ psi) @ inverse / np.outer(units, units)
+    return unknown

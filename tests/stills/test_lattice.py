@@ -1,0 +1,160 @@
+"""One lattice: the truth is recovered, the esds are what they claim, and a bad lattice gets its reason."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from dials_postrefine.simulate import StillsOptions, simulate_stills
+from dials_postrefine.stills.lattice import FitSettings, Reason, fit_lattice, slope_through_origin, start_values
+from dials_postrefine.stills.model import B_FACTOR, LN_RADIUS, LN_SCALE, PARAMETERS, THETA_X, THETA_Y, Observations
+
+N = 60
+# The data are weighted by the variance that they were simulated with, so the model has no error of its own.
+EXACT = FitSettings(model="rs_hybrid", model_error=0.0)
+
+
+@pytest.fixture(scope="module")
+def fitted(as_stills, truth_of):
+    """A function: simulate N lattices that obey the model, fit them, return the fits and x minus truth (N, 5)."""
+    done = {}
+
+    def fit(misorientation: float, settings: FitSettings):
+        key = misorientation, settings
+        if key not in done:
+            options = StillsOptions(
+                n_lattices=N,
+                profile=settings.profile,
+                misorientation=misorientation,
+                misorientation_kind="fixed",
+                seed=1,
+            )
+            sim = simulate_stills(options)
+            stills = as_stills(sim)
+            fits = [fit_lattice(stills.observations(k, sim.i_full[stills.rows(k)]), settings) for k in range(N)]
+            done[key] = fits, np.array([fit.x for fit in fits]) - truth_of(sim)
+        return done[key]
+
+    return fit
+
+
+CASES = [
+    (profile, loss, misorientation)
+    for profile in ("lorentzian", "gaussian")
+    for loss in ("linear", "huber", "student_t")
+    for misorientation in (0.05, 0.2)
+]
+# The edge of the hard sphere makes false minima for a robust loss: it is refined by least squares, with weights that
+# allow for the model's error while it is far off.
+CASES += [("hard_sphere", "linear", misorientation) for misorientation in (0.05, 0.2)]
+
+
+@pytest.mark.parametrize(("profile", "loss", "misorientation"), CASES)
+def test_no_lattice_is_lost_and_every_parameter_is_recovered(fitted, profile, loss, misorientation):
+    model_error = 0.1 if profile == "hard_sphere" else 0.0
+    fits, error = fitted(misorientation, replace(EXACT, profile=profile, loss=loss, model_error=model_error))
+    assert [fit.reason for fit in fits] == [None] * N
+    assert np.degrees(np.abs(error[:, [THETA_X, THETA_Y]])).max() < 0.003
+    rms = np.sqrt(np.mean(error**2, axis=0))
+    assert rms[LN_SCALE] < 0.02
+    assert rms[LN_RADIUS] < 0.015
+    assert all(fit.correlation_after > fit.correlation_before for fit in fits)
+
+
+@pytest.mark.parametrize("loss", ["linear", "huber", "student_t"])
+@pytest.mark.parametrize("profile", ["lorentzian", "gaussian"])
+def test_esds_are_the_scatter_about_the_truth(fitted, profile, loss):
+    # 120 lattices determine the standard deviation of a pull to 6 %
+    pulls = []
+    for misorientation in (0.05, 0.2):
+        fits, error = fitted(misorientation, replace(EXACT, profile=profile, loss=loss))
+        pulls.append(error / np.sqrt([np.diag(fit.covariance) for fit in fits]))
+    spread = np.concatenate(pulls).std(axis=0)
+    assert np.all((spread > 0.8) & (spread < 1.2)), dict(zip(PARAMETERS, spread))
+
+
+def test_rs_leaves_the_radius_at_its_start_and_finds_the_angles_all_the_same(fitted):
+    fits, error = fitted(0.05, replace(EXACT, model="rs", loss="linear"))
+    assert np.degrees(np.abs(error[:, [THETA_X, THETA_Y]])).max() < 0.01
+    assert all(fit.covariance[LN_RADIUS, LN_RADIUS] == 0.0 for fit in fits)
+    # r_s = RMS(r_h) is the width of the prediction window, not of the reflections: known to be off by 15 %
+    assert np.median(error[:, LN_RADIUS]) == pytest.approx(np.log(1.15), abs=0.03)
+
+
+@pytest.fixture(scope="module")
+def observations(as_stills):
+    sim = simulate_stills(StillsOptions(n_lattices=1, d_min=2.5, seed=3))
+    stills = as_stills(sim)
+    return stills.observations(0, sim.i_full)
+
+
+@pytest.mark.parametrize("fixed", PARAMETERS)
+def test_a_fixed_parameter_stays_at_its_start(observations, fixed):
+    settings = replace(EXACT, fix=(fixed,))
+    i = PARAMETERS.index(fixed)
+    fit = fit_lattice(observations, settings)
+    assert fit.x[i] == start_values(observations, settings.profile)[i]
+    assert fit.covariance[i, i] == 0.0
+
+
+def test_starting_from_the_result_changes_nothing(observations):
+    first = fit_lattice(observations, EXACT)
+    again = fit_lattice(observations, EXACT, start=first.x)
+    esd = np.sqrt(np.diag(first.covariance))
+    assert np.abs(again.x - first.x).max() < 1e-2 * esd.max()
+    assert again.n_iterations < first.n_iterations
+
+
+def test_reflections_without_a_reference_get_a_partiality_and_have_no_part_in_the_fit(observations):
+    wild = observations.select(np.ones(len(observations), dtype=bool))
+    wild.reference[::3] = np.nan
+    wild.intensity[::3] = 1e9
+    known = observations.select(np.arange(len(observations)) % 3 != 0)
+    some = fit_lattice(wild, EXACT)
+    # r_s starts from all spots, so both end in the same minimum by different ways
+    assert some.x == pytest.approx(fit_lattice(known, EXACT).x, abs=1e-4)
+    assert len(some.partiality) == len(observations) and np.all(some.partiality > 0.0)
+
+
+def _reject(observations: Observations, **changes) -> Reason | None:
+    return fit_lattice(observations, replace(EXACT, **changes)).reason
+
+
+def test_every_reason_is_given_to_the_lattice_that_deserves_it(observations):
+    def changed(**arrays) -> Observations:
+        return replace(observations, **arrays)
+
+    n = len(observations)
+    assert _reject(observations) is None
+    assert _reject(observations.select(np.zeros(n, dtype=bool))) is Reason.NO_REFLECTIONS
+    assert _reject(observations.select(np.arange(n) < 9)) is Reason.FEW_REFLECTIONS
+    assert _reject(changed(intensity=-observations.intensity)) is Reason.NO_SCALE
+    assert _reject(changed(reference=np.full(n, np.nan))) is Reason.NO_SCALE
+    assert _reject(observations, max_misorientation=1e-6) in (Reason.MISORIENTATION, Reason.AT_BOUND)
+    assert _reject(observations, partiality_threshold=0.9999) is Reason.FEW_KEPT
+    assert _reject(observations, min_correlation=0.9999) is Reason.CORRELATION
+    hot = np.exp(-2.0 * 30.0 * observations.q_sq)
+    assert _reject(changed(intensity=observations.intensity * hot)) is Reason.B_FACTOR
+    shuffled = np.random.default_rng(0).permutation(n)
+    assert _reject(changed(intensity=observations.intensity[shuffled])) is not None
+
+
+def test_few_matched_reflections_leave_the_geometry_alone(observations):
+    few = replace(observations, reference=observations.reference.copy())
+    few.reference[12:] = np.nan
+    fit = fit_lattice(few, EXACT)
+    assert not fit.refined and fit.reason is None
+    assert np.all(fit.x[[B_FACTOR, THETA_X, THETA_Y]] == 0.0)
+    assert fit.covariance[LN_SCALE, LN_SCALE] > 0.0 and fit.covariance[LN_RADIUS, LN_RADIUS] == 0.0
+
+
+def test_the_slope_through_the_origin_is_that_of_the_bulk():
+    rng = np.random.default_rng(5)
+    x = rng.exponential(size=1000)
+    y = 3.0 * x + 0.1 * rng.normal(size=1000)
+    assert slope_through_origin(y, x) == pytest.approx(3.0, abs=0.01)
+    y[:10] += 1e3
+    assert slope_through_origin(y, x) == pytest.approx(3.0, abs=0.05)
+    assert np.isnan(slope_through_origin(y, np.zeros(1000)))

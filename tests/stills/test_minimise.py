@@ -1,0 +1,104 @@
+"""The minimiser alone, on problems whose answer is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from dials_postrefine.stills.minimise import HUBER_K, LOSSES, minimise, sandwich
+
+
+def line(x, y):
+    """Residuals of a straight line on abscissae x."""
+    design = np.column_stack([np.ones_like(x), x])
+    return (lambda p: design @ p - y), (lambda p: (design @ p - y, design))
+
+
+def test_a_straight_line_comes_out_as_numpy_has_it():
+    rng = np.random.default_rng(0)
+    x = np.linspace(0.0, 1.0, 50)
+    y = 2.0 + 3e4 * x + rng.normal(size=50)
+    minimum = minimise(*line(x, y), np.zeros(2), [0, 1], norm=float(y @ y), step_threshold=1e-12)
+    assert minimum.x == pytest.approx(np.polyfit(x, y, 1)[::-1], rel=1e-9)
+
+
+def test_fixed_parameters_stay_and_have_no_variance():
+    x = np.linspace(0.0, 1.0, 50)
+    minimum = minimise(*line(x, 1.0 + x), np.array([0.0, 1.0]), [0], norm=1.0)
+    assert minimum.x == pytest.approx([1.0, 1.0]) and minimum.x[1] == 1.0
+    assert np.all(minimum.covariance[1] == 0.0)
+
+
+def test_rosenbrock_far_from_its_minimum_in_badly_scaled_parameters():
+    # the second parameter's column is 1e4 times the first one's
+    def both(p):
+        u = np.array([10.0 * (1e4 * p[1] - p[0] ** 2), 1.0 - p[0]])
+        return u, np.array([[-20.0 * p[0], 1e5], [-1.0, 0.0]])
+
+    minimum = minimise(lambda p: both(p)[0], both, np.array([-1.2, 1e-4]), [0, 1], n_max_iterations=200)
+    assert minimum.x == pytest.approx([1.0, 1e-4], rel=1e-5)
+
+
+def test_bounds_hold_and_are_reported():
+    x = np.linspace(0.0, 1.0, 50)
+    upper = np.array([0.5, np.inf])
+    lower = np.array([-0.5, -np.inf])
+    minimum = minimise(*line(x, 1.0 + x), np.zeros(2), [0, 1], lower=lower, upper=upper)
+    assert minimum.x[0] <= 0.5 and minimum.at_bound
+    inside = minimise(*line(x, 0.3 + x), np.zeros(2), [0, 1], lower=lower, upper=upper)
+    assert inside.x == pytest.approx([0.3, 1.0]) and not inside.at_bound
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_derivatives_of_the_loss_agree_with_central_differences(name):
+    rho = LOSSES[name]
+    u = np.linspace(0.05, 6.0, 77)
+    assert not np.any(np.abs(u - HUBER_K) < 1e-3)
+    step = 1e-5
+    f = lambda u: 0.5 * rho(u * u)[0]  # noqa: E731
+    value, weight, curvature = rho(u * u)
+    assert weight * u == pytest.approx((f(u + step) - f(u - step)) / (2 * step), rel=1e-7)
+    second = (rho((u + step) ** 2)[1] * (u + step) - rho((u - step) ** 2)[1] * (u - step)) / (2 * step)
+    assert curvature == pytest.approx(second, rel=1e-6, abs=1e-8)
+
+
+def test_linear_loss_is_pulled_by_an_outlier_and_the_robust_ones_are_not():
+    rng = np.random.default_rng(1)
+    x = np.linspace(0.0, 1.0, 200)
+    y = 1.0 + x + 0.01 * rng.normal(size=200)
+    y[::40] += 50.0
+    found = {}
+    for loss in LOSSES:
+        residuals, both = line(x, y)
+        found[loss] = minimise(
+            lambda p: residuals(p) / 0.01,  # noqa: B023
+            lambda p: tuple(part / 0.01 for part in both(p)),  # noqa: B023
+            np.zeros(2),
+            [0, 1],
+            loss,
+            norm=float(y @ y) / 1e-4,
+        ).x
+    assert np.abs(found["linear"] - 1.0).max() > 0.5
+    assert np.abs(found["huber"] - 1.0).max() < 0.02
+    assert np.abs(found["student_t"] - 1.0).max() < 0.01
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_the_sandwich_gives_the_scatter_of_repeated_fits_with_wrong_weights(loss):
+    rng = np.random.default_rng(2)
+    x = np.linspace(0.0, 1.0, 300)
+    sigma = 0.2 + 2.0 * x  # the weights say 1 everywhere
+    found, claimed = [], []
+    for _ in range(300):
+        y = 1.0 + x + sigma * rng.normal(size=len(x))
+        minimum = minimise(*line(x, y), np.ones(2), [0, 1], loss, norm=float(y @ y))
+        found.append(minimum.x)
+        claimed.append(np.sqrt(np.diag(minimum.covariance)))
+    # 300 fits determine a standard deviation to 4 %
+    assert np.mean(claimed, axis=0) == pytest.approx(np.std(found, axis=0), rel=0.12)
+
+
+def test_what_the_data_do_not_determine_has_an_infinite_variance():
+    assert np.all(np.isinf(np.diag(sandwich(np.zeros(2), np.ones((2, 2)), "linear"))))
+    same = np.ones((10, 2))
+    assert np.all(np.isinf(np.diag(sandwich(np.ones(10), same, "linear"))))
