@@ -114,8 +114,10 @@ def postrefine_files(params, verbosity: int = 0, diff_phil: str = "") -> None:
             record = summary.make_summary(identifiers, result, statistics, parameters, merge_command)
             summary.write_summary(record, outputs.temporary(params.output.json))
         apply_result(files, result)
-        files.experiments.as_file(outputs.temporary(params.output.experiments), **scaled_history(files.experiments))
         files.table.as_file(outputs.temporary(params.output.reflections))
+        # what the experiments become on their way to a file is large: make room first
+        files.table = files.usable = files.stills = stills = result = statistics = reference = None
+        files.experiments.as_file(outputs.temporary(params.output.experiments), **scaled_history(files.experiments))
         logger.info("\nTo merge what was kept:\n\n  %s\n", merge_command)
 
 

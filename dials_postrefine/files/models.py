@@ -83,11 +83,12 @@ def common_space_group(experiments, chosen: str | None = None):
             return sgtbx.space_group_info(chosen).group()
         except RuntimeError:
             raise Sorry(f"space_group={chosen} is no space group that cctbx knows.") from None
-    symbols = Counter(e.crystal.get_space_group().type().lookup_symbol() for e in experiments)
-    if len(symbols) > 1:
+    first = experiments[0].crystal.get_space_group()
+    if any(e.crystal.get_space_group() != first for e in experiments):
+        symbols = Counter(e.crystal.get_space_group().type().lookup_symbol() for e in experiments)
         found = ", ".join(f"{symbol} ({n})" for symbol, n in symbols.most_common())
         raise Sorry(f"The lattices are of different space groups: {found}; say which one with space_group=.")
-    return experiments[0].crystal.get_space_group()
+    return first
 
 
 def cells_fit(experiments, space_group) -> np.ndarray:

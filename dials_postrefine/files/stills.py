@@ -137,46 +137,41 @@ def apply_result(files: StillsFiles, result: PostrefinedStills) -> None:
 def _write_columns(files: StillsFiles, result: PostrefinedStills, accepted: np.ndarray) -> None:
     stills, table, row = files.stills, files.table, files.usable.row
     n = len(table)
-
-    def spread(values, fill, dtype=float):
-        whole = np.full(n, fill, dtype=dtype)
-        whole[row] = values
-        return whole
-
-    usable = spread(True, False, bool)
-    p, scale = spread(result.partiality, 1.0), spread(result.scale, 1.0)
-    factor_variance = np.zeros(n)
-    ids = flumpy.to_numpy(table["id"])
-    order = np.argsort(ids, kind="stable")
-    offsets = np.searchsorted(ids[order], np.arange(len(accepted) + 1))
-    h = miller_indices_to_numpy(table["miller_index"])
+    p, scale, factor_variance = np.ones(n), np.ones(n), np.zeros(n)
+    p[row], scale[row] = result.partiality, result.scale
     for k in np.flatnonzero(accepted):
-        rows = order[offsets[k] : offsets[k + 1]]
-        q = scattering_vectors(stills.a_matrix[k], h[rows])
+        q = scattering_vectors(stills.a_matrix[k], stills.h[stills.rows(k)])
         q_sq = np.einsum("ij,ij->i", q, q)
+        factor_variance[row[stills.rows(k)]] = scale_variance(result.x[k], result.covariance[k], q_sq)
+
+    # the rows that no fit has seen get the model's values too
+    left = np.ones(n, dtype=bool)
+    left[row] = False
+    left = np.flatnonzero(left)
+    ids = flumpy.to_numpy(table["id"])[left]
+    h = miller_indices_to_numpy(table["miller_index"].select(flumpy.from_numpy(left.astype(np.uint64))))
+    for k in np.unique(ids[accepted[ids]]):
+        own = ids == k
         x = result.x[k]
-        left = ~usable[rows]
-        if left.any():
-            nothing = np.zeros(0)
-            seen = Observations(q[left], q_sq[left], stills.s0[k], nothing, nothing, nothing)
-            p[rows[left]] = partiality(x, seen, result.profile)
-            scale[rows[left]] = scale_factor(x, q_sq[left])
-        factor_variance[rows] = scale_variance(x, result.covariance[k], q_sq)
-    inverse_variance = stills.inverse_variance
+        q = scattering_vectors(stills.a_matrix[k], h[own])
+        q_sq = np.einsum("ij,ij->i", q, q)
+        nothing = np.zeros(0)
+        seen = Observations(q, q_sq, stills.s0[k], nothing, nothing, nothing)
+        p[left[own]] = partiality(x, seen, result.profile)
+        scale[left[own]] = scale_factor(x, q_sq)
+        factor_variance[left[own]] = scale_variance(x, result.covariance[k], q_sq)
     tables.write_scaled_columns(
         table,
-        tables.ScaledColumns(
-            usable=usable,
-            kept=spread(result.kept, False, bool),
-            outlier=spread(result.outlier, False, bool),
-            intensity=spread(stills.intensity, 0.0),
-            variance=spread(stills.variance, 1.0),
-            inverse_variance=None if inverse_variance is None else spread(inverse_variance, 0.0),
-            partiality=p,
-            scale=scale,
-            scale_variance=factor_variance,
-            reference=spread(result.reference[stills.unique], np.nan),
-        ),
+        row,
+        result.kept,
+        result.outlier,
+        stills.intensity,
+        stills.variance,
+        stills.inverse_variance,
+        p,
+        scale,
+        factor_variance,
+        result.reference[stills.unique],
     )
 
 

@@ -300,45 +300,43 @@ def number_unique(h: np.ndarray, space_group) -> tuple[np.ndarray, np.ndarray, n
     return unique.astype(np.int32), h_unique, absent
 
 
-@dataclass
-class ScaledColumns:
+def write_scaled_columns(
+    table, row, kept, outlier, intensity, variance, inverse_variance, partiality, scale, scale_variance, reference
+) -> None:
     """
-    What is written, by row of the table (N,).
+    Put the scaled columns and flags into a table of N rows (module docstring), one column at a time.
 
-    usable, kept and outlier (N,) bool; intensity, variance (N,) corrected for lp and qe, inverse_variance (N,) or None;
-    partiality, scale, scale_variance (N,); reference (N,), NaN where there is none.
+    For the usable rows, row (n,): kept and outlier (n,) bool; intensity, variance (n,) corrected for lp and qe;
+    inverse_variance (n,) or None; reference (n,), NaN where there is none.  For all rows: partiality, scale and
+    scale_variance (N,).
     """
+    n = len(table)
 
-    usable: np.ndarray
-    kept: np.ndarray
-    outlier: np.ndarray
-    intensity: np.ndarray
-    variance: np.ndarray
-    inverse_variance: np.ndarray | None
-    partiality: np.ndarray
-    scale: np.ndarray
-    scale_variance: np.ndarray
-    reference: np.ndarray
+    def put(name: str, values, elsewhere: float = 0.0) -> None:
+        whole = np.full(n, elsewhere)
+        whole[row] = values
+        table[name] = flumpy.from_numpy(whole)
 
-
-def write_scaled_columns(table, columns: ScaledColumns) -> None:
-    """Put the scaled columns and flags into the table (module docstring)."""
-    p = np.maximum(columns.partiality, MIN_PARTIALITY)
-    variance = columns.variance / p**2
-    if columns.inverse_variance is not None:
-        variance += columns.intensity**2 * columns.inverse_variance
-    table["intensity.scale.value"] = flumpy.from_numpy(np.where(columns.usable, columns.intensity / p, 0.0))
-    table["intensity.scale.variance"] = flumpy.from_numpy(np.where(columns.usable, variance, 1.0))
-    table["inverse_scale_factor"] = flumpy.from_numpy(columns.scale)
-    table["inverse_scale_factor_variance"] = flumpy.from_numpy(columns.scale_variance)
-    table["partiality"] = flumpy.from_numpy(p)
-    table["intensity.ref.value"] = flumpy.from_numpy(np.where(np.isfinite(columns.reference), columns.reference, 0.0))
+    table["inverse_scale_factor"] = flumpy.from_numpy(scale)
+    table["inverse_scale_factor_variance"] = flumpy.from_numpy(scale_variance)
+    partiality = np.maximum(partiality, MIN_PARTIALITY)
+    table["partiality"] = flumpy.from_numpy(partiality)
+    p = partiality[row]
+    put("intensity.scale.value", intensity / p)
+    scaled_variance = variance / p**2
+    if inverse_variance is not None:
+        scaled_variance += intensity**2 * inverse_variance
+    put("intensity.scale.variance", scaled_variance, elsewhere=1.0)
+    put("intensity.ref.value", np.where(np.isfinite(reference), reference, 0.0))
     if "partial_id" in table:
         del table["partial_id"]
+
     names = table.flags
-    everything = flex.bool(len(table), True)
-    for flag in (names.scaled, names.outlier_in_scaling, names.excluded_for_scaling):
-        table.unset_flags(everything, flag)
-    table.set_flags(flumpy.from_numpy(columns.kept & ~columns.outlier), names.scaled)
-    table.set_flags(flumpy.from_numpy(columns.outlier), names.outlier_in_scaling)
-    table.set_flags(flumpy.from_numpy(~columns.kept), names.excluded_for_scaling)
+    flags = flumpy.to_numpy(table["flags"])  # the column itself, not a copy
+    flags &= ~np.uint64(int(names.scaled) | int(names.outlier_in_scaling) | int(names.excluded_for_scaling))
+    usable = flags[row]
+    usable[kept & ~outlier] |= np.uint64(int(names.scaled))
+    usable[outlier] |= np.uint64(int(names.outlier_in_scaling))
+    usable[~kept] |= np.uint64(int(names.excluded_for_scaling))
+    flags |= np.uint64(int(names.excluded_for_scaling))
+    flags[row] = usable

@@ -246,17 +246,13 @@ def _fit_pass(matched: Observations, settings: FitSettings, a_pass: _Pass, x, lo
     if a_pass.tempered:
         weight /= max(1.0, np.median(weight * np.abs(matched.intensity - i_calc)) / 0.6745)
 
-    def residuals(x):
-        return weight * (calculate(x, matched, profile) - matched.intensity)
-
-    def residuals_with_jacobian(x):
+    def evaluate(x):
         y, jacobian = calculate_with_jacobian(x, matched, profile)
         return weight * (y - matched.intensity), weight[:, None] * jacobian
 
     norm = float(np.sum((weight * matched.intensity) ** 2))
     return minimise(
-        residuals,
-        residuals_with_jacobian,
+        evaluate,
         x,
         [PARAMETERS.index(name) for name in a_pass.names],
         settings.loss,

@@ -82,43 +82,48 @@ class NormalEquations(normal_eqns.non_linear_ls, normal_eqns.non_linear_ls_mixin
     """
     Normal equations of f over the free parameters, for scitbx.lstbx.normal_eqns_solving.
 
-    residuals(x) returns u (n,), residuals_with_jacobian(x) u and du/dx (n, k) for all k parameters; free lists the
-    indices that are refined, lower and upper (k,) bound them, norm divides the objective.
+    evaluate(x) returns u (n,) and du/dx (n, k) for all k parameters; free lists the indices that are refined, lower and
+    upper (k,) bound them, norm divides the objective.  u and its derivatives are evaluated once for each x: most steps
+    are accepted, so that what judges a step also makes the next equations.
     """
 
-    def __init__(self, residuals, residuals_with_jacobian, x, free, loss, lower, upper, norm):
+    def __init__(self, evaluate, x, free, loss, lower, upper, norm):
         super().__init__(n_parameters=len(free))
-        self._residuals = residuals
-        self._residuals_with_jacobian = residuals_with_jacobian
-        self.x = np.array(x, dtype=float)
+        self._evaluate = evaluate
         self._free = np.asarray(free)
         self._loss = LOSSES[loss]
         self._lower, self._upper = lower, upper
         self._norm = 1.0 / norm
-        _, jacobian = residuals_with_jacobian(self.x)
-        diagonal = np.einsum("ij,ij->j", jacobian[:, self._free], jacobian[:, self._free]) * self._norm
+        self._objective = np.inf
+        self._move_to(np.array(x, dtype=float))
+        columns = self._jacobian[:, self._free]
+        diagonal = np.einsum("ij,ij->j", columns, columns) * self._norm
         # a parameter without any influence keeps its unit: the damping holds it where it is
         self._unit = 1.0 / np.sqrt(np.where(diagonal > 0.0, diagonal, 1.0))
-        self._step = None
-        self._objective = None
+
+    def _move_to(self, x):
+        self.x = x
+        if np.all(x >= self._lower) and np.all(x <= self._upper):
+            self.u, self._jacobian = self._evaluate(x)
+            self._rho, self._weight, self._slope = self._loss(self.u * self.u)
+            self._objective = 0.5 * self._norm * float(np.sum(self._rho))
+        else:
+            self._objective = np.inf
+
+    @property
+    def jacobian(self):
+        """du/dx (n, k) at x."""
+        return self._jacobian
 
     def build_up(self, objective_only=False):
-        """Residuals, and unless objective_only the normal equations, at x."""
-        self.reset()
+        """The normal equations at x, unless objective_only: the objective is known since the step."""
         if objective_only:
-            if np.any(self.x < self._lower) or np.any(self.x > self._upper):
-                self._objective = np.inf
-                return
-            u = self._residuals(self.x)
-            self._objective = 0.5 * self._norm * float(np.sum(self._loss(u * u)[0]))
             return
-        u, jacobian = self._residuals_with_jacobian(self.x)
-        rho, weight, slope = self._loss(u * u)
-        self._objective = 0.5 * self._norm * float(np.sum(rho))
-        jacobian = np.ascontiguousarray(jacobian[:, self._free] * self._unit)
-        curvature = np.maximum(slope, CURVATURE_FLOOR * weight)
+        self.reset()
+        jacobian = np.ascontiguousarray(self._jacobian[:, self._free] * self._unit)
+        curvature = np.maximum(self._slope, CURVATURE_FLOOR * self._weight)
         self.add_equations(
-            flex.double(u * weight / curvature), flex.double(jacobian), flex.double(curvature * self._norm)
+            flex.double(self.u * self._weight / curvature), flex.double(jacobian), flex.double(curvature * self._norm)
         )
 
     def objective(self):
@@ -131,17 +136,21 @@ class NormalEquations(normal_eqns.non_linear_ls, normal_eqns.non_linear_ls_mixin
 
     def step_forward(self):
         """Take the step that was solved for."""
-        self._before = self.x.copy()
-        self.x[self._free] += self.step().as_numpy_array() * self._unit
+        self._before = {name: getattr(self, name) for name in STATE}
+        x = self.x.copy()
+        x[self._free] += self.step().as_numpy_array() * self._unit
+        self._move_to(x)
 
     def step_backward(self):
         """Undo the step, exactly."""
-        self.x = self._before
+        vars(self).update(self._before)
+
+
+STATE = ("x", "u", "_jacobian", "_rho", "_weight", "_slope", "_objective")
 
 
 def minimise(
-    residuals,
-    residuals_with_jacobian,
+    evaluate,
     x,
     free,
     loss="linear",
@@ -154,30 +163,26 @@ def minimise(
     """
     Minimise f over the free parameters from x by preconditioned Levenberg-Marquardt (module docstring).
 
-    Raises RuntimeError (from lstbx's Cholesky decomposition) where the normal matrix has no inverse.
+    evaluate(x) returns u (n,) and du/dx (n, k).  Raises RuntimeError (from lstbx's Cholesky decomposition) where the
+    normal matrix has no inverse.
     """
     x = np.asarray(x, dtype=float)
     lower = np.full(len(x), -np.inf) if lower is None else lower
     upper = np.full(len(x), np.inf) if upper is None else upper
     free = list(free)
-    n_iterations = 0
-    if free:
-        equations = NormalEquations(residuals, residuals_with_jacobian, x, free, loss, lower, upper, norm)
-        iterations = normal_eqns_solving.levenberg_marquardt_iterations(
-            equations,
-            n_max_iterations=n_max_iterations,
-            tau=1e-3,
-            step_threshold=step_threshold,
-        )
-        x, n_iterations = equations.x, iterations.n_iterations
-    u, jacobian = residuals_with_jacobian(x)
+    equations = NormalEquations(evaluate, x, free, loss, lower, upper, norm)
+    n_iterations = normal_eqns_solving.levenberg_marquardt_iterations(
+        equations,
+        n_max_iterations=n_max_iterations,
+        tau=1e-3,
+        step_threshold=step_threshold,
+    ).n_iterations
+    x = equations.x
     covariance = np.zeros((len(x), len(x)))
-    if free:
-        covariance[np.ix_(free, free)] = sandwich(u, jacobian[:, free], loss)
+    covariance[np.ix_(free, free)] = sandwich(equations.u, equations.jacobian[:, free], loss)
     near = 1e-3 * np.where(np.isfinite(upper - lower), upper - lower, 0.0)
     at_bound = bool(np.any((x - lower < near)[free] | (upper - x < near)[free]))
-    objective = 0.5 * float(np.sum(LOSSES[loss](u * u)[0])) / norm
-    return Minimum(x, covariance, objective, n_iterations, at_bound)
+    return Minimum(x, covariance, equations.objective(), n_iterations, at_bound)
 
 
 def sandwich(u: np.ndarray, jacobian: np.ndarray, loss: str) -> np.ndarray:
