@@ -214,14 +214,12 @@ def _passes(rounds: list[list[str]], settings: FitSettings, cold: bool) -> list[
     In the tails of a robust loss the gradient fades, and a fit can end in a false minimum: a tempered pass, the
     residuals in units of their own spread, brings the bulk of them in first.
     """
-    if not rounds[-1]:
-        return []
-    last = _Pass(rounds[-1])
-    if not cold:
-        return [last]
-    if settings.loss == "linear":
-        return [_Pass(names) for names in rounds]
-    return [_Pass(rounds[0], tempered=True), last]
+    passes = [_Pass(rounds[-1])]
+    if cold and settings.loss == "linear":
+        passes = [_Pass(names) for names in rounds]
+    elif cold:
+        passes = [_Pass(rounds[0], tempered=True), *passes]
+    return [a_pass for a_pass in passes if a_pass.names]
 
 
 def _bounds(start: np.ndarray, settings: FitSettings) -> tuple[np.ndarray, np.ndarray]:

@@ -93,7 +93,7 @@ class NormalEquations(normal_eqns.non_linear_ls, normal_eqns.non_linear_ls_mixin
         self._free = np.asarray(free)
         self._loss = LOSSES[loss]
         self._lower, self._upper = lower, upper
-        self._norm = 1.0 / norm
+        self._norm = 1.0 / float(norm)
         self._objective = np.inf
         self._move_to(np.array(x, dtype=float))
         columns = self._jacobian[:, self._free]
@@ -163,8 +163,8 @@ def minimise(
     """
     Minimise f over the free parameters from x by preconditioned Levenberg-Marquardt (module docstring).
 
-    evaluate(x) returns u (n,) and du/dx (n, k).  Raises RuntimeError (from lstbx's Cholesky decomposition) where the
-    normal matrix has no inverse.
+    evaluate(x) returns u (n,) and du/dx (n, k); free must not be empty.  Raises RuntimeError (from lstbx's Cholesky
+    decomposition) where the normal matrix has no inverse.
     """
     x = np.asarray(x, dtype=float)
     lower = np.full(len(x), -np.inf) if lower is None else lower

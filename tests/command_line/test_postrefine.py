@@ -301,15 +301,18 @@ def test_printed_dials_merge_runs_where_file_names_have_spaces(given, run_progra
 
 
 def test_merged_intensities_are_the_true_ones(given, merged):
-    means = read_mean_intensities(merged)
-    truth = {tuple(h): i for h, i in zip(given.sim.reference_h.tolist(), given.sim.reference_intensity)}
-    pairs = np.array([(means[h][0], truth[h]) for h in means])
+    """Over indices without a wild observation: of one or two observations none can be called an outlier."""
+    sim, means = given.sim, read_mean_intensities(merged)
+    tame = sim.i_full[~np.isin(sim.asu, sim.asu[sim.wild])]
+    truth = {tuple(h): i for h, i in zip(sim.reference_h.tolist(), sim.reference_intensity) if i in tame}
+    pairs = np.array([(means[h][0], truth[h]) for h in means if h in truth])
+    assert len(pairs) > 1000
     assert np.corrcoef(pairs.T)[0, 1] > 0.98
     # the same without postrefinement: the plain mean of I/P
-    corrected = given.sim.intensity / given.sim.polarisation
-    plain = np.bincount(given.sim.asu, corrected, len(truth)) / np.maximum(np.bincount(given.sim.asu), 1)
-    seen = np.bincount(given.sim.asu, minlength=len(truth)) > 0
-    assert np.corrcoef(plain[seen], given.sim.reference_intensity[seen])[0, 1] < 0.9
+    n = np.bincount(sim.asu, minlength=len(sim.reference_h))
+    plain = np.bincount(sim.asu, sim.intensity / sim.polarisation, len(n)) / np.maximum(n, 1)
+    same = (n > 0) & np.isin(sim.reference_intensity, tame)
+    assert np.corrcoef(plain[same], sim.reference_intensity[same])[0, 1] < 0.9
 
 
 # The same result, however it is computed
@@ -343,8 +346,9 @@ def test_seed_changes_the_half_sets_alone(given, postrefined, postrefine):
 def test_pairs_of_files_give_the_result_of_one_pair(given, postrefined, postrefine, order):
     output = postrefine(*(given.folder / name for name in order.split()), "nproc=2")
     assert_same_parameters(output, postrefined)
-    for shell, expected in zip(output.summary["after"], postrefined.summary["after"]):
-        assert shell == pytest.approx(expected, rel=1e-6)
+    for name in ("n_observations", "n_unique", "cc_half", "r_split", "i_over_sigma"):
+        total, expected = (x.summary["after"][-1][name] for x in (output, postrefined))
+        assert total == pytest.approx(expected, rel=1e-6), name
     assert_same_merge(merge_written_table(output), merge_written_table(postrefined))
 
 
@@ -556,7 +560,7 @@ def test_scale_model_is_what_dials_makes_of_it(postrefined):
         rows = np.flatnonzero(ids == i)
         q = np.array(list(table["miller_index"]))[rows] @ matrix_of(experiment).T
         scale.data = {"id": flex.int(len(rows), i)}
-        decay.data = {"id": flex.int(len(rows), i), "d": flumpy.from_numpy(1.0 / np.linalg.norm(q, axis=1))}
+        decay.data = {"d": flumpy.from_numpy(1.0 / np.linalg.norm(q, axis=1))}
         factors = []
         for component in (scale, decay):
             component.update_reflection_data()

@@ -99,6 +99,16 @@ def test_a_fixed_parameter_stays_at_its_start(observations, fixed):
     assert fit.covariance[i, i] == 0.0
 
 
+@pytest.mark.parametrize("loss", ["linear", "huber"])
+@pytest.mark.parametrize("free", [(), ("scale",), ("radius",)])
+def test_any_parameters_can_be_fixed(observations, loss, free):
+    fixed = tuple(name for name in PARAMETERS if name not in free)
+    fit = fit_lattice(observations, replace(EXACT, fix=fixed, loss=loss))
+    start = start_values(observations, EXACT.profile)
+    moved = [name for i, name in enumerate(PARAMETERS) if fit.x[i] != start[i]]
+    assert moved == list(free) and fit.reason is None
+
+
 def test_starting_from_the_result_changes_nothing(observations):
     first = fit_lattice(observations, EXACT)
     again = fit_lattice(observations, EXACT, start=first.x)

@@ -405,11 +405,11 @@ def test_its_minimiser_finds_nothing_below_our_minimum(run, fits):
 
 def test_its_minimiser_continued_to_convergence_ends_at_our_minimum(run, fits):
     """
-    It stops where the target falls slowly, which in parameters of such different scales is up to 100 esds too early.
+    It stops where the target falls slowly, which in parameters of such different scales can be tens of esds too early.
 
     Here the same minimiser goes on, in turn with G and B, with the angles and with all of them, until nothing moves.
-    Its gradient is a forward difference of step 1e-7, zero half a step before the minimum: 5e-8 rad in an angle are
-    up to half a hundredth of its esd, correlations included.
+    Its gradient is a forward difference of step 1e-7, zero half a step before the minimum: 5e-8 rad in an angle, whose
+    esd is 7e-6 rad at the least.
     """
     blocks = (("RS", "thetax", "thetay"), ("RS", "G", "BFACTOR"), ("RS",))
     for pair, ours in zip(run.pairs, fits):

@@ -1,0 +1,229 @@
+"""
+dials.postrefine on real stills of all kinds (../shared/data/README.md), and DIALS' programs on what it writes.
+
+All inputs that must work are taken by dials.show and dials.report as they are, those without image sets (nanobragg,
+lyso_xfel_300, thermolysin_xfel_10_indexed) too; dials.export takes all but thermolysin_xfel_10_indexed, which has no
+`xyzcal.px` before it is postrefined.  So the output is held to the same everywhere.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import dials_postrefine  # noqa: F401  (makes cctbx findable)
+
+pytest.importorskip("cctbx", reason="the tables and experiments are those of DIALS")
+pytest.importorskip("dials.array_family.flex", reason="the tables and experiments are those of DIALS")
+
+from cctbx import crystal, miller
+from dials.array_family import flex
+from dxtbx import flumpy
+from dxtbx.model.experiment_list import ExperimentList
+from iotbx import mtz
+
+pytestmark = [pytest.mark.dials, pytest.mark.data, pytest.mark.slow]
+
+NANOBRAGG = "nanobragg_lysozyme_20/integrated"
+SNASE = "snase_stills_48/stills"
+LYSOZYME = "lyso_xfel_300/stills"
+THERMOLYSIN = "thermolysin_xfel_4/stills"
+ABISMAL = "thermolysin_xfel_3_abismal/stills"
+CUNIR = "cunir_ssx_5/integrated"
+INDEXED = "thermolysin_xfel_10_indexed/stills"
+THERMOLYSIN_MODEL = "models/2tli_icalc_93.4_131.1_1.6A.mtz"
+
+OF_THEMSELVES = {stem: (stem, None) for stem in (NANOBRAGG, SNASE, LYSOZYME, THERMOLYSIN, ABISMAL, CUNIR, INDEXED)}
+WITH_REFERENCE = {
+    f"{stem} with reference": (stem, reference)
+    for stem, reference in (
+        (NANOBRAGG, "nanobragg_lysozyme_20/truth_1.75A.mtz"),
+        (SNASE, "models/1stn_icalc_48.40_63.33_1.5A.mtz"),
+        (LYSOZYME, "models/hewl_icalc_79.03_38.15_1.6A.mtz"),
+        (THERMOLYSIN, THERMOLYSIN_MODEL),
+        (ABISMAL, THERMOLYSIN_MODEL),
+    )
+}
+OPTIONS = {INDEXED: ["intensity_choice=strong_spots"]}
+
+
+@dataclass
+class Run:
+    """The folder of a run with its input; done: what each program of DIALS said of the output."""
+
+    folder: Path
+    stem: Path
+    done: dict
+
+    def __post_init__(self):
+        self.summary = json.loads((self.folder / "dials.postrefine.json").read_text())
+        self.accepted = [lattice for lattice in self.summary["lattices"] if lattice["accepted"]]
+
+    @property
+    def table(self):
+        return flex.reflection_table.from_file(str(self.folder / "postrefined.refl"))
+
+    @property
+    def experiments(self):
+        return ExperimentList.from_file(str(self.folder / "postrefined.expt"), check_format=False)
+
+    @property
+    def identifiers(self) -> list[str]:
+        return [lattice["identifier"] for lattice in self.accepted]
+
+
+@pytest.fixture(scope="module")
+def postrefine(run_program, tmp_path_factory, shared_data):
+    """A function that postrefines a set in a new folder and runs DIALS' programs on the outcome, two at a time."""
+
+    def run(stem: str, *options) -> Run:
+        folder = tmp_path_factory.mktemp("run")
+        pair = [shared_data / f"{stem}{ending}" for ending in (".expt", ".refl")]
+        done = run_program("dials.postrefine", *pair, *options, *OPTIONS.get(stem, ()), "nproc=2", cwd=folder)
+        assert done.returncode == 0, done.stderr
+        log = (folder / "dials.postrefine.log").read_text()
+        (merge,) = re.findall(r"^\s*(dials\.merge .*)$", log, re.MULTILINE)
+        both = "postrefined.expt postrefined.refl"
+        commands = [merge, f"dials.report {both}", f"dials.export {both} intensity=scale", f"dials.show {both}"]
+        with ThreadPoolExecutor(2) as pool:
+            results = pool.map(lambda command: run_program(*shlex.split(command), cwd=folder), commands)
+        return Run(folder, shared_data / stem, {c.split()[0]: result for c, result in zip(commands, results)})
+
+    return run
+
+
+@pytest.fixture(scope="module", params=OF_THEMSELVES | WITH_REFERENCE)
+def postrefined(request, postrefine, shared_data) -> Run:
+    stem, reference = (OF_THEMSELVES | WITH_REFERENCE)[request.param]
+    return postrefine(stem, *([f"reference={shared_data / reference}"] if reference else []))
+
+
+@pytest.fixture(scope="module")
+def with_reference(request, postrefined) -> Run:
+    if postrefined.summary["after"][-1]["cc_reference"] is None:
+        pytest.skip("a set without a reference")
+    return postrefined
+
+
+def assert_one_sentence(done, folder) -> str:
+    """The program failed with one sentence and left nothing behind."""
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    (line,) = done.stderr.strip().splitlines()
+    assert line.startswith("Sorry: ") and line.endswith(".")
+    assert not list(folder.iterdir())
+    return line
+
+
+@pytest.mark.parametrize(
+    "program, written",
+    [
+        ("dials.show", None),
+        ("dials.merge", "merged.mtz"),
+        ("dials.export", "scaled.mtz"),
+        ("dials.report", "dials.report.html"),
+    ],
+)
+def test_programs_of_dials_take_the_output(postrefined, program, written):
+    done = postrefined.done[program]
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert written is None or (postrefined.folder / written).stat().st_size > 0
+
+
+def test_table_and_experiments_hold_the_accepted_lattices_with_all_their_reflections(postrefined):
+    table, experiments = postrefined.table, postrefined.experiments
+    before = flex.reflection_table.from_file(str(postrefined.stem.with_suffix(".refl")))
+    names = dict(before.experiment_identifiers())
+    counts = Counter(names[i] for i in before["id"])
+    assert list(experiments.identifiers()) == postrefined.identifiers
+    assert dict(table.experiment_identifiers()) == dict(enumerate(postrefined.identifiers))
+    assert Counter(table["id"]) == {i: counts[name] for i, name in enumerate(postrefined.identifiers)}
+    assert "partial_id" not in table
+    if "imageset_id" in table and experiments.imagesets():
+        assert list(table["imageset_id"]) == [
+            experiments.imagesets().index(experiments[i].imageset) for i in table["id"]
+        ]
+    for name in ("intensity.scale.variance", "inverse_scale_factor", "partiality"):
+        values = flumpy.to_numpy(table[name])
+        assert (np.isfinite(values) & (values > 0.0)).all(), name
+
+
+def test_dials_merge_as_printed_gives_cctbxs_mean_of_what_was_kept(postrefined):
+    table, first = postrefined.table, postrefined.experiments[0].crystal
+    table = table.select(table.get_flags(table.flags.scaled))
+    scale = table["inverse_scale_factor"]
+    kept = miller.array(
+        miller.set(crystal.symmetry(first.get_unit_cell(), space_group=first.get_space_group()), table["miller_index"]),
+        data=table["intensity.scale.value"] / scale,
+        sigmas=flex.sqrt(table["intensity.scale.variance"]) / scale,
+    )
+    kept = kept.customized_copy(anomalous_flag=False).map_to_asu()
+    ours = kept.merge_equivalents(use_internal_variance=False).array()
+    arrays = mtz.object(str(postrefined.folder / "merged.mtz")).as_miller_arrays()
+    (theirs,) = (a.map_to_asu() for a in arrays if a.info().labels[0].startswith("IMEAN"))
+    ours = dict(zip(ours.indices(), ours.data()))
+    theirs = dict(zip(theirs.indices(), theirs.data()))
+    assert ours.keys() == theirs.keys()
+    np.testing.assert_allclose([theirs[h] for h in ours], list(ours.values()), rtol=1e-4)
+
+
+def test_merged_file_has_as_many_reflections_as_the_log_says(postrefined):
+    arrays = mtz.object(str(postrefined.folder / "merged.mtz")).as_miller_arrays()
+    (mean,) = (a for a in arrays if a.info().labels[0].startswith("IMEAN"))
+    assert mean.size() == postrefined.summary["after"][-1]["n_unique"]
+
+
+def test_every_rejected_lattice_has_a_reason_and_most_are_accepted(postrefined):
+    lattices = postrefined.summary["lattices"]
+    assert all((lattice["reason"] is None) == lattice["accepted"] for lattice in lattices)
+    assert len(postrefined.accepted) > 0.6 * len(lattices)
+
+
+def test_correlation_with_the_reference_goes_up(with_reference):
+    pairs = [(lattice["correlation_before"], lattice["correlation_after"]) for lattice in with_reference.accepted]
+    before, after = np.array(pairs, dtype=float).T
+    assert np.mean(after > before) > 0.5
+    assert np.median(after) > np.median(before)
+    total = [with_reference.summary[which][-1]["cc_reference"] for which in ("before", "after")]
+    assert total[1] > total[0]
+
+
+def test_reference_merged_from_the_data_themselves_passes_the_checks_of_cell_and_space_group(postrefine):
+    """Circular, and so no proof of anything else."""
+    first = postrefine(CUNIR)
+    again = postrefine(CUNIR, f"reference={first.folder / 'merged.mtz'}")
+    assert again.summary["after"][-1]["cc_reference"] > 0.9
+    assert all(done.returncode == 0 for done in again.done.values())
+
+
+def test_indexed_but_not_integrated_data_end_in_one_sentence(run_program, shared_data, tmp_path):
+    pair = [shared_data / f"{INDEXED}{ending}" for ending in (".expt", ".refl")]
+    line = assert_one_sentence(run_program("dials.postrefine", *pair, cwd=tmp_path), tmp_path)
+    assert "not integrated" in line
+    assert "intensity_choice=strong_spots" in line
+
+
+@pytest.mark.parametrize(
+    "names",
+    ["l_cysteine_4_sweeps_scaled/scaled_*", "l_cysteine_4_sweeps_scaled/scaled_30*", "ed_quartz_scaled/scaled*"],
+)
+def test_rotation_data_end_in_one_sentence(run_program, shared_data, tmp_path, names):
+    files = sorted(shared_data.glob(names))
+    assert len(files) >= 2
+    line = assert_one_sentence(run_program("dials.postrefine", *files, cwd=tmp_path), tmp_path)
+    assert "rotation" in line and "dials.scale" in line
+
+
+def test_a_reference_of_another_protein_is_refused(run_program, shared_data, tmp_path):
+    pair = [shared_data / f"{NANOBRAGG}{ending}" for ending in (".expt", ".refl")]
+    reference = shared_data / THERMOLYSIN_MODEL
+    done = run_program("dials.postrefine", *pair, f"reference={reference}", cwd=tmp_path)
+    assert "space group P6122" in assert_one_sentence(done, tmp_path).replace("P 61 2 2", "P6122")
