@@ -193,7 +193,7 @@ def lattice_parameters(result: PostrefinedStills, k: int) -> dict[str, float]:
         "radius_esd": radius * float(esd[LN_RADIUS]),
         "correlation_before": fit.correlation_before,
         "correlation_after": fit.correlation_after,
-        "amplitude_correlation": fit.amplitude_correlation,
+        "model_correlation": fit.model_correlation,
     }
 
 

@@ -107,11 +107,11 @@ def rejections_table(result: PostrefinedStills) -> str:
 def rejected_table(identifiers: Sequence[str], result: PostrefinedStills) -> str:
     """Each rejected lattice with its reason and how far its fit came."""
     rows = [
-        [identifier, reason.value, str(fit.n_matched), _number(fit.amplitude_correlation, "{:.3f}")]
+        [identifier, reason.value, str(fit.n_matched), _number(fit.model_correlation, "{:.3f}")]
         for identifier, reason, fit in zip(identifiers, result.reasons, result.fits)
         if reason is not None
     ]
-    return _table(rows, ["lattice", "rejected because", "matched", "CC(amplitudes)"])
+    return _table(rows, ["lattice", "rejected because", "matched", "CC(model)"])
 
 
 def input_lines(stills: Stills, space_group: str, cell: Sequence[float], n_excluded: dict[str, int]) -> str:

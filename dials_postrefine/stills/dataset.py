@@ -30,6 +30,7 @@ from dials_postrefine.stills.lattice import (
     LatticeFit,
     Reason,
     fit_lattice,
+    no_fit,
     signed_root,
     slope_through_origin,
     start_values,
@@ -180,7 +181,10 @@ def _fit_chunk(chunk: _Chunk) -> list[LatticeFit]:
     fits = []
     for k in range(chunk.stills.n_lattices):
         observations = chunk.stills.observations(k, chunk.reference[chunk.stills.rows(k)])
-        fits.append(fit_lattice(observations, chunk.settings, chunk.starts[k], chunk.linear_scale[k]))
+        if k in chunk.stills.rejected:
+            fits.append(no_fit(observations, chunk.stills.rejected[k]))
+        else:
+            fits.append(fit_lattice(observations, chunk.settings, chunk.starts[k], chunk.linear_scale[k]))
     return fits
 
 
@@ -228,7 +232,7 @@ def postrefine(
         x=np.array([fit.x for fit in fits]),
         covariance=np.array([fit.covariance for fit in fits]),
         fits=fits,
-        reasons=[stills.rejected.get(k, fit.reason) for k, fit in enumerate(fits)],
+        reasons=[fit.reason for fit in fits],
         partiality=p,
         scale=scale,
         kept=kept,
@@ -326,11 +330,9 @@ def _chunks(stills, target, mean, starts, linear_scale, settings):
             stills.variance[rows],
             stills.half[first:last],
             stills.absent[:0],
+            rejected={k - first: reason for k, reason in stills.rejected.items() if first <= k < last},
         )
         reference = target[part.unique] if mean is None else _mean_of_others(part, rows, mean)
-        for k in range(first, last):
-            if k in stills.rejected:
-                reference[part.rows(k - first)] = np.nan
         yield _Chunk(part, reference, starts[first:last], linear_scale[first:last], settings)
 
 

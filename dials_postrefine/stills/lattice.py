@@ -74,7 +74,7 @@ class FitSettings:
     fix: tuple[str, ...] = ()
     model_error: float = 0.1
     partiality_threshold: float = 0.2
-    min_correlation: float = 0.3
+    min_correlation: float = 0.4
     min_reflections: int = 10
     reflections_per_parameter: float = 3.0
     max_misorientation: float = np.radians(0.5)
@@ -88,8 +88,8 @@ class LatticeFit:
 
     x (5,) as model.py orders it (NaN where no fit was possible), covariance (5, 5), reason None where accepted, refined
     unless only the scale was fitted,
-    correlation_before and correlation_after of the intensities with the reference, and amplitude_correlation of the
-    corrected ones' signed square roots, all over the reflections with p above the threshold; n_matched, n_kept,
+    correlation_before and correlation_after of the intensities with the reference over the reflections with p above the
+    threshold; model_correlation of the signed square roots of I_obs and I_calc over all that are matched; n_matched, n_kept,
     n_iterations, partiality (n,) of all observations.
     """
 
@@ -103,7 +103,7 @@ class LatticeFit:
     n_matched: int = 0
     n_kept: int = 0
     n_iterations: int = 0
-    amplitude_correlation: float = np.nan
+    model_correlation: float = np.nan
     objective: float = np.nan
 
 
@@ -147,6 +147,11 @@ def start_values(observations: Observations, profile: str) -> np.ndarray:
     return x
 
 
+def no_fit(observations: Observations, reason: Reason) -> LatticeFit:
+    """The result for a lattice that is out before any fit."""
+    return LatticeFit(np.full(5, np.nan), np.zeros((5, 5)), np.zeros(len(observations)), reason)
+
+
 def fit_lattice(
     observations: Observations, settings: FitSettings, start: np.ndarray | None = None, linear_scale: float = np.nan
 ) -> LatticeFit:
@@ -157,11 +162,10 @@ def fit_lattice(
     linear_scale is the scale of a lattice whose own matched reflections can't give one.  Never raises for bad data: the
     result carries the reason.
     """
+    if len(observations) == 0:
+        return no_fit(observations, Reason.NO_REFLECTIONS)
     cold = start_values(observations, settings.profile)
     fit = LatticeFit(cold, np.zeros((5, 5)), np.zeros(len(observations)))
-    if len(observations) == 0:
-        fit.reason = Reason.NO_REFLECTIONS
-        return fit
     matched = observations.select(np.isfinite(observations.reference))
     fit.n_matched = len(matched)
     rounds = [[name for name in names if name not in settings.fix] for names in ROUNDS[settings.model]]
@@ -267,12 +271,14 @@ def _judge(fit: LatticeFit, observations: Observations, settings: FitSettings, a
     fit.n_kept = int(np.count_nonzero(kept))
     both = kept & np.isfinite(observations.reference)
     # a correlation of less is no verdict, and a lattice that could not be refined is not to blame for it
-    comparable = fit.refined or np.count_nonzero(both) >= settings.min_reflections
+    comparable = fit.refined or fit.n_matched >= settings.min_reflections
     before, reference = observations.intensity[both], observations.reference[both]
     after = before / (scale_factor(fit.x, observations.q_sq[both]) * fit.partiality[both])
     fit.correlation_before = correlation(before, reference)
     fit.correlation_after = correlation(after, reference)
-    fit.amplitude_correlation = correlation(signed_root(after), signed_root(reference))
+    matched = np.isfinite(observations.reference)
+    i_calc = (scale_factor(fit.x, observations.q_sq) * fit.partiality * observations.reference)[matched]
+    fit.model_correlation = correlation(signed_root(observations.intensity[matched]), signed_root(i_calc))
     if not np.all(np.isfinite(fit.x)):
         fit.reason = Reason.FIT_FAILED
     elif np.hypot(fit.x[THETA_X], fit.x[THETA_Y]) > settings.max_misorientation:
@@ -283,5 +289,5 @@ def _judge(fit: LatticeFit, observations: Observations, settings: FitSettings, a
         fit.reason = Reason.AT_BOUND
     elif fit.n_kept < settings.min_reflections:
         fit.reason = Reason.FEW_KEPT
-    elif comparable and not fit.amplitude_correlation >= settings.min_correlation:
+    elif comparable and not fit.model_correlation >= settings.min_correlation:
         fit.reason = Reason.CORRELATION

@@ -1,0 +1,220 @@
+"""The cycles over a whole data set, on stills unlike the model and on stills that obey it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from dials_postrefine.simulate import StillsOptions, simulate_stills
+from dials_postrefine.stills.dataset import (
+    DatasetSettings,
+    WeightedMean,
+    _mean_of_others,
+    linear_scales,
+    postrefine,
+    relative_change,
+    scaled_values,
+)
+from dials_postrefine.stills.lattice import FitSettings, Reason
+from dials_postrefine.stills.merging import merge
+from dials_postrefine.stills.model import B_FACTOR, LN_SCALE
+from dials_postrefine.stills.statistics import collect_statistics
+
+
+def r_to_truth(intensity: np.ndarray, truth: np.ndarray, d_star_sq: np.ndarray) -> float:
+    """
+    R of amplitudes against the truth after one scale and one isotropic B, neither being determined without a reference.
+
+    sum |k exp(-b d*^2) F - F_true| / sum F_true, k and b by least squares.
+    """
+    known = np.isfinite(intensity) & (truth > 0.0)
+    f, f_true = np.sqrt(np.maximum(intensity[known], 0.0)), np.sqrt(truth[known])
+    best = np.inf
+    for b in np.linspace(-3.0, 3.0, 121):
+        scaled = np.exp(-b * d_star_sq[known]) * f
+        best = min(best, np.abs(scaled * (scaled @ f_true) / (scaled @ scaled) - f_true).sum() / f_true.sum())
+    return best
+
+
+def d_star_sq_of(sim) -> np.ndarray:
+    return np.sum((sim.reference_h / np.array(sim.options.unit_cell[:3])) ** 2, axis=1)
+
+
+@pytest.fixture(scope="module")
+def unlike(as_stills):
+    """
+    Mosaic spread, bandwidth, cell and B variation, 3 % useless lattices, 0.4 % wild intensities: simulated by sampling.
+
+    The same stills self-merged with the program's defaults.
+    """
+    sim = simulate_stills(StillsOptions.unlike_model(n_lattices=300, seed=7))
+    stills = as_stills(sim)
+    return sim, stills, postrefine(stills, DatasetSettings())
+
+
+@pytest.mark.slow
+def test_amplitudes_are_twice_as_near_to_the_truth_as_linear_scaled_monte_carlo_merging(unlike):
+    sim, stills, result = unlike
+    d_star_sq, truth = d_star_sq_of(sim), sim.reference_intensity
+    kept = result.kept & ~result.outlier
+    value, variance = scaled_values(stills, result.partiality, result.scale, kept)
+    postrefined = merge(value, variance, stills.unique[kept], stills.n_unique)
+    scale = result.linear_scale[stills.lattice()]
+    monte_carlo = merge(stills.intensity / scale, np.ones(len(scale)), stills.unique, stills.n_unique)
+    # over the reflections that both have, so that what was left out does not count
+    both = np.isfinite(postrefined.intensity)
+    assert np.count_nonzero(both) > 0.95 * np.count_nonzero(monte_carlo.n)
+    ours = r_to_truth(postrefined.intensity, truth, d_star_sq)
+    theirs = r_to_truth(np.where(both, monte_carlo.intensity, np.nan), truth, d_star_sq)
+    assert ours < theirs / 2.0
+
+
+@pytest.mark.slow
+def test_good_lattices_are_kept_and_most_useless_ones_rejected(unlike):
+    sim, _, result = unlike
+    rejected = ~result.accepted
+    assert np.count_nonzero(rejected & ~sim.useless) <= 0.02 * np.count_nonzero(~sim.useless)
+    assert np.count_nonzero(rejected & sim.useless) >= 0.5 * np.count_nonzero(sim.useless)
+    assert all(isinstance(result.reasons[k], Reason) for k in np.flatnonzero(rejected))
+
+
+@pytest.mark.slow
+def test_merged_intensities_stop_changing(unlike):
+    _, _, result = unlike
+    changes = [cycle.change for cycle in result.cycles]
+    assert len(changes) <= 8
+    assert changes[-1] < 0.05 * changes[0]
+
+
+@pytest.mark.slow
+def test_wild_intensities_are_flagged_where_others_tell(unlike):
+    sim, stills, result = unlike
+    enough = merge(np.ones(len(sim.wild)), np.ones(len(sim.wild)), stills.unique, stills.n_unique).n >= 5
+    told = sim.wild & result.kept & enough[stills.unique]
+    assert np.count_nonzero(told) > 50
+    assert np.count_nonzero(told & result.outlier) > 0.9 * np.count_nonzero(told)
+    assert np.count_nonzero(result.outlier) < 0.02 * len(sim.wild)
+
+
+@pytest.fixture(scope="module")
+def obedient(as_stills):
+    sim = simulate_stills(StillsOptions(n_lattices=80, d_min=3.0, seed=2))
+    return sim, as_stills(sim)
+
+
+def test_an_external_reference_takes_one_cycle_and_gives_its_scale(obedient):
+    sim, stills = obedient
+    result = postrefine(stills, DatasetSettings(fit=FitSettings(model_error=0.0)), sim.reference_intensity)
+    assert len(result.cycles) == 1 and result.accepted.all()
+    assert np.exp(result.x[:, LN_SCALE]) == pytest.approx(sim.scale, rel=0.05)
+    kept = result.kept
+    value, variance = scaled_values(stills, result.partiality, result.scale, kept)
+    merged = merge(value, variance, stills.unique[kept], stills.n_unique)
+    seen = merged.n > 2
+    pulls = (merged.intensity - sim.reference_intensity)[seen] / merged.sigma[seen]
+    assert np.median(np.abs(pulls)) / 0.6745 == pytest.approx(1.0, abs=0.25)
+
+
+def test_without_a_reference_the_medians_of_scale_and_b_are_zero(obedient):
+    _, stills = obedient
+    result = postrefine(stills, DatasetSettings(n_cycles=2))
+    assert len(result.cycles) == 2
+    assert np.median(result.x[result.accepted][:, [LN_SCALE, B_FACTOR]], axis=0) == pytest.approx([0.0, 0.0], abs=1e-12)
+
+
+def test_the_result_does_not_depend_on_the_number_of_processes(obedient):
+    _, stills = obedient
+    one, two = (postrefine(stills, DatasetSettings(n_cycles=2), nproc=nproc) for nproc in (1, 2))
+    assert np.array_equal(one.x, two.x) and np.array_equal(one.partiality, two.partiality)
+    assert np.array_equal(one.reference, two.reference, equal_nan=True)
+
+
+def test_the_scale_of_the_input_cancels(obedient):
+    sim, stills = obedient
+    large = replace(stills, intensity=1e6 * stills.intensity, variance=1e12 * stills.variance)
+    one, other = (postrefine(s, DatasetSettings(n_cycles=1)) for s in (stills, large))
+    assert np.array_equal(one.kept, other.kept)
+    assert other.x == pytest.approx(one.x, abs=1e-5)
+
+
+def test_the_mean_of_others_is_the_merge_without_the_lattice(obedient):
+    _, stills = obedient
+    rng = np.random.default_rng(0)
+    weight = rng.uniform(0.5, 2.0, size=len(stills.unique))
+    merged = merge(stills.intensity, 1.0 / weight, stills.unique, stills.n_unique)
+    mean = WeightedMean(
+        weight,
+        weight * stills.intensity,
+        np.zeros(len(weight), dtype=bool),
+        merged.sum_w,
+        merged.sum_wi,
+        merged.intensity,
+    )
+    lattice = stills.lattice()
+    for k in (0, 41):
+        rows = stills.rows(k)
+        part = replace(
+            stills,
+            a_matrix=stills.a_matrix[k : k + 1],
+            s0=stills.s0[k : k + 1],
+            offsets=np.array([0, rows.stop - rows.start]),
+            unique=stills.unique[rows],
+        )
+        left = lattice != k
+        expected = merge(stills.intensity[left], 1.0 / weight[left], stills.unique[left], stills.n_unique).intensity
+        others = _mean_of_others(part, rows, mean)
+        assert others == pytest.approx(expected[stills.unique[rows]], rel=1e-6, nan_ok=True)
+        assert np.isnan(others).any() and np.isfinite(others).any()
+
+
+def test_linear_scales_are_the_true_ones_where_all_spots_are_full(obedient):
+    sim, stills = obedient
+    full = replace(stills, intensity=sim.scale[stills.lattice()] * sim.i_full)
+    assert linear_scales(full, sim.reference_intensity) == pytest.approx(sim.scale)
+    without = linear_scales(full, None)
+    assert without / sim.scale == pytest.approx(np.full(80, (without / sim.scale).mean()), rel=0.05)
+
+
+def test_a_lattice_marked_beforehand_keeps_its_reason_and_takes_no_part(obedient):
+    _, stills = obedient
+    marked = replace(stills, rejected={3: Reason.CELL})
+    result = postrefine(marked, DatasetSettings(n_cycles=1))
+    assert result.reasons[3] is Reason.CELL
+    assert not result.kept[stills.rows(3)].any()
+
+
+def test_an_empty_lattice_is_rejected_alone(obedient):
+    _, stills = obedient
+    offsets = np.insert(stills.offsets, 5, stills.offsets[5])
+    empty = replace(
+        stills,
+        a_matrix=np.insert(stills.a_matrix, 5, stills.a_matrix[5], axis=0),
+        s0=np.insert(stills.s0, 5, stills.s0[5], axis=0),
+        offsets=offsets,
+        half=np.insert(stills.half, 5, False),
+    )
+    result = postrefine(empty, DatasetSettings(n_cycles=1))
+    assert [k for k, reason in enumerate(result.reasons) if reason] == [5]
+    assert result.reasons[5] is Reason.NO_REFLECTIONS
+
+
+def test_relative_change_ignores_an_overall_scale():
+    old = np.array([1.0, 2.0, 3.0, np.nan])
+    assert relative_change(old, 7.0 * old) == pytest.approx(0.0, abs=1e-12)
+    assert relative_change(old, old + [0.3, 0.0, 0.0, 0.0]) == pytest.approx(0.3 / 6.3, rel=0.5)
+    assert np.isnan(relative_change(old, np.full(4, np.nan)))
+
+
+def test_statistics_are_better_after_than_before_and_agree_with_the_truth(obedient):
+    sim, stills = obedient
+    result = postrefine(stills, DatasetSettings(), sim.reference_intensity)
+    d_star_sq = d_star_sq_of(sim)
+    statistics = collect_statistics(stills, result, sim.reference_intensity, d_star_sq, d_star_sq, n_shells=5)
+    before, after = statistics.before[-1], statistics.after[-1]
+    assert after.cc_half > before.cc_half and after.r_split < before.r_split
+    assert after.cc_reference > 0.99 > before.cc_reference
+    assert after.n_observations == np.count_nonzero(result.kept & ~result.outlier)
+    assert sum(shell.n_observations for shell in statistics.after[:-1]) == after.n_observations
+    assert sum(shell.n_unique for shell in statistics.before[:-1]) == before.n_unique

@@ -1,0 +1,103 @@
+"""Merging against cctbx, outliers, half sets and shells."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from cctbx import crystal, miller
+from cctbx.array_family import flex
+
+from dials_postrefine.stills.merging import (
+    Merged,
+    correlation,
+    find_outliers,
+    group_median,
+    merge,
+    r_split,
+    shell_edges,
+    shell_statistics,
+)
+
+
+@pytest.fixture
+def observations():
+    rng = np.random.default_rng(0)
+    unique = rng.integers(0, 50, size=400)
+    unique[unique == 17] = 16  # nothing observed of 17
+    return rng.normal(100.0, 30.0, size=400), rng.uniform(1.0, 9.0, size=400), unique
+
+
+def test_merging_is_that_of_cctbx(observations):
+    value, variance, unique = observations
+    symmetry = crystal.symmetry(unit_cell=(10, 11, 12, 90, 90, 90), space_group_symbol="P1")
+    indices = flex.miller_index([(1, 1, int(i) + 1) for i in unique])
+    array = miller.set(symmetry, indices, anomalous_flag=False).array(
+        data=flex.double(value), sigmas=flex.sqrt(flex.double(variance))
+    )
+    equivalents = array.merge_equivalents(use_internal_variance=False)
+    expected = {
+        h[2] - 1: (i, s, n)
+        for h, i, s, n in zip(
+            equivalents.array().indices(),
+            equivalents.array().data(),
+            equivalents.array().sigmas(),
+            equivalents.redundancies().data(),
+        )
+    }
+    merged = merge(value, variance, unique, 50)
+    assert set(np.flatnonzero(merged.n)) == set(expected)
+    for i, (intensity, sigma, n) in expected.items():
+        assert (merged.intensity[i], merged.sigma[i], merged.n[i]) == pytest.approx((intensity, sigma, n))
+    assert np.isnan(merged.intensity[17]) and np.isnan(merged.sigma[17])
+
+
+def test_group_median_is_the_median_of_each_group(observations):
+    value, _, unique = observations
+    median = group_median(value, unique, 50)
+    expected = [np.median(value[unique == i]) if np.any(unique == i) else np.nan for i in range(50)]
+    assert median == pytest.approx(expected, nan_ok=True)
+
+
+def test_outliers_are_far_from_three_that_agree_and_nothing_else_is():
+    value = np.array([10.0, 11.0, 9.0, 400.0, -350.0, 10.0, 500.0, 10.0, 10.5, 19.0])
+    unique = np.array([0, 0, 0, 0, 0, 1, 1, 2, 2, 2])
+    out = find_outliers(value, np.ones(10), unique, 3, z_max=6.0)
+    # 500 has one neighbour only; 19 is nine sigma off, but not by more than the value itself
+    assert list(np.flatnonzero(out)) == [3, 4]
+
+
+def test_correlation_and_r_split_by_their_formulas():
+    rng = np.random.default_rng(1)
+    a = rng.exponential(size=200)
+    b = a + 0.1 * rng.normal(size=200)
+    assert correlation(a, b) == pytest.approx(np.corrcoef(a, b)[0, 1])
+    assert r_split(a, b) == pytest.approx(np.sqrt(2.0) * np.abs(a - b).sum() / (a + b).sum())
+    assert r_split(a, a) == 0.0
+    assert np.isnan(correlation(a[:2], b[:2])) and np.isnan(correlation(a, np.ones(200)))
+    assert np.isnan(r_split(-a, -a))
+
+
+def test_shells_have_equal_volume_and_hold_everything():
+    d_star_sq = np.random.default_rng(2).uniform(0.001, 0.25, size=1000)
+    edges = shell_edges(d_star_sq, 7)
+    assert edges[0] < d_star_sq.min() and edges[-1] > d_star_sq.max()
+    assert np.diff(edges**1.5) == pytest.approx(np.full(7, np.diff(edges**1.5).mean()), rel=1e-6)
+
+
+def test_shell_statistics_count_and_compare():
+    d_star_sq = np.array([0.01, 0.02, 0.03, 0.20, 0.21, 0.22])
+    complete = np.array([0.01, 0.02, 0.03, 0.035, 0.20, 0.21, 0.22, 0.225])
+    first = Merged(np.full(6, 4.0), 4.0 * np.arange(6.0), np.full(6, 2))
+    second = Merged(np.full(6, 4.0), 4.0 * np.arange(6.0)[::-1], np.full(6, 1))
+    merged = Merged(first.sum_w + second.sum_w, first.sum_wi + second.sum_wi, first.n + second.n)
+    edges = np.array([0.005, 0.1, 0.25])
+    low, high, overall = shell_statistics(merged, (first, second), None, d_star_sq, complete, edges)
+    assert (low.n_unique, low.n_possible, low.n_observations) == (3, 4, 9)
+    assert (low.completeness, low.multiplicity) == (0.75, 3.0)
+    assert (low.d_max, low.d_min) == pytest.approx((0.005**-0.5, 0.1**-0.5))
+    assert low.cc_half == high.cc_half == overall.cc_half == pytest.approx(-1.0)
+    assert overall.i_over_sigma == pytest.approx(2.5 * np.sqrt(8.0))
+    assert np.isnan(overall.cc_reference)
+    to_itself = shell_statistics(merged, (first, second), np.arange(6.0), d_star_sq, complete, edges)
+    assert np.isnan(to_itself[0].cc_reference)  # all merged intensities are the same
