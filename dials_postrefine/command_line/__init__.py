@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
+import signal
 import sys
+from collections.abc import Sequence
 
 
 def parse_arguments(args, phil, usage: str, epilog: str):
@@ -12,14 +15,18 @@ def parse_arguments(args, phil, usage: str, epilog: str):
     Parse a command line of files and PHIL parameters: params, verbosity and the changed parameters as text.
 
     Bare names that end in .expt (.json) or .refl (.pickle) go to input.experiments and input.reflections; params is
-    None, and the help is printed, where there is nothing to do.  Raises Sorry for what is neither file nor parameter.
+    None, and the help is printed, where there is nothing to do.  Raises Sorry for what is neither file nor parameter,
+    and for values that a parameter can't have.
     """
     from dials.util import Sorry
     from dials.util.options import ArgumentParser
 
     parser = ArgumentParser(usage=usage, phil=phil, epilog=epilog)
     args = sys.argv[1:] if args is None else [os.fspath(arg) for arg in args]
-    params, options, unhandled = parser.parse_args(args, show_diff_phil=False, return_unhandled=True)
+    try:
+        params, options, unhandled = parser.parse_args(args, show_diff_phil=False, return_unhandled=True)
+    except (Sorry, RuntimeError, ArithmeticError, OSError) as error:  # how PHIL refuses a value or a file
+        raise Sorry(f"{_one_line(error)}; -c -a2 shows what each parameter takes.") from None
     if not args:
         parser.print_help()
         return None, 0, ""
@@ -29,17 +36,61 @@ def parse_arguments(args, phil, usage: str, epilog: str):
         elif name.endswith((".refl", ".pickle")):
             params.input.reflections.append(name)
         elif "=" in name:
-            raise Sorry(f"There is no parameter {name.split('=')[0]}: -c lists them all.")
+            raise Sorry(f"{_refusal(parser.system_phil, name)}; -c lists all parameters.")
+        elif name.endswith(".phil"):
+            raise Sorry(f"{name} is missing or can't be read as PHIL parameters: check the file.")
         else:
-            raise Sorry(f"{name} is neither an .expt nor a .refl file: check the name.")
+            raise Sorry(f"{name} is neither an .expt nor a .refl file: check the name, or say which parameter it is.")
+    for changed in parser.diff_phil.all_definitions():
+        kind = changed.object.type.phil_type
+        if kind in ("bool", "choice", "int", "float") and changed.object.extract() is None:
+            raise Sorry(f"{changed.path}=None is not possible: give a value.")
     for names in (params.input.experiments, params.input.reflections):
         names[:] = [name for name in names if name is not None]
     return params, options.verbose, parser.diff_phil.as_str()
 
 
+def _refusal(phil, argument: str) -> str:
+    """Why PHIL does not take name=value."""
+    try:
+        phil.command_line_argument_interpreter().process_arg(arg=argument)
+    except Exception as error:  # whatever it is, the parser has just refused the same
+        return _one_line(error)
+    return f"{argument} can't be used"
+
+
+def _one_line(error: Exception) -> str:
+    """An error's message as one line, without the place in the command line that PHIL adds."""
+    message = re.sub(r" *\(command line argument, line \d+\)", "", str(error).rstrip(". \n"))
+    return "; ".join(" ".join(part.split()) for part in message.split("\n", 1))
+
+
+def temporary_names(outputs, scope, needed: Sequence[str], optional: Sequence[str]) -> dict[str, str | None]:
+    """
+    Where to write each file of the PHIL scope `output`, None where an optional one is not wanted.
+
+    Raises Sorry, before any work is done, where one of them can't be written.
+    """
+    from dials.util import Sorry
+
+    names: dict[str, str | None] = {}
+    for key in (*needed, *optional):
+        path = getattr(scope, key)
+        if not path and key in needed:
+            raise Sorry(f"output.{key} has no file name: give one.")
+        if key == "experiments" and not path.endswith((".expt", ".json")):
+            raise Sorry(f"output.experiments={path} must end in .expt: DIALS knows experiments by it.")
+        names[key] = outputs.temporary(path) if path else None
+    return names
+
+
 @contextlib.contextmanager
 def exit_with_sorry():
-    """A Sorry ends the program with its sentence alone, in red on a terminal, and exit status 1."""
+    """
+    A Sorry ends the program with its sentence alone, in red on a terminal, and exit status 1.
+
+    So does Ctrl-C, with the exit status that shells give it.
+    """
     from dials.util import Sorry, enable_faulthandler, make_sys_exit_red
 
     with enable_faulthandler(), make_sys_exit_red():
@@ -47,3 +98,6 @@ def exit_with_sorry():
             yield
         except Sorry as error:
             sys.exit(f"Sorry: {error}")
+        except KeyboardInterrupt:
+            print("Interrupted.", file=sys.stderr)
+            sys.exit(128 + signal.SIGINT)

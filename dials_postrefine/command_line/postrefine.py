@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections import Counter
 
 import dials_postrefine
 from dials_postrefine.scopes import load
@@ -49,6 +50,7 @@ def postrefine_files(params, verbosity: int = 0, diff_phil: str = "") -> None:
     from dials.util.version import dials_version
     from libtbx import Auto
 
+    from dials_postrefine.command_line import temporary_names
     from dials_postrefine.files.outputs import Outputs
     from dials_postrefine.files.reference import align, read_reference
     from dials_postrefine.files.stills import apply_result, lattice_parameters, read_stills
@@ -59,8 +61,11 @@ def postrefine_files(params, verbosity: int = 0, diff_phil: str = "") -> None:
     from dials_postrefine.stills.statistics import collect_statistics
 
     nproc = available_cores() if params.nproc in (None, Auto) else params.nproc
+    if params.d_min and params.d_max and params.d_min >= params.d_max:
+        raise Sorry(f"d_min={params.d_min:g} is not below d_max={params.d_max:g}: d_min is the high resolution limit.")
     with Outputs() as outputs:
-        log.config(verbosity, logfile=outputs.temporary(params.output.log) if params.output.log else None)
+        names = temporary_names(outputs, params.output, ("experiments", "reflections"), ("log", "json"))
+        log.config(verbosity, logfile=names["log"])
         logger.info("%s, dials_postrefine %s", dials_version(), dials_postrefine.__version__)
         if diff_phil:
             logger.info("The following parameters have been modified:\n\n%s", diff_phil)
@@ -80,6 +85,8 @@ def postrefine_files(params, verbosity: int = 0, diff_phil: str = "") -> None:
             text.input_lines(stills, files.space_group.type().lookup_symbol(), files.cell, files.usable.n_excluded)
         )
         reference = None
+        if stills.n_lattices == 1 and not params.reference:
+            raise Sorry("A single lattice can't be postrefined against itself: give more lattices, or a reference.")
         if params.reference:
             reference = align(files.h_unique, *read_reference(params.reference, files.space_group, files.cell))
             reference[stills.absent] = float("nan")
@@ -93,12 +100,16 @@ def postrefine_files(params, verbosity: int = 0, diff_phil: str = "") -> None:
                 bar.set_description(what)
                 bar.update(done - bar.n)
 
-            result = postrefine(stills, dataset_settings(params), reference, nproc, show)
+            result = postrefine(stills, dataset_settings(params), reference, min(nproc, stills.n_lattices), show)
         logger.info(text.cycles_table(result.cycles))
         if not result.accepted.all():
             logger.info("\n%s\n%s", text.rejections_table(result), text.rejected_table(identifiers, result))
         if not result.accepted.any():
-            raise Sorry("All lattices were rejected, for the reasons above: nothing was written.")
+            reason = Counter(reason.value for reason in result.reasons).most_common(1)[0][0]
+            raise Sorry(
+                f"All {stills.n_lattices} lattices were rejected, most often because of '{reason}': check space group and "
+                "resolution limits, or give a reference."
+            )
 
         statistics = collect_statistics(stills, result, reference, files.d_star_sq, files.complete, params.n_shells)
         merge_command = text.merge_command(
@@ -109,15 +120,15 @@ def postrefine_files(params, verbosity: int = 0, diff_phil: str = "") -> None:
         logger.info("\nPostrefined, by resolution:\n%s", text.shells_table(statistics.after))
         logger.info("\n%s", text.parameters_table(result))
 
-        if params.output.json:
+        if names["json"]:
             parameters = [lattice_parameters(result, k) for k in range(stills.n_lattices)]
             record = summary.make_summary(identifiers, result, statistics, parameters, merge_command)
-            summary.write_summary(record, outputs.temporary(params.output.json))
+            summary.write_summary(record, names["json"])
         apply_result(files, result)
-        files.table.as_file(outputs.temporary(params.output.reflections))
+        files.table.as_file(names["reflections"])
         # what the experiments become on their way to a file is large: make room first
         files.table = files.usable = files.stills = stills = result = statistics = reference = None
-        files.experiments.as_file(outputs.temporary(params.output.experiments), **scaled_history(files.experiments))
+        files.experiments.as_file(names["experiments"], **scaled_history(files.experiments))
         logger.info("\nTo merge what was kept:\n\n  %s\n", merge_command)
 
 

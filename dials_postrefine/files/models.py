@@ -38,10 +38,12 @@ def read_experiments(path: str):
 
 
 def check_stills(experiments) -> None:
-    """Raises Sorry unless every experiment is a still with a crystal, a beam and a detector."""
+    """Raises Sorry unless every experiment is a still with a beam and a detector, and at least one has a crystal."""
     if not len(experiments):
         raise Sorry("The .expt files hold no experiments: give the output of dials.stills_process or ssx_integrate.")
-    for model in ("crystal", "beam", "detector"):
+    if all(experiment.crystal is None for experiment in experiments):
+        raise Sorry("No experiment has a crystal: index and integrate the images first.")
+    for model in ("beam", "detector"):
         n = sum(getattr(experiment, model) is None for experiment in experiments)
         if n:
             raise Sorry(f"{n} of {len(experiments)} experiments have no {model}: index and integrate them first.")
@@ -83,18 +85,27 @@ def common_space_group(experiments, chosen: str | None = None):
             return sgtbx.space_group_info(chosen).group()
         except RuntimeError:
             raise Sorry(f"space_group={chosen} is no space group that cctbx knows.") from None
-    first = experiments[0].crystal.get_space_group()
-    if any(e.crystal.get_space_group() != first for e in experiments):
-        symbols = Counter(e.crystal.get_space_group().type().lookup_symbol() for e in experiments)
+    groups = [e.crystal.get_space_group() for e in experiments if e.crystal is not None]
+    if any(group != groups[0] for group in groups):
+        symbols = Counter(group.type().lookup_symbol() for group in groups)
         found = ", ".join(f"{symbol} ({n})" for symbol, n in symbols.most_common())
         raise Sorry(f"The lattices are of different space groups: {found}; say which one with space_group=.")
-    return first
+    return groups[0]
+
+
+def has_crystal(experiments) -> np.ndarray:
+    """Which experiments have a crystal: (n,) bool."""
+    return np.array([e.crystal is not None for e in experiments], dtype=bool)
 
 
 def cells_fit(experiments, space_group) -> np.ndarray:
-    """Which crystals' unit cells fit the space group, within 2 % and 1.5 degrees: (n,) bool."""
+    """Which experiments have a crystal whose unit cell fits the space group, within 2 % and 1.5 degrees: (n,) bool."""
     return np.array(
-        [space_group.is_compatible_unit_cell(e.crystal.get_unit_cell(), 0.02, 1.5) for e in experiments], dtype=bool
+        [
+            e.crystal is not None and space_group.is_compatible_unit_cell(e.crystal.get_unit_cell(), 0.02, 1.5)
+            for e in experiments
+        ],
+        dtype=bool,
     )
 
 
@@ -105,8 +116,9 @@ def median_cell(experiments, space_group) -> tuple[float, ...]:
 
 
 def geometry_arrays(experiments) -> tuple[np.ndarray, np.ndarray]:
-    """The setting matrices A (n, 3, 3) and incident beams s0 (n, 3), in 1/Angstrom."""
-    a_matrix = np.array([e.crystal.get_A() for e in experiments]).reshape(-1, 3, 3)
+    """The setting matrices A (n, 3, 3), NaN without a crystal, and incident beams s0 (n, 3), in 1/Angstrom."""
+    none = (np.nan,) * 9
+    a_matrix = np.array([none if e.crystal is None else e.crystal.get_A() for e in experiments]).reshape(-1, 3, 3)
     s0 = np.array([e.beam.get_s0() for e in experiments]).reshape(-1, 3)
     return a_matrix, s0
 
@@ -132,7 +144,8 @@ def d_star_sq(cell: tuple[float, ...], h: np.ndarray) -> np.ndarray:
 def set_space_group(experiments, space_group) -> None:
     """Write the space group into every crystal; its cell and orientation stay."""
     for model in experiments.crystals():
-        model.set_space_group(space_group)
+        if model is not None:
+            model.set_space_group(space_group)
 
 
 def number_imagesets(table, experiments) -> None:

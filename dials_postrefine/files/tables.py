@@ -31,9 +31,12 @@ from dials.array_family import flex
 from dials.util import Sorry
 from dxtbx import flumpy
 
+from dials_postrefine.files.models import has_crystal
 from dials_postrefine.files.versions import miller_indices_to_numpy
 
-NEEDED = ("id", "miller_index", "flags", "s1")
+NEEDED = {"id": flex.int, "miller_index": flex.miller_index, "flags": flex.size_t, "s1": flex.vec3_double}
+# Where only some of several tables have these columns, the others get what their absence means.
+NEUTRAL = {"qe": 1.0, "dqe": 1.0, "partiality.inv.variance": 0.0}
 INTENSITIES = {"sum": "intensity.sum", "profile": "intensity.prf", "strong_spots": "intensity.sum"}
 # What a fit never sees keeps a partiality above zero, as the contract wants it: DIALS divides by it.
 MIN_PARTIALITY = 1e-6
@@ -66,10 +69,12 @@ def read_table(path: str):
         raise Sorry(f"The file {path} does not exist: check the name.")
     try:
         table = flex.reflection_table.from_file(path)
-        keys = set(table.keys())
+        consistent = table.is_consistent()
     except Exception as error:  # msgpack and pickle raise anything at all on a damaged file
         raise Sorry(f"{path} can't be read as a reflection table (truncated, or another kind of file?).") from error
-    if not keys:
+    if not consistent:
+        raise Sorry(f"{path} is damaged, its columns are of different lengths: integrate again.")
+    if not len(list(table.keys())):
         raise Sorry(f"{path} holds an empty reflection table: integrate first.")
     return table
 
@@ -80,15 +85,18 @@ def join_tables(paths: Sequence[str], tables: Sequence, identifiers_of_files: Se
 
     paths name the tables in messages; identifiers_of_files lists the experiments' identifiers by .expt file.
     Experiments are found by identifier; a table without identifiers belongs to the .expt file at its own place in the
-    list. Reflections that belong to no experiment (id -1) are dropped.
+    list.  Reflections that belong to no experiment (id -1) are dropped, and so is a column that not all tables have
+    (`NEUTRAL` ones are filled up instead).
     Raises Sorry where tables and experiments do not belong together.
     """
     identifiers = [identifier for names in identifiers_of_files for identifier in names]
     number = {identifier: i for i, identifier in enumerate(identifiers)}
+    owner: dict[int, str] = {}
     joined = []
     for place, (path, table) in enumerate(zip(paths, tables)):
         _check_columns(path, table)
-        known = dict(zip(*_identifier_map(table)))
+        names = table.experiment_identifiers()
+        known = {int(i): name for i, name in zip(names.keys(), names.values()) if name}
         ids = flumpy.to_numpy(table["id"])
         used = np.unique(ids[ids >= 0])
         if not known:
@@ -108,6 +116,11 @@ def join_tables(paths: Sequence[str], tables: Sequence, identifiers_of_files: Se
                     "give the .expt file that was written together with it."
                 )
             new_id = {int(i): number[known[int(i)]] for i in used}
+        twice = [k for k in new_id.values() if k in owner]
+        if twice or len(set(new_id.values())) < len(new_id):
+            where = f"{owner[twice[0]]} and {path}" if twice else f"{path} alone"
+            raise Sorry(f"Reflections of one lattice are given more than once, in {where}: give each file once.")
+        owner.update(dict.fromkeys(new_id.values(), path))
         if (ids < 0).any():
             table = table.select(flumpy.from_numpy(ids >= 0))
             ids = flumpy.to_numpy(table["id"])
@@ -116,10 +129,7 @@ def join_tables(paths: Sequence[str], tables: Sequence, identifiers_of_files: Se
         table["id"] = flumpy.from_numpy(lookup[ids] if len(ids) else ids)
         joined.append(table)
     if len(joined) > 1:
-        common = set.intersection(*(set(table.keys()) for table in joined))
-        for table in joined:
-            for key in set(table.keys()) - common:
-                del table[key]
+        _make_columns_alike(joined)
     for table in joined:
         for i in list(table.experiment_identifiers().keys()):
             del table.experiment_identifiers()[i]
@@ -131,13 +141,20 @@ def join_tables(paths: Sequence[str], tables: Sequence, identifiers_of_files: Se
     return whole
 
 
-def _identifier_map(table):
-    identifiers = table.experiment_identifiers()
-    return list(identifiers.keys()), list(identifiers.values())
+def _make_columns_alike(tables) -> None:
+    for key, value in NEUTRAL.items():
+        if any(key in table for table in tables):
+            for table in tables:
+                if key not in table:
+                    table[key] = flex.double(len(table), value)
+    common = set.intersection(*({(key, type(table[key])) for key in table.keys()} for table in tables))
+    for table in tables:
+        for key in set(table.keys()) - {key for key, _ in common}:
+            del table[key]
 
 
 def _check_columns(path: str, table) -> None:
-    missing = [key for key in NEEDED if key not in table]
+    missing = [key for key, kind in NEEDED.items() if key not in table or not isinstance(table[key], kind)]
     if missing:
         raise Sorry(
             f"{path} lacks {', '.join(missing)}: give the reflections that dials.stills_process or dials.ssx_integrate "
@@ -147,9 +164,14 @@ def _check_columns(path: str, table) -> None:
 
 def check_integrated(table, intensity_choice: str) -> None:
     """Raises Sorry where the table holds no integrated intensities of the kind chosen."""
+    if not len(table):
+        raise Sorry("The .refl files hold no reflections of these lattices: integrate the images first.")
     column = INTENSITIES[intensity_choice]
     if f"{column}.value" not in table or f"{column}.variance" not in table:
         raise Sorry(f"The reflections carry no {column}.value and .variance: integrate first, or set intensity_choice.")
+    for key in (f"{column}.value", f"{column}.variance", "lp", "qe", "dqe", "partiality.inv.variance"):
+        if key in table and not isinstance(table[key], flex.double):
+            raise Sorry(f"The column {key} of the .refl files is damaged, it holds no numbers: integrate again.")
     if intensity_choice == "strong_spots":
         if "xyzcal.px" not in table and "xyzobs.px.value" in table:
             table["xyzcal.px"] = table["xyzobs.px.value"]
@@ -168,8 +190,9 @@ def usable_observations(
     """
     Select and correct the observations (module docstring).
 
-    Out are: not integrated, overloaded, excluded by the user, not finite or without a positive variance, outside of
-    d_min and d_max (Angstrom); each counted under its reason.
+    Out are: of an experiment without a crystal, not integrated, overloaded, excluded by the user, not finite or without
+    a positive variance, with a d* that can't diffract, outside of d_min and d_max (Angstrom); each counted under its
+    reason.
     """
     ids = flumpy.to_numpy(table["id"])
     flags = flumpy.to_numpy(table["flags"])
@@ -183,6 +206,7 @@ def usable_observations(
         n_excluded[reason] = int(np.count_nonzero(mask & keep))
         keep[mask] = False
 
+    exclude("without a crystal", ~has_crystal(experiments)[ids])
     if intensity_choice != "strong_spots":
         integrated = table.flags.integrated_prf if intensity_choice == "profile" else table.flags.integrated_sum
         exclude("not integrated", flags & int(integrated) == 0)
@@ -200,10 +224,13 @@ def usable_observations(
     correction, d_star_sq = _corrections(table, experiments, row, offsets, h)
     inside = np.isfinite(correction) & (correction > 0.0)
     n_excluded["bad lp or qe"] = int(np.count_nonzero(~inside))
+    possible = np.isfinite(d_star_sq)
+    n_excluded["with an index that can't diffract"] = int(np.count_nonzero(inside & ~possible))
+    inside &= possible
     in_range = np.ones(len(row), dtype=bool)
-    if d_min is not None:
+    if d_min:
         in_range &= d_star_sq <= d_min**-2
-    if d_max is not None:
+    if d_max:
         in_range &= d_star_sq >= d_max**-2
     n_excluded["outside of d_min and d_max"] = int(np.count_nonzero(inside & ~in_range))
     inside &= in_range
@@ -226,7 +253,7 @@ def usable_observations(
 
 
 def _corrections(table, experiments, row, offsets, h) -> tuple[np.ndarray, np.ndarray]:
-    """lp/qe (n,) and d*^2 (n,) of the rows, lattice by lattice where a model is needed."""
+    """lp/qe (n,) and d*^2 (n,), NaN where d* > 2/wavelength, of the rows, by lattice where a model is needed."""
     correction = np.ones(len(row))
     if "lp" in table:
         correction *= flumpy.to_numpy(table["lp"])[row]
@@ -242,9 +269,10 @@ def _corrections(table, experiments, row, offsets, h) -> tuple[np.ndarray, np.nd
         if own.start == own.stop:
             continue
         q = h[own] @ np.array(experiment.crystal.get_A()).reshape(3, 3).T
-        d_star_sq[own] = np.einsum("ij,ij->i", q, q)
+        beam = experiment.beam
+        q_sq = np.einsum("ij,ij->i", q, q)
+        d_star_sq[own] = np.where(q_sq * beam.get_wavelength() ** 2 <= 4.0, q_sq, np.nan)
         if s1 is not None:
-            beam = experiment.beam
             correction[own] /= polarisation(
                 s1[row[own]],
                 np.array(beam.get_s0()),

@@ -89,8 +89,8 @@ class LatticeFit:
     x (5,) as model.py orders it (NaN where no fit was possible), covariance (5, 5), reason None where accepted, refined
     unless only the scale was fitted,
     correlation_before and correlation_after of the intensities with the reference over the reflections with p above the
-    threshold; model_correlation of the signed square roots of I_obs and I_calc over all that are matched; n_matched, n_kept,
-    n_iterations, partiality (n,) of all observations.
+    threshold; model_correlation of the signed square roots of I_obs and I_calc over all that are matched; n_matched,
+    n_kept, n_iterations, partiality (n,) of all observations.
     """
 
     x: np.ndarray

@@ -292,7 +292,7 @@ def test_printed_dials_merge_keeps_another_threshold(given, postrefine, run_prog
 
 def test_printed_dials_merge_runs_where_file_names_have_spaces(given, run_program, tmp_path):
     (tmp_path / "my results").mkdir()
-    names = [f"output.{kind}=my results/postrefined.{kind[:4]}" for kind in ("experiments", "reflections")]
+    names = ("output.experiments=my results/postrefined.expt", "output.reflections=my results/postrefined.refl")
     done = run_program("dials.postrefine", *given.pair("first"), *names, "nproc=2", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     command = shlex.split(json.loads((tmp_path / "dials.postrefine.json").read_text())["merge_command"])
@@ -640,4 +640,12 @@ def test_without_arguments_the_help_is_shown(run_program, tmp_path):
     done = run_program("dials.postrefine", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("usage: dials.postrefine")
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_output_name_that_dials_can_not_write_ends_in_one_sentence(given, run_program, tmp_path):
+    done = run_program("dials.postrefine", *given.pair("first"), "output.experiments=out", "nproc=2", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert done.stderr.startswith("Sorry: ") and ".expt" in done.stderr
     assert not list(tmp_path.iterdir())

@@ -15,6 +15,7 @@ from dials_postrefine.stills.merging import (
     group_median,
     merge,
     r_split,
+    r_to_truth,
     shell_edges,
     shell_statistics,
 )
@@ -101,3 +102,17 @@ def test_shell_statistics_count_and_compare():
     assert np.isnan(overall.cc_reference)
     to_itself = shell_statistics(merged, (first, second), np.arange(6.0), d_star_sq, complete, edges)
     assert np.isnan(to_itself[0].cc_reference)  # all merged intensities are the same
+
+
+def test_r_to_truth_ignores_scale_and_b_and_nothing_else():
+    rng = np.random.default_rng(0)
+    d_star_sq, truth = rng.uniform(0.01, 0.2, size=500), rng.exponential(1000.0, size=500)
+    same = 7.0 * np.exp(-3.0 * d_star_sq) * truth
+    r, f = r_to_truth(np.where(np.arange(500) % 2, same, np.nan), truth, d_star_sq)
+    assert r < 1e-3 and np.isnan(f[::2]).all()
+    assert f[1::2] == pytest.approx(np.sqrt(truth[1::2]), rel=1e-2)
+    noisy = same * np.exp(rng.normal(0.0, 0.2, size=500))
+    r, f = r_to_truth(noisy, truth, d_star_sq)
+    # of an amplitude, sigma(ln F) = 0.1, the mean absolute deviation is 0.08
+    assert r == pytest.approx(0.08, abs=0.01)
+    assert np.abs(f - np.sqrt(truth)).sum() / np.sqrt(truth).sum() == pytest.approx(r)
