@@ -107,8 +107,8 @@ def postrefine_files(params, verbosity: int = 0, diff_phil: str = "") -> None:
         if not result.accepted.any():
             reason = Counter(reason.value for reason in result.reasons).most_common(1)[0][0]
             raise Sorry(
-                f"All {stills.n_lattices} lattices were rejected, most often because of '{reason}': check space group and "
-                "resolution limits, or give a reference."
+                f"All {stills.n_lattices} lattices were rejected, most often because of '{reason}': check space group, "
+                "resolution limits and reference."
             )
 
         statistics = collect_statistics(stills, result, reference, files.d_star_sq, files.complete, params.n_shells)

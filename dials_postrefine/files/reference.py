@@ -35,8 +35,13 @@ def read_reference(path: str, space_group, cell: tuple[float, ...]) -> tuple[np.
     symmetry = crystal.symmetry(unit_cell=array.unit_cell(), space_group=space_group)
     array = array.customized_copy(crystal_symmetry=symmetry, anomalous_flag=False)
     finite = np.isfinite(flumpy.to_numpy(array.data()))
-    array = array.select(flumpy.from_numpy(finite)).map_to_asu()
-    array = array.merge_equivalents(use_internal_variance=False).array()
+    if array.sigmas() is not None:
+        finite &= np.isfinite(flumpy.to_numpy(array.sigmas()))
+    try:
+        array = array.select(flumpy.from_numpy(finite)).map_to_asu()
+        array = array.merge_equivalents(use_internal_variance=False).array()
+    except RuntimeError as error:  # indices that no file should hold
+        raise Sorry(f"The reference {path} is damaged: {error}.") from error
     if not array.size():
         raise Sorry(f"The reference {path} holds no intensities.")
     return miller_indices_to_numpy(array.indices()), flumpy.to_numpy(array.data()).copy()
@@ -56,6 +61,8 @@ def _from_mtz(path: str):
     from iotbx.reflection_file_reader import any_reflection_file
 
     try:
+        if not _header_ends(path):
+            raise ValueError("a header without an end")
         reader = any_reflection_file(path)
         arrays = reader.as_miller_arrays(merge_equivalents=False) if reader.file_type() else []
     except Exception as error:  # iotbx raises anything at all on a damaged file
@@ -68,6 +75,24 @@ def _from_mtz(path: str):
         if array.unit_cell() is not None:
             return array
     raise Sorry(f"The reference {path} holds neither intensities nor amplitudes.")
+
+
+def _header_ends(path: str) -> bool:
+    """Whether an MTZ file's header is whole; libccp4 reads on for ever in one that is not.  True of other files."""
+    with open(path, "rb") as file:
+        start = file.read(20)
+        if start[:4] != b"MTZ ":
+            return True
+        for order in ("little", "big"):
+            place = int.from_bytes(start[4:8], order, signed=True)
+            if place == -1:  # beyond what 32 bits can count
+                place = int.from_bytes(start[12:20], order, signed=True)
+            if 20 < place <= os.path.getsize(path) // 4:
+                file.seek(4 * (place - 1))  # in words of four bytes, counted from one
+                header = file.read()
+                records = (header[i : i + 4] for i in range(0, len(header), 80))
+                return b"END " in records and b"MTZENDOFHEADERS" in header
+    return False
 
 
 def _from_table(path: str):

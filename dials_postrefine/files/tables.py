@@ -69,12 +69,12 @@ def read_table(path: str):
         raise Sorry(f"The file {path} does not exist: check the name.")
     try:
         table = flex.reflection_table.from_file(path)
-        consistent = table.is_consistent()
+        consistent, keys = table.is_consistent(), list(table.keys())
     except Exception as error:  # msgpack and pickle raise anything at all on a damaged file
         raise Sorry(f"{path} can't be read as a reflection table (truncated, or another kind of file?).") from error
     if not consistent:
         raise Sorry(f"{path} is damaged, its columns are of different lengths: integrate again.")
-    if not len(list(table.keys())):
+    if not keys:
         raise Sorry(f"{path} holds an empty reflection table: integrate first.")
     return table
 

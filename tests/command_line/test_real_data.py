@@ -99,6 +99,7 @@ def postrefine(run_program, tmp_path_factory, shared_data):
         log = (folder / "dials.postrefine.log").read_text()
         (merge,) = re.findall(r"^\s*(dials\.merge .*)$", log, re.MULTILINE)
         both = "postrefined.expt postrefined.refl"
+        merge += " output.html=None"  # half of its time
         commands = [merge, f"dials.report {both}", f"dials.export {both} intensity=scale", f"dials.show {both}"]
         with ThreadPoolExecutor(2) as pool:
             results = pool.map(lambda command: run_program(*shlex.split(command), cwd=folder), commands)
@@ -188,7 +189,7 @@ def test_merged_file_has_as_many_reflections_as_the_log_says(postrefined):
 def test_every_rejected_lattice_has_a_reason_and_most_are_accepted(postrefined):
     lattices = postrefined.summary["lattices"]
     assert all((lattice["reason"] is None) == lattice["accepted"] for lattice in lattices)
-    assert len(postrefined.accepted) > 0.6 * len(lattices)
+    assert len(postrefined.accepted) >= 0.5 * len(lattices)
 
 
 def test_correlation_with_the_reference_goes_up(with_reference):
