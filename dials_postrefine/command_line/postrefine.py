@@ -102,6 +102,12 @@ def postrefine_files(params, verbosity: int = 0, diff_phil: str = "") -> None:
 
             result = postrefine(stills, dataset_settings(params), reference, min(nproc, stills.n_lattices), show)
         logger.info(text.cycles_table(result.cycles))
+        if params.n_cycles in (None, Auto) and result.cycles[-1].change > params.convergence:
+            logger.warning(
+                "The merged intensities still change after %d cycles: the lattices have too few reflections in common "
+                "for a reference of their own; give one with reference=.",
+                len(result.cycles),
+            )
         if not result.accepted.all():
             logger.info("\n%s\n%s", text.rejections_table(result), text.rejected_table(identifiers, result))
         if not result.accepted.any():

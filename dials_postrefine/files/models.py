@@ -11,6 +11,7 @@ with the esds, and the rest of the fit (r_s, angles, correlations) as extra keys
 
 from __future__ import annotations
 
+import copy
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -165,6 +166,13 @@ def number_imagesets(table, experiments) -> None:
         numbers.append(last)
     ids = np.array(numbers, dtype=np.int32)[flumpy.to_numpy(table["id"])]
     table["imageset_id"] = flumpy.from_numpy(ids)
+
+
+def unshare_crystals(experiments) -> None:
+    """Give every experiment a crystal model of its own, so that each can be turned by itself."""
+    if len(experiments.crystals()) < len(experiments):
+        for experiment in experiments:
+            experiment.crystal = copy.deepcopy(experiment.crystal)
 
 
 def write_orientation(experiment, rotation: np.ndarray) -> None:

@@ -126,6 +126,7 @@ def apply_result(files: StillsFiles, result: PostrefinedStills) -> None:
     accepted = np.array([reason is None for reason in result.reasons], dtype=bool)
     _write_columns(files, result, accepted)
     experiments = files.experiments
+    models.unshare_crystals(experiments)
     models.set_space_group(experiments, files.space_group)
     for k in np.flatnonzero(accepted):
         _write_lattice(experiments[int(k)], result, k)

@@ -6,7 +6,8 @@ In: all tables as one, its `id` the index of the experiment in the list, and fro
 
     I = I_sum lp/qe,    v = v_sum (lp/qe)^2
 
-with the columns `lp` and `qe` (or `dqe`) where the integrator wrote them, else lp = 1/P from the beam model and qe = 1.
+with the columns `lp` and `qe` (or `dqe`) where the integrator wrote them, else lp = 1/P from the beam model, which is
+written as such, and qe = 1.
 
 Out (dials-facts.md, "What the next program needs of a scaled table"):
 
@@ -40,6 +41,8 @@ NEUTRAL = {"qe": 1.0, "dqe": 1.0, "partiality.inv.variance": 0.0}
 INTENSITIES = {"sum": "intensity.sum", "profile": "intensity.prf", "strong_spots": "intensity.sum"}
 # What a fit never sees keeps a partiality above zero, as the contract wants it: DIALS divides by it.
 MIN_PARTIALITY = 1e-6
+# No detector counts so much: a damaged number, whose powers are beyond what a float can hold.
+LARGEST = 1e30
 # Packing three indices into one integer: |h| stays far below this.
 INDEX_BASE = 1 << 20
 
@@ -69,7 +72,7 @@ def read_table(path: str):
         raise Sorry(f"The file {path} does not exist: check the name.")
     try:
         table = flex.reflection_table.from_file(path)
-        consistent, keys = table.is_consistent(), list(table.keys())
+        consistent, keys, _ = table.is_consistent(), list(table.keys()), identifiers_by_id(table)
     except Exception as error:  # msgpack and pickle raise anything at all on a damaged file
         raise Sorry(f"{path} can't be read as a reflection table (truncated, or another kind of file?).") from error
     if not consistent:
@@ -95,8 +98,7 @@ def join_tables(paths: Sequence[str], tables: Sequence, identifiers_of_files: Se
     joined = []
     for place, (path, table) in enumerate(zip(paths, tables)):
         _check_columns(path, table)
-        names = table.experiment_identifiers()
-        known = {int(i): name for i, name in zip(names.keys(), names.values()) if name}
+        known = identifiers_by_id(table)
         ids = flumpy.to_numpy(table["id"])
         used = np.unique(ids[ids >= 0])
         if not known:
@@ -112,7 +114,7 @@ def join_tables(paths: Sequence[str], tables: Sequence, identifiers_of_files: Se
             missing = [known.get(int(i), f"id {i}") for i in used if known.get(int(i)) not in number]
             if missing:
                 raise Sorry(
-                    f"{len(missing)} of the lattices in {path} are not in the .expt files (the first: {missing[0]}): "
+                    f"{len(missing)} of the lattices in {path} are not in the .expt files (the first: {missing[0]!r}): "
                     "give the .expt file that was written together with it."
                 )
             new_id = {int(i): number[known[int(i)]] for i in used}
@@ -139,6 +141,12 @@ def join_tables(paths: Sequence[str], tables: Sequence, identifiers_of_files: Se
     for i, identifier in enumerate(identifiers):
         whole.experiment_identifiers()[i] = identifier
     return whole
+
+
+def identifiers_by_id(table) -> dict[int, str]:
+    """The identifiers that the table names, by its own ids."""
+    names = table.experiment_identifiers()
+    return {int(i): name for i, name in zip(names.keys(), names.values()) if name}
 
 
 def _make_columns_alike(tables) -> None:
@@ -213,7 +221,8 @@ def usable_observations(
     exclude("overloaded", flags & int(table.flags.overloaded) != 0)
     exclude("excluded by the user", flags & int(table.flags.user_excluded_in_scaling) != 0)
     with np.errstate(invalid="ignore"):
-        exclude("bad intensity or variance", ~(np.isfinite(value) & np.isfinite(variance) & (variance > 0.0)))
+        good = (np.abs(value) < LARGEST) & (variance > 1.0 / LARGEST) & (variance < LARGEST**2)
+        exclude("bad intensity or variance", ~good)
     indices = table["miller_index"]
     exclude("index 0,0,0", flumpy.to_numpy(indices == (0, 0, 0)))
 
@@ -221,6 +230,7 @@ def usable_observations(
     row = row[np.argsort(ids[row], kind="stable")]
     h = miller_indices_to_numpy(indices)[row]
     offsets = np.searchsorted(ids[row], np.arange(len(experiments) + 1))
+    add_polarisation(table, experiments)
     correction, d_star_sq = _corrections(table, experiments, row, offsets, h)
     inside = np.isfinite(correction) & (correction > 0.0)
     n_excluded["bad lp or qe"] = int(np.count_nonzero(~inside))
@@ -253,33 +263,40 @@ def usable_observations(
 
 
 def _corrections(table, experiments, row, offsets, h) -> tuple[np.ndarray, np.ndarray]:
-    """lp/qe (n,) and d*^2 (n,), NaN where d* > 2/wavelength, of the rows, by lattice where a model is needed."""
-    correction = np.ones(len(row))
-    if "lp" in table:
-        correction *= flumpy.to_numpy(table["lp"])[row]
+    """lp/qe (n,) and d*^2 (n,), NaN where d* > 2/wavelength, of the rows."""
+    correction = flumpy.to_numpy(table["lp"])[row]
     for efficiency in ("qe", "dqe"):
         if efficiency in table:
             with np.errstate(divide="ignore", invalid="ignore"):
                 correction /= flumpy.to_numpy(table[efficiency])[row]
             break
     d_star_sq = np.empty(len(row))
-    s1 = None if "lp" in table else flumpy.to_numpy(table["s1"])
     for k, experiment in enumerate(experiments):
         own = slice(offsets[k], offsets[k + 1])
-        if own.start == own.stop:
-            continue
         q = h[own] @ np.array(experiment.crystal.get_A()).reshape(3, 3).T
-        beam = experiment.beam
         q_sq = np.einsum("ij,ij->i", q, q)
-        d_star_sq[own] = np.where(q_sq * beam.get_wavelength() ** 2 <= 4.0, q_sq, np.nan)
-        if s1 is not None:
-            correction[own] /= polarisation(
-                s1[row[own]],
-                np.array(beam.get_s0()),
-                np.array(beam.get_polarization_normal()),
-                beam.get_polarization_fraction(),
-            )
+        d_star_sq[own] = np.where(q_sq * experiment.beam.get_wavelength() ** 2 <= 4.0, q_sq, np.nan)
     return correction, d_star_sq
+
+
+def add_polarisation(table, experiments) -> None:
+    """
+    Give the table the column `lp` = 1/P from the beam models, unless the integrator wrote one.
+
+    It stays in the table: a program that starts from the integrated intensities finds the correction there, once.
+    """
+    if "lp" in table:
+        return
+    ids, s1 = flumpy.to_numpy(table["id"]), flumpy.to_numpy(table["s1"])
+    order = np.argsort(ids, kind="stable")
+    offsets = np.searchsorted(ids[order], np.arange(len(experiments) + 1))
+    lp = np.ones(len(ids))
+    for k, experiment in enumerate(experiments):
+        rows, beam = order[offsets[k] : offsets[k + 1]], experiment.beam
+        normal, fraction = np.array(beam.get_polarization_normal()), beam.get_polarization_fraction()
+        lp[rows] = 1.0 / polarisation(s1[rows], np.array(beam.get_s0()), normal, fraction)
+    lp[~np.isfinite(lp)] = 1.0  # no direction, no correction: such a row was not predicted
+    table["lp"] = flumpy.from_numpy(lp)
 
 
 def polarisation(s1: np.ndarray, s0: np.ndarray, normal: np.ndarray, fraction: float) -> np.ndarray:

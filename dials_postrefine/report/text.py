@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Sequence
 
@@ -131,7 +132,8 @@ def merge_command(experiments: str, reflections: str, partiality_threshold: floa
 
     Its own partiality threshold would drop more, and wavelengths further apart than 1e-4 A would be merged apart.
     """
-    command = f"dials.merge {experiments} {reflections} partiality_threshold={partiality_threshold:g}"
+    files = shlex.join([experiments, reflections])
+    command = f"dials.merge {files} partiality_threshold={partiality_threshold:g}"
     wavelength = 1.0 / np.linalg.norm(s0, axis=1)
     spread = wavelength.max() - wavelength.min()
     return command + (f" wavelength_tolerance={np.ceil(110.0 * spread) / 100.0:g}" if spread > 1e-4 else "")
