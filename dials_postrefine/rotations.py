@@ -5,8 +5,10 @@ A misoriented lattice is the indexed one turned about the laboratory x axis and 
 
     A = R(theta_x, theta_y) A_ref,    R = R_y(theta_y) R_x(theta_x),
 
-right-handed, angles in radians.  This is the one room outside `files/` and `stills/minimise.py` that knows scitbx: the
-rotation matrices must be those that the rest of cctbx uses, while `stills/` and `electron/` see arrays only.
+right-handed, angles in radians.  One lattice's rotation comes from scitbx.matrix; for many lattices at once the same
+matrices are written out, and a test holds the two together.  This is the one room outside `files/` and
+`stills/minimise.py` that knows scitbx: the rotation matrices must be those that the rest of cctbx uses, while
+`stills/` and `electron/` see arrays only.
 """
 
 from __future__ import annotations
@@ -41,3 +43,21 @@ def rotate_with_derivatives(theta_x: float, theta_y: float) -> np.ndarray:
     d_x = _as_array(X_AXIS.axis_and_angle_as_r3_derivative_wrt_angle(theta_x))
     d_y = _as_array(Y_AXIS.axis_and_angle_as_r3_derivative_wrt_angle(theta_y))
     return np.stack((r_y @ r_x, r_y @ d_x, d_y @ r_x))
+
+
+def rotate_many_with_derivatives(theta_x: np.ndarray, theta_y: np.ndarray) -> np.ndarray:
+    """The same for n pairs of angles (n,), written out: shape (n, 3, 3, 3)."""
+    theta_x, theta_y = np.ascontiguousarray(theta_x), np.ascontiguousarray(theta_y)
+    zero, one = np.zeros_like(theta_x), np.ones_like(theta_x)
+
+    def about_x(c, s, unit):
+        return np.moveaxis(np.array([[unit, zero, zero], [zero, c, -s], [zero, s, c]]), 2, 0)
+
+    def about_y(c, s, unit):
+        return np.moveaxis(np.array([[c, zero, s], [zero, unit, zero], [-s, zero, c]]), 2, 0)
+
+    r_x = about_x(np.cos(theta_x), np.sin(theta_x), one)
+    d_x = about_x(-np.sin(theta_x), np.cos(theta_x), zero)
+    r_y = about_y(np.cos(theta_y), np.sin(theta_y), one)
+    d_y = about_y(-np.sin(theta_y), np.cos(theta_y), zero)
+    return np.stack((r_y @ r_x, r_y @ d_x, d_y @ r_x), axis=1)

@@ -34,6 +34,7 @@ def dataset_settings(params):
         fit=FitSettings(
             model=params.model,
             profile=params.profile,
+            radius=params.radius,
             weighting=params.weighting,
             loss=params.loss,
             fix=tuple(params.fix),
@@ -49,4 +50,6 @@ def dataset_settings(params):
         convergence=params.convergence,
         excludes_self=params.reference_excludes_self,
         outlier_z=params.outlier_z,
+        engine=params.engine,
+        restraints=params.restraints,
     )

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from dials_postrefine.rotations import rotate, rotate_with_derivatives
+from dials_postrefine.rotations import rotate, rotate_many_with_derivatives, rotate_with_derivatives
 
 
 def test_rotation_composes_x_first_then_y_as_scipy_has_it():
@@ -27,3 +27,9 @@ def test_derivatives_agree_with_central_differences():
         step = np.eye(2)[i] * 1e-5
         numeric = (rotate(*(theta + step)) - rotate(*(theta - step))) / 2e-5
         assert derivative == pytest.approx(numeric, abs=1e-9)
+
+
+def test_many_rotations_written_out_are_those_of_scitbx():
+    theta_x, theta_y = np.random.default_rng(0).uniform(-0.5, 0.5, size=(2, 20))
+    expected = [rotate_with_derivatives(*pair) for pair in zip(theta_x, theta_y)]
+    assert rotate_many_with_derivatives(theta_x, theta_y) == pytest.approx(np.array(expected), abs=1e-15)

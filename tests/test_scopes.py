@@ -10,7 +10,7 @@ import pytest
 from dials_postrefine.scopes import dataset_settings, load
 from dials_postrefine.stills.dataset import DatasetSettings
 from dials_postrefine.stills.minimise import LOSSES
-from dials_postrefine.stills.model import PARAMETERS, ROUNDS
+from dials_postrefine.stills.model import MODELS, PARAMETERS, RADII
 from dials_postrefine.stills.partiality import PROFILES
 
 PROGRAMS = [path.stem for path in (Path(__file__).parent.parent / "phil").glob("*.phil")]
@@ -33,7 +33,8 @@ def test_choices_are_what_the_rooms_offer():
         for definition in load("postrefine").all_definitions()
         if definition.object.type.phil_type == "choice"
     }
-    assert choices["model"] == list(ROUNDS)
+    assert choices["model"] == list(MODELS)
+    assert choices["radius"] == list(RADII)
     assert choices["profile"] == list(PROFILES)
     assert choices["loss"] == list(LOSSES)
     assert choices["fix"] == list(PARAMETERS)

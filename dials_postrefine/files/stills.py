@@ -22,6 +22,7 @@ from dials_postrefine.stills.geometry import scattering_vectors
 from dials_postrefine.stills.lattice import Reason
 from dials_postrefine.stills.model import (
     B_FACTOR,
+    LN_MOSAICITY,
     LN_RADIUS,
     LN_SCALE,
     THETA_X,
@@ -181,6 +182,7 @@ def lattice_parameters(result: PostrefinedStills, k: int) -> dict[str, float]:
     x, fit = result.x[k], result.fits[k]
     esd = np.sqrt(np.diag(result.covariance[k]))
     scale, radius = float(np.exp(x[LN_SCALE])), float(np.exp(x[LN_RADIUS]))
+    eta = float(np.degrees(np.exp(x[LN_MOSAICITY]))) if result.radius == "mosaic" else 0.0
     return {
         "scale": scale,
         "scale_esd": scale * float(esd[LN_SCALE]),
@@ -192,6 +194,8 @@ def lattice_parameters(result: PostrefinedStills, k: int) -> dict[str, float]:
         "theta_y_esd": float(np.degrees(esd[THETA_Y])),
         "radius": radius,
         "radius_esd": radius * float(esd[LN_RADIUS]),
+        "mosaicity": eta,
+        "mosaicity_esd": eta * float(esd[LN_MOSAICITY]),
         "correlation_before": fit.correlation_before,
         "correlation_after": fit.correlation_after,
         "model_correlation": fit.model_correlation,

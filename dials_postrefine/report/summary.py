@@ -41,6 +41,7 @@ def make_summary(
         {
             "model": result.model,
             "profile": result.profile,
+            "radius": result.radius,
             "before": [asdict(shell) for shell in statistics.before],
             "after": [asdict(shell) for shell in statistics.after],
             "cycles": [asdict(cycle) for cycle in result.cycles],

@@ -11,7 +11,15 @@ from tabulate import tabulate
 
 from dials_postrefine.stills.dataset import Cycle, PostrefinedStills, Stills
 from dials_postrefine.stills.merging import Shell
-from dials_postrefine.stills.model import B_FACTOR, LN_RADIUS, LN_SCALE, PARAMETERS, THETA_X, THETA_Y
+from dials_postrefine.stills.model import (
+    B_FACTOR,
+    LN_MOSAICITY,
+    LN_RADIUS,
+    LN_SCALE,
+    N_PARAMETERS,
+    THETA_X,
+    THETA_Y,
+)
 from dials_postrefine.stills.statistics import Statistics
 
 
@@ -72,16 +80,18 @@ def parameters_table(result: PostrefinedStills) -> str:
     """Median, spread (1.48 times the median absolute deviation) and median esd of the accepted lattices' parameters."""
     accepted = result.accepted
     x = result.x[accepted]
-    esd = np.sqrt(np.array([np.diag(c) for c in result.covariance[accepted]])).reshape(-1, 5)
+    esd = np.sqrt(np.array([np.diag(c) for c in result.covariance[accepted]])).reshape(-1, N_PARAMETERS)
     scale, radius = np.exp(x[:, LN_SCALE]), np.exp(x[:, LN_RADIUS])
     columns = {
         "scale G": (scale, scale * esd[:, LN_SCALE]),
         "B (A^2), a quarter of the conventional": (x[:, B_FACTOR], esd[:, B_FACTOR]),
         "theta_x (degrees)": (np.degrees(x[:, THETA_X]), np.degrees(esd[:, THETA_X])),
         "theta_y (degrees)": (np.degrees(x[:, THETA_Y]), np.degrees(esd[:, THETA_Y])),
-        "radius r_s (1/A)": (radius, radius * esd[:, LN_RADIUS]),
+        "radius r_0 (1/A)" if result.radius == "mosaic" else "radius r_s (1/A)": (radius, radius * esd[:, LN_RADIUS]),
     }
-    assert len(columns) == len(PARAMETERS)
+    if result.radius == "mosaic":
+        eta = np.degrees(np.exp(x[:, LN_MOSAICITY]))
+        columns["mosaicity eta (degrees)"] = eta, eta * esd[:, LN_MOSAICITY]
     rows = []
     for name, (values, esds) in columns.items():
         median = np.median(values)

@@ -29,23 +29,28 @@ from dials_postrefine.stills.lattice import (
     FitSettings,
     LatticeFit,
     Reason,
-    fit_lattice,
+    fit_lattices,
     no_fit,
     signed_root,
     slope_through_origin,
     start_values,
 )
 from dials_postrefine.stills.merging import find_outliers, merge
+from dials_postrefine.stills.minimise import Restraint
 from dials_postrefine.stills.model import (
     B_FACTOR,
     LN_SCALE,
     PARAMETERS,
+    THETA_X,
+    THETA_Y,
     Observations,
     partiality,
     scale_factor,
 )
 
-LATTICES_PER_CHUNK = 16
+LATTICES_PER_CHUNK = 32
+FEWEST_BATCHED = 20
+MIN_POPULATION = 20
 MAX_CYCLES = 8
 N_START_ROUNDS = 3
 # A merged intensity must not be made of a vanishing remainder once a lattice's own weight is taken off.
@@ -102,13 +107,19 @@ class Stills:
 
 @dataclass(frozen=True)
 class DatasetSettings:
-    """What the cycles need to know: the fit's settings, None or a number of cycles, and the convergence limit."""
+    """
+    What the cycles need to know: the fit's settings, None or a number of cycles, the convergence limit, whether a
+    lattice's reference leaves the lattice out, the outlier limit, the engine (`auto`: batched from FEWEST_BATCHED
+    lattices on), and whether the population restrains each lattice.
+    """
 
     fit: FitSettings = FitSettings()
     n_cycles: int | None = None
     convergence: float = 0.005
     excludes_self: bool = True
     outlier_z: float = 6.0
+    engine: str = "auto"
+    restraints: bool = False
 
 
 @dataclass
@@ -141,13 +152,14 @@ class WeightedMean:
 @dataclass
 class PostrefinedStills:
     """
-    The outcome.  model and profile; x (L, 5), covariance (L, 5, 5), fits and reasons (L) by lattice; partiality,
-    scale = G e, kept and outlier (n,) by observation, outliers being among the kept; reference (n_unique,) what the
-    last cycle was fitted to; linear_scale (L,), the scales before; cycles.
+    The outcome.  model, profile and radius; x (L, 6), covariance (L, 6, 6), fits and reasons (L) by lattice;
+    partiality, scale = G e, kept and outlier (n,) by observation, outliers being among the kept; reference (n_unique,)
+    what the last cycle was fitted to; linear_scale (L,), the scales before; cycles.
     """
 
     model: str
     profile: str
+    radius: str
     x: np.ndarray
     covariance: np.ndarray
     fits: list[LatticeFit]
@@ -175,16 +187,26 @@ class _Chunk:
     starts: list[np.ndarray | None]
     linear_scale: np.ndarray
     settings: FitSettings
+    restraint: Restraint | None
+    engine: str
 
 
 def _fit_chunk(chunk: _Chunk) -> list[LatticeFit]:
-    fits = []
-    for k in range(chunk.stills.n_lattices):
-        observations = chunk.stills.observations(k, chunk.reference[chunk.stills.rows(k)])
-        if k in chunk.stills.rejected:
-            fits.append(no_fit(observations, chunk.stills.rejected[k]))
-        else:
-            fits.append(fit_lattice(observations, chunk.settings, chunk.starts[k], chunk.linear_scale[k]))
+    numbers = [k for k in range(chunk.stills.n_lattices) if k not in chunk.stills.rejected]
+    lattices = [
+        chunk.stills.observations(k, chunk.reference[chunk.stills.rows(k)]) for k in range(chunk.stills.n_lattices)
+    ]
+    fits = [no_fit(one, chunk.stills.rejected.get(k)) for k, one in enumerate(lattices)]
+    fitted = fit_lattices(
+        [lattices[k] for k in numbers],
+        chunk.settings,
+        [chunk.starts[k] for k in numbers],
+        [chunk.linear_scale[k] for k in numbers],
+        chunk.restraint,
+        chunk.engine,
+    )
+    for k, fit in zip(numbers, fitted):
+        fits[k] = fit
     return fits
 
 
@@ -206,11 +228,12 @@ def postrefine(
     mean = None if external else _first_mean(stills, settings, linear_scale)
     starts: list[np.ndarray | None] = [None] * stills.n_lattices
     cycles: list[Cycle] = []
-    for number in range(settings.n_cycles or (1 if external else MAX_CYCLES)):
+    restraint = None
+    for number in range(settings.n_cycles or (1 + settings.restraints if external else MAX_CYCLES)):
         target = reference if external else mean.reference
         fits: list[LatticeFit] = []
         others = mean if settings.excludes_self else None
-        chunks = _chunks(stills, target, others, starts, linear_scale, settings.fit)
+        chunks = _chunks(stills, target, others, starts, linear_scale, settings, restraint)
         for some in map_in_order(_fit_chunk, chunks, nproc):
             fits.extend(some)
             progress(f"cycle {number + 1}", len(fits), stills.n_lattices)
@@ -224,11 +247,13 @@ def postrefine(
         cycles.append(Cycle(len(accepted), correlation, change))
         mean = None if external else new
         starts = [fit.x if fit.reason is None else None for fit in fits]
+        restraint = population(fits) if settings.restraints else None
         if not accepted or change < settings.convergence:
             break
     return PostrefinedStills(
         model=settings.fit.model,
         profile=settings.fit.profile,
+        radius=settings.fit.radius,
         x=np.array([fit.x for fit in fits]),
         covariance=np.array([fit.covariance for fit in fits]),
         fits=fits,
@@ -241,6 +266,23 @@ def postrefine(
         linear_scale=linear_scale,
         cycles=cycles,
     )
+
+
+def population(fits: list[LatticeFit]) -> Restraint | None:
+    """
+    The restraint that the refined and accepted lattices of a cycle put on the next: their medians, and as widths 1.48
+    times the median absolute deviations.
+
+    The angles are restrained to zero, as indexing left them; the scale is free.  None of fewer than MIN_POPULATION.
+    """
+    x = np.array([fit.x for fit in fits if fit.reason is None and fit.refined])
+    if len(x) < MIN_POPULATION:
+        return None
+    mean = np.median(x, axis=0)
+    mean[[THETA_X, THETA_Y]] = 0.0
+    width = 1.4826 * np.median(np.abs(x - mean), axis=0)
+    width[(width <= 0.0) | (np.arange(len(width)) == LN_SCALE)] = np.inf
+    return Restraint(mean, width)
 
 
 def _fix_gauge(fits: list[LatticeFit], settings: FitSettings) -> None:
@@ -315,8 +357,11 @@ def _positive_slope(intensity: np.ndarray, reference: np.ndarray) -> float:
     return slope if slope > 0.0 else np.nan
 
 
-def _chunks(stills, target, mean, starts, linear_scale, settings):
+def _chunks(stills, target, mean, starts, linear_scale, settings, restraint):
     """The lattices in chunks with what each observation is fitted to: the target, or the mean of the other lattices."""
+    engine = settings.engine
+    if engine == "auto":
+        engine = "batched" if stills.n_lattices >= FEWEST_BATCHED else "lstbx"
     for first in range(0, stills.n_lattices, LATTICES_PER_CHUNK):
         last = min(first + LATTICES_PER_CHUNK, stills.n_lattices)
         rows = slice(stills.offsets[first], stills.offsets[last])
@@ -333,7 +378,7 @@ def _chunks(stills, target, mean, starts, linear_scale, settings):
             rejected={k - first: reason for k, reason in stills.rejected.items() if first <= k < last},
         )
         reference = target[part.unique] if mean is None else _mean_of_others(part, rows, mean)
-        yield _Chunk(part, reference, starts[first:last], linear_scale[first:last], settings)
+        yield _Chunk(part, reference, starts[first:last], linear_scale[first:last], settings.fit, restraint, engine)
 
 
 def _mean_of_others(part: Stills, rows: slice, mean: WeightedMean) -> np.ndarray:
@@ -388,7 +433,7 @@ def _first_mean(stills, settings, linear_scale) -> WeightedMean:
     for k in range(stills.n_lattices):
         rows = stills.rows(k)
         observations = stills.observations(k, np.full(rows.stop - rows.start, np.nan))
-        x = start_values(observations, settings.fit.profile)
+        x = start_values(observations, settings.fit)
         x[LN_SCALE] = 0.0
         if np.isfinite(x).all() and k not in stills.rejected:
             p[rows] = partiality(x, observations, settings.fit.profile)

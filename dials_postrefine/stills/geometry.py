@@ -35,15 +35,15 @@ def excitation(q_ref: np.ndarray, q_sq: np.ndarray, s0: np.ndarray, rotation: np
 
 
 def excitation_with_derivatives(
-    q_ref: np.ndarray, q_sq: np.ndarray, s0: np.ndarray, rotations: np.ndarray
+    q_ref: np.ndarray, q_sq: np.ndarray, k: np.ndarray | float, turned: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """
     r_h (n,) in 1/Angstrom, and dr_h/dtheta_x, dr_h/dtheta_y (n,) in 1/(Angstrom radian).
 
-    rotations (3, 3, 3): R, dR/dtheta_x and dR/dtheta_y as `rotations.rotate_with_derivatives` stacks them.
+    k = |s0|, and turned holds the rows R^T s0, (dR/dtheta_x)^T s0 and (dR/dtheta_y)^T s0: (3, 3) for reflections of one
+    lattice, (n, 3, 3) with k (n,) for reflections of many.
     """
-    k = np.sqrt(s0 @ s0)
-    along, along_x, along_y = (s0 @ rotations) @ q_ref.T
+    along, along_x, along_y = turned @ q_ref.T if turned.ndim == 2 else np.einsum("nkj,nj->kn", turned, q_ref)
     numerator = q_sq + 2.0 * along
     length = np.sqrt(np.maximum(numerator + k * k, 0.0))
     return numerator / (length + k), along_x / length, along_y / length

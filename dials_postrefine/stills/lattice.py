@@ -2,7 +2,7 @@
 One lattice: start values, fit, esds and verdict.
 
 Start (postrefinement.md, Model): theta = 0, B = 0, r_s = RMS(r_h) over all observations (times the profile's factor)
-and G the robust slope through the origin of I_obs on I_calc.  The rounds of the model follow (model.ROUNDS), then the
+and G the robust slope through the origin of I_obs on I_calc.  The rounds of the model follow (model.rounds), then the
 esds by the sandwich estimator and one verdict: accepted, or one reason of `Reason`.
 
 A lattice with too few matched reflections for all parameters (`reflections_per_parameter`) keeps its start geometry:
@@ -16,26 +16,31 @@ absolute residual at the start.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
 import numpy as np
 
+from dials_postrefine.stills.batch import concatenate, minimise_many
 from dials_postrefine.stills.geometry import excitation
 from dials_postrefine.stills.merging import correlation
-from dials_postrefine.stills.minimise import HUBER_K, minimise
+from dials_postrefine.stills.minimise import HUBER_K, Minimum, Restraint, minimise, no_restraint
 from dials_postrefine.stills.model import (
     B_FACTOR,
+    LN_MOSAICITY,
+    LN_NOTHING,
     LN_RADIUS,
     LN_SCALE,
+    N_PARAMETERS,
     PARAMETERS,
-    ROUNDS,
     THETA_X,
     THETA_Y,
     Observations,
     calculate,
     calculate_with_jacobian,
     partiality,
+    rounds,
     scale_factor,
 )
 from dials_postrefine.stills.partiality import START_RADIUS
@@ -46,6 +51,7 @@ SCALE_RANGE = 1e4
 RADIUS_RANGE = 10.0
 LIMIT_MARGIN = 2.0
 SLOPE_ROUNDS = 6
+TEMPERED_STEPS = 1e4  # a tempered pass may stop at a step so many times the last one
 
 
 class Reason(str, Enum):
@@ -69,6 +75,7 @@ class FitSettings:
 
     model: str = "rs_hybrid"
     profile: str = "lorentzian"
+    radius: str = "constant"
     weighting: str = "sigma"
     loss: str = "huber"
     fix: tuple[str, ...] = ()
@@ -79,6 +86,7 @@ class FitSettings:
     reflections_per_parameter: float = 3.0
     max_misorientation: float = np.radians(0.5)
     max_b_factor: float = 25.0
+    step_threshold: float = 1e-6
 
 
 @dataclass
@@ -86,7 +94,7 @@ class LatticeFit:
     """
     The fit of one lattice.
 
-    x (5,) as model.py orders it (NaN where no fit was possible), covariance (5, 5), reason None where accepted, refined
+    x (6,) as model.py orders it (NaN where no fit was possible), covariance (6, 6), reason None where accepted, refined
     unless only the scale was fitted,
     correlation_before and correlation_after of the intensities with the reference over the reflections with p above the
     threshold; model_correlation of the signed square roots of I_obs and I_calc over all that are matched; n_matched,
@@ -132,137 +140,221 @@ def signed_root(intensity: np.ndarray) -> np.ndarray:
     return np.sign(intensity) * np.sqrt(np.abs(intensity))
 
 
-def start_values(observations: Observations, profile: str) -> np.ndarray:
-    """The start x (5,), ln G being NaN where no positive slope exists (module docstring)."""
-    x = np.zeros(5)
+def start_values(observations: Observations, settings: FitSettings) -> np.ndarray:
+    """The start x (6,), ln G being NaN where no positive slope exists (module docstring)."""
+    x = np.zeros(N_PARAMETERS)
+    x[LN_MOSAICITY] = LN_NOTHING
     r_h = excitation(observations.q, observations.q_sq, observations.s0, np.eye(3))
-    rms = np.sqrt(np.mean(r_h**2)) if len(r_h) else 0.0
-    x[LN_RADIUS] = np.log(START_RADIUS[profile] * rms) if rms > 0.0 else np.nan
+    rms = START_RADIUS[settings.profile] * np.sqrt(np.mean(r_h**2)) if len(r_h) else 0.0
+    if not rms > 0.0:
+        x[[LN_SCALE, LN_RADIUS]] = np.nan
+        return x
+    x[LN_RADIUS] = np.log(rms)
+    if settings.radius == "mosaic":
+        # half of r_s^2 to each of its parts at the middle of the resolution range
+        x[LN_RADIUS] -= 0.5 * np.log(2.0)
+        x[LN_MOSAICITY] = x[LN_RADIUS] - 0.5 * np.log(np.median(observations.q_sq))
     matched = observations.select(np.isfinite(observations.reference))
-    if len(matched) and np.isfinite(x[LN_RADIUS]):
-        slope = slope_through_origin(matched.intensity, calculate(x, matched, profile))
-        x[LN_SCALE] = np.log(slope) if slope > 0.0 else np.nan
-    else:
-        x[LN_SCALE] = np.nan
+    slope = slope_through_origin(matched.intensity, calculate(x, matched, settings.profile)) if len(matched) else np.nan
+    x[LN_SCALE] = np.log(slope) if slope > 0.0 else np.nan
     return x
 
 
 def no_fit(observations: Observations, reason: Reason) -> LatticeFit:
     """The result for a lattice that is out before any fit."""
-    return LatticeFit(np.full(5, np.nan), np.zeros((5, 5)), np.zeros(len(observations)), reason)
-
-
-def fit_lattice(
-    observations: Observations, settings: FitSettings, start: np.ndarray | None = None, linear_scale: float = np.nan
-) -> LatticeFit:
-    """
-    Fit the model to one lattice and judge it.
-
-    start (5,) continues from an earlier fit of the same lattice, straight in the model's last round; None starts cold.
-    linear_scale is the scale of a lattice whose own matched reflections can't give one.  Never raises for bad data: the
-    result carries the reason.
-    """
-    if len(observations) == 0:
-        return no_fit(observations, Reason.NO_REFLECTIONS)
-    cold = start_values(observations, settings.profile)
-    fit = LatticeFit(cold, np.zeros((5, 5)), np.zeros(len(observations)))
-    matched = observations.select(np.isfinite(observations.reference))
-    fit.n_matched = len(matched)
-    rounds = [[name for name in names if name not in settings.fix] for names in ROUNDS[settings.model]]
-    fit.refined = len(matched) >= max(settings.reflections_per_parameter, 1.0) * len(rounds[-1]) + 1
-    if not fit.refined:
-        rounds = [["scale"] if len(matched) > 2 and "scale" not in settings.fix else []]
-        start = None
-    if not np.isfinite(cold[LN_SCALE]):
-        p = partiality(cold, observations, settings.profile)
-        mean_root = np.mean(np.sqrt(p))
-        cold[LN_SCALE] = np.log(linear_scale / mean_root**2) if linear_scale > 0.0 and mean_root > 0.0 else np.nan
-        fit.covariance[LN_SCALE, LN_SCALE] = 1.0
-    if len(observations) < settings.min_reflections:
-        fit.reason = Reason.FEW_REFLECTIONS
-    elif not np.all(np.isfinite(cold)):
-        fit.reason = Reason.NO_SCALE
-    if fit.reason:
-        return fit
-
-    lower, upper = _bounds(cold, settings)
-    x = cold if start is None else np.clip(start, lower, upper)
-    at_bound = False
-    for a_pass in _passes(rounds, settings, start is None):
-        try:
-            minimum = _fit_pass(matched, settings, a_pass, x, lower, upper)
-        except (RuntimeError, np.linalg.LinAlgError):
-            fit.reason = Reason.FIT_FAILED
-            return fit
-        x, at_bound = minimum.x, minimum.at_bound
-        fit.n_iterations += minimum.n_iterations
-        fit.covariance, fit.objective = minimum.covariance, minimum.objective
-    fit.x = x
-    fit.partiality = partiality(x, observations, settings.profile)
-    _judge(fit, observations, settings, at_bound)
-    return fit
+    unknown = np.full(N_PARAMETERS, np.nan), np.zeros((N_PARAMETERS, N_PARAMETERS))
+    return LatticeFit(*unknown, np.zeros(len(observations)), reason)
 
 
 @dataclass(frozen=True)
 class _Pass:
     """One pass over the data: the parameters that it refines, and whether it is tempered (`_passes`)."""
 
-    names: list[str]
+    names: tuple[str, ...]
     tempered: bool = False
 
 
-def _passes(rounds: list[list[str]], settings: FitSettings, cold: bool) -> list[_Pass]:
+@dataclass
+class _Trial:
+    """A lattice on its way: its observations and those that are matched, where it stands, and what is still to be
+    done."""
+
+    observations: Observations
+    matched: Observations
+    fit: LatticeFit
+    lower: np.ndarray
+    upper: np.ndarray
+    passes: list[_Pass]
+    at_bound: bool = False
+
+
+def fit_lattice(
+    observations: Observations,
+    settings: FitSettings,
+    start: np.ndarray | None = None,
+    linear_scale: float = np.nan,
+    restraint: Restraint | None = None,
+) -> LatticeFit:
+    """Fit the model to one lattice and judge it: fit_lattices of one."""
+    return fit_lattices([observations], settings, [start], [linear_scale], restraint)[0]
+
+
+def fit_lattices(
+    lattices: Sequence[Observations],
+    settings: FitSettings,
+    starts: Sequence[np.ndarray | None],
+    linear_scales: Sequence[float],
+    restraint: Restraint | None = None,
+    engine: str = "lstbx",
+) -> list[LatticeFit]:
+    """
+    Fit the model to each lattice and judge it.
+
+    A start (6,) continues from an earlier fit of the same lattice, straight in the model's last round; None starts
+    cold.  linear_scales are for lattices whose own matched reflections can't give a scale.  engine is `lstbx`, one
+    lattice after the other, or `batched`, all together.  Never raises for bad data: a result carries the reason.
+    """
+    restraint = no_restraint(N_PARAMETERS) if restraint is None else restraint
+    trials = [_prepare(*one, settings) for one in zip(lattices, starts, linear_scales)]
+    while waiting := [trial for trial in trials if trial.passes and trial.fit.reason is None]:
+        now = waiting[0].passes[0]
+        together = [trial for trial in waiting if trial.passes[0] == now]
+        for trial in together:
+            trial.passes = trial.passes[1:]
+        fit_pass = _fit_batched if engine == "batched" and len(together) > 1 else _fit_one_by_one
+        fit_pass(together, settings, now, restraint)
+    for trial in trials:
+        if trial.fit.reason is None:
+            trial.fit.partiality = partiality(trial.fit.x, trial.observations, settings.profile)
+            _judge(trial.fit, trial.observations, settings, trial.at_bound)
+    return [trial.fit for trial in trials]
+
+
+def _prepare(
+    observations: Observations, start: np.ndarray | None, linear_scale: float, settings: FitSettings
+) -> _Trial:
+    """Start values, bounds and passes of a lattice, or the reason why there is nothing to fit."""
+    matched = observations.select(np.isfinite(observations.reference))
+    nowhere = np.full(N_PARAMETERS, np.nan)
+    if len(observations) == 0:
+        return _Trial(observations, matched, no_fit(observations, Reason.NO_REFLECTIONS), nowhere, nowhere, [])
+    cold = start_values(observations, settings)
+    fit = LatticeFit(cold, np.zeros((N_PARAMETERS, N_PARAMETERS)), np.zeros(len(observations)), n_matched=len(matched))
+    names = [
+        tuple(name for name in some if name not in settings.fix) for some in rounds(settings.model, settings.radius)
+    ]
+    fit.refined = len(matched) >= max(settings.reflections_per_parameter, 1.0) * len(names[-1]) + 1
+    if not fit.refined:
+        names = [("scale",) if len(matched) > 2 and "scale" not in settings.fix else ()]
+        start = None
+    if not np.isfinite(cold[LN_SCALE]):
+        mean_root = np.mean(np.sqrt(partiality(cold, observations, settings.profile)))
+        cold[LN_SCALE] = np.log(linear_scale / mean_root**2) if linear_scale > 0.0 and mean_root > 0.0 else np.nan
+        fit.covariance[LN_SCALE, LN_SCALE] = 1.0
+    if len(observations) < settings.min_reflections:
+        fit.reason = Reason.FEW_REFLECTIONS
+    elif not np.all(np.isfinite(cold)):
+        fit.reason = Reason.NO_SCALE
+    lower, upper = _bounds(cold, settings)
+    if start is not None and fit.reason is None:
+        fit.x = np.clip(start, lower, upper)
+    return _Trial(observations, matched, fit, lower, upper, _passes(names, settings, start is None))
+
+
+def _passes(names: list[tuple[str, ...]], settings: FitSettings, cold: bool) -> list[_Pass]:
     """
     The passes of a fit: the rounds of the model, but for what a cold start with a robust loss needs.
 
     In the tails of a robust loss the gradient fades, and a fit can end in a false minimum: a tempered pass, the
     residuals in units of their own spread, brings the bulk of them in first.
     """
-    passes = [_Pass(rounds[-1])]
+    passes = [_Pass(names[-1])]
     if cold and settings.loss == "linear":
-        passes = [_Pass(names) for names in rounds]
+        passes = [_Pass(some) for some in names]
     elif cold:
-        passes = [_Pass(rounds[0], tempered=True), *passes]
+        passes = [_Pass(names[0], tempered=True), *passes]
     return [a_pass for a_pass in passes if a_pass.names]
 
 
 def _bounds(start: np.ndarray, settings: FitSettings) -> tuple[np.ndarray, np.ndarray]:
-    reach = np.empty(5)
+    reach = np.empty(N_PARAMETERS)
     reach[LN_SCALE] = np.log(SCALE_RANGE)
     reach[B_FACTOR] = LIMIT_MARGIN * settings.max_b_factor
     reach[THETA_X] = reach[THETA_Y] = LIMIT_MARGIN * settings.max_misorientation
-    reach[LN_RADIUS] = np.log(RADIUS_RANGE)
+    reach[LN_RADIUS] = reach[LN_MOSAICITY] = np.log(RADIUS_RANGE)
     centre = start.copy()
     centre[[B_FACTOR, THETA_X, THETA_Y]] = 0.0
     return centre - reach, centre + reach
 
 
-def _fit_pass(matched: Observations, settings: FitSettings, a_pass: _Pass, x, lower, upper):
-    profile = settings.profile
-    i_calc = calculate(x, matched, profile)
+def _weights(trial: _Trial, settings: FitSettings, tempered: bool) -> np.ndarray:
+    """What multiplies the residuals of the matched reflections (module docstring)."""
+    matched = trial.matched
+    i_calc = calculate(trial.fit.x, matched, settings.profile)
+    residual = np.abs(matched.intensity - i_calc)
     if settings.weighting == "sigma":
         weight = 1.0 / np.sqrt(matched.variance + (settings.model_error * i_calc) ** 2)
     else:
-        spread = np.median(np.abs(matched.intensity - i_calc))
+        spread = np.median(residual)
         weight = np.full(len(i_calc), 1.0 / spread if spread > 0.0 else 1.0)
-    if a_pass.tempered:
-        weight /= max(1.0, np.median(weight * np.abs(matched.intensity - i_calc)) / 0.6745)
+    return weight / max(1.0, np.median(weight * residual) / 0.6745) if tempered else weight
 
-    def evaluate(x):
-        y, jacobian = calculate_with_jacobian(x, matched, profile)
-        return weight * (y - matched.intensity), weight[:, None] * jacobian
 
-    norm = float(np.sum((weight * matched.intensity) ** 2))
-    return minimise(
-        evaluate,
-        x,
-        [PARAMETERS.index(name) for name in a_pass.names],
-        settings.loss,
-        lower,
-        upper,
-        norm if norm > 0.0 else 1.0,
-        step_threshold=1e-2 if a_pass.tempered else 1e-6,
-    )
+def _fit_one_by_one(trials: list[_Trial], settings: FitSettings, a_pass: _Pass, restraint: Restraint) -> None:
+    """One pass by minimise.py, lattice after lattice."""
+    for trial in trials:
+        weight, matched = _weights(trial, settings, a_pass.tempered), trial.matched
+
+        def evaluate(x, weight=weight, matched=matched):
+            y, jacobian = calculate_with_jacobian(x, matched, settings.profile)
+            return weight * (y - matched.intensity), weight[:, None] * jacobian
+
+        norm = float(np.sum((weight * matched.intensity) ** 2))
+        try:
+            minimum = minimise(
+                evaluate,
+                trial.fit.x,
+                [PARAMETERS.index(name) for name in a_pass.names],
+                settings.loss,
+                trial.lower,
+                trial.upper,
+                norm if norm > 0.0 else 1.0,
+                step_threshold=settings.step_threshold * (TEMPERED_STEPS if a_pass.tempered else 1.0),
+                restraint=restraint,
+            )
+        except (RuntimeError, np.linalg.LinAlgError):
+            trial.fit.reason = Reason.FIT_FAILED
+            continue
+        _take(trial, minimum)
+
+
+def _fit_batched(trials: list[_Trial], settings: FitSettings, a_pass: _Pass, restraint: Restraint) -> None:
+    """One pass by batch.py, all lattices together."""
+    try:
+        minima = minimise_many(
+            concatenate([trial.matched for trial in trials]),
+            np.concatenate([_weights(trial, settings, a_pass.tempered) for trial in trials]),
+            np.array([trial.fit.x for trial in trials]),
+            [PARAMETERS.index(name) for name in a_pass.names],
+            settings.profile,
+            settings.loss,
+            np.array([trial.lower for trial in trials]),
+            np.array([trial.upper for trial in trials]),
+            restraint,
+            step_threshold=settings.step_threshold * (TEMPERED_STEPS if a_pass.tempered else 1.0),
+        )
+    except np.linalg.LinAlgError:  # one singular lattice must not stop the others
+        _fit_one_by_one(trials, settings, a_pass, restraint)
+        return
+    for trial, minimum in zip(trials, minima):
+        _take(trial, minimum)
+
+
+def _take(trial: _Trial, minimum: Minimum) -> None:
+    fit = trial.fit
+    fit.x, fit.covariance, fit.objective = minimum.x, minimum.covariance, minimum.objective
+    fit.n_iterations += minimum.n_iterations
+    trial.at_bound = minimum.at_bound
 
 
 def _judge(fit: LatticeFit, observations: Observations, settings: FitSettings, at_bound: bool) -> None:

@@ -3,7 +3,7 @@ Robust non-linear least squares by scitbx.lstbx.
 
 The objective is
 
-    f(x) = 1/2 sum_i rho(u_i^2),     u_i = w_i (y_i(x) - y_obs,i)
+    f(x) = 1/2 sum_i rho(u_i^2) + 1/2 sum_j ((x_j - m_j)/s_j)^2,     u_i = w_i (y_i(x) - y_obs,i)
 
 with rho(z) = z (linear), z up to k^2 and 2 k sqrt(z) - k^2 beyond (huber, k = 1.345), (nu + 1) ln(1 + z/nu) (student_t,
 nu = 4).  Its gradient is J^T W u with W = rho'(u^2), the weights of iterative reweighting; they are renewed at every
@@ -11,7 +11,8 @@ build-up, and because f itself judges each Levenberg-Marquardt step they converg
 loop is needed.  The curvature is psi' = rho' + 2 u^2 rho'' in place of rho', which keeps the convergence of
 Gauss-Newton where plain reweighting takes four times the iterations (Triggs et al. 2000, Bundle adjustment, section
 4.3); it is floored where the loss is concave.  The normal equations are J^T psi' J s = -J^T W u.  f is divided by a
-constant so that it is of order one.
+constant so that it is of order one.  The second sum restrains parameters to means m within widths s; an infinite width
+is none.
 
 lstbx damps with mu I, mu = tau max(diag), while the column of ln r_s can be a thousand times the others: parameter i is
 refined in units of 1/sqrt(diag_i) of the first normal matrix (Jacobi preconditioning).  Bounds are kept by calling the
@@ -66,6 +67,19 @@ def student_t(z):
 LOSSES = {"linear": linear, "huber": huber, "student_t": student_t}
 
 
+@dataclass(frozen=True)
+class Restraint:
+    """The means (k,) and widths (k,) of the parameters' restraints; an infinite width is none."""
+
+    mean: np.ndarray
+    width: np.ndarray
+
+
+def no_restraint(k: int) -> Restraint:
+    """No restraint on k parameters."""
+    return Restraint(np.zeros(k), np.full(k, np.inf))
+
+
 @dataclass
 class Minimum:
     """x (k,) all parameters, covariance (k, k) with zeros where fixed, objective f(x), iterations, at a bound or
@@ -83,21 +97,22 @@ class NormalEquations(normal_eqns.non_linear_ls, normal_eqns.non_linear_ls_mixin
     Normal equations of f over the free parameters, for scitbx.lstbx.normal_eqns_solving.
 
     evaluate(x) returns u (n,) and du/dx (n, k) for all k parameters; free lists the indices that are refined, lower and
-    upper (k,) bound them, norm divides the objective.  u and its derivatives are evaluated once for each x: most steps
-    are accepted, so that what judges a step also makes the next equations.
+    upper (k,) bound them, norm divides the objective, restraint is a Restraint.  u and its derivatives are evaluated
+    once for each x: most steps are accepted, so that what judges a step also makes the next equations.
     """
 
-    def __init__(self, evaluate, x, free, loss, lower, upper, norm):
+    def __init__(self, evaluate, x, free, loss, lower, upper, norm, restraint):
         super().__init__(n_parameters=len(free))
         self._evaluate = evaluate
         self._free = np.asarray(free)
         self._loss = LOSSES[loss]
         self._lower, self._upper = lower, upper
         self._norm = 1.0 / float(norm)
+        self._mean, self._precision = restraint.mean[self._free], restraint.width[self._free] ** -2.0
         self._objective = np.inf
         self._move_to(np.array(x, dtype=float))
         columns = self._jacobian[:, self._free]
-        diagonal = np.einsum("ij,ij->j", columns, columns) * self._norm
+        diagonal = (np.einsum("ij,ij->j", columns, columns) + self._precision) * self._norm
         # a parameter without any influence keeps its unit: the damping holds it where it is
         self._unit = 1.0 / np.sqrt(np.where(diagonal > 0.0, diagonal, 1.0))
 
@@ -106,7 +121,8 @@ class NormalEquations(normal_eqns.non_linear_ls, normal_eqns.non_linear_ls_mixin
         if np.all(x >= self._lower) and np.all(x <= self._upper):
             self.u, self._jacobian = self._evaluate(x)
             self._rho, self._weight, self._slope = self._loss(self.u * self.u)
-            self._objective = 0.5 * self._norm * float(np.sum(self._rho))
+            restraints = np.sum(self._precision * (x[self._free] - self._mean) ** 2)
+            self._objective = 0.5 * self._norm * float(np.sum(self._rho) + restraints)
         else:
             self._objective = np.inf
 
@@ -124,6 +140,11 @@ class NormalEquations(normal_eqns.non_linear_ls, normal_eqns.non_linear_ls_mixin
         curvature = np.maximum(self._slope, CURVATURE_FLOOR * self._weight)
         self.add_equations(
             flex.double(self.u * self._weight / curvature), flex.double(jacobian), flex.double(curvature * self._norm)
+        )
+        self.add_equations(
+            flex.double(self.x[self._free] - self._mean),
+            flex.double(np.diag(self._unit)),
+            flex.double(self._precision * self._norm),
         )
 
     def objective(self):
@@ -159,6 +180,7 @@ def minimise(
     norm=1.0,
     n_max_iterations=50,
     step_threshold=1e-6,
+    restraint=None,
 ) -> Minimum:
     """
     Minimise f over the free parameters from x by preconditioned Levenberg-Marquardt (module docstring).
@@ -170,7 +192,8 @@ def minimise(
     lower = np.full(len(x), -np.inf) if lower is None else lower
     upper = np.full(len(x), np.inf) if upper is None else upper
     free = list(free)
-    equations = NormalEquations(evaluate, x, free, loss, lower, upper, norm)
+    restraint = no_restraint(len(x)) if restraint is None else restraint
+    equations = NormalEquations(evaluate, x, free, loss, lower, upper, norm, restraint)
     n_iterations = normal_eqns_solving.levenberg_marquardt_iterations(
         equations,
         n_max_iterations=n_max_iterations,
@@ -179,31 +202,34 @@ def minimise(
     ).n_iterations
     x = equations.x
     covariance = np.zeros((len(x), len(x)))
-    covariance[np.ix_(free, free)] = sandwich(equations.u, equations.jacobian[:, free], loss)
+    covariance[np.ix_(free, free)] = sandwich(equations.u, equations.jacobian[:, free], loss, restraint.width[free])
     near = 1e-3 * np.where(np.isfinite(upper - lower), upper - lower, 0.0)
     at_bound = bool(np.any((x - lower < near)[free] | (upper - x < near)[free]))
-    return Minimum(x, covariance, equations.objective(), n_iterations, at_bound)
+    return Minimum(x, covariance, equations.objective() * norm, n_iterations, at_bound)
 
 
-def sandwich(u: np.ndarray, jacobian: np.ndarray, loss: str) -> np.ndarray:
+def sandwich(u: np.ndarray, jacobian: np.ndarray, loss: str, width: np.ndarray | None = None) -> np.ndarray:
     """
     Covariance (k, k) of the parameters at the minimum, from residuals u (n,) and du/dx (n, k) (module docstring).
 
-    Infinite on the diagonal where the data do not determine the parameters (n <= k or a singular matrix).
+    A restraint of width (k,) counts as one observation of its parameter.  Infinite on the diagonal where the data do
+    not determine the parameters (n <= k or a singular matrix).
     """
     n, k = jacobian.shape
     unknown = np.diag(np.full(k, np.inf))
     _, weight, slope = LOSSES[loss](u * u)
-    units = np.sqrt(np.einsum("ij,ij->j", jacobian, jacobian))
-    if n <= k or not np.all(units > 0.0):
+    precision = np.zeros(k) if width is None else width**-2.0
+    units = np.sqrt(np.einsum("ij,ij->j", jacobian, jacobian) + precision)
+    if n + np.count_nonzero(precision) <= k or not np.all(units > 0.0):
         return unknown
     scaled = jacobian / units
+    restraints = np.diag(precision / units**2)
     for curvature in (slope, weight):  # psi' of a loss that is not convex may give no positive matrix
-        hessian = scaled.T @ (curvature[:, None] * scaled)
+        hessian = scaled.T @ (curvature[:, None] * scaled) + restraints
         eigenvalues, vectors = np.linalg.eigh(hessian)
         if eigenvalues[0] > 1e-12 * eigenvalues[-1] > 0.0:
             inverse = (vectors / eigenvalues) @ vectors.T
             leverage = np.clip(curvature * np.einsum("ij,jk,ik->i", scaled, inverse, scaled), 0.0, MAX_LEVERAGE)
             psi = (weight * u / (1.0 - leverage))[:, None] * scaled
-            return inverse @ (psi.T @ psi) @ inverse / np.outer(units, units)
+            return inverse @ (psi.T @ psi + restraints) @ inverse / np.outer(units, units)
     return unknown

@@ -1,18 +1,27 @@
 """
-The model of one lattice: calculated intensities and their derivatives by the parameters.
+The model of a lattice: calculated intensities and their derivatives by the parameters.
 
-    I_calc = G exp(-2 B d*^2) p(r_h, r_s) I_ref,      exp(-2 B d*^2) = exp(-8 B sin^2(theta)/lambda^2)
+    I_calc = G exp(-2 B d*^2) p(r_h, d*) I_ref,      exp(-2 B d*^2) = exp(-8 B sin^2(theta)/lambda^2)
 
-B (A^2) is a quarter of the conventional one.  The parameter vector is
+B (A^2) is a quarter of the conventional one.  The partiality is a profile f of partiality.py whose width follows
+resolution at constant volume,
 
-    x = (ln G, B, theta_x, theta_y, ln r_s)
+    p = (r_0/r_s) f(r_h, r_s),      r_s^2 = r_0^2 + (eta d*)^2,
 
-with ln G and ln r_s because G and r_s are positive (p depends on r_s^2, so that a free r_s can converge to -r_s).
-`rs` refines the first four, `rs_hybrid` then all five.  The derivatives follow by the chain rule
+r_0 from the size of the domains and eta (radians) from their mosaic spread and the bandwidth.  With `radius=constant`
+eta is zero, r_s = r_0 and p = f.  The parameter vector is
 
-    dI/dlnG = I,  dI/dB = -2 d*^2 I,  dI/dtheta = G e I_ref dp/dr_h dr_h/dtheta,  dI/dln r_s = G e I_ref dp/dr_s r_s
+    x = (ln G, B, theta_x, theta_y, ln r_0, ln eta)
 
-with p from partiality.py and r_h from geometry.py.  Source: postrefinement.md, Model.
+with logarithms because G, r_0 and eta are positive (p depends on r_s^2, so that a free r_s can converge to -r_s).
+`rs` refines the first four, `rs_hybrid` then the radius too, r_0 and, if it is not constant, eta.  The derivatives are
+
+    dI/dlnG = I,  dI/dB = -2 d*^2 I,  dI/dtheta = G e I_ref (r_0/r_s) df/dr_h dr_h/dtheta,
+    dI/dln r_0 = G e I_ref (r_0/r_s) (a r_s df/dr_s + (1 - a) f),          a = (r_0/r_s)^2,
+    dI/dln eta = G e I_ref (r_0/r_s) (1 - a) (r_s df/dr_s - f).
+
+Everything works on one lattice, x (6,), and on the reflections of many lattices together, x (L, 6):
+Observations.lattice then says which reflection is whose.  Sources: postrefinement.md, Model and recipe.
 """
 
 from __future__ import annotations
@@ -21,27 +30,40 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dials_postrefine.rotations import rotate, rotate_with_derivatives
-from dials_postrefine.stills.geometry import excitation, excitation_with_derivatives
+from dials_postrefine.rotations import rotate_many_with_derivatives, rotate_with_derivatives
+from dials_postrefine.stills.geometry import excitation_with_derivatives
 from dials_postrefine.stills.partiality import PROFILES
 
-PARAMETERS = ("scale", "b_factor", "theta_x", "theta_y", "radius")
-LN_SCALE, B_FACTOR, THETA_X, THETA_Y, LN_RADIUS = range(5)
+PARAMETERS = ("scale", "b_factor", "theta_x", "theta_y", "radius", "mosaicity")
+N_PARAMETERS = len(PARAMETERS)
+LN_SCALE, B_FACTOR, THETA_X, THETA_Y, LN_RADIUS, LN_MOSAICITY = range(N_PARAMETERS)
 
-# The parameters that each round of a model refines.
-ROUNDS = {"rs": (PARAMETERS[:4],), "rs_hybrid": (PARAMETERS[:4], PARAMETERS)}
+# ln eta where there is no mosaicity: (eta d*)^2 is then nothing beside any r_0^2
+LN_NOTHING = -60.0
+
+MODELS = ("rs", "rs_hybrid")
+RADII = ("constant", "mosaic")
 
 # exp(-2 B d*^2) of a trial step must stay a number: the exponent is clipped here, far beyond any accepted B.
 MAX_EXPONENT = 50.0
 
 
+def rounds(model: str, radius: str) -> tuple[tuple[str, ...], ...]:
+    """The names of the parameters that each round of a model refines."""
+    first = PARAMETERS[:LN_RADIUS]
+    if model == "rs":
+        return (first,)
+    return first, PARAMETERS if radius == "mosaic" else PARAMETERS[:LN_MOSAICITY]
+
+
 @dataclass
 class Observations:
     """
-    The observations of one lattice, n reflections.
+    The observations of one lattice, or of many: n reflections.
 
-    q (n, 3) scattering vectors A_ref h in 1/Angstrom, q_sq = |q|^2 (n,), s0 (3,) in 1/Angstrom, intensity and variance
-    (n,) corrected for polarisation and detector efficiency, reference (n,) full intensities, NaN where there is none.
+    q (n, 3) scattering vectors A_ref h in 1/Angstrom, q_sq = |q|^2 (n,), intensity and variance (n,) corrected for
+    polarisation and detector efficiency, reference (n,) full intensities, NaN where there is none.  Of one lattice: s0
+    (3,) in 1/Angstrom and lattice None; of L lattices: s0 (L, 3) and lattice (n,), sorted.
     """
 
     q: np.ndarray
@@ -50,25 +72,61 @@ class Observations:
     intensity: np.ndarray
     variance: np.ndarray
     reference: np.ndarray
+    lattice: np.ndarray | None = None
 
     def select(self, mask: np.ndarray) -> Observations:
         """The observations where mask (n,) holds."""
         return Observations(
-            self.q[mask], self.q_sq[mask], self.s0, self.intensity[mask], self.variance[mask], self.reference[mask]
+            self.q[mask],
+            self.q_sq[mask],
+            self.s0,
+            self.intensity[mask],
+            self.variance[mask],
+            self.reference[mask],
+            None if self.lattice is None else self.lattice[mask],
         )
 
     def __len__(self) -> int:
         return len(self.q_sq)
 
 
-def scale_factor(x: np.ndarray, q_sq: np.ndarray) -> np.ndarray:
-    """G exp(-2 B d*^2), shape (n,)."""
+def _by_reflection(x: np.ndarray, observations: Observations) -> np.ndarray:
+    """
+    The six parameters as numbers, or (6, n) for the reflections of many lattices.
+
+    Contiguous: numpy takes the exponential of strided numbers by another way, with another last digit, when it likes.
+    """
+    return x if observations.lattice is None else np.ascontiguousarray(x[observations.lattice].T)
+
+
+def _excitation(x: np.ndarray, observations: Observations):
+    """r_h and its derivatives by the angles, each (n,)."""
+    s0, lattice = observations.s0, observations.lattice
+    if lattice is None:
+        turned, k = s0 @ rotate_with_derivatives(x[THETA_X], x[THETA_Y]), np.sqrt(s0 @ s0)
+    else:
+        turned = np.einsum("li,lkij->lkj", s0, rotate_many_with_derivatives(x[:, THETA_X], x[:, THETA_Y]))
+        turned, k = turned[lattice], np.sqrt(np.einsum("li,li->l", s0, s0))[lattice]
+    return excitation_with_derivatives(observations.q, observations.q_sq, k, turned)
+
+
+def radius(x: np.ndarray, q_sq: np.ndarray) -> np.ndarray:
+    """r_s (n,) in 1/Angstrom at q_sq (n,), from x (6,) or (6, n)."""
+    return np.sqrt(np.exp(2.0 * x[LN_RADIUS]) + np.exp(2.0 * x[LN_MOSAICITY]) * q_sq)
+
+
+def _scale(x: np.ndarray, q_sq: np.ndarray) -> np.ndarray:
     return np.exp(np.clip(x[LN_SCALE] - 2.0 * x[B_FACTOR] * q_sq, -MAX_EXPONENT, MAX_EXPONENT))
+
+
+def scale_factor(x: np.ndarray, q_sq: np.ndarray) -> np.ndarray:
+    """G exp(-2 B d*^2) of one lattice, shape (n,)."""
+    return _scale(x, q_sq)
 
 
 def scale_variance(x: np.ndarray, covariance: np.ndarray, q_sq: np.ndarray) -> np.ndarray:
     """
-    The variance of G exp(-2 B d*^2), shape (n,), from the covariance (5, 5) of x.
+    The variance of G exp(-2 B d*^2), shape (n,), from the covariance (6, 6) of x.
 
     (G e)^2 (C_00 - 4 d*^2 C_01 + 4 d*^4 C_11), by first-order propagation.
     """
@@ -81,29 +139,36 @@ def scale_variance(x: np.ndarray, covariance: np.ndarray, q_sq: np.ndarray) -> n
 
 
 def partiality(x: np.ndarray, observations: Observations, profile: str) -> np.ndarray:
-    """p(r_h, r_s), shape (n,)."""
-    r_h = excitation(observations.q, observations.q_sq, observations.s0, rotate(x[THETA_X], x[THETA_Y]))
-    return PROFILES[profile](r_h, np.exp(x[LN_RADIUS]))[0]
+    """p, shape (n,)."""
+    r_h, _, _ = _excitation(x, observations)
+    by_reflection = _by_reflection(x, observations)
+    r_s = radius(by_reflection, observations.q_sq)
+    return np.exp(by_reflection[LN_RADIUS]) / r_s * PROFILES[profile](r_h, r_s)[0]
 
 
 def calculate(x: np.ndarray, observations: Observations, profile: str) -> np.ndarray:
     """I_calc, shape (n,)."""
-    return scale_factor(x, observations.q_sq) * partiality(x, observations, profile) * observations.reference
+    scale = _scale(_by_reflection(x, observations), observations.q_sq)
+    return scale * partiality(x, observations, profile) * observations.reference
 
 
 def calculate_with_jacobian(x: np.ndarray, observations: Observations, profile: str) -> tuple[np.ndarray, np.ndarray]:
-    """I_calc (n,) and its derivatives by all of x (n, 5)."""
-    r_h, dr_x, dr_y = excitation_with_derivatives(
-        observations.q, observations.q_sq, observations.s0, rotate_with_derivatives(x[THETA_X], x[THETA_Y])
-    )
-    r_s = np.exp(x[LN_RADIUS])
-    p, dp_dr_h, dp_dr_s = PROFILES[profile](r_h, r_s)
-    full = scale_factor(x, observations.q_sq) * observations.reference
-    jacobian = np.empty((len(p), 5))
-    jacobian[:, LN_SCALE] = i_calc = full * p
-    jacobian[:, B_FACTOR] = -2.0 * observations.q_sq * i_calc
-    slope = full * dp_dr_h
+    """I_calc (n,) and its derivatives by the parameters of its lattice (n, 6)."""
+    q_sq = observations.q_sq
+    r_h, dr_x, dr_y = _excitation(x, observations)
+    by_reflection = _by_reflection(x, observations)
+    r_s = radius(by_reflection, q_sq)
+    height = np.exp(by_reflection[LN_RADIUS]) / r_s
+    f, df_dr_h, df_dr_s = PROFILES[profile](r_h, r_s)
+    full = _scale(by_reflection, q_sq) * observations.reference * height
+    jacobian = np.empty((len(q_sq), N_PARAMETERS))
+    jacobian[:, LN_SCALE] = i_calc = full * f
+    jacobian[:, B_FACTOR] = -2.0 * q_sq * i_calc
+    slope = full * df_dr_h
     jacobian[:, THETA_X] = slope * dr_x
     jacobian[:, THETA_Y] = slope * dr_y
-    jacobian[:, LN_RADIUS] = full * dp_dr_s * r_s
+    own = height * height
+    wider = full * df_dr_s * r_s
+    jacobian[:, LN_RADIUS] = own * wider + (1.0 - own) * i_calc
+    jacobian[:, LN_MOSAICITY] = (1.0 - own) * (wider - i_calc)
     return i_calc, jacobian

@@ -7,6 +7,7 @@ import pytest
 
 from dials_postrefine.simulate import SimulatedStills
 from dials_postrefine.stills.dataset import Stills
+from dials_postrefine.stills.model import LN_NOTHING
 
 
 @pytest.fixture(scope="session")
@@ -32,9 +33,10 @@ def as_stills():
 
 @pytest.fixture(scope="session")
 def truth_of():
-    """A function that gives the true parameters (n, 5) of a simulation's lattices in the order of model.py."""
+    """A function that gives the true parameters (n, 6) of a simulation's lattices in the order of model.py."""
 
     def truth(sim: SimulatedStills) -> np.ndarray:
-        return np.column_stack([np.log(sim.scale), sim.b_factor, sim.theta_x, sim.theta_y, np.log(sim.radius)])
+        nothing = np.full(len(sim.scale), LN_NOTHING)
+        return np.column_stack([np.log(sim.scale), sim.b_factor, sim.theta_x, sim.theta_y, np.log(sim.radius), nothing])
 
     return truth

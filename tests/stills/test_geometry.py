@@ -52,7 +52,9 @@ def test_angle_derivatives_agree_with_central_differences(case):
     q_ref = scattering_vectors(a_matrix, h)
     q_sq = np.sum(q_ref**2, axis=1)
     theta = np.array([0.013, -0.021])
-    r_h, *derivatives = excitation_with_derivatives(q_ref, q_sq, s0, rotate_with_derivatives(*theta))
+    r_h, *derivatives = excitation_with_derivatives(
+        q_ref, q_sq, np.linalg.norm(s0), s0 @ rotate_with_derivatives(*theta)
+    )
     assert r_h == pytest.approx(excitation(q_ref, q_sq, s0, rotate(*theta)), abs=1e-15)
     for i, derivative in enumerate(derivatives):
         step = np.zeros(2)

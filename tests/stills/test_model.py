@@ -6,17 +6,23 @@ import numpy as np
 import pytest
 
 from dials_postrefine.simulate import StillsOptions, simulate_stills
+from dials_postrefine.stills.batch import concatenate
 from dials_postrefine.stills.model import (
+    LN_MOSAICITY,
     PARAMETERS,
-    ROUNDS,
+    RADII,
+    Observations,
     calculate,
     calculate_with_jacobian,
+    partiality,
+    radius,
+    rounds,
     scale_factor,
     scale_variance,
 )
 from dials_postrefine.stills.partiality import PROFILES
 
-STEPS = {"scale": 1e-3, "b_factor": 1e-2, "theta_x": 2e-6, "theta_y": 2e-6, "radius": 1e-3}
+STEPS = {"scale": 1e-3, "b_factor": 1e-2, "theta_x": 2e-6, "theta_y": 2e-6, "radius": 1e-3, "mosaicity": 1e-3}
 
 
 @pytest.fixture(scope="module", params=PROFILES)
@@ -35,15 +41,17 @@ def test_calculated_intensities_at_the_truth_are_those_of_the_simulation(lattice
     assert calculate(truth, observations, profile) == pytest.approx(expected, rel=1e-9, abs=1e-9 * expected.max())
 
 
-@pytest.mark.parametrize("model", ROUNDS)
-def test_jacobian_agrees_with_central_differences(lattice, model):
+@pytest.mark.parametrize(("model", "kind"), [("rs", "constant"), ("rs_hybrid", "constant"), ("rs_hybrid", "mosaic")])
+def test_jacobian_agrees_with_central_differences(lattice, model, kind):
     profile, _, observations, truth, _ = lattice
-    x = truth + [0.1, 0.3, 2e-4, -1e-4, 0.2]
+    x = truth + [0.1, 0.3, 2e-4, -1e-4, 0.2, 0.0]
+    if kind == "mosaic":
+        x[LN_MOSAICITY] = np.log(1.2e-3)
     value, jacobian = calculate_with_jacobian(x, observations, profile)
     assert value == pytest.approx(calculate(x, observations, profile), rel=1e-13)
-    for name in ROUNDS[model][-1]:
+    for name in rounds(model, kind)[-1]:
         i = PARAMETERS.index(name)
-        step = np.eye(5)[i] * STEPS[name]
+        step = np.eye(6)[i] * STEPS[name]
         near = [calculate(x + m * step, observations, profile) for m in (1, -1, 2, -2)]
         numeric = (8 * (near[0] - near[1]) - (near[2] - near[3])) / (12 * STEPS[name])
         smooth = np.ones(len(value), dtype=bool)
@@ -54,13 +62,55 @@ def test_jacobian_agrees_with_central_differences(lattice, model):
         assert jacobian[smooth, i] == pytest.approx(numeric[smooth], rel=1e-6, abs=1e-6 * scale), name
 
 
+def test_rounds_name_the_parameters_of_each_model():
+    first = ("scale", "b_factor", "theta_x", "theta_y")
+    assert rounds("rs", "constant") == rounds("rs", "mosaic") == (first,)
+    assert rounds("rs_hybrid", "constant") == (first, (*first, "radius"))
+    assert rounds("rs_hybrid", "mosaic") == (first, PARAMETERS)
+    assert set(RADII) == {"constant", "mosaic"}
+
+
+def test_the_mosaic_radius_grows_with_resolution_at_constant_volume(lattice):
+    profile, _, observations, truth, _ = lattice
+    x = truth.copy()
+    x[LN_MOSAICITY] = np.log(1e-3)
+    r_0 = np.exp(x[4])
+    r_s = radius(x, observations.q_sq)
+    assert r_s == pytest.approx(np.sqrt(r_0**2 + 1e-6 * observations.q_sq))
+    on_sphere = Observations(  # a beam along -z, and points of |q| on its sphere
+        np.column_stack([np.sqrt(observations.q_sq - observations.q_sq**2 / 4), 0 * r_s, observations.q_sq / 2]),
+        observations.q_sq,
+        np.array([0.0, 0.0, -1.0]),
+        *(observations.intensity,) * 3,
+    )
+    still = x * [1, 1, 0, 0, 1, 1]
+    # the height r_0/r_s times the width r_s is the same for all
+    assert partiality(still, on_sphere, profile) * r_s == pytest.approx(np.full(len(r_s), r_0), rel=1e-9)
+
+
+@pytest.mark.parametrize("kind", RADII)
+def test_many_lattices_together_give_what_each_gives_alone(as_stills, truth_of, kind):
+    sim = simulate_stills(StillsOptions(n_lattices=3, d_min=3.0, beam_tilt=1.0, wavelength_jitter=0.01))
+    stills, x = as_stills(sim), truth_of(sim)
+    if kind == "mosaic":
+        x[:, LN_MOSAICITY] = np.log([1e-3, 2e-3, 5e-4])
+    alone = [stills.observations(k, sim.i_full[stills.rows(k)]) for k in range(3)]
+    together = concatenate(alone)
+    value, jacobian = calculate_with_jacobian(x, together, "gaussian")
+    expected = [calculate_with_jacobian(x[k], alone[k], "gaussian") for k in range(3)]
+    assert value == pytest.approx(np.concatenate([one[0] for one in expected]), rel=1e-11)
+    for column, one in zip(jacobian.T, np.concatenate([one[1] for one in expected]).T):
+        assert column == pytest.approx(one, abs=1e-11 * np.abs(one).max())
+    assert calculate(x, together, "gaussian") == pytest.approx(value, rel=1e-13)
+
+
 def test_scale_variance_is_what_scattered_parameters_give():
     rng = np.random.default_rng(8)
-    x = np.array([1.2, 3.0, 0.0, 0.0, -8.0])
-    covariance = np.zeros((5, 5))
+    x = np.array([1.2, 3.0, 0.0, 0.0, -8.0, -60.0])
+    covariance = np.zeros((6, 6))
     covariance[:2, :2] = [[4e-4, 6e-4], [6e-4, 2.5e-3]]
     q_sq = np.array([0.0, 0.05, 0.2])
     draws = rng.multivariate_normal(x[:2], covariance[:2, :2], size=200_000)
-    values = np.array([scale_factor(np.array([a, b, 0, 0, 0]), q_sq) for a, b in draws[:20_000]])
+    values = np.array([scale_factor(np.array([a, b, 0, 0, 0, 0]), q_sq) for a, b in draws[:20_000]])
     # 20000 draws determine a variance to 1 %
     assert scale_variance(x, covariance, q_sq) == pytest.approx(values.var(axis=0), rel=0.05)
