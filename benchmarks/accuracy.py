@@ -20,6 +20,7 @@ from dials_postrefine.simulate import SimulatedStills, StillsOptions, simulate_s
 from dials_postrefine.stills.dataset import DatasetSettings, Stills, linear_scales, postrefine, scaled_values
 from dials_postrefine.stills.lattice import FitSettings
 from dials_postrefine.stills.merging import merge, r_to_truth
+from dials_postrefine.stills.partiality import PROFILES
 
 
 def as_stills(sim: SimulatedStills) -> Stills:
@@ -73,9 +74,11 @@ def main(n_lattices: int = 400, seed: int = 0) -> None:
         for p in ("hard_sphere", "lorentzian", "gaussian")
         for m in ("rs", "rs_hybrid")
     ]
+    rows += [(f"{p}, mosaic radius", replace(default, profile=p, radius="mosaic")) for p in PROFILES]
     rows += [(f"default, loss={loss}", replace(default, loss=loss)) for loss in ("linear", "huber", "student_t")]
     rows += [("default, weighting=unit", replace(default, weighting="unit"))]
     rows += [("default, against the truth", default)]
+    rows += [("gaussian, mosaic, against the truth", replace(default, profile="gaussian", radius="mosaic"))]
     for name, fit in rows:
         start = time.process_time()
         result = postrefine(stills, DatasetSettings(fit=fit), sim.reference_intensity if "truth" in name else None)

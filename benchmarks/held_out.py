@@ -21,6 +21,7 @@ from dials_postrefine.files.stills import read_stills
 from dials_postrefine.stills.dataset import DatasetSettings, Stills, postrefine
 from dials_postrefine.stills.lattice import FitSettings, signed_root
 from dials_postrefine.stills.merging import correlation
+from dials_postrefine.stills.partiality import PROFILES
 
 N_FOLDS = 4
 
@@ -58,10 +59,11 @@ def main(experiments: str, reflections: str, reference_path: str) -> None:
     print("{:30s} {:.3f}     {:.3f}".format("reference alone", *medians(stills, reference[stills.unique])))
     default = FitSettings()
     rows = {
-        f"{p}, {m}": {"profile": p, "model": m}
-        for p in ("hard_sphere", "lorentzian", "gaussian")
-        for m in ("rs", "rs_hybrid")
+        f"{profile}, {model}": {"profile": profile, "model": model}
+        for profile in ("hard_sphere", "lorentzian", "gaussian")
+        for model in ("rs", "rs_hybrid")
     }
+    rows |= {f"{profile}, mosaic radius": {"profile": profile, "radius": "mosaic"} for profile in PROFILES}
     rows |= {f"default, loss={loss}": {"loss": loss} for loss in ("linear", "huber", "student_t")}
     rows |= {"default, weighting=unit": {"weighting": "unit"}}
     for name, changes in rows.items():

@@ -57,6 +57,7 @@ def postrefine_files(params, verbosity: int = 0, diff_phil: str = "") -> None:
     from dials_postrefine.files.versions import available_cores, scaled_history
     from dials_postrefine.report import summary, text
     from dials_postrefine.scopes import dataset_settings
+    from dials_postrefine.stills.crossvalidation import merge_half_sets
     from dials_postrefine.stills.dataset import postrefine
     from dials_postrefine.stills.statistics import collect_statistics
 
@@ -97,10 +98,14 @@ def postrefine_files(params, verbosity: int = 0, diff_phil: str = "") -> None:
 
             def show(what: str, done: int, total: int) -> None:
                 bar.total = total
-                bar.set_description(what)
+                bar.set_description(what, refresh=False)
                 bar.update(done - bar.n)
 
-            result = postrefine(stills, dataset_settings(params), reference, min(nproc, stills.n_lattices), show)
+            nproc = min(nproc, stills.n_lattices)
+            result = postrefine(stills, dataset_settings(params), reference, nproc, show)
+            honest = None
+            if reference is None and params.cross_validation == "half_sets" and result.accepted.any():
+                honest = merge_half_sets(stills, dataset_settings(params), files.d_star_sq, nproc, show)
         logger.info(text.cycles_table(result.cycles))
         if params.n_cycles in (None, Auto) and result.cycles[-1].change > params.convergence:
             logger.warning(
@@ -117,7 +122,9 @@ def postrefine_files(params, verbosity: int = 0, diff_phil: str = "") -> None:
                 "resolution limits and reference."
             )
 
-        statistics = collect_statistics(stills, result, reference, files.d_star_sq, files.complete, params.n_shells)
+        statistics = collect_statistics(
+            stills, result, reference, files.d_star_sq, files.complete, params.n_shells, honest
+        )
         merge_command = text.merge_command(
             params.output.experiments, params.output.reflections, params.partiality_threshold, stills.s0
         )

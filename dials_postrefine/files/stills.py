@@ -141,6 +141,7 @@ def _write_columns(files: StillsFiles, result: PostrefinedStills, accepted: np.n
     n = len(table)
     p, scale, factor_variance = np.ones(n), np.ones(n), np.zeros(n)
     p[row], scale[row] = result.partiality, result.scale
+    result.partiality = result.scale = None  # from here on in p and scale; memory is tight where columns are added
     for k in np.flatnonzero(accepted):
         q = scattering_vectors(stills.a_matrix[k], stills.h[stills.rows(k)])
         q_sq = np.einsum("ij,ij->i", q, q)

@@ -35,7 +35,9 @@ def _number(value: float, pattern: str) -> str:
 
 def shells_table(shells: list[Shell]) -> str:
     """Statistics by resolution shell, the last row all shells together."""
+    honest = any(np.isfinite(s.cc_half_honest) for s in shells)
     headers = ["d range (A)", "obs", "unique", "compl.", "mult.", "I/sigma", "CC1/2", "R_split", "CC ref"]
+    headers += ["honest CC1/2", "R_split"] * honest
     rows = [
         [
             f"{_number(s.d_max, '{:.2f}')} - {s.d_min:.2f}",
@@ -47,6 +49,7 @@ def shells_table(shells: list[Shell]) -> str:
             _number(s.cc_half, "{:.3f}"),
             _number(s.r_split, "{:.3f}"),
             _number(s.cc_reference, "{:.3f}"),
+            *[_number(s.cc_half_honest, "{:.3f}"), _number(s.r_split_honest, "{:.3f}")] * honest,
         ]
         for s in shells
     ]
@@ -69,6 +72,8 @@ def dataset_table(stills: Stills, result: PostrefinedStills, statistics: Statist
         ["multiplicity", _number(before.multiplicity, "{:.2f}"), _number(after.multiplicity, "{:.2f}")],
         ["CC1/2", _number(before.cc_half, "{:.3f}"), _number(after.cc_half, "{:.3f}")],
         ["R_split", _number(before.r_split, "{:.3f}"), _number(after.r_split, "{:.3f}")],
+        ["CC1/2, honest half sets", "-", _number(after.cc_half_honest, "{:.3f}")],
+        ["R_split, honest half sets", "-", _number(after.r_split_honest, "{:.3f}")],
         ["mean I/sigma", _number(before.i_over_sigma, "{:.1f}"), _number(after.i_over_sigma, "{:.1f}")],
         ["CC to the reference", _number(before.cc_reference, "{:.3f}"), _number(after.cc_reference, "{:.3f}")],
         ["median CC of a lattice", *(_number(*value, "{:.3f}") for value in correlations)],

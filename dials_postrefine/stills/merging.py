@@ -40,7 +40,12 @@ class Merged:
 
 @dataclass
 class Shell:
-    """Statistics of one resolution shell, d in Angstrom; NaN where too little is there."""
+    """
+    Statistics of one resolution shell, d in Angstrom; NaN where too little is there.
+
+    cc_half and r_split compare half sets of one data set, cc_half_honest and r_split_honest those of
+    crossvalidation.py.
+    """
 
     d_max: float
     d_min: float
@@ -53,6 +58,8 @@ class Shell:
     cc_half: float
     r_split: float
     cc_reference: float
+    cc_half_honest: float = np.nan
+    r_split_honest: float = np.nan
 
 
 def merge(value: np.ndarray, variance: np.ndarray, unique: np.ndarray, n_unique: int) -> Merged:
@@ -144,21 +151,25 @@ def shell_statistics(
     d_star_sq: np.ndarray,
     complete_d_star_sq: np.ndarray,
     edges: np.ndarray,
+    honest: tuple[Merged, Merged] | None = None,
 ) -> list[Shell]:
     """
     Statistics shell by shell, and last of all shells together.
 
     d_star_sq (n_unique,) and reference (n_unique,) or None go with merged and its two halves; complete_d_star_sq lists
-    every possible unique index; edges as shell_edges makes them.
+    every possible unique index; edges as shell_edges makes them; honest are the half sets that never saw each other.
     """
     intensity, sigma = merged.intensity, merged.sigma
-    one, two = halves[0].intensity, halves[1].intensity
+    pairs = [tuple(half.intensity for half in pair) for pair in (halves, honest) if pair is not None]
     ranges = [*zip(edges[:-1], edges[1:]), (edges[0], edges[-1])]
     shells = []
     for low, high in ranges:
         inside = (d_star_sq >= low) & (d_star_sq < high)
         seen = inside & (merged.n > 0)
-        both = inside & np.isfinite(one) & np.isfinite(two)
+        agreement = []
+        for one, two in pairs:
+            both = inside & np.isfinite(one) & np.isfinite(two)
+            agreement.append((correlation(one[both], two[both]), r_split(one[both], two[both])))
         n_unique = int(np.count_nonzero(seen))
         n_observations = int(merged.n[inside].sum())
         n_possible = int(np.count_nonzero((complete_d_star_sq >= low) & (complete_d_star_sq < high)))
@@ -173,11 +184,13 @@ def shell_statistics(
                 completeness=n_unique / n_possible if n_possible else np.nan,
                 multiplicity=n_observations / n_unique if n_unique else np.nan,
                 i_over_sigma=float(np.mean(intensity[seen] / sigma[seen])) if n_unique else np.nan,
-                cc_half=correlation(one[both], two[both]),
-                r_split=r_split(one[both], two[both]),
+                cc_half=agreement[0][0],
+                r_split=agreement[0][1],
                 cc_reference=(
                     correlation(intensity[to_reference], reference[to_reference]) if reference is not None else np.nan
                 ),
+                cc_half_honest=agreement[-1][0] if honest is not None else np.nan,
+                r_split_honest=agreement[-1][1] if honest is not None else np.nan,
             )
         )
     return shells

@@ -31,28 +31,29 @@ def collect_statistics(
     d_star_sq: np.ndarray,
     complete: np.ndarray,
     n_shells: int = 10,
+    honest: tuple[Merged, Merged] | None = None,
 ) -> Statistics:
     """
     The statistics of a result.
 
     reference (n_unique,) external intensities or None; d_star_sq (n_unique,) and complete (m,) of the unique indices
-    observed and possible, 1/Angstrom^2.
+    observed and possible, 1/Angstrom^2; honest: the half sets of crossvalidation.py.
     """
     edges = shell_edges(d_star_sq, n_shells)
     lattice = stills.lattice()
     present = ~stills.absent[stills.unique]
 
-    def merge_all(value, variance, selection):
+    def merge_all(value, variance, selection, honest=None):
         unique = stills.unique[selection]
         second = stills.half[lattice[selection]]
         merged = merge(value, variance, unique, stills.n_unique)
         halves = tuple(merge(value[part], variance[part], unique[part], stills.n_unique) for part in (~second, second))
-        return merged, shell_statistics(merged, halves, reference, d_star_sq, complete, edges)
+        return merged, shell_statistics(merged, halves, reference, d_star_sq, complete, edges, honest)
 
     linear = result.linear_scale[lattice]
     scaled = np.isfinite(linear) & present
     value, variance = stills.intensity[scaled] / linear[scaled], stills.variance[scaled] / linear[scaled] ** 2
     _, before = merge_all(value, variance, scaled)
     kept = result.kept & ~result.outlier & present
-    merged, after = merge_all(*scaled_values(stills, result.partiality, result.scale, kept), kept)
+    merged, after = merge_all(*scaled_values(stills, result.partiality, result.scale, kept), kept, honest)
     return Statistics(before, after, merged)
