@@ -13,6 +13,8 @@ matrices are written out, and a test holds the two together.  This is the one ro
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from scitbx import matrix
@@ -47,8 +49,13 @@ def rotate_with_derivatives(theta_x: float, theta_y: float) -> np.ndarray:
 
 def rotate_many_with_derivatives(theta_x: np.ndarray, theta_y: np.ndarray) -> np.ndarray:
     """The same for n pairs of angles (n,), written out: shape (n, 3, 3, 3)."""
-    theta_x, theta_y = np.ascontiguousarray(theta_x), np.ascontiguousarray(theta_y)
-    zero, one = np.zeros_like(theta_x), np.ones_like(theta_x)
+    # math and not numpy, whose sines differ in the last digit from run to run, by where the array lies in memory
+    cos_x, sin_x, cos_y, sin_y = (
+        np.array([function(angle) for angle in theta])
+        for theta in (theta_x.tolist(), theta_y.tolist())
+        for function in (math.cos, math.sin)
+    )
+    zero, one = np.zeros_like(cos_x), np.ones_like(cos_x)
 
     def about_x(c, s, unit):
         return np.moveaxis(np.array([[unit, zero, zero], [zero, c, -s], [zero, s, c]]), 2, 0)
@@ -56,8 +63,8 @@ def rotate_many_with_derivatives(theta_x: np.ndarray, theta_y: np.ndarray) -> np
     def about_y(c, s, unit):
         return np.moveaxis(np.array([[c, zero, s], [zero, unit, zero], [-s, zero, c]]), 2, 0)
 
-    r_x = about_x(np.cos(theta_x), np.sin(theta_x), one)
-    d_x = about_x(-np.sin(theta_x), np.cos(theta_x), zero)
-    r_y = about_y(np.cos(theta_y), np.sin(theta_y), one)
-    d_y = about_y(-np.sin(theta_y), np.cos(theta_y), zero)
+    r_x = about_x(cos_x, sin_x, one)
+    d_x = about_x(-sin_x, cos_x, zero)
+    r_y = about_y(cos_y, sin_y, one)
+    d_y = about_y(-sin_y, cos_y, zero)
     return np.stack((r_y @ r_x, r_y @ d_x, d_y @ r_x), axis=1)

@@ -43,6 +43,8 @@ def parse_arguments(args, phil, usage: str, epilog: str):
             raise Sorry(f"{name} is neither an .expt nor a .refl file: check the name, or say which parameter it is.")
     for changed in parser.diff_phil.all_definitions():
         kind = changed.object.type.phil_type
+        if "none" in [word.value for word in changed.object.words]:  # a choice that means it
+            continue
         if kind in ("bool", "choice", "int", "float") and changed.object.extract() is None:
             raise Sorry(f"{changed.path}=None is not possible: give a value.")
     for names in (params.input.experiments, params.input.reflections):
