@@ -16,27 +16,12 @@ from dataclasses import replace
 
 import numpy as np
 
+from dials_postrefine.files.simulated import as_stills
 from dials_postrefine.simulate import SimulatedStills, StillsOptions, simulate_stills
-from dials_postrefine.stills.dataset import DatasetSettings, Stills, linear_scales, postrefine, scaled_values
+from dials_postrefine.stills.dataset import DatasetSettings, linear_scales, postrefine, scaled_values
 from dials_postrefine.stills.lattice import FitSettings
 from dials_postrefine.stills.merging import merge, r_to_truth
 from dials_postrefine.stills.partiality import PROFILES
-
-
-def as_stills(sim: SimulatedStills) -> Stills:
-    """The simulation as arrays, the polarisation taken off."""
-    n = len(sim.identifiers)
-    return Stills(
-        a_matrix=sim.a_indexed,
-        s0=sim.s0,
-        offsets=np.searchsorted(sim.lattice, np.arange(n + 1)),
-        h=sim.h,
-        unique=sim.asu,
-        intensity=sim.intensity / sim.polarisation,
-        variance=sim.variance / sim.polarisation**2,
-        half=np.arange(n) % 2 == 1,
-        absent=np.zeros(len(sim.reference_h), dtype=bool),
-    )
 
 
 def report(name: str, sim: SimulatedStills, merged, seconds: float = np.nan, accepted=None) -> None:

@@ -1,5 +1,6 @@
 """
-Simulated stills as files: what dials.stills_process would have written, and the truth beside it.
+Simulated stills as files: what dials.stills_process would have written, and the truth beside it; and as arrays,
+without a file in between.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from dials_postrefine.simulate import (
     beam_frame,
     reference_intensities,
 )
+from dials_postrefine.stills.dataset import Stills
 
 PIXEL_SIZE = 0.1  # mm
 DETECTOR_DISTANCE = 150.0  # mm
@@ -65,6 +67,22 @@ def write_stills(sim: SimulatedStills, prefix: str) -> list[str]:
     with open(names[3], "w") as handle:
         json.dump({"options": asdict(sim.options), "lattices": lattices}, handle, indent=1)
     return names
+
+
+def as_stills(sim: SimulatedStills) -> Stills:
+    """The simulation as arrays, the polarisation taken off; every second lattice is of the second half set."""
+    n = len(sim.identifiers)
+    return Stills(
+        a_matrix=sim.a_indexed,
+        s0=sim.s0,
+        offsets=np.searchsorted(sim.lattice, np.arange(n + 1)),
+        h=sim.h,
+        unique=sim.asu,
+        intensity=sim.intensity / sim.polarisation,
+        variance=sim.variance / sim.polarisation**2,
+        half=np.arange(n) % 2 == 1,
+        absent=np.zeros(len(sim.reference_h), dtype=bool),
+    )
 
 
 def make_detector(options: StillsOptions):

@@ -5,30 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from dials_postrefine.files import simulated
 from dials_postrefine.simulate import SimulatedStills
-from dials_postrefine.stills.dataset import Stills
 from dials_postrefine.stills.model import LN_NOTHING
 
 
 @pytest.fixture(scope="session")
 def as_stills():
-    """A function that turns a simulation into Stills, the polarisation taken off."""
-
-    def convert(sim: SimulatedStills) -> Stills:
-        n = len(sim.identifiers)
-        return Stills(
-            a_matrix=sim.a_indexed,
-            s0=sim.s0,
-            offsets=np.searchsorted(sim.lattice, np.arange(n + 1)),
-            h=sim.h,
-            unique=sim.asu,
-            intensity=sim.intensity / sim.polarisation,
-            variance=sim.variance / sim.polarisation**2,
-            half=np.arange(n) % 2 == 1,
-            absent=np.zeros(len(sim.reference_h), dtype=bool),
-        )
-
-    return convert
+    """The function that turns a simulation into Stills."""
+    return simulated.as_stills
 
 
 @pytest.fixture(scope="session")
