@@ -26,6 +26,7 @@ from dxtbx.model.experiment_list import ExperimentList
 
 CELL_LENGTH_TOLERANCE = 0.03
 CELL_ANGLE_TOLERANCE = 2.0
+MAX_WAVELENGTH = 100.0  # Angstrom, beyond which no crystal diffracts
 
 
 def read_experiments(path: str):
@@ -48,6 +49,9 @@ def check_stills(experiments) -> None:
         n = sum(getattr(experiment, model) is None for experiment in experiments)
         if n:
             raise Sorry(f"{n} of {len(experiments)} experiments have no {model}: index and integrate them first.")
+    n = sum(not 0.0 < experiment.beam.get_wavelength() < MAX_WAVELENGTH for experiment in experiments)
+    if n:
+        raise Sorry(f"{n} of {len(experiments)} experiments have an impossible wavelength: import the images again.")
     n = sum(not experiment.is_still() for experiment in experiments)
     if n:
         raise Sorry(
@@ -95,16 +99,18 @@ def common_space_group(experiments, chosen: str | None = None):
 
 
 def has_crystal(experiments) -> np.ndarray:
-    """Which experiments have a crystal: (n,) bool."""
-    return np.array([e.crystal is not None for e in experiments], dtype=bool)
+    """Which experiments have a crystal, of a setting matrix that is one: (n,) bool."""
+    return np.array(
+        [e.crystal is not None and bool(np.isfinite(e.crystal.get_A()).all()) for e in experiments], dtype=bool
+    )
 
 
 def cells_fit(experiments, space_group) -> np.ndarray:
     """Which experiments have a crystal whose unit cell fits the space group, within 2 % and 1.5 degrees: (n,) bool."""
     return np.array(
         [
-            e.crystal is not None and space_group.is_compatible_unit_cell(e.crystal.get_unit_cell(), 0.02, 1.5)
-            for e in experiments
+            crystal and space_group.is_compatible_unit_cell(e.crystal.get_unit_cell(), 0.02, 1.5)
+            for e, crystal in zip(experiments, has_crystal(experiments))
         ],
         dtype=bool,
     )

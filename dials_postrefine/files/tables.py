@@ -199,8 +199,8 @@ def usable_observations(
     Select and correct the observations (module docstring).
 
     Out are: of an experiment without a crystal, not integrated, overloaded, excluded by the user, not finite or without
-    a positive variance, with a d* that can't diffract, outside of d_min and d_max (Angstrom); each counted under its
-    reason.
+    a positive variance, without a direction s1, with a d* that can't diffract, outside of d_min and d_max (Angstrom);
+    each counted under its reason.
     """
     ids = flumpy.to_numpy(table["id"])
     flags = flumpy.to_numpy(table["flags"])
@@ -223,6 +223,9 @@ def usable_observations(
     with np.errstate(invalid="ignore"):
         good = (np.abs(value) < LARGEST) & (variance > 1.0 / LARGEST) & (variance < LARGEST**2)
         exclude("bad intensity or variance", ~good)
+        s1 = flumpy.to_numpy(table["s1"])
+        length_sq = np.einsum("ij,ij->i", s1, s1)
+        exclude("without a direction s1", ~((length_sq > 0.0) & np.isfinite(length_sq)))
     indices = table["miller_index"]
     exclude("index 0,0,0", flumpy.to_numpy(indices == (0, 0, 0)))
 
@@ -273,6 +276,8 @@ def _corrections(table, experiments, row, offsets, h) -> tuple[np.ndarray, np.nd
     d_star_sq = np.empty(len(row))
     for k, experiment in enumerate(experiments):
         own = slice(offsets[k], offsets[k + 1])
+        if own.start == own.stop:  # and perhaps no crystal
+            continue
         q = h[own] @ np.array(experiment.crystal.get_A()).reshape(3, 3).T
         q_sq = np.einsum("ij,ij->i", q, q)
         d_star_sq[own] = np.where(q_sq * experiment.beam.get_wavelength() ** 2 <= 4.0, q_sq, np.nan)
@@ -295,7 +300,7 @@ def add_polarisation(table, experiments) -> None:
         rows, beam = order[offsets[k] : offsets[k + 1]], experiment.beam
         normal, fraction = np.array(beam.get_polarization_normal()), beam.get_polarization_fraction()
         lp[rows] = 1.0 / polarisation(s1[rows], np.array(beam.get_s0()), normal, fraction)
-    lp[~np.isfinite(lp)] = 1.0  # no direction, no correction: such a row was not predicted
+    lp[~np.isfinite(lp)] = 1.0  # no direction: such a row is not used
     table["lp"] = flumpy.from_numpy(lp)
 
 
