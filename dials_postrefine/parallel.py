@@ -1,19 +1,31 @@
 """
 One map function over processes: results in the order of the input, serial when nproc is 1.
 
+    with ordered_map(nproc) as mapped:
+        results = list(mapped(function, items))
+
 What a worker computes depends on its item alone, so that the result is the same whatever nproc is.
 """
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
+import signal
 from collections.abc import Callable, Iterable, Iterator
 
 
-def map_in_order(function: Callable, items: Iterable, nproc: int = 1) -> Iterator:
-    """Yield function(item) of each item in order, from nproc forked processes; function must be importable by name."""
+@contextlib.contextmanager
+def ordered_map(nproc: int = 1) -> Iterator[Callable[[Callable, Iterable], Iterable]]:
+    """A map function over nproc forked processes that live as long as the block; functions must be importable by name.
+
+    One pool for a whole run: while a pool is made or ended, Ctrl-C can get lost in a callback, or leave workers behind.
+    """
     if nproc <= 1:
-        yield from map(function, items)
+        yield map
         return
+    ctrl_c = {signal.SIGINT}
+    signal.pthread_sigmask(signal.SIG_BLOCK, ctrl_c)  # the workers inherit it: Ctrl-C is for the parent, who ends them
     with multiprocessing.get_context("fork").Pool(nproc) as pool:
-        yield from pool.imap(function, items)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ctrl_c)
+        yield pool.imap

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from dials_postrefine.parallel import map_in_order
+from dials_postrefine.parallel import ordered_map
 
 
 def square(x):
@@ -15,7 +15,8 @@ def square(x):
 
 @pytest.mark.parametrize("nproc", [1, 2, 3])
 def test_results_are_in_order(nproc):
-    results = list(map_in_order(square, iter(range(50)), nproc))
+    with ordered_map(nproc) as mapped:
+        results = list(mapped(square, iter(range(50))))
     assert [value for value, _ in results] == [x * x for x in range(50)]
     processes = {pid for _, pid in results}
     assert (processes == {os.getpid()}) == (nproc == 1)
@@ -27,4 +28,5 @@ def fail(x):
 
 def test_an_error_in_a_process_comes_through():
     with pytest.raises(ValueError, match="3"):
-        list(map_in_order(fail, [3], nproc=2))
+        with ordered_map(2) as mapped:
+            list(mapped(fail, [3]))

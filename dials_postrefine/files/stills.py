@@ -81,11 +81,11 @@ def read_stills(
     tables.check_integrated(table, intensity_choice)
 
     group = models.common_space_group(experiments, space_group)
-    fits = models.cells_fit(experiments, group)
+    crystal, fits = models.has_crystal(experiments), models.cells_fit(experiments, group)
     if not fits.any():
         raise Sorry(
             f"No unit cell fits the space group {group.type().lookup_symbol()} (the first is "
-            f"{experiments[0].crystal.get_unit_cell()}): set space_group= to the crystals' own."
+            f"{experiments[int(crystal.argmax())].crystal.get_unit_cell()!s}): set space_group= to the crystals' own."
         )
     usable = tables.usable_observations(table, experiments, intensity_choice, d_min, d_max)
     if not len(usable.row):
@@ -106,7 +106,7 @@ def read_stills(
         half=np.array([in_second_half(identifier, seed) for identifier in experiments.identifiers()]),
         absent=absent,
         inverse_variance=usable.inverse_variance,
-        rejected={int(k): Reason.CELL for k in np.flatnonzero(~fits)},
+        rejected={int(k): Reason.CELL if crystal[k] else Reason.NO_CRYSTAL for k in np.flatnonzero(~fits)},
     )
     limits = d_star_sq.max() ** -0.5, d_star_sq.min() ** -0.5
     complete = models.complete_set(cell, group, limits[0] * (1.0 - 1e-6), limits[1] * (1.0 + 1e-6))

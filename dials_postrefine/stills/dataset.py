@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from dials_postrefine.parallel import map_in_order
+from dials_postrefine.parallel import ordered_map
 from dials_postrefine.stills.geometry import scattering_vectors
 from dials_postrefine.stills.lattice import (
     FitSettings,
@@ -229,27 +229,28 @@ def postrefine(
     starts: list[np.ndarray | None] = [None] * stills.n_lattices
     cycles: list[Cycle] = []
     restraint = None
-    for number in range(settings.n_cycles or (1 + settings.restraints if external else MAX_CYCLES)):
-        target = reference if external else mean.reference
-        fits: list[LatticeFit] = []
-        others = mean if settings.excludes_self else None
-        chunks = _chunks(stills, target, others, starts, linear_scale, settings, restraint)
-        for some in map_in_order(_fit_chunk, chunks, nproc):
-            fits.extend(some)
-            progress(f"cycle {number + 1}", len(fits), stills.n_lattices)
-        if not external:
-            _fix_gauge(fits, settings.fit)
-        p, scale, kept = _spread(stills, settings, fits)
-        new = _mean_of_kept(stills, settings, p, scale, kept, target)
-        change = np.nan if external else relative_change(target, new.reference)
-        accepted = [fit for fit in fits if fit.reason is None]
-        correlation = float(np.mean([fit.correlation_after for fit in accepted])) if accepted else np.nan
-        cycles.append(Cycle(len(accepted), correlation, change))
-        mean = None if external else new
-        starts = [fit.x if fit.reason is None else None for fit in fits]
-        restraint = population(fits) if settings.restraints else None
-        if not accepted or change < settings.convergence:
-            break
+    with ordered_map(nproc) as mapped:
+        for number in range(settings.n_cycles or (1 + settings.restraints if external else MAX_CYCLES)):
+            target = reference if external else mean.reference
+            fits: list[LatticeFit] = []
+            others = mean if settings.excludes_self else None
+            chunks = _chunks(stills, target, others, starts, linear_scale, settings, restraint)
+            for some in mapped(_fit_chunk, chunks):
+                fits.extend(some)
+                progress(f"cycle {number + 1}", len(fits), stills.n_lattices)
+            if not external:
+                _fix_gauge(fits, settings.fit)
+            p, scale, kept = _spread(stills, settings, fits)
+            new = _mean_of_kept(stills, settings, p, scale, kept, target)
+            change = np.nan if external else relative_change(target, new.reference)
+            accepted = [fit for fit in fits if fit.reason is None]
+            correlation = float(np.mean([fit.correlation_after for fit in accepted])) if accepted else np.nan
+            cycles.append(Cycle(len(accepted), correlation, change))
+            mean = None if external else new
+            starts = [fit.x if fit.reason is None else None for fit in fits]
+            restraint = population(fits) if settings.restraints else None
+            if not accepted or change < settings.convergence:
+                break
     return PostrefinedStills(
         model=settings.fit.model,
         profile=settings.fit.profile,

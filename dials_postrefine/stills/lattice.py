@@ -58,6 +58,7 @@ class Reason(str, Enum):
     """Why a lattice is rejected: the fixed list of log and JSON."""
 
     NO_REFLECTIONS = "no usable reflections"
+    NO_CRYSTAL = "no crystal"
     CELL = "unit cell does not fit the space group"
     FEW_REFLECTIONS = "too few reflections"
     NO_SCALE = "no positive scale to the reference"
