@@ -133,11 +133,11 @@ def _minima(observations, weight, x, free, profile, loss, lower, upper, restrain
     u, jacobian = weight * (y - observations.intensity), weight[:, None] * jacobian[:, free]
     edges = np.searchsorted(observations.lattice, np.arange(len(x) + 1))
     near = 1e-3 * (upper - lower)
-    at_bound = np.any(((x - lower < near) | (upper - x < near))[:, free], axis=1)
+    at_bound = ((x - lower < near) | (upper - x < near)) & np.isin(np.arange(x.shape[1]), free)
     minima = []
     for k in range(len(x)):
         rows = slice(edges[k], edges[k + 1])
         covariance = np.zeros((x.shape[1], x.shape[1]))
         covariance[np.ix_(free, free)] = sandwich(u[rows], jacobian[rows], loss, restraint.width[free])
-        minima.append(Minimum(x[k], covariance, float(f[k]), int(n_iterations[k]), bool(at_bound[k])))
+        minima.append(Minimum(x[k], covariance, float(f[k]), int(n_iterations[k]), at_bound[k]))
     return minima

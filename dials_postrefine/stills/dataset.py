@@ -35,7 +35,7 @@ from dials_postrefine.stills.lattice import (
     slope_through_origin,
     start_values,
 )
-from dials_postrefine.stills.merging import find_outliers, merge
+from dials_postrefine.stills.merging import correlation, find_outliers, merge
 from dials_postrefine.stills.minimise import Restraint
 from dials_postrefine.stills.model import (
     B_FACTOR,
@@ -154,7 +154,8 @@ class PostrefinedStills:
     """
     The outcome.  model, profile and radius; x (L, 6), covariance (L, 6, 6), fits and reasons (L) by lattice;
     partiality, scale = G e, kept and outlier (n,) by observation, outliers being among the kept; reference (n_unique,)
-    what the last cycle was fitted to; linear_scale (L,), the scales before; cycles.
+    what the last cycle was fitted to; linear_scale (L,), the scales before; cycles; free_correlation (L,), see
+    free_correlations, NaN where nothing was held out.
     """
 
     model: str
@@ -171,6 +172,7 @@ class PostrefinedStills:
     reference: np.ndarray
     linear_scale: np.ndarray
     cycles: list[Cycle]
+    free_correlation: np.ndarray
 
     @property
     def accepted(self) -> np.ndarray:
@@ -216,12 +218,15 @@ def postrefine(
     reference: np.ndarray | None = None,
     nproc: int = 1,
     progress: Callable[[str, int, int], None] = lambda what, done, total: None,
+    held_out: np.ndarray | None = None,
 ) -> PostrefinedStills:
     """
     Postrefine all lattices (module docstring).
 
     reference (n_unique,) external full intensities, NaN where unknown, or None for the scaled mean of the data.
-    progress(what, done, total) is told how far each cycle is.  Never raises for a bad lattice: see `reasons`.
+    progress(what, done, total) is told how far each cycle is.  held_out (n_unique,) names unique indices that take no
+    part in any fit: the result then has each lattice's correlation with the model on them.  Never raises for a bad
+    lattice: see `reasons`.
     """
     external = reference is not None
     linear_scale = linear_scales(stills, reference)
@@ -229,12 +234,13 @@ def postrefine(
     starts: list[np.ndarray | None] = [None] * stills.n_lattices
     cycles: list[Cycle] = []
     restraint = None
+    free = np.full(stills.n_lattices, np.nan)
     with ordered_map(nproc) as mapped:
         for number in range(settings.n_cycles or (1 + settings.restraints if external else MAX_CYCLES)):
             target = reference if external else mean.reference
             fits: list[LatticeFit] = []
             others = mean if settings.excludes_self else None
-            chunks = _chunks(stills, target, others, starts, linear_scale, settings, restraint)
+            chunks = _chunks(stills, target, others, starts, linear_scale, settings, restraint, held_out)
             for some in mapped(_fit_chunk, chunks):
                 fits.extend(some)
                 progress(f"cycle {number + 1}", len(fits), stills.n_lattices)
@@ -244,8 +250,10 @@ def postrefine(
             new = _mean_of_kept(stills, settings, p, scale, kept, target)
             change = np.nan if external else relative_change(target, new.reference)
             accepted = [fit for fit in fits if fit.reason is None]
-            correlation = float(np.mean([fit.correlation_after for fit in accepted])) if accepted else np.nan
-            cycles.append(Cycle(len(accepted), correlation, change))
+            mean_correlation = float(np.mean([fit.correlation_after for fit in accepted])) if accepted else np.nan
+            cycles.append(Cycle(len(accepted), mean_correlation, change))
+            if held_out is not None:
+                free = free_correlations(stills, p * scale, held_out, target, others)
             mean = None if external else new
             starts = [fit.x if fit.reason is None else None for fit in fits]
             restraint = population(fits) if settings.restraints else None
@@ -266,7 +274,24 @@ def postrefine(
         reference=target,
         linear_scale=linear_scale,
         cycles=cycles,
+        free_correlation=free,
     )
+
+
+def free_correlations(stills, factor, held_out, target, mean) -> np.ndarray:
+    """
+    Each lattice's correlation (L,) of I_obs and I_calc, as signed roots, over the reflections that no fit has seen.
+
+    factor (n,) is p G e; the reference is the target or, where mean is given, the mean of the other lattices.
+    """
+    reference = target[stills.unique] if mean is None else _mean_of_others(stills, slice(None), mean)
+    used = held_out[stills.unique] & np.isfinite(reference)
+    observed, calculated = signed_root(stills.intensity), signed_root(factor * reference)
+    found = np.full(stills.n_lattices, np.nan)
+    for k in range(stills.n_lattices):
+        rows = stills.rows(k)
+        found[k] = correlation(observed[rows][used[rows]], calculated[rows][used[rows]])
+    return found
 
 
 def population(fits: list[LatticeFit]) -> Restraint | None:
@@ -305,9 +330,10 @@ def _spread(stills: Stills, settings: DatasetSettings, fits: list[LatticeFit]):
         rows = stills.rows(k)
         p[rows] = fit.partiality
         fit.partiality = None
-        if fit.reason is None:
+        if np.isfinite(fit.x).all():
             q = scattering_vectors(stills.a_matrix[k], stills.h[rows])
             scale[rows] = scale_factor(fit.x, np.einsum("ij,ij->i", q, q))
+        if fit.reason is None:
             kept[rows] = p[rows] >= settings.fit.partiality_threshold
     return p, scale, kept
 
@@ -358,7 +384,7 @@ def _positive_slope(intensity: np.ndarray, reference: np.ndarray) -> float:
     return slope if slope > 0.0 else np.nan
 
 
-def _chunks(stills, target, mean, starts, linear_scale, settings, restraint):
+def _chunks(stills, target, mean, starts, linear_scale, settings, restraint, held_out=None):
     """The lattices in chunks with what each observation is fitted to: the target, or the mean of the other lattices."""
     engine = settings.engine
     if engine == "auto":
@@ -379,6 +405,8 @@ def _chunks(stills, target, mean, starts, linear_scale, settings, restraint):
             rejected={k - first: reason for k, reason in stills.rejected.items() if first <= k < last},
         )
         reference = target[part.unique] if mean is None else _mean_of_others(part, rows, mean)
+        if held_out is not None:
+            reference = np.where(held_out[part.unique], np.nan, reference)
         yield _Chunk(part, reference, starts[first:last], linear_scale[first:last], settings.fit, restraint, engine)
 
 
@@ -429,8 +457,7 @@ def _mean_of_kept(stills, settings, p, scale, kept, reference) -> WeightedMean:
 
 def _first_mean(stills, settings, linear_scale) -> WeightedMean:
     """The scaled mean of the data at the lattices' start values."""
-    p = np.zeros(len(stills.unique))
-    scale = linear_scale[stills.lattice()]
+    p, shape = np.zeros(len(stills.unique)), np.ones(len(stills.unique))
     for k in range(stills.n_lattices):
         rows = stills.rows(k)
         observations = stills.observations(k, np.full(rows.stop - rows.start, np.nan))
@@ -438,6 +465,8 @@ def _first_mean(stills, settings, linear_scale) -> WeightedMean:
         x[LN_SCALE] = 0.0
         if np.isfinite(x).all() and k not in stills.rejected:
             p[rows] = partiality(x, observations, settings.fit.profile)
+            shape[rows] = scale_factor(x, observations.q_sq)
+    scale = linear_scale[stills.lattice()] * shape
     reference = np.full(stills.n_unique, np.nan)
     for _ in range(N_START_ROUNDS):
         kept = (p >= settings.fit.partiality_threshold) & np.isfinite(scale)
@@ -445,7 +474,8 @@ def _first_mean(stills, settings, linear_scale) -> WeightedMean:
         reference = mean.reference
         for k in range(stills.n_lattices):
             rows = stills.rows(k)
-            scale[rows] = _positive_slope(stills.intensity[rows], reference[stills.unique[rows]] * p[rows])
+            recorded = reference[stills.unique[rows]] * p[rows] * shape[rows]
+            scale[rows] = _positive_slope(stills.intensity[rows], recorded) * shape[rows]
     return mean
 
 

@@ -249,7 +249,9 @@ def _prepare(
         names = [("scale",) if len(matched) > 2 and "scale" not in settings.fix else ()]
         start = None
     if not np.isfinite(cold[LN_SCALE]):
-        mean_root = np.mean(np.sqrt(partiality(cold, observations, settings.profile)))
+        cold[LN_SCALE] = 0.0
+        recorded = partiality(cold, observations, settings.profile) * scale_factor(cold, observations.q_sq)
+        mean_root = np.mean(np.sqrt(recorded))
         cold[LN_SCALE] = np.log(linear_scale / mean_root**2) if linear_scale > 0.0 and mean_root > 0.0 else np.nan
         fit.covariance[LN_SCALE, LN_SCALE] = 1.0
     if len(observations) < settings.min_reflections:
@@ -326,7 +328,7 @@ def _fit_one_by_one(trials: list[_Trial], settings: FitSettings, a_pass: _Pass, 
         except (RuntimeError, np.linalg.LinAlgError):
             trial.fit.reason = Reason.FIT_FAILED
             continue
-        _take(trial, minimum)
+        _take(trial, minimum, settings)
 
 
 def _fit_batched(trials: list[_Trial], settings: FitSettings, a_pass: _Pass, restraint: Restraint) -> None:
@@ -348,14 +350,16 @@ def _fit_batched(trials: list[_Trial], settings: FitSettings, a_pass: _Pass, res
         _fit_one_by_one(trials, settings, a_pass, restraint)
         return
     for trial, minimum in zip(trials, minima):
-        _take(trial, minimum)
+        _take(trial, minimum, settings)
 
 
-def _take(trial: _Trial, minimum: Minimum) -> None:
+def _take(trial: _Trial, minimum: Minimum, settings: FitSettings) -> None:
     fit = trial.fit
     fit.x, fit.covariance, fit.objective = minimum.x, minimum.covariance, minimum.objective
     fit.n_iterations += minimum.n_iterations
-    trial.at_bound = minimum.at_bound
+    # One part of a mosaic radius may well be nothing beside the other; angles and B have limits of their own.
+    telling = [LN_SCALE, LN_RADIUS] if settings.radius == "constant" else [LN_SCALE]
+    trial.at_bound = bool(minimum.at_bound[telling].any())
 
 
 def _judge(fit: LatticeFit, observations: Observations, settings: FitSettings, at_bound: bool) -> None:

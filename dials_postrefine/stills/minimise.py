@@ -82,14 +82,16 @@ def no_restraint(k: int) -> Restraint:
 
 @dataclass
 class Minimum:
-    """x (k,) all parameters, covariance (k, k) with zeros where fixed, objective f(x), iterations, at a bound or
-    not."""
+    """
+    x (k,) all parameters, covariance (k, k) with zeros where fixed, objective f(x), iterations, and which of the free
+    parameters are at a bound (k,).
+    """
 
     x: np.ndarray
     covariance: np.ndarray
     objective: float
     n_iterations: int
-    at_bound: bool
+    at_bound: np.ndarray
 
 
 class NormalEquations(normal_eqns.non_linear_ls, normal_eqns.non_linear_ls_mixin):
@@ -204,7 +206,7 @@ def minimise(
     covariance = np.zeros((len(x), len(x)))
     covariance[np.ix_(free, free)] = sandwich(equations.u, equations.jacobian[:, free], loss, restraint.width[free])
     near = 1e-3 * np.where(np.isfinite(upper - lower), upper - lower, 0.0)
-    at_bound = bool(np.any((x - lower < near)[free] | (upper - x < near)[free]))
+    at_bound = ((x - lower < near) | (upper - x < near)) & np.isin(np.arange(len(x)), free)
     return Minimum(x, covariance, equations.objective() * norm, n_iterations, at_bound)
 
 

@@ -1,24 +1,24 @@
 """
 The model of a lattice: calculated intensities and their derivatives by the parameters.
 
-    I_calc = G exp(-2 B d*^2) p(r_h, d*) I_ref,      exp(-2 B d*^2) = exp(-8 B sin^2(theta)/lambda^2)
+    I_calc = G exp(-2 B d*^2) (r_0/r_s) p(r_h, r_s) I_ref,      exp(-2 B d*^2) = exp(-8 B sin^2(theta)/lambda^2)
 
-B (A^2) is a quarter of the conventional one.  The partiality is a profile f of partiality.py whose width follows
-resolution at constant volume,
+B (A^2) is a quarter of the conventional one.  The partiality p is a profile of partiality.py, one on the Ewald sphere,
+whose width follows resolution at constant volume,
 
-    p = (r_0/r_s) f(r_h, r_s),      r_s^2 = r_0^2 + (eta d*)^2,
+    r_s^2 = r_0^2 + (eta d*)^2,
 
-r_0 from the size of the domains and eta (radians) from their mosaic spread and the bandwidth.  With `radius=constant`
-eta is zero, r_s = r_0 and p = f.  The parameter vector is
+r_0 from the size of the domains and eta (radians) from their mosaic spread and the bandwidth.  The height r_0/r_s
+counts as a part of the scale factor.  With `radius=constant` eta is zero and r_s = r_0.  The parameter vector is
 
     x = (ln G, B, theta_x, theta_y, ln r_0, ln eta)
 
 with logarithms because G, r_0 and eta are positive (p depends on r_s^2, so that a free r_s can converge to -r_s).
 `rs` refines the first four, `rs_hybrid` then the radius too, r_0 and, if it is not constant, eta.  The derivatives are
 
-    dI/dlnG = I,  dI/dB = -2 d*^2 I,  dI/dtheta = G e I_ref (r_0/r_s) df/dr_h dr_h/dtheta,
-    dI/dln r_0 = G e I_ref (r_0/r_s) (a r_s df/dr_s + (1 - a) f),          a = (r_0/r_s)^2,
-    dI/dln eta = G e I_ref (r_0/r_s) (1 - a) (r_s df/dr_s - f).
+    dI/dlnG = I,  dI/dB = -2 d*^2 I,  dI/dtheta = G e I_ref (r_0/r_s) dp/dr_h dr_h/dtheta,
+    dI/dln r_0 = G e I_ref (r_0/r_s) (a r_s dp/dr_s + (1 - a) p),          a = (r_0/r_s)^2,
+    dI/dln eta = G e I_ref (r_0/r_s) (1 - a) (r_s dp/dr_s - p).
 
 Everything works on one lattice, x (6,), and on the reflections of many lattices together, x (L, 6):
 Observations.lattice then says which reflection is whose.  Sources: postrefinement.md, Model and recipe.
@@ -115,40 +115,39 @@ def radius(x: np.ndarray, q_sq: np.ndarray) -> np.ndarray:
     return np.sqrt(np.exp(2.0 * x[LN_RADIUS]) + np.exp(2.0 * x[LN_MOSAICITY]) * q_sq)
 
 
-def _scale(x: np.ndarray, q_sq: np.ndarray) -> np.ndarray:
+def _decay(x: np.ndarray, q_sq: np.ndarray) -> np.ndarray:
     return np.exp(np.clip(x[LN_SCALE] - 2.0 * x[B_FACTOR] * q_sq, -MAX_EXPONENT, MAX_EXPONENT))
 
 
 def scale_factor(x: np.ndarray, q_sq: np.ndarray) -> np.ndarray:
-    """G exp(-2 B d*^2) of one lattice, shape (n,)."""
-    return _scale(x, q_sq)
+    """G exp(-2 B d*^2) r_0/r_s, shape (n,), from x (6,) or (6, n)."""
+    return _decay(x, q_sq) * np.exp(x[LN_RADIUS]) / radius(x, q_sq)
 
 
 def scale_variance(x: np.ndarray, covariance: np.ndarray, q_sq: np.ndarray) -> np.ndarray:
     """
-    The variance of G exp(-2 B d*^2), shape (n,), from the covariance (6, 6) of x.
+    The variance of the scale factor of one lattice, shape (n,), from the covariance (6, 6) of x.
 
-    (G e)^2 (C_00 - 4 d*^2 C_01 + 4 d*^4 C_11), by first-order propagation.
+    s^2 g^T C g with g = d ln s/dx = (1, -2 d*^2, 0, 0, 1 - a, a - 1), a = (r_0/r_s)^2: first-order propagation.
     """
-    relative = (
-        covariance[LN_SCALE, LN_SCALE]
-        - 4.0 * q_sq * covariance[LN_SCALE, B_FACTOR]
-        + 4.0 * q_sq**2 * covariance[B_FACTOR, B_FACTOR]
-    )
+    gradient = np.zeros((len(q_sq), N_PARAMETERS))
+    gradient[:, LN_SCALE] = 1.0
+    gradient[:, B_FACTOR] = -2.0 * q_sq
+    gradient[:, LN_RADIUS] = 1.0 - np.exp(2.0 * x[LN_RADIUS]) / radius(x, q_sq) ** 2
+    gradient[:, LN_MOSAICITY] = -gradient[:, LN_RADIUS]
+    relative = np.einsum("ni,ij,nj->n", gradient, covariance, gradient)
     return scale_factor(x, q_sq) ** 2 * np.maximum(relative, 0.0)
 
 
 def partiality(x: np.ndarray, observations: Observations, profile: str) -> np.ndarray:
     """p, shape (n,)."""
     r_h, _, _ = _excitation(x, observations)
-    by_reflection = _by_reflection(x, observations)
-    r_s = radius(by_reflection, observations.q_sq)
-    return np.exp(by_reflection[LN_RADIUS]) / r_s * PROFILES[profile](r_h, r_s)[0]
+    return PROFILES[profile](r_h, radius(_by_reflection(x, observations), observations.q_sq))[0]
 
 
 def calculate(x: np.ndarray, observations: Observations, profile: str) -> np.ndarray:
     """I_calc, shape (n,)."""
-    scale = _scale(_by_reflection(x, observations), observations.q_sq)
+    scale = scale_factor(_by_reflection(x, observations), observations.q_sq)
     return scale * partiality(x, observations, profile) * observations.reference
 
 
@@ -159,16 +158,16 @@ def calculate_with_jacobian(x: np.ndarray, observations: Observations, profile: 
     by_reflection = _by_reflection(x, observations)
     r_s = radius(by_reflection, q_sq)
     height = np.exp(by_reflection[LN_RADIUS]) / r_s
-    f, df_dr_h, df_dr_s = PROFILES[profile](r_h, r_s)
-    full = _scale(by_reflection, q_sq) * observations.reference * height
+    p, dp_dr_h, dp_dr_s = PROFILES[profile](r_h, r_s)
+    full = _decay(by_reflection, q_sq) * observations.reference * height
     jacobian = np.empty((len(q_sq), N_PARAMETERS))
-    jacobian[:, LN_SCALE] = i_calc = full * f
+    jacobian[:, LN_SCALE] = i_calc = full * p
     jacobian[:, B_FACTOR] = -2.0 * q_sq * i_calc
-    slope = full * df_dr_h
+    slope = full * dp_dr_h
     jacobian[:, THETA_X] = slope * dr_x
     jacobian[:, THETA_Y] = slope * dr_y
     own = height * height
-    wider = full * df_dr_s * r_s
+    wider = full * dp_dr_s * r_s
     jacobian[:, LN_RADIUS] = own * wider + (1.0 - own) * i_calc
     jacobian[:, LN_MOSAICITY] = (1.0 - own) * (wider - i_calc)
     return i_calc, jacobian
