@@ -23,18 +23,36 @@ def load(program: str):
     raise FileNotFoundError(f"phil/{program}.phil is missing: install dials_postrefine again.")
 
 
+def word(value) -> str:
+    """A choice as it was written: PHIL turns `auto` and `none` on the command line into objects of its own."""
+    from libtbx import Auto
+
+    return "auto" if value is Auto else "none" if value is None else value
+
+
+def candidates(params) -> tuple[list[str], list[str]]:
+    """The profiles and radii to choose from: the ones that were named, or for `auto` all."""
+    from dials_postrefine.stills.model import RADII
+    from dials_postrefine.stills.partiality import PROFILES
+
+    profiles = list(PROFILES) if word(params.profile) == "auto" else [params.profile]
+    radii = list(RADII) if word(params.radius) == "auto" else [params.radius]
+    return profiles, radii if params.model == "rs_hybrid" else ["constant"]
+
+
 def dataset_settings(params):
-    """The settings of dials.postrefine's cycles and fits, angles in radians."""
+    """The settings of dials.postrefine's cycles and fits, angles in radians; of `auto` the first candidate."""
     from libtbx import Auto
 
     from dials_postrefine.stills.dataset import DatasetSettings
     from dials_postrefine.stills.lattice import FitSettings
 
+    profiles, radii = candidates(params)
     return DatasetSettings(
         fit=FitSettings(
             model=params.model,
-            profile=params.profile,
-            radius=params.radius,
+            profile=profiles[0],
+            radius=radii[0],
             weighting=params.weighting,
             loss=params.loss,
             fix=tuple(params.fix),
@@ -50,6 +68,6 @@ def dataset_settings(params):
         convergence=params.convergence,
         excludes_self=params.reference_excludes_self,
         outlier_z=params.outlier_z,
-        engine=params.engine,
+        engine=word(params.engine),
         restraints=params.restraints,
     )

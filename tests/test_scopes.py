@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dials_postrefine.scopes import dataset_settings, load
+from dials_postrefine.scopes import candidates, dataset_settings, load
 from dials_postrefine.stills.dataset import DatasetSettings
 from dials_postrefine.stills.minimise import LOSSES
 from dials_postrefine.stills.model import MODELS, PARAMETERS, RADII
@@ -34,10 +34,22 @@ def test_choices_are_what_the_rooms_offer():
         if definition.object.type.phil_type == "choice"
     }
     assert choices["model"] == list(MODELS)
-    assert choices["radius"] == list(RADII)
-    assert choices["profile"] == list(PROFILES)
+    assert choices["radius"] == [*RADII, "auto"]
+    assert choices["profile"] == [*PROFILES, "auto"]
     assert choices["loss"] == list(LOSSES)
     assert choices["fix"] == list(PARAMETERS)
+
+
+def test_auto_offers_all_and_a_name_itself():
+    params = load("postrefine").extract()
+    assert candidates(params) == ([params.profile], [params.radius])
+    scope = load("postrefine")
+    words = scope.command_line_argument_interpreter().process_args(["profile=auto", "radius=auto", "engine=auto"])
+    params = scope.fetch(sources=words).extract()
+    assert dataset_settings(params).engine == "auto"
+    assert candidates(params) == (list(PROFILES), list(RADII))
+    params.model = "rs"  # refines no radius
+    assert candidates(params) == (list(PROFILES), ["constant"])
 
 
 def test_degrees_become_radians():

@@ -87,6 +87,21 @@ def temporary_names(outputs, scope, needed: Sequence[str], optional: Sequence[st
 
 
 @contextlib.contextmanager
+def show_progress(unit: str):
+    """A function (what, done, total) that draws a bar on a terminal and nothing in a log."""
+    from dials.util import progress
+
+    with progress(total=1, unit=unit) as bar:
+
+        def show(what: str, done: int, total: int) -> None:
+            bar.total = total
+            bar.set_description(what, refresh=False)
+            bar.update(done - bar.n)
+
+        yield show
+
+
+@contextlib.contextmanager
 def exit_with_sorry():
     """
     A Sorry ends the program with its sentence alone, in red on a terminal, and exit status 1.

@@ -46,19 +46,20 @@ def run(args: list[str] | None = None, phil=phil_scope) -> None:
 
 def postrefine_files(params, verbosity: int = 0, diff_phil: str = "") -> None:
     """Read the files that params name, postrefine, write; raises Sorry for input that can't be used."""
-    from dials.util import Sorry, log, progress
+    from dials.util import Sorry, log
     from dials.util.version import dials_version
     from libtbx import Auto
 
-    from dials_postrefine.command_line import temporary_names
+    from dials_postrefine.command_line import show_progress, temporary_names
     from dials_postrefine.files.outputs import Outputs
     from dials_postrefine.files.reference import align, read_reference
     from dials_postrefine.files.stills import apply_result, lattice_parameters, read_stills
     from dials_postrefine.files.versions import available_cores, scaled_history
     from dials_postrefine.report import summary, text
-    from dials_postrefine.scopes import dataset_settings
+    from dials_postrefine.scopes import candidates, dataset_settings, word
     from dials_postrefine.stills.crossvalidation import merge_half_sets
     from dials_postrefine.stills.dataset import postrefine
+    from dials_postrefine.stills.selection import choose_model
     from dials_postrefine.stills.statistics import collect_statistics
 
     nproc = available_cores() if params.nproc in (None, Auto) else params.nproc
@@ -94,18 +95,17 @@ def postrefine_files(params, verbosity: int = 0, diff_phil: str = "") -> None:
             if not (reference == reference).any():
                 raise Sorry(f"No observed reflection is in the reference {params.reference}: check its resolution.")
 
-        with progress(total=1, desc="postrefining", unit="lattice") as bar:
-
-            def show(what: str, done: int, total: int) -> None:
-                bar.total = total
-                bar.set_description(what, refresh=False)
-                bar.update(done - bar.n)
-
+        with show_progress("lattice") as show:
             nproc = min(nproc, stills.n_lattices)
-            result = postrefine(stills, dataset_settings(params), reference, nproc, show)
+            settings, tried = choose_model(
+                stills, dataset_settings(params), *candidates(params), reference, nproc, params.seed, show
+            )
+            result = postrefine(stills, settings, reference, nproc, show)
             honest = None
-            if reference is None and params.cross_validation == "half_sets" and result.accepted.any():
-                honest = merge_half_sets(stills, dataset_settings(params), files.d_star_sq, nproc, show)
+            if reference is None and word(params.cross_validation) == "half_sets" and result.accepted.any():
+                honest = merge_half_sets(stills, settings, files.d_star_sq, nproc, show)
+        if tried:
+            logger.info("%s\nChosen: profile=%s radius=%s", text.candidates_table(tried), result.profile, result.radius)
         logger.info(text.cycles_table(result.cycles))
         if params.n_cycles in (None, Auto) and result.cycles[-1].change > params.convergence:
             logger.warning(

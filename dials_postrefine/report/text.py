@@ -20,6 +20,7 @@ from dials_postrefine.stills.model import (
     THETA_X,
     THETA_Y,
 )
+from dials_postrefine.stills.selection import Candidate
 from dials_postrefine.stills.statistics import Statistics
 
 
@@ -112,6 +113,12 @@ def cycles_table(cycles: list[Cycle]) -> str:
         for i, c in enumerate(cycles)
     ]
     return _table(rows, ["cycle", "accepted", "mean CC of a lattice", "change of the merged I"])
+
+
+def candidates_table(candidates: Sequence[Candidate]) -> str:
+    """The profiles and radii that were tried, with the median held-out correlation of a lattice."""
+    rows = [[c.profile, c.radius, _number(c.correlation, "{:.3f}"), str(c.n_accepted)] for c in candidates]
+    return _table(rows, ["profile", "radius", "held-out CC(amplitudes)", "accepted"])
 
 
 def rejections_table(result: PostrefinedStills) -> str:
