@@ -13,13 +13,14 @@ from dials_postrefine.stills.dataset import (
     WeightedMean,
     _mean_of_others,
     linear_scales,
+    population,
     postrefine,
     relative_change,
     scaled_values,
 )
 from dials_postrefine.stills.lattice import FitSettings, Reason
 from dials_postrefine.stills.merging import merge, r_to_truth
-from dials_postrefine.stills.model import B_FACTOR, LN_SCALE
+from dials_postrefine.stills.model import B_FACTOR, LN_RADIUS, LN_SCALE, THETA_X, THETA_Y
 from dials_postrefine.stills.statistics import collect_statistics
 
 
@@ -183,6 +184,39 @@ def test_an_empty_lattice_is_rejected_alone(obedient):
     result = postrefine(empty, DatasetSettings(n_cycles=1))
     assert [k for k, reason in enumerate(result.reasons) if reason] == [5]
     assert result.reasons[5] is Reason.NO_REFLECTIONS
+
+
+def test_the_population_is_the_medians_of_the_refined_lattices(obedient):
+    sim, stills = obedient
+    result = postrefine(stills, DatasetSettings(), sim.reference_intensity)
+    for fit in result.fits[:10]:
+        fit.refined = False
+    x = result.x[10:]
+    restraint = population(result.fits)
+    assert restraint.mean[[B_FACTOR, LN_RADIUS]] == pytest.approx(np.median(x[:, [B_FACTOR, LN_RADIUS]], axis=0))
+    assert np.all(restraint.mean[[THETA_X, THETA_Y]] == 0.0)
+    # misorientations of 0.05 degrees about each axis, 70 of them: their spread is known to 10 %
+    assert np.degrees(restraint.width[[THETA_X, THETA_Y]]) == pytest.approx([0.05, 0.05], rel=0.35)
+    assert np.isinf(restraint.width[LN_SCALE])
+    assert population(result.fits[:20]) is None  # ten of them are too few to tell
+
+
+def test_restraints_hold_lattices_of_few_reflections_together(obedient):
+    sim, stills = obedient
+    sparse = np.arange(len(stills.unique)) % 4 == 0
+    few = replace(
+        stills,
+        offsets=np.concatenate([[0], np.cumsum(np.bincount(stills.lattice()[sparse], minlength=80))]),
+        **{name: getattr(stills, name)[sparse] for name in ("h", "unique", "intensity", "variance")},
+    )
+    free, held = (
+        postrefine(few, DatasetSettings(restraints=on, n_cycles=2), sim.reference_intensity) for on in (False, True)
+    )
+    both = free.accepted & held.accepted & np.array([one.refined for one in free.fits])
+    assert np.count_nonzero(both) > 20
+    truth = np.log(sim.radius[both])
+    errors = [np.std(result.x[both, LN_RADIUS] - truth) for result in (free, held)]
+    assert errors[1] < errors[0]
 
 
 def test_relative_change_ignores_an_overall_scale():
