@@ -27,6 +27,8 @@ logger = logging.getLogger("dials.postrefine")
 
 phil_scope = load("postrefine")
 
+FAR_FROM_SETTLED = 10.0  # times the convergence limit, after the last cycle
+
 
 def run(args: list[str] | None = None, phil=phil_scope) -> None:
     """Run dials.postrefine from the command line."""
@@ -107,12 +109,9 @@ def postrefine_files(params, verbosity: int = 0, diff_phil: str = "") -> None:
         if tried:
             logger.info("%s\nChosen: profile=%s radius=%s", text.candidates_table(tried), result.profile, result.radius)
         logger.info(text.cycles_table(result.cycles))
-        if params.n_cycles in (None, Auto) and result.cycles[-1].change > params.convergence:
-            logger.warning(
-                "The merged intensities still change after %d cycles: the lattices have too few reflections in common "
-                "for a reference of their own; give one with reference=.",
-                len(result.cycles),
-            )
+        change = result.cycles[-1].change
+        if params.n_cycles in (None, Auto) and change > FAR_FROM_SETTLED * params.convergence:
+            logger.warning(text.unsettled_warning(change))
         if not result.accepted.all():
             logger.info("\n%s\n%s", text.rejections_table(result), text.rejected_table(identifiers, result))
         if not result.accepted.any():

@@ -115,6 +115,14 @@ def cycles_table(cycles: list[Cycle]) -> str:
     return _table(rows, ["cycle", "accepted", "mean CC of a lattice", "change of the merged I"])
 
 
+def unsettled_warning(change: float) -> str:
+    """What to say where the last cycle still changed the merged intensities by far too much."""
+    return (
+        f"The merged intensities still change by {change:.0%} from cycle to cycle: the lattices have too few reflections "
+        "in common for a reference of their own; give one with reference=."
+    )
+
+
 def candidates_table(candidates: Sequence[Candidate]) -> str:
     """The profiles and radii that were tried, with the median held-out correlation of a lattice."""
     rows = [[c.profile, c.radius, _number(c.correlation, "{:.3f}"), str(c.n_accepted)] for c in candidates]
