@@ -118,8 +118,8 @@ def cycles_table(cycles: list[Cycle]) -> str:
 def unsettled_warning(change: float) -> str:
     """What to say where the last cycle still changed the merged intensities by far too much."""
     return (
-        f"The merged intensities still change by {change:.0%} from cycle to cycle: the lattices have too few reflections "
-        "in common for a reference of their own; give one with reference=."
+        f"The merged intensities still change by {change:.0%} from cycle to cycle: the lattices have too few "
+        "reflections in common for a reference of their own; give one with reference=."
     )
 
 
