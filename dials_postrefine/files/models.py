@@ -6,7 +6,8 @@ KBScalingModel, which every DIALS program can read,
 
     scale = G,   decay = -4 B,      scale exp(decay/(2 d^2)) = G exp(-2 B d*^2)
 
-with the esds, and the rest of the fit (r_s, angles, correlations) as extra keys of its configuration.
+with the esds, and the rest of the fit (r_s, angles, correlations) as extra keys of its configuration.  The height
+r_0/r_s of a mosaic radius has no place in that model: it is in the table's inverse_scale_factor alone.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ import os
 
 import numpy as np
 
-from cctbx import crystal
+from cctbx import crystal, miller
 from dials.array_family import flex
 from dials.util import Sorry
 from dxtbx import flumpy
@@ -111,18 +111,12 @@ def _from_table(path: str):
     indices = map_to_asymmetric_unit(miller_indices_to_numpy(table["miller_index"]), space_group)
     factor = table["inverse_scale_factor"]
     return (
-        _miller_set(symmetry, to_flex_miller(indices))
+        miller.set(symmetry, to_flex_miller(indices), anomalous_flag=False)
         .array(
             data=table["intensity.scale.value"] / factor, sigmas=flex.sqrt(table["intensity.scale.variance"]) / factor
         )
         .set_observation_type_xray_intensity()
     )
-
-
-def _miller_set(symmetry, indices):
-    from cctbx import miller
-
-    return miller.set(symmetry, indices, anomalous_flag=False)
 
 
 def _check_symmetry(path: str, array, space_group, cell: tuple[float, ...]) -> None:

@@ -124,7 +124,7 @@ def apply_result(files: StillsFiles, result: PostrefinedStills) -> None:
 
     Changes files.table and files.experiments, which are then ready to be written.
     """
-    accepted = np.array([reason is None for reason in result.reasons], dtype=bool)
+    accepted = result.accepted
     _write_columns(files, result, accepted)
     experiments = files.experiments
     models.unshare_crystals(experiments)

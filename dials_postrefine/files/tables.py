@@ -13,7 +13,7 @@ Out (dials-facts.md, "What the next program needs of a scaled table"):
 
     intensity.scale.value            I/p, not divided by inverse_scale_factor
     intensity.scale.variance         v/p^2, plus I^2 partiality.inv.variance where the integrator wrote that column
-    inverse_scale_factor, _variance  G exp(-2 B d*^2) > 0 and the variance of the fit
+    inverse_scale_factor, _variance  G exp(-2 B d*^2) r_0/r_s > 0 (r_0 = r_s where constant) and the fit's variance
     partiality                       the refined p > 0
     intensity.ref.value              the reference intensity, 0 where there is none
     flags                            `scaled` on what was kept, `outlier_in_scaling`, `excluded_for_scaling` on the rest
@@ -53,8 +53,7 @@ class Usable:
     The usable observations, sorted by experiment.
 
     row (n,) of the table, offsets (n_experiments + 1,), h (n, 3) int32, intensity, variance (n,) corrected,
-    inverse_variance (n,) of 1/p or None, d_star_sq (n,) in 1/Angstrom^2; all_rows: every row of the table by
-    experiment, with all_offsets, for what is written.
+    inverse_variance (n,) of 1/p or None; n_excluded: how many rows are out, by reason.
     """
 
     row: np.ndarray

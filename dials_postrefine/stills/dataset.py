@@ -124,8 +124,10 @@ class DatasetSettings:
 
 @dataclass
 class Cycle:
-    """One cycle's account: lattices accepted, mean correlation after, change of the merged intensities (NaN at
-    first)."""
+    """
+    One cycle's account: lattices accepted, their mean correlation, and the change of the merged intensities, NaN
+    against an external reference.
+    """
 
     n_accepted: int
     correlation: float
@@ -194,22 +196,20 @@ class _Chunk:
 
 
 def _fit_chunk(chunk: _Chunk) -> list[LatticeFit]:
-    numbers = [k for k in range(chunk.stills.n_lattices) if k not in chunk.stills.rejected]
-    lattices = [
-        chunk.stills.observations(k, chunk.reference[chunk.stills.rows(k)]) for k in range(chunk.stills.n_lattices)
-    ]
-    fits = [no_fit(one, chunk.stills.rejected.get(k)) for k, one in enumerate(lattices)]
-    fitted = fit_lattices(
-        [lattices[k] for k in numbers],
-        chunk.settings,
-        [chunk.starts[k] for k in numbers],
-        [chunk.linear_scale[k] for k in numbers],
-        chunk.restraint,
-        chunk.engine,
+    stills, rejected = chunk.stills, chunk.stills.rejected
+    lattices = [stills.observations(k, chunk.reference[stills.rows(k)]) for k in range(stills.n_lattices)]
+    numbers = [k for k in range(stills.n_lattices) if k not in rejected]
+    fitted = iter(
+        fit_lattices(
+            [lattices[k] for k in numbers],
+            chunk.settings,
+            [chunk.starts[k] for k in numbers],
+            [chunk.linear_scale[k] for k in numbers],
+            chunk.restraint,
+            chunk.engine,
+        )
     )
-    for k, fit in zip(numbers, fitted):
-        fits[k] = fit
-    return fits
+    return [no_fit(one, rejected[k]) if k in rejected else next(fitted) for k, one in enumerate(lattices)]
 
 
 def postrefine(

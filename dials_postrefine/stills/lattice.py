@@ -177,8 +177,7 @@ class _Pass:
 
 @dataclass
 class _Trial:
-    """A lattice on its way: its observations and those that are matched, where it stands, and what is still to be
-    done."""
+    """A lattice on its way: its observations, those that are matched, where it stands and what is still to be done."""
 
     observations: Observations
     matched: Observations
@@ -303,6 +302,11 @@ def _weights(trial: _Trial, settings: FitSettings, tempered: bool) -> np.ndarray
     return weight / max(1.0, np.median(weight * residual) / 0.6745) if tempered else weight
 
 
+def _step_threshold(settings: FitSettings, a_pass: _Pass) -> float:
+    """Where a pass may stop."""
+    return settings.step_threshold * (TEMPERED_STEPS if a_pass.tempered else 1.0)
+
+
 def _fit_one_by_one(trials: list[_Trial], settings: FitSettings, a_pass: _Pass, restraint: Restraint) -> None:
     """One pass by minimise.py, lattice after lattice."""
     for trial in trials:
@@ -322,7 +326,7 @@ def _fit_one_by_one(trials: list[_Trial], settings: FitSettings, a_pass: _Pass, 
                 trial.lower,
                 trial.upper,
                 norm if norm > 0.0 else 1.0,
-                step_threshold=settings.step_threshold * (TEMPERED_STEPS if a_pass.tempered else 1.0),
+                step_threshold=_step_threshold(settings, a_pass),
                 restraint=restraint,
             )
         except (RuntimeError, np.linalg.LinAlgError):
@@ -344,7 +348,7 @@ def _fit_batched(trials: list[_Trial], settings: FitSettings, a_pass: _Pass, res
             np.array([trial.lower for trial in trials]),
             np.array([trial.upper for trial in trials]),
             restraint,
-            step_threshold=settings.step_threshold * (TEMPERED_STEPS if a_pass.tempered else 1.0),
+            step_threshold=_step_threshold(settings, a_pass),
         )
     except np.linalg.LinAlgError:  # one singular lattice must not stop the others
         _fit_one_by_one(trials, settings, a_pass, restraint)
@@ -366,14 +370,14 @@ def _judge(fit: LatticeFit, observations: Observations, settings: FitSettings, a
     """Correlations and verdict."""
     kept = fit.partiality >= settings.partiality_threshold
     fit.n_kept = int(np.count_nonzero(kept))
-    both = kept & np.isfinite(observations.reference)
+    matched = np.isfinite(observations.reference)
+    both = kept & matched
     # a correlation of less is no verdict, and a lattice that could not be refined is not to blame for it
     comparable = fit.refined or fit.n_matched >= settings.min_reflections
     before, reference = observations.intensity[both], observations.reference[both]
     after = before / (scale_factor(fit.x, observations.q_sq[both]) * fit.partiality[both])
     fit.correlation_before = correlation(before, reference)
     fit.correlation_after = correlation(after, reference)
-    matched = np.isfinite(observations.reference)
     i_calc = (scale_factor(fit.x, observations.q_sq) * fit.partiality * observations.reference)[matched]
     fit.model_correlation = correlation(signed_root(observations.intensity[matched]), signed_root(i_calc))
     if not np.all(np.isfinite(fit.x)):
