@@ -18,10 +18,11 @@ import numpy as np
 
 from dials_postrefine.files.simulated import as_stills
 from dials_postrefine.simulate import SimulatedStills, StillsOptions, simulate_stills
-from dials_postrefine.stills.dataset import DatasetSettings, linear_scales, postrefine, scaled_values
+from dials_postrefine.stills.cycles import DatasetSettings, postrefine
 from dials_postrefine.stills.lattice import FitSettings
 from dials_postrefine.stills.merging import merge, r_to_truth
 from dials_postrefine.stills.partiality import PROFILES
+from dials_postrefine.stills.scaling import linear_scales, scaled_values
 
 
 def report(name: str, sim: SimulatedStills, merged, seconds: float = np.nan, accepted=None) -> None:

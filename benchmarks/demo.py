@@ -22,8 +22,8 @@ from dials_postrefine.files.reference import align, read_reference
 from dials_postrefine.files.simulated import write_stills
 from dials_postrefine.files.stills import read_stills
 from dials_postrefine.simulate import StillsOptions, simulate_stills
-from dials_postrefine.stills.dataset import linear_scales
 from dials_postrefine.stills.merging import merge, r_to_truth, shell_edges
+from dials_postrefine.stills.scaling import linear_scales
 
 N_LATTICES = 200
 

@@ -44,7 +44,7 @@ def dataset_settings(params):
     """The settings of dials.postrefine's cycles and fits, angles in radians; of `auto` the first candidate."""
     from libtbx import Auto
 
-    from dials_postrefine.stills.dataset import DatasetSettings
+    from dials_postrefine.stills.cycles import DatasetSettings
     from dials_postrefine.stills.lattice import FitSettings
 
     profiles, radii = candidates(params)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dials_postrefine.scopes import candidates, dataset_settings, load
-from dials_postrefine.stills.dataset import DatasetSettings
+from dials_postrefine.stills.cycles import DatasetSettings
 from dials_postrefine.stills.minimise import LOSSES
 from dials_postrefine.stills.model import MODELS, PARAMETERS, RADII
 from dials_postrefine.stills.partiality import PROFILES

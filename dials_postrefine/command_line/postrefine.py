@@ -60,7 +60,7 @@ def postrefine_files(params, verbosity: int = 0, diff_phil: str = "") -> None:
     from dials_postrefine.report import summary, text
     from dials_postrefine.scopes import candidates, dataset_settings, word
     from dials_postrefine.stills.crossvalidation import merge_half_sets
-    from dials_postrefine.stills.dataset import postrefine
+    from dials_postrefine.stills.cycles import postrefine
     from dials_postrefine.stills.selection import choose_model
     from dials_postrefine.stills.statistics import collect_statistics
 

@@ -17,7 +17,8 @@ from dxtbx import flumpy
 from dials_postrefine.files import models, tables
 from dials_postrefine.files.versions import miller_indices_to_numpy
 from dials_postrefine.rotations import rotate
-from dials_postrefine.stills.dataset import PostrefinedStills, Stills
+from dials_postrefine.stills.cycles import PostrefinedStills
+from dials_postrefine.stills.dataset import Stills
 from dials_postrefine.stills.geometry import scattering_vectors
 from dials_postrefine.stills.lattice import Reason
 from dials_postrefine.stills.model import (

@@ -12,7 +12,7 @@ from dataclasses import asdict
 
 import numpy as np
 
-from dials_postrefine.stills.dataset import PostrefinedStills
+from dials_postrefine.stills.cycles import PostrefinedStills
 from dials_postrefine.stills.statistics import Statistics
 
 

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 from tabulate import tabulate
 
-from dials_postrefine.stills.dataset import Cycle, PostrefinedStills, Stills
+from dials_postrefine.stills.cycles import Cycle, PostrefinedStills
+from dials_postrefine.stills.dataset import Stills
 from dials_postrefine.stills.merging import Shell
 from dials_postrefine.stills.model import (
     B_FACTOR,

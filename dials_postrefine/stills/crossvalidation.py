@@ -14,34 +14,16 @@ Against an external reference the halves never meet, and nothing has to be done 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
 
-from dials_postrefine.stills.dataset import DatasetSettings, Stills, postrefine, scaled_values
+from dials_postrefine.stills.cycles import DatasetSettings, postrefine
+from dials_postrefine.stills.dataset import Stills, select_lattices
 from dials_postrefine.stills.merging import Merged, merge, shell_edges
+from dials_postrefine.stills.scaling import scaled_values
 
 N_SHELLS = 10
 FEWEST_IN_SHELL = 5
-
-
-def select_lattices(stills: Stills, selection: np.ndarray) -> Stills:
-    """The stills of the selected lattices (L,) alone."""
-    rows = selection[stills.lattice()]
-    number = np.cumsum(selection) - 1
-    return replace(
-        stills,
-        a_matrix=stills.a_matrix[selection],
-        s0=stills.s0[selection],
-        offsets=np.concatenate([[0], np.cumsum(np.diff(stills.offsets)[selection])]),
-        h=stills.h[rows],
-        unique=stills.unique[rows],
-        intensity=stills.intensity[rows],
-        variance=stills.variance[rows],
-        half=stills.half[selection],
-        inverse_variance=None if stills.inverse_variance is None else stills.inverse_variance[rows],
-        rejected={int(number[k]): reason for k, reason in stills.rejected.items() if selection[k]},
-    )
 
 
 def merge_half_sets(

@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from dials_postrefine.stills.crossvalidation import select_lattices
-from dials_postrefine.stills.dataset import DatasetSettings, Stills, postrefine
+from dials_postrefine.stills.cycles import DatasetSettings, postrefine
+from dials_postrefine.stills.dataset import Stills, select_lattices
 
 FRACTION = 0.25
 N_CYCLES = 3

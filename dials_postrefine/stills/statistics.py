@@ -11,8 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dials_postrefine.stills.dataset import PostrefinedStills, Stills, scaled_values
+from dials_postrefine.stills.cycles import PostrefinedStills
+from dials_postrefine.stills.dataset import Stills
 from dials_postrefine.stills.merging import Merged, Shell, merge, shell_edges, shell_statistics
+from dials_postrefine.stills.scaling import scaled_values
 
 
 @dataclass

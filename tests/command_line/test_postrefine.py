@@ -264,7 +264,7 @@ def test_dials_merge_as_printed_gives_our_own_merge(given, postrefined, merged):
     from dials_postrefine.command_line.postrefine import phil_scope
     from dials_postrefine.files.stills import read_stills
     from dials_postrefine.scopes import dataset_settings
-    from dials_postrefine.stills.dataset import postrefine
+    from dials_postrefine.stills.cycles import postrefine
     from dials_postrefine.stills.statistics import collect_statistics
 
     expt, refl = given.pair("whole")
@@ -631,7 +631,7 @@ def test_help_lists_the_parameters_and_imports_nothing_heavy(tmp_path):
     for name in ("model", "profile", "reference", "space_group", "partiality_threshold", "d_min", "nproc", "output"):
         assert re.search(rf"^{name} ", text, re.MULTILINE), name
     assert "dials.postrefine integrated.expt integrated.refl" in text
-    heavy = ("dials.algorithms.scaling", "matplotlib", "dials_postrefine.files", "dials_postrefine.stills.dataset")
+    heavy = ("dials.algorithms.scaling", "matplotlib", "dials_postrefine.files", "dials_postrefine.stills.cycles")
     assert not [name for name in imported.split() if name.startswith(heavy)]
     assert not list(tmp_path.iterdir())
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dials_postrefine.simulate import StillsOptions, simulate_stills
-from dials_postrefine.stills.dataset import DatasetSettings, postrefine
+from dials_postrefine.stills.cycles import DatasetSettings, postrefine
 from dials_postrefine.stills.model import RADII
 from dials_postrefine.stills.partiality import PROFILES
 from dials_postrefine.stills.selection import choose_model

@@ -8,19 +8,12 @@ import numpy as np
 import pytest
 
 from dials_postrefine.simulate import StillsOptions, simulate_stills
-from dials_postrefine.stills.dataset import (
-    DatasetSettings,
-    WeightedMean,
-    _mean_of_others,
-    linear_scales,
-    population,
-    postrefine,
-    relative_change,
-    scaled_values,
-)
+from dials_postrefine.stills.cycles import DatasetSettings, population, postrefine
+from dials_postrefine.stills.dataset import _mean_of_others
 from dials_postrefine.stills.lattice import FitSettings, Reason
 from dials_postrefine.stills.merging import merge, r_to_truth
 from dials_postrefine.stills.model import B_FACTOR, LN_RADIUS, LN_SCALE, THETA_X, THETA_Y
+from dials_postrefine.stills.scaling import WeightedMean, linear_scales, relative_change, scaled_values
 from dials_postrefine.stills.statistics import collect_statistics
 
 
