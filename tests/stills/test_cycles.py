@@ -9,11 +9,10 @@ import pytest
 
 from dials_postrefine.simulate import StillsOptions, simulate_stills
 from dials_postrefine.stills.cycles import DatasetSettings, population, postrefine
-from dials_postrefine.stills.dataset import _mean_of_others
 from dials_postrefine.stills.lattice import FitSettings, Reason
 from dials_postrefine.stills.merging import merge, r_to_truth
 from dials_postrefine.stills.model import B_FACTOR, LN_RADIUS, LN_SCALE, THETA_X, THETA_Y
-from dials_postrefine.stills.scaling import WeightedMean, linear_scales, relative_change, scaled_values
+from dials_postrefine.stills.scaling import WeightedMean, linear_scales, mean_of_others, relative_change, scaled_values
 from dials_postrefine.stills.statistics import collect_statistics
 
 
@@ -143,7 +142,7 @@ def test_the_mean_of_others_is_the_merge_without_the_lattice(obedient):
         )
         left = lattice != k
         expected = merge(stills.intensity[left], 1.0 / weight[left], stills.unique[left], stills.n_unique).intensity
-        others = _mean_of_others(part, rows, mean)
+        others = mean_of_others(part, rows, mean)
         assert others == pytest.approx(expected[stills.unique[rows]], rel=1e-6, nan_ok=True)
         assert np.isnan(others).any() and np.isfinite(others).any()
 
