@@ -106,14 +106,10 @@ def postrefine_files(params, verbosity: int = 0, diff_phil: str = "") -> None:
             honest = None
             if reference is None and word(params.cross_validation) == "half_sets" and result.accepted.any():
                 honest = merge_half_sets(stills, settings, files.d_star_sq, nproc, show)
-        if tried:
-            logger.info("%s\nChosen: profile=%s radius=%s", text.candidates_table(tried), result.profile, result.radius)
-        logger.info(text.cycles_table(result.cycles))
+        logger.info(text.course(identifiers, result, tried))
         change = result.cycles[-1].change
         if params.n_cycles in (None, Auto) and change > FAR_FROM_SETTLED * params.convergence:
             logger.warning(text.unsettled_warning(change))
-        if not result.accepted.all():
-            logger.info("\n%s\n%s", text.rejections_table(result), text.rejected_table(identifiers, result))
         if not result.accepted.any():
             reason = Counter(reason.value for reason in result.reasons).most_common(1)[0][0]
             raise Sorry(
@@ -127,10 +123,7 @@ def postrefine_files(params, verbosity: int = 0, diff_phil: str = "") -> None:
         merge_command = text.merge_command(
             params.output.experiments, params.output.reflections, params.partiality_threshold, stills.s0
         )
-        logger.info("\n%s", text.dataset_table(stills, result, statistics))
-        logger.info("\nScaled only, by resolution:\n%s", text.shells_table(statistics.before))
-        logger.info("\nPostrefined, by resolution:\n%s", text.shells_table(statistics.after))
-        logger.info("\n%s", text.parameters_table(result))
+        logger.info(text.outcome(stills, result, statistics))
 
         if names["json"]:
             parameters = [lattice_parameters(result, k) for k in range(stills.n_lattices)]

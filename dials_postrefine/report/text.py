@@ -35,6 +35,30 @@ def _number(value: float, pattern: str) -> str:
     return pattern.format(value) if np.isfinite(value) else "-"
 
 
+def course(identifiers: Sequence[str], result: PostrefinedStills, tried: Sequence[Candidate]) -> str:
+    """How the run went: what was tried where there was a choice, the cycles, and the lattices that were rejected."""
+    parts = [cycles_table(result.cycles)]
+    if tried:
+        parts.insert(0, f"{candidates_table(tried)}\nChosen: profile={result.profile} radius={result.radius}")
+    if not result.accepted.all():
+        parts += ["", rejections_table(result), rejected_table(identifiers, result)]
+    return "\n".join(parts)
+
+
+def outcome(stills: Stills, result: PostrefinedStills, statistics: Statistics) -> str:
+    """What came of it: the data set before and after, as a whole and by resolution, and the parameters."""
+    return f"""
+{dataset_table(stills, result, statistics)}
+
+Scaled only, by resolution:
+{shells_table(statistics.before)}
+
+Postrefined, by resolution:
+{shells_table(statistics.after)}
+
+{parameters_table(result)}"""
+
+
 def shells_table(shells: list[Shell]) -> str:
     """Statistics by resolution shell, the last row all shells together."""
     honest = any(np.isfinite(s.cc_half_honest) for s in shells)
