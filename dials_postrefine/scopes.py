@@ -30,14 +30,39 @@ def word(value) -> str:
     return "auto" if value is Auto else "none" if value is None else value
 
 
-def candidates(params) -> tuple[list[str], list[str]]:
-    """The profiles and radii to choose from: the ones that were named, or for `auto` all."""
-    from dials_postrefine.stills.model import RADII
+def candidates(params) -> tuple[list[str], list[str], list[str]]:
+    """The profiles, radii and unit cells to choose from: the ones that were named, or for `auto` all."""
+    from dials_postrefine.stills.model import RADII, UNIT_CELLS
     from dials_postrefine.stills.partiality import PROFILES
 
     profiles = list(PROFILES) if word(params.profile) == "auto" else [params.profile]
     radii = list(RADII) if word(params.radius) == "auto" else [params.radius]
-    return profiles, radii if params.model == "rs_hybrid" else ["constant"]
+    unit_cells = list(UNIT_CELLS) if word(params.unit_cell) == "auto" else [params.unit_cell]
+    return profiles, radii if params.model == "rs_hybrid" else ["constant"], unit_cells
+
+
+def free_reflections(params, h_unique):
+    """Which unique indices h (n_unique, 3) no fit shall see, (n_unique,) bool; None where there are to be none."""
+    from dials_postrefine.stills.freereflections import free_set
+
+    wanted = word(params.cross_validation) == "free_reflections"
+    return free_set(h_unique, params.free_fraction, params.seed) if wanted else None
+
+
+def input_filters(params):
+    """What lattices and observations are tested for before any fit."""
+    from dials_postrefine.stills.filters import InputFilters, SignificanceFilter
+
+    cell, significance = params.filtering.unit_cell, params.filtering.significance_filter
+    return InputFilters(
+        cell_length=cell.relative_length_tolerance,
+        cell_angle=cell.absolute_angle_tolerance,
+        significance=(
+            SignificanceFilter(significance.sigma, significance.n_bins, significance.min_ct)
+            if significance.enable
+            else None
+        ),
+    )
 
 
 def dataset_settings(params):
@@ -45,14 +70,18 @@ def dataset_settings(params):
     from libtbx import Auto
 
     from dials_postrefine.stills.cycles import DatasetSettings
+    from dials_postrefine.stills.deltacchalf import DeltaCCHalfFilter
+    from dials_postrefine.stills.filters import LatticeFilters
     from dials_postrefine.stills.lattice import FitSettings
 
-    profiles, radii = candidates(params)
+    profiles, radii, unit_cells = candidates(params)
+    delta = params.filtering.deltacchalf
     return DatasetSettings(
         fit=FitSettings(
             model=params.model,
             profile=profiles[0],
             radius=radii[0],
+            unit_cell=unit_cells[0],
             weighting=params.weighting,
             loss=params.loss,
             fix=tuple(params.fix),
@@ -70,4 +99,9 @@ def dataset_settings(params):
         outlier_z=params.outlier_z,
         engine=word(params.engine),
         restraints=params.restraints,
+        error_model=word(params.error_model),
+        filters=LatticeFilters(params.min_partial_correlation, params.parameter_outlier_z),
+        delta_cc_half=DeltaCCHalfFilter(delta.stdcutoff, delta.max_percent_removed)
+        if params.filtering.method
+        else None,
     )

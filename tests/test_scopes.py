@@ -10,7 +10,7 @@ import pytest
 from dials_postrefine.scopes import candidates, dataset_settings, load
 from dials_postrefine.stills.cycles import DatasetSettings
 from dials_postrefine.stills.minimise import LOSSES
-from dials_postrefine.stills.model import MODELS, PARAMETERS, RADII
+from dials_postrefine.stills.model import MODELS, PARAMETERS, RADII, UNIT_CELLS
 from dials_postrefine.stills.partiality import PROFILES
 
 PROGRAMS = [path.stem for path in (Path(__file__).parent.parent / "phil").glob("*.phil")]
@@ -42,14 +42,16 @@ def test_choices_are_what_the_rooms_offer():
 
 def test_auto_offers_all_and_a_name_itself():
     params = load("postrefine").extract()
-    assert candidates(params) == ([params.profile], [params.radius])
+    assert candidates(params) == ([params.profile], [params.radius], [params.unit_cell])
     scope = load("postrefine")
-    words = scope.command_line_argument_interpreter().process_args(["profile=auto", "radius=auto", "engine=auto"])
+    words = scope.command_line_argument_interpreter().process_args(
+        ["profile=auto", "radius=auto", "unit_cell=auto", "engine=auto"]
+    )
     params = scope.fetch(sources=words).extract()
     assert dataset_settings(params).engine == "auto"
-    assert candidates(params) == (list(PROFILES), list(RADII))
+    assert candidates(params) == (list(PROFILES), list(RADII), list(UNIT_CELLS))
     params.model = "rs"  # refines no radius
-    assert candidates(params) == (list(PROFILES), ["constant"])
+    assert candidates(params) == (list(PROFILES), ["constant"], list(UNIT_CELLS))
 
 
 def test_degrees_become_radians():

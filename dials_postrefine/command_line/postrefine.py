@@ -55,10 +55,10 @@ def postrefine_files(params, verbosity: int = 0, diff_phil: str = "") -> None:
     from dials_postrefine.command_line import show_progress, temporary_names
     from dials_postrefine.files.outputs import Outputs
     from dials_postrefine.files.reference import align, read_reference
-    from dials_postrefine.files.stills import apply_result, lattice_parameters, read_stills
+    from dials_postrefine.files.stills import apply_result, lattice_parameters, read_stills, resolve_ambiguity
     from dials_postrefine.files.versions import available_cores, scaled_history
     from dials_postrefine.report import summary, text
-    from dials_postrefine.scopes import candidates, dataset_settings, word
+    from dials_postrefine.scopes import candidates, dataset_settings, free_reflections, input_filters, word
     from dials_postrefine.stills.crossvalidation import merge_half_sets
     from dials_postrefine.stills.cycles import postrefine
     from dials_postrefine.stills.selection import choose_model
@@ -83,26 +83,30 @@ def postrefine_files(params, verbosity: int = 0, diff_phil: str = "") -> None:
             params.d_min,
             params.d_max,
             params.seed,
+            input_filters(params),
         )
+        external = read_reference(params.reference, files.space_group, files.cell) if params.reference else None
+        if word(params.reindex) == "auto":
+            files = resolve_ambiguity(files, external)
         stills, identifiers = files.stills, list(files.experiments.identifiers())
-        logger.info(
-            text.input_lines(stills, files.space_group.type().lookup_symbol(), files.cell, files.usable.n_excluded)
-        )
+        symbol, excluded = files.space_group.type().lookup_symbol(), files.usable.n_excluded
+        logger.info(text.input_lines(stills, symbol, files.cell, excluded, files.ambiguity))
         reference = None
         if stills.n_lattices == 1 and not params.reference:
             raise Sorry("A single lattice can't be postrefined against itself: give more lattices, or a reference.")
         if params.reference:
-            reference = align(files.h_unique, *read_reference(params.reference, files.space_group, files.cell))
+            reference = align(files.h_unique, *external)
             reference[stills.absent] = float("nan")
             if not (reference == reference).any():
                 raise Sorry(f"No observed reflection is in the reference {params.reference}: check its resolution.")
 
+        free = free_reflections(params, files.h_unique)
         with show_progress("lattice") as show:
             nproc = min(nproc, stills.n_lattices)
             settings, tried = choose_model(
-                stills, dataset_settings(params), *candidates(params), reference, nproc, params.seed, show
+                stills, dataset_settings(params), *candidates(params), reference, nproc, params.seed, show, free
             )
-            result = postrefine(stills, settings, reference, nproc, show)
+            result = postrefine(stills, settings, reference, nproc, show, free)
             honest = None
             if reference is None and word(params.cross_validation) == "half_sets" and result.accepted.any():
                 honest = merge_half_sets(stills, settings, files.d_star_sq, nproc, show)
@@ -126,7 +130,7 @@ def postrefine_files(params, verbosity: int = 0, diff_phil: str = "") -> None:
         logger.info(text.outcome(stills, result, statistics))
 
         if names["json"]:
-            parameters = [lattice_parameters(result, k) for k in range(stills.n_lattices)]
+            parameters = [lattice_parameters(result, k, files.ambiguity) for k in range(stills.n_lattices)]
             record = summary.make_summary(identifiers, result, statistics, parameters, merge_command)
             summary.write_summary(record, names["json"])
         apply_result(files, result)

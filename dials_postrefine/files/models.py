@@ -107,14 +107,27 @@ def has_crystal(experiments) -> np.ndarray:
 
 
 def cells_fit(experiments, space_group) -> np.ndarray:
-    """Which experiments have a crystal whose unit cell fits the space group, within 2 % and 1.5 degrees: (n,) bool."""
+    """Which experiments have a crystal whose unit cell fits the space group: (n,) bool."""
     return np.array(
         [
-            crystal and space_group.is_compatible_unit_cell(e.crystal.get_unit_cell(), 0.02, 1.5)
+            crystal and unit_cell_fits(e.crystal.get_unit_cell(), space_group)
             for e, crystal in zip(experiments, has_crystal(experiments))
         ],
         dtype=bool,
     )
+
+
+def unit_cell_fits(cell, space_group) -> bool:
+    """Whether the unit cell fits the space group, within 2 % and 1.5 degrees."""
+    return space_group.is_compatible_unit_cell(cell, 0.02, 1.5)
+
+
+def symmetric_cells(experiments, fits: np.ndarray, space_group) -> np.ndarray:
+    """The unit cells (n, 6), Angstrom and degrees, made exact for the space group; NaN where they do not fit it."""
+    cells = np.full((len(experiments), 6), np.nan)
+    for k in np.flatnonzero(fits):
+        cells[k] = space_group.average_unit_cell(experiments[int(k)].crystal.get_unit_cell()).parameters()
+    return cells
 
 
 def median_cell(experiments, space_group) -> tuple[float, ...]:
@@ -182,10 +195,12 @@ def unshare_crystals(experiments) -> None:
             experiment.crystal = copy.deepcopy(experiment.crystal)
 
 
-def write_orientation(experiment, rotation: np.ndarray) -> None:
-    """Turn the crystal by R (3, 3): A = R A_ref."""
+def write_orientation(experiment, rotation: np.ndarray, epsilon: float = 0.0) -> None:
+    """Turn the crystal by R (3, 3) and scale its reciprocal cell: A = (1 + epsilon) R A_ref."""
     u = rotation @ np.array(experiment.crystal.get_U()).reshape(3, 3)
     experiment.crystal.set_U(tuple(u.ravel()))
+    if epsilon:
+        experiment.crystal.set_B(tuple((1.0 + epsilon) * b for b in experiment.crystal.get_B()))
 
 
 def write_scaling_model(experiment, scale, scale_esd, b_factor, b_factor_esd, extra: dict) -> None:

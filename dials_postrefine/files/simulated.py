@@ -16,7 +16,7 @@ from dials.array_family import flex
 from dxtbx import flumpy
 from dxtbx.model import Beam, DetectorFactory, Experiment, ExperimentList, MosaicCrystalSauter2014
 
-from dials_postrefine.files.tables import to_flex_miller
+from dials_postrefine.files.tables import to_flex_miller, wilson_prior
 from dials_postrefine.simulate import (
     SimulatedStills,
     StillsOptions,
@@ -72,6 +72,7 @@ def write_stills(sim: SimulatedStills, prefix: str) -> list[str]:
 def as_stills(sim: SimulatedStills) -> Stills:
     """The simulation as arrays, the polarisation taken off; every second lattice is of the second half set."""
     n = len(sim.identifiers)
+    space_group = sgtbx.space_group_info(sim.options.space_group).group()
     return Stills(
         a_matrix=sim.a_indexed,
         s0=sim.s0,
@@ -82,6 +83,7 @@ def as_stills(sim: SimulatedStills) -> Stills:
         variance=sim.variance / sim.polarisation**2,
         half=np.arange(n) % 2 == 1,
         absent=np.zeros(len(sim.reference_h), dtype=bool),
+        prior=wilson_prior(sim.reference_h, sim.options.unit_cell, space_group),
     )
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,15 +14,18 @@ import numpy as np
 from dials.util import Sorry
 from dxtbx import flumpy
 
-from dials_postrefine.files import models, tables
+from dials_postrefine.files import models, reindexing, tables
+from dials_postrefine.files.reference import align
 from dials_postrefine.files.versions import miller_indices_to_numpy
 from dials_postrefine.rotations import rotate
 from dials_postrefine.stills.cycles import PostrefinedStills
 from dials_postrefine.stills.dataset import Stills
+from dials_postrefine.stills.filters import InputFilters, cell_outliers
 from dials_postrefine.stills.geometry import scattering_vectors
 from dials_postrefine.stills.lattice import Reason
 from dials_postrefine.stills.model import (
     B_FACTOR,
+    CELL_SCALE,
     LN_MOSAICITY,
     LN_RADIUS,
     LN_SCALE,
@@ -33,6 +36,7 @@ from dials_postrefine.stills.model import (
     scale_factor,
     scale_variance,
 )
+from dials_postrefine.stills.reindexing import Ambiguity, choose_operations
 
 
 @dataclass
@@ -41,7 +45,8 @@ class StillsFiles:
     What was read: experiments and table as DIALS has them, and stills as arrays.
 
     usable is the selection with its corrections; cell the median unit cell; h_unique (n_unique, 3), d_star_sq
-    (n_unique,) of the unique indices and complete (m,) of all that exist in their range, in 1/Angstrom^2.
+    (n_unique,) of the unique indices and complete (m,) of all that exist in their range, in 1/Angstrom^2; ambiguity
+    what was found of the indexing ambiguity, where there is one; filters what was tested before any fit.
     """
 
     experiments: Any
@@ -53,6 +58,8 @@ class StillsFiles:
     d_star_sq: np.ndarray
     complete: np.ndarray
     stills: Stills
+    filters: InputFilters
+    ambiguity: Ambiguity | None = None
 
 
 def read_stills(
@@ -63,6 +70,7 @@ def read_stills(
     d_min: float | None = None,
     d_max: float | None = None,
     seed: int = 0,
+    filters: InputFilters = InputFilters(),
 ) -> StillsFiles:
     """
     Read any number of .expt and .refl files as one data set.
@@ -82,18 +90,28 @@ def read_stills(
     tables.check_integrated(table, intensity_choice)
 
     group = models.common_space_group(experiments, space_group)
+    usable = tables.usable_observations(table, experiments, intensity_choice, d_min, d_max, filters.significance)
+    if not len(usable.row):
+        reasons = ", ".join(f"{n} {reason}" for reason, n in usable.n_excluded.items())
+        raise Sorry(f"No usable reflections are left ({reasons}): check the input and the resolution limits.")
+    half = np.array([in_second_half(identifier, seed) for identifier in experiments.identifiers()])
+    return _assemble(experiments, table, usable, group, half, filters)
+
+
+def _assemble(experiments, table, usable: tables.Usable, group, half: np.ndarray, filters: InputFilters) -> StillsFiles:
+    """What follows from the indices and crystals as they are.  Raises Sorry where no cell fits the space group."""
     crystal, fits = models.has_crystal(experiments), models.cells_fit(experiments, group)
     if not fits.any():
         raise Sorry(
             f"No unit cell fits the space group {group.type().lookup_symbol()} (the first is "
             f"{experiments[int(crystal.argmax())].crystal.get_unit_cell()!s}): set space_group= to the crystals' own."
         )
-    usable = tables.usable_observations(table, experiments, intensity_choice, d_min, d_max)
-    if not len(usable.row):
-        reasons = ", ".join(f"{n} {reason}" for reason, n in usable.n_excluded.items())
-        raise Sorry(f"No usable reflections are left ({reasons}): check the input and the resolution limits.")
+    cells = models.symmetric_cells(experiments, fits, group)
+    outlier = cell_outliers(cells, filters.cell_length, filters.cell_angle)
+    rejected = {int(k): Reason.CELL if crystal[k] else Reason.NO_CRYSTAL for k in np.flatnonzero(~fits)}
+    rejected |= {int(k): Reason.CELL_OUTLIER for k in np.flatnonzero(outlier)}
     unique, h_unique, absent = tables.number_unique(usable.h, group)
-    cell = models.median_cell([e for e, fit in zip(experiments, fits) if fit], group)
+    cell = models.median_cell([e for e, good in zip(experiments, fits & ~outlier) if good], group)
     d_star_sq = models.d_star_sq(cell, h_unique)
     a_matrix, s0 = models.geometry_arrays(experiments)
     stills = Stills(
@@ -104,14 +122,39 @@ def read_stills(
         unique=unique,
         intensity=usable.intensity,
         variance=usable.variance,
-        half=np.array([in_second_half(identifier, seed) for identifier in experiments.identifiers()]),
+        half=half,
         absent=absent,
         inverse_variance=usable.inverse_variance,
-        rejected={int(k): Reason.CELL if crystal[k] else Reason.NO_CRYSTAL for k in np.flatnonzero(~fits)},
+        prior=tables.wilson_prior(h_unique, cell, group),
+        rejected=rejected,
     )
     limits = d_star_sq.max() ** -0.5, d_star_sq.min() ** -0.5
     complete = models.complete_set(cell, group, limits[0] * (1.0 - 1e-6), limits[1] * (1.0 + 1e-6))
-    return StillsFiles(experiments, table, usable, group, cell, h_unique, d_star_sq, complete, stills)
+    return StillsFiles(experiments, table, usable, group, cell, h_unique, d_star_sq, complete, stills, filters)
+
+
+def resolve_ambiguity(files: StillsFiles, reference: tuple[np.ndarray, np.ndarray] | None = None) -> StillsFiles:
+    """
+    The files with each lattice indexed like the reference, or like the others, where the lattice leaves a choice.
+
+    reference: indices (n, 3) and intensities (n,) as read_reference gives them.  Table and experiments of the files are
+    changed in place.  Without a choice the files come back as they are.
+    """
+    operations, ways = reindexing.find_operations(files.cell, files.space_group)
+    if len(operations) == 1:
+        return files
+    experiments, usable, group = files.experiments, files.usable, files.space_group
+    allowed = reindexing.open_operations(experiments, usable.offsets, usable.h, operations, group, files.cell)
+    after = np.concatenate([reindexing.reindex(usable.h, operation) for operation in operations])
+    unique, h_unique, _ = tables.number_unique(after, group)
+    known = None if reference is None else align(h_unique, *reference)
+    choice = choose_operations(files.stills, unique.reshape(len(operations), -1), allowed, ways, known)
+    if choice.operation.any():
+        of_row = np.repeat(choice.operation, np.diff(usable.offsets))
+        h = after.reshape(len(operations), -1, 3)[of_row, np.arange(len(of_row))]
+        reindexing.reindex_files(files.table, experiments, operations, choice.operation, group)
+        files = _assemble(experiments, files.table, replace(usable, h=h), group, files.stills.half, files.filters)
+    return replace(files, ambiguity=Ambiguity([operation.as_hkl() for operation in operations], choice))
 
 
 def in_second_half(identifier: str, seed: int) -> bool:
@@ -131,7 +174,7 @@ def apply_result(files: StillsFiles, result: PostrefinedStills) -> None:
     models.unshare_crystals(experiments)
     models.set_space_group(experiments, files.space_group)
     for k in np.flatnonzero(accepted):
-        _write_lattice(experiments[int(k)], result, k)
+        _write_lattice(experiments[int(k)], result, k, files.ambiguity)
     if not accepted.all():
         _remove_rejected(files, accepted)
     models.number_imagesets(files.table, files.experiments)
@@ -140,9 +183,15 @@ def apply_result(files: StillsFiles, result: PostrefinedStills) -> None:
 def _write_columns(files: StillsFiles, result: PostrefinedStills, accepted: np.ndarray) -> None:
     stills, table, row = files.stills, files.table, files.usable.row
     n = len(table)
+    result.partiality = np.maximum(result.partiality, tables.MIN_PARTIALITY)
+    value, variance = result.merging_values(stills, slice(None))
+    value *= result.scale
+    variance *= result.scale**2
     p, scale, factor_variance = np.ones(n), np.ones(n), np.zeros(n)
     p[row], scale[row] = result.partiality, result.scale
-    result.partiality = result.scale = None  # from here on in p and scale; memory is tight where columns are added
+    result.partiality = result.scale = result.relative_variance = (
+        None  # from here on in p and scale; memory is tight where columns are added
+    )
     for k in np.flatnonzero(accepted):
         q = scattering_vectors(stills.a_matrix[k], stills.h[stills.rows(k)])
         q_sq = np.einsum("ij,ij->i", q, q)
@@ -169,9 +218,8 @@ def _write_columns(files: StillsFiles, result: PostrefinedStills, accepted: np.n
         row,
         result.kept,
         result.outlier,
-        stills.intensity,
-        stills.variance,
-        stills.inverse_variance,
+        value,
+        variance,
         p,
         scale,
         factor_variance,
@@ -179,8 +227,11 @@ def _write_columns(files: StillsFiles, result: PostrefinedStills, accepted: np.n
     )
 
 
-def lattice_parameters(result: PostrefinedStills, k: int) -> dict[str, float]:
-    """The refined parameters of lattice k with their esds, in the units of reports: Angstrom, degrees."""
+def lattice_parameters(result: PostrefinedStills, k: int, ambiguity: Ambiguity | None = None) -> dict:
+    """
+    The refined parameters of lattice k with their esds, in the units of reports, Angstrom and degrees; and how it was
+    reindexed, where there was a choice.
+    """
     x, fit = result.x[k], result.fits[k]
     esd = np.sqrt(np.diag(result.covariance[k]))
     scale, radius = float(np.exp(x[LN_SCALE])), float(np.exp(x[LN_RADIUS]))
@@ -198,15 +249,19 @@ def lattice_parameters(result: PostrefinedStills, k: int) -> dict[str, float]:
         "radius_esd": radius * float(esd[LN_RADIUS]),
         "mosaicity": eta,
         "mosaicity_esd": eta * float(esd[LN_MOSAICITY]),
+        "cell_scale": float(x[CELL_SCALE]),
+        "cell_scale_esd": float(esd[CELL_SCALE]),
         "correlation_before": fit.correlation_before,
         "correlation_after": fit.correlation_after,
         "model_correlation": fit.model_correlation,
+        "partial_correlation": fit.partial_correlation,
+        **(ambiguity.of_lattice(k) if ambiguity else {}),
     }
 
 
-def _write_lattice(experiment, result: PostrefinedStills, k: int) -> None:
-    values = lattice_parameters(result, k)
-    models.write_orientation(experiment, rotate(result.x[k, THETA_X], result.x[k, THETA_Y]))
+def _write_lattice(experiment, result: PostrefinedStills, k: int, ambiguity: Ambiguity | None) -> None:
+    values = lattice_parameters(result, k, ambiguity)
+    models.write_orientation(experiment, rotate(result.x[k, THETA_X], result.x[k, THETA_Y]), result.x[k, CELL_SCALE])
     own = ("scale", "scale_esd", "b_factor", "b_factor_esd")
     models.write_scaling_model(
         experiment,

@@ -12,7 +12,8 @@ written as such, and qe = 1.
 Out (dials-facts.md, "What the next program needs of a scaled table"):
 
     intensity.scale.value            I/p, not divided by inverse_scale_factor
-    intensity.scale.variance         v/p^2, plus I^2 partiality.inv.variance where the integrator wrote that column
+    intensity.scale.variance         v/p^2, plus I^2 partiality.inv.variance where the integrator wrote that column,
+                                     put into the error model (stills/errormodel.py)
     inverse_scale_factor, _variance  G exp(-2 B d*^2) r_0/r_s > 0 (r_0 = r_s where constant) and the fit's variance
     partiality                       the refined p > 0
     intensity.ref.value              the reference intensity, 0 where there is none
@@ -27,13 +28,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cctbx import miller
+from cctbx import crystal, miller
 from dials.array_family import flex
 from dials.util import Sorry
 from dxtbx import flumpy
 
-from dials_postrefine.files.models import has_crystal
+from dials_postrefine.files.models import d_star_sq, has_crystal
 from dials_postrefine.files.versions import miller_indices_to_numpy
+from dials_postrefine.stills.filters import SignificanceFilter, significant_observations
+from dials_postrefine.stills.wilson import WilsonPrior
 
 NEEDED = {"id": flex.int, "miller_index": flex.miller_index, "flags": flex.size_t, "s1": flex.vec3_double}
 # Where only some of several tables have these columns, the others get what their absence means.
@@ -63,6 +66,19 @@ class Usable:
     variance: np.ndarray
     inverse_variance: np.ndarray | None
     n_excluded: dict[str, int]
+
+    def select(self, mask: np.ndarray, reason: str) -> Usable:
+        """The observations where mask (n,) holds; the others are excluded for the reason."""
+        n = int(np.count_nonzero(~mask))
+        return Usable(
+            self.row[mask],
+            np.concatenate([[0], np.cumsum(mask)])[self.offsets],
+            self.h[mask],
+            self.intensity[mask],
+            self.variance[mask],
+            None if self.inverse_variance is None else self.inverse_variance[mask],
+            self.n_excluded | ({reason: n} if n else {}),
+        )
 
 
 def read_table(path: str):
@@ -192,14 +208,19 @@ def check_integrated(table, intensity_choice: str) -> None:
 
 
 def usable_observations(
-    table, experiments, intensity_choice: str = "sum", d_min: float | None = None, d_max: float | None = None
+    table,
+    experiments,
+    intensity_choice: str = "sum",
+    d_min: float | None = None,
+    d_max: float | None = None,
+    significance: SignificanceFilter | None = None,
 ) -> Usable:
     """
     Select and correct the observations (module docstring).
 
     Out are: of an experiment without a crystal, not integrated, overloaded, excluded by the user, not finite or without
-    a positive variance, without a direction s1, with a d* that can't diffract, outside of d_min and d_max (Angstrom);
-    each counted under its reason.
+    a positive variance, without a direction s1, with a d* that can't diffract, outside of d_min and d_max (Angstrom),
+    beyond the resolution to which their lattice is significant; each counted under its reason.
     """
     ids = flumpy.to_numpy(table["id"])
     flags = flumpy.to_numpy(table["flags"])
@@ -247,13 +268,13 @@ def usable_observations(
     n_excluded["outside of d_min and d_max"] = int(np.count_nonzero(inside & ~in_range))
     inside &= in_range
     if not inside.all():
-        row, h, correction = row[inside], h[inside], correction[inside]
+        row, h, correction, d_star_sq = row[inside], h[inside], correction[inside], d_star_sq[inside]
         offsets = np.searchsorted(ids[row], np.arange(len(experiments) + 1))
     inverse_variance = None
     if "partiality.inv.variance" in table:
         inverse_variance = flumpy.to_numpy(table["partiality.inv.variance"])[row]
         inverse_variance = np.where(np.isfinite(inverse_variance), np.maximum(inverse_variance, 0.0), 0.0)
-    return Usable(
+    usable = Usable(
         row=row,
         offsets=offsets,
         h=h,
@@ -262,6 +283,10 @@ def usable_observations(
         inverse_variance=inverse_variance,
         n_excluded={reason: n for reason, n in n_excluded.items() if n},
     )
+    if significance is None:
+        return usable
+    significant = significant_observations(usable.intensity, usable.variance, d_star_sq, offsets, significance)
+    return usable.select(significant, "beyond the resolution of their lattice")
 
 
 def _corrections(table, experiments, row, offsets, h) -> tuple[np.ndarray, np.ndarray]:
@@ -349,15 +374,22 @@ def number_unique(h: np.ndarray, space_group) -> tuple[np.ndarray, np.ndarray, n
     return unique.astype(np.int32), h_unique, absent
 
 
+def wilson_prior(h_unique: np.ndarray, cell: tuple[float, ...], space_group) -> WilsonPrior:
+    """What Wilson statistics need of the unique indices (n_unique, 3)."""
+    symmetry = crystal.symmetry(unit_cell=cell, space_group=space_group, assert_is_compatible_unit_cell=False)
+    indices = miller.set(symmetry, to_flex_miller(h_unique), anomalous_flag=False)
+    epsilon = flumpy.to_numpy(indices.epsilons().data()).astype(float)
+    return WilsonPrior(d_star_sq(cell, h_unique), epsilon, flumpy.to_numpy(indices.centric_flags().data()).copy())
+
+
 def write_scaled_columns(
-    table, row, kept, outlier, intensity, variance, inverse_variance, partiality, scale, scale_variance, reference
+    table, row, kept, outlier, value, variance, partiality, scale, scale_variance, reference
 ) -> None:
     """
     Put the scaled columns and flags into a table of N rows (module docstring), one column at a time.
 
-    For the usable rows, row (n,): kept and outlier (n,) bool; intensity, variance (n,) corrected for lp and qe;
-    inverse_variance (n,) or None; reference (n,), NaN where there is none.  For all rows: partiality, scale and
-    scale_variance (N,).
+    For the usable rows, row (n,): kept and outlier (n,) bool; value, variance (n,) as in intensity.scale; reference
+    (n,), NaN where there is none.  For all rows: partiality, scale and scale_variance (N,).
     """
     n = len(table)
 
@@ -368,14 +400,9 @@ def write_scaled_columns(
 
     table["inverse_scale_factor"] = flumpy.from_numpy(scale)
     table["inverse_scale_factor_variance"] = flumpy.from_numpy(scale_variance)
-    partiality = np.maximum(partiality, MIN_PARTIALITY)
-    table["partiality"] = flumpy.from_numpy(partiality)
-    p = partiality[row]
-    put("intensity.scale.value", intensity / p)
-    scaled_variance = variance / p**2
-    if inverse_variance is not None:
-        scaled_variance += intensity**2 * inverse_variance
-    put("intensity.scale.variance", scaled_variance, elsewhere=1.0)
+    table["partiality"] = flumpy.from_numpy(np.maximum(partiality, MIN_PARTIALITY))
+    put("intensity.scale.value", value)
+    put("intensity.scale.variance", variance, elsewhere=1.0)
     put("intensity.ref.value", np.where(np.isfinite(reference), reference, 0.0))
     if "partial_id" in table:
         del table["partial_id"]

@@ -24,8 +24,8 @@ def make_summary(
     merge_command: str,
 ) -> dict:
     """The summary as plain numbers and text; parameters (L) as files.stills.lattice_parameters gives them."""
-    lattices = []
-    for identifier, reason, fit, values in zip(identifiers, result.reasons, result.fits, parameters):
+    lattices, free = [], result.free
+    for k, (identifier, reason, fit, values) in enumerate(zip(identifiers, result.reasons, result.fits, parameters)):
         lattices.append(
             {
                 "identifier": identifier,
@@ -34,6 +34,12 @@ def make_summary(
                 "n_matched": fit.n_matched,
                 "n_kept": fit.n_kept,
                 "n_iterations": fit.n_iterations,
+                "n_free": free.n[k],
+                "cc_free_before": free.cc_before[k],
+                "cc_free_after": free.cc_after[k],
+                "r_free_before": free.r_before[k],
+                "r_free_after": free.r_after[k],
+                "reverted": free.reverted[k],
                 **values,
             }
         )
@@ -42,6 +48,8 @@ def make_summary(
             "model": result.model,
             "profile": result.profile,
             "radius": result.radius,
+            "unit_cell": result.unit_cell,
+            "error_model": None if result.error_model is None else asdict(result.error_model),
             "before": [asdict(shell) for shell in statistics.before],
             "after": [asdict(shell) for shell in statistics.after],
             "cycles": [asdict(cycle) for cycle in result.cycles],

@@ -11,9 +11,11 @@ from tabulate import tabulate
 
 from dials_postrefine.stills.cycles import Cycle, PostrefinedStills
 from dials_postrefine.stills.dataset import Stills
+from dials_postrefine.stills.errormodel import ErrorModel
 from dials_postrefine.stills.merging import Shell
 from dials_postrefine.stills.model import (
     B_FACTOR,
+    CELL_SCALE,
     LN_MOSAICITY,
     LN_RADIUS,
     LN_SCALE,
@@ -21,6 +23,7 @@ from dials_postrefine.stills.model import (
     THETA_X,
     THETA_Y,
 )
+from dials_postrefine.stills.reindexing import Ambiguity
 from dials_postrefine.stills.selection import Candidate
 from dials_postrefine.stills.statistics import Statistics
 
@@ -39,7 +42,11 @@ def course(identifiers: Sequence[str], result: PostrefinedStills, tried: Sequenc
     """How the run went: what was tried where there was a choice, the cycles, and the lattices that were rejected."""
     parts = [cycles_table(result.cycles)]
     if tried:
-        parts.insert(0, f"{candidates_table(tried)}\nChosen: profile={result.profile} radius={result.radius}")
+        parts.insert(
+            0,
+            f"{candidates_table(tried)}\nChosen: profile={result.profile} radius={result.radius} "
+            f"unit_cell={result.unit_cell}",
+        )
     if not result.accepted.all():
         parts += ["", rejections_table(result), rejected_table(identifiers, result)]
     return "\n".join(parts)
@@ -56,7 +63,20 @@ Scaled only, by resolution:
 Postrefined, by resolution:
 {shells_table(statistics.after)}
 
-{parameters_table(result)}"""
+{parameters_table(result)}
+
+{error_model_lines(result.error_model)}"""
+
+
+def error_model_lines(model: ErrorModel | None) -> str:
+    """The error model, and how wide the normalised residuals are with it."""
+    if model is None:
+        return "No error model: the variances are those of the counts."
+    formula = f"Error model: var' = a^2 (var + (b I)^2 + c^2 t I^2), a={model.a:.3f} b={model.b:.3f} c={model.c:.3f}"
+    if not model.n:
+        return f"{formula}, assumed: too few indices were observed more than once."
+    widths = " ".join(f"{width:.2f}" for width in model.widths)
+    return f"{formula},\nfrom {model.n} residuals; their widths by tenths of the intensity, weak to strong: {widths}"
 
 
 def shells_table(shells: list[Shell]) -> str:
@@ -103,8 +123,27 @@ def dataset_table(stills: Stills, result: PostrefinedStills, statistics: Statist
         ["mean I/sigma", _number(before.i_over_sigma, "{:.1f}"), _number(after.i_over_sigma, "{:.1f}")],
         ["CC to the reference", _number(before.cc_reference, "{:.3f}"), _number(after.cc_reference, "{:.3f}")],
         ["median CC of a lattice", *(_number(*value, "{:.3f}") for value in correlations)],
+        *free_rows(result),
     ]
     return _table(rows, ["data set", "scaled only", "postrefined"])
+
+
+def free_rows(result: PostrefinedStills) -> list[list[str]]:
+    """The accepted lattices and the free reflections: none where none were held out."""
+    free, accepted = result.free, result.accepted
+    if not free.n.any():
+        return []
+
+    def median(values):
+        known = values[accepted & np.isfinite(values)]
+        return _number(np.median(known) if len(known) else np.nan, "{:.3f}")
+
+    return [
+        ["free reflections of a lattice, median", "", f"{np.median(free.n[accepted]):.0f}"],
+        ["CC_free of a lattice, median", median(free.cc_before), median(free.cc_after)],
+        ["R_free of a lattice, median", median(free.r_before), median(free.r_after)],
+        ["worse, back to unrefined geometry", "", str(np.count_nonzero(free.reverted))],
+    ]
 
 
 def parameters_table(result: PostrefinedStills) -> str:
@@ -123,6 +162,8 @@ def parameters_table(result: PostrefinedStills) -> str:
     if result.radius == "mosaic":
         eta = np.degrees(np.exp(x[:, LN_MOSAICITY]))
         columns["mosaicity eta (degrees)"] = eta, eta * esd[:, LN_MOSAICITY]
+    if result.unit_cell == "scale":
+        columns["scale of the reciprocal cell - 1 (%)"] = 100.0 * x[:, CELL_SCALE], 100.0 * esd[:, CELL_SCALE]
     rows = []
     for name, (values, esds) in columns.items():
         median = np.median(values)
@@ -150,8 +191,8 @@ def unsettled_warning(change: float) -> str:
 
 def candidates_table(candidates: Sequence[Candidate]) -> str:
     """The profiles and radii that were tried, with the median held-out correlation of a lattice."""
-    rows = [[c.profile, c.radius, _number(c.correlation, "{:.3f}"), str(c.n_accepted)] for c in candidates]
-    return _table(rows, ["profile", "radius", "held-out CC(amplitudes)", "accepted"])
+    rows = [[c.profile, c.radius, c.unit_cell, _number(c.correlation, "{:.3f}"), str(c.n_accepted)] for c in candidates]
+    return _table(rows, ["profile", "radius", "unit cell", "held-out CC(amplitudes)", "accepted"])
 
 
 def rejections_table(result: PostrefinedStills) -> str:
@@ -170,15 +211,37 @@ def rejected_table(identifiers: Sequence[str], result: PostrefinedStills) -> str
     return _table(rows, ["lattice", "rejected because", "matched", "CC(model)"])
 
 
-def input_lines(stills: Stills, space_group: str, cell: Sequence[float], n_excluded: dict[str, int]) -> str:
-    """What was read and what of it can be used."""
+def input_lines(
+    stills: Stills,
+    space_group: str,
+    cell: Sequence[float],
+    n_excluded: dict[str, int],
+    ambiguity: Ambiguity | None = None,
+) -> str:
+    """What was read and what of it can be used, and how it was reindexed where the lattice leaves a choice."""
     lines = [
         f"{stills.n_lattices} lattices, {len(stills.unique)} usable observations of {stills.n_unique} unique indices",
         f"Space group {space_group}, median unit cell {', '.join(f'{x:.2f}' for x in cell)}",
     ]
     if n_excluded:
         lines.append("Not used: " + ", ".join(f"{n} {reason}" for reason, n in n_excluded.items()))
+    if ambiguity is not None:
+        lines.append(ambiguity_lines(ambiguity))
     return "\n".join(lines)
+
+
+def ambiguity_lines(ambiguity: Ambiguity) -> str:
+    """How many lattices were reindexed by which operation, and how probable it is."""
+    choice = ambiguity.choice
+    text = (
+        f"The lattice is of higher symmetry than the space group: {len(ambiguity.operations)} ways to index it.\n"
+        f"The intensities tell them apart with a mean probability of {_number(choice.mean_probability, '{:.3f}')}"
+    )
+    if not choice.resolved:
+        return f"{text}, too low to reindex any of them; more lattices, or another reference, may."
+    counts = np.bincount(choice.operation, minlength=len(ambiguity.operations))
+    rows = [[name, str(n)] for name, n in zip(ambiguity.operations, counts)]
+    return f"{text}:\n{_table(rows, ['reindexed by', 'lattices'])}"
 
 
 def merge_command(experiments: str, reflections: str, partiality_threshold: float, s0: np.ndarray) -> str:

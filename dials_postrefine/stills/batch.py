@@ -21,8 +21,9 @@ from dials_postrefine.stills.model import Observations, calculate_with_jacobian
 
 FIRST_DAMPING = 1e-3
 LAST_DAMPING = 1e10
-# A step is cut to this length in ln G, B, theta_x, theta_y, ln r_0 and ln eta, so that none leaps out of its valley.
-LONGEST_STEP = np.array([1.0, 5.0, np.radians(0.05), np.radians(0.05), 0.5, 0.7])
+# A step is cut to this length in ln G, B, theta_x, theta_y, ln r_0, ln eta and epsilon, so that none leaps out of its
+# valley.
+LONGEST_STEP = np.array([1.0, 5.0, np.radians(0.05), np.radians(0.05), 0.5, 0.7, 1e-3])
 
 
 def concatenate(lattices: list[Observations]) -> Observations:
@@ -50,11 +51,13 @@ def minimise_many(
     restraint: Restraint,
     n_max_iterations: int = 50,
     step_threshold: float = 1e-6,
+    esds: bool = True,
 ) -> list[Minimum]:
     """
-    Minimise f of each lattice from x (L, 6) over the free parameters, every lattice having reflections.
+    Minimise f of each lattice from x (L, 7) over the free parameters, every lattice having reflections.
 
-    weight (n,) multiplies the residuals; lower and upper (L, 6) bound the parameters.
+    weight (n,) multiplies the residuals; lower and upper (L, 7) bound the parameters.  Without esds the covariances are
+    zero.
     """
     n_lattices, free = len(x), np.asarray(free)
     x = x.copy()
@@ -124,20 +127,14 @@ def minimise_many(
             x[some[taken]] = trial[inside][taken]
         damping[at] *= np.where(better, 0.2, 8.0)
         at = at[damping[at] < LAST_DAMPING]
-    return _minima(observations, weight, x, free, profile, loss, lower, upper, restraint, f, n_iterations)
-
-
-def _minima(observations, weight, x, free, profile, loss, lower, upper, restraint, f, n_iterations) -> list[Minimum]:
-    """The minima with the covariance of each lattice."""
-    y, jacobian = calculate_with_jacobian(x, observations, profile)
-    u, jacobian = weight * (y - observations.intensity), weight[:, None] * jacobian[:, free]
-    edges = np.searchsorted(observations.lattice, np.arange(len(x) + 1))
+    covariance = np.zeros((n_lattices, x.shape[1], x.shape[1]))
+    if esds:
+        y, jacobian = calculate_with_jacobian(x, observations, profile)
+        u, jacobian = weight * (y - observations.intensity), weight[:, None] * jacobian[:, free]
+        edges = np.searchsorted(observations.lattice, np.arange(n_lattices + 1))
+        for k in range(n_lattices):
+            rows = slice(edges[k], edges[k + 1])
+            covariance[k][np.ix_(free, free)] = sandwich(u[rows], jacobian[rows], loss, restraint.width[free])
     near = 1e-3 * (upper - lower)
     at_bound = ((x - lower < near) | (upper - x < near)) & np.isin(np.arange(x.shape[1]), free)
-    minima = []
-    for k in range(len(x)):
-        rows = slice(edges[k], edges[k + 1])
-        covariance = np.zeros((x.shape[1], x.shape[1]))
-        covariance[np.ix_(free, free)] = sandwich(u[rows], jacobian[rows], loss, restraint.width[free])
-        minima.append(Minimum(x[k], covariance, float(f[k]), int(n_iterations[k]), at_bound[k]))
-    return minima
+    return [Minimum(x[k], covariance[k], float(f[k]), int(n_iterations[k]), at_bound[k]) for k in range(n_lattices)]

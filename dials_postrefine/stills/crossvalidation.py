@@ -20,7 +20,6 @@ import numpy as np
 from dials_postrefine.stills.cycles import DatasetSettings, postrefine
 from dials_postrefine.stills.dataset import Stills, select_lattices
 from dials_postrefine.stills.merging import Merged, merge, shell_edges
-from dials_postrefine.stills.scaling import scaled_values
 
 N_SHELLS = 10
 FEWEST_IN_SHELL = 5
@@ -49,7 +48,7 @@ def merge_half_sets(
         kept = result.kept & ~result.outlier & ~own.absent[own.unique]
         if not kept.any():
             return None
-        value, variance = scaled_values(own, result.partiality, result.scale, kept)
+        value, variance = result.merging_values(own, kept)
         halves.append(merge(value, variance, own.unique[kept], own.n_unique))
     factor = relative_scale(halves[0].intensity, halves[1].intensity, d_star_sq)
     second = halves[1]

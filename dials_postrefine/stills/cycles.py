@@ -1,7 +1,8 @@
 """
 The cycles: reference -> lattices -> scaled observations -> reference.
 
-Against an external reference one cycle is enough.  Without one the reference is the scaled mean of the data themselves.
+Against an external reference one cycle is enough, and a second one where the population of the first restrains the
+lattices.  Without one the reference is the scaled mean of the data themselves.
 It starts from the lattices' start values (theta = 0, B = 0, r_s = RMS r_h, G to the current mean, three rounds) and
 each cycle fits every lattice to the mean of the others (`excludes_self`: the lattice's own weighted contribution is
 subtracted) until the merged intensities stop changing.  Neither the overall scale nor the overall B is determined
@@ -11,29 +12,44 @@ then: the medians of ln G and B over the accepted lattices are set to zero.  Sou
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from dials_postrefine.parallel import ordered_map
-from dials_postrefine.stills.dataset import Stills
+from dials_postrefine.stills.dataset import Stills, select_lattices
+from dials_postrefine.stills.deltacchalf import DeltaCCHalfFilter, harmful_lattices
+from dials_postrefine.stills.errormodel import ErrorModel
+from dials_postrefine.stills.filters import MIN_POPULATION, LatticeFilters, reject_lattices, relation_to_reference
+from dials_postrefine.stills.freereflections import FreeAgreement, compare, hidden, hide, no_agreement
 from dials_postrefine.stills.geometry import scattering_vectors
-from dials_postrefine.stills.lattice import FitSettings, LatticeFit, Reason, fit_lattices, no_fit, signed_root
-from dials_postrefine.stills.merging import correlation
+from dials_postrefine.stills.lattice import FitSettings, LatticeFit, Reason, fit_lattices, no_fit
 from dials_postrefine.stills.minimise import Restraint
-from dials_postrefine.stills.model import B_FACTOR, LN_SCALE, PARAMETERS, THETA_X, THETA_Y, scale_factor
+from dials_postrefine.stills.model import (
+    B_FACTOR,
+    LN_SCALE,
+    MAX_RELATIVE_VARIANCE,
+    PARAMETERS,
+    THETA_X,
+    THETA_Y,
+    scale_factor,
+)
 from dials_postrefine.stills.scaling import (
+    Scaled,
     first_mean,
     linear_scales,
     mean_of_kept,
     mean_of_others,
+    modelled_variance,
     relative_change,
+    scaled_values,
 )
 
 LATTICES_PER_CHUNK = 32
 FEWEST_BATCHED = 20
-MIN_POPULATION = 20
 MAX_CYCLES = 8
+# What is left at least of the variance of a parameter between the lattices when that of its own error is taken off.
+LEAST_SPREAD = 0.1
 
 
 @dataclass(frozen=True)
@@ -41,7 +57,8 @@ class DatasetSettings:
     """
     What the cycles need to know: the fit's settings, None or a number of cycles, the convergence limit, whether a
     lattice's reference leaves the lattice out, the outlier limit, the engine (`auto`: batched from FEWEST_BATCHED
-    lattices on), and whether the population restrains each lattice.
+    lattices on), whether the population restrains each lattice, what lattices are tested for (filters.py) and whether
+    those that lower CC1/2 of the last merge are rejected (deltacchalf.py).
     """
 
     fit: FitSettings = FitSettings()
@@ -50,7 +67,10 @@ class DatasetSettings:
     excludes_self: bool = True
     outlier_z: float = 6.0
     engine: str = "auto"
-    restraints: bool = False
+    restraints: bool = True
+    error_model: str = "basic"
+    filters: LatticeFilters = LatticeFilters()
+    delta_cc_half: DeltaCCHalfFilter | None = None
 
 
 @dataclass
@@ -68,27 +88,38 @@ class Cycle:
 @dataclass
 class PostrefinedStills:
     """
-    The outcome.  model, profile and radius; x (L, 6), covariance (L, 6, 6), fits and reasons (L) by lattice;
-    partiality, scale = G e, kept and outlier (n,) by observation, outliers being among the kept; reference (n_unique,)
-    what the last cycle was fitted to; linear_scale (L,), the scales before; cycles; free_correlation (L,), see
-    free_correlations, NaN where nothing was held out.
+    The outcome.  model, profile, radius and unit_cell; x (L, 7), covariance (L, 7, 7), fits and reasons (L) by lattice;
+    partiality, scale = G e, relative_variance of (G e p), kept and outlier (n,) by observation, outliers being among
+    the kept; mean (n_unique,) their merged intensities and error_model the variances' (None: not wanted); reference
+    (n_unique,) what the last cycle was fitted to, NaN for what is held out if it is the data's own mean; linear_scale
+    (L,), the scales before; cycles; free, the lattices' agreement with what was held out.
     """
 
     model: str
     profile: str
     radius: str
+    unit_cell: str
     x: np.ndarray
     covariance: np.ndarray
     fits: list[LatticeFit]
     reasons: list[Reason | None]
     partiality: np.ndarray
     scale: np.ndarray
+    relative_variance: np.ndarray
     kept: np.ndarray
     outlier: np.ndarray
+    mean: np.ndarray
+    error_model: ErrorModel | None
     reference: np.ndarray
     linear_scale: np.ndarray
     cycles: list[Cycle]
-    free_correlation: np.ndarray
+    free: FreeAgreement
+
+    def merging_values(self, stills: Stills, selection: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The scaled values of the selected observations and their variances, as they are to be merged."""
+        value, variance = scaled_values(stills, self, selection)
+        unique, relative = stills.unique[selection], self.relative_variance[selection]
+        return value, modelled_variance(variance, relative, value, unique, self.mean, self.error_model)
 
     @property
     def accepted(self) -> np.ndarray:
@@ -122,56 +153,75 @@ def postrefine(
 
     reference (n_unique,) external full intensities, NaN where unknown, or None for the scaled mean of the data.
     progress(what, done, total) is told how far each cycle is.  held_out (n_unique,) names unique indices that take no
-    part in any fit: the result then has each lattice's correlation with the model on them.  Never raises for a bad
-    lattice: see `reasons`.
+    part in any fit: after the last cycle the lattices are compared with them, and those that are worse for having been
+    refined go back (freereflections.py).  Never raises for a bad lattice: see `reasons`.
     """
     external = reference is not None
-    linear_scale = linear_scales(stills, reference)
-    mean = None if external else first_mean(stills, settings, linear_scale)
+    known, seen = hidden(reference, held_out), hide(stills, held_out)
+    linear_scale = linear_scales(seen, known)
+    mean = None if external else first_mean(seen, settings.fit, settings.outlier_z, linear_scale)
+    del seen
     starts: list[np.ndarray | None] = [None] * stills.n_lattices
     cycles: list[Cycle] = []
     restraint = None
-    free = np.full(stills.n_lattices, np.nan)
+    error_model, fits_model = ErrorModel(b=settings.fit.model_error), settings.error_model == "basic"
     with ordered_map(nproc) as mapped:
         for number in range(settings.n_cycles or (1 + settings.restraints if external else MAX_CYCLES)):
-            target = reference if external else mean.reference
+            target = known if external else mean.reference
             fits: list[LatticeFit] = []
             others = mean if settings.excludes_self else None
-            chunks = _chunks(stills, target, others, starts, linear_scale, settings, restraint, held_out)
+            chunks = _chunks(stills, target, others, starts, linear_scale, settings, restraint)
             for some in mapped(_fit_chunk, chunks):
                 fits.extend(some)
                 progress(f"cycle {number + 1}", len(fits), stills.n_lattices)
+            reject_lattices(fits, settings.filters)
             if not external:
                 _fix_gauge(fits, settings.fit)
-            p, scale, kept = _spread(stills, settings, fits)
-            new = mean_of_kept(stills, settings, p, scale, kept, target)
+            scaled = _spread(stills, settings, fits)
+            working = scaled if held_out is None else replace(scaled, kept=scaled.kept & ~held_out[stills.unique])
+            new = mean_of_kept(stills, working, target, error_model, settings.outlier_z, fits_model)
+            error_model = new.error_model
             change = np.nan if external else relative_change(target, new.reference)
             accepted = [fit for fit in fits if fit.reason is None]
             mean_correlation = float(np.mean([fit.correlation_after for fit in accepted])) if accepted else np.nan
             cycles.append(Cycle(len(accepted), mean_correlation, change))
-            if held_out is not None:
-                free = free_correlations(stills, p * scale, held_out, target, others)
             mean = None if external else new
             starts = [fit.x if fit.reason is None else None for fit in fits]
-            restraint = population(fits) if settings.restraints else None
-            if not accepted or change < settings.convergence:
+            restraint = population(fits, restraint is not None) if settings.restraints else None
+            if not accepted or change < settings.convergence or (external and restraint is None):
                 break
+    reference, free = reference if external else target, no_agreement(stills.n_lattices)
+    if held_out is not None:
+        new = mean_of_kept(stills, scaled, reference, error_model, settings.outlier_z, fits_model)
+        by_row = reference[stills.unique] if external else mean_of_others(stills, slice(None), new)
+        free = _revert_worse(stills, settings, held_out, by_row, linear_scale, fits, scaled)
+        if free.reverted.any():
+            new = mean_of_kept(stills, scaled, reference, error_model, settings.outlier_z, fits_model)
+    if settings.delta_cc_half is not None:
+        for k in harmful_lattices(stills, new, settings.delta_cc_half):
+            fits[k].reason = Reason.DELTA_CC_HALF
+            scaled.kept[stills.rows(k)] = False
+        new = mean_of_kept(stills, scaled, reference, error_model, settings.outlier_z, fits_model)
     return PostrefinedStills(
         model=settings.fit.model,
         profile=settings.fit.profile,
         radius=settings.fit.radius,
+        unit_cell=settings.fit.unit_cell,
         x=np.array([fit.x for fit in fits]),
         covariance=np.array([fit.covariance for fit in fits]),
         fits=fits,
         reasons=[fit.reason for fit in fits],
-        partiality=p,
-        scale=scale,
-        kept=kept,
+        partiality=scaled.partiality,
+        scale=scaled.scale,
+        relative_variance=scaled.relative_variance,
+        kept=scaled.kept,
         outlier=new.outlier,
-        reference=target,
+        mean=new.reference,
+        error_model=new.error_model if fits_model else None,
+        reference=reference,
         linear_scale=linear_scale,
         cycles=cycles,
-        free_correlation=free,
+        free=free,
     )
 
 
@@ -189,10 +239,13 @@ def _fit_chunk(chunk: _Chunk) -> list[LatticeFit]:
             chunk.engine,
         )
     )
-    return [no_fit(one, rejected[k]) if k in rejected else next(fitted) for k, one in enumerate(lattices)]
+    fits = [no_fit(one, rejected[k]) if k in rejected else next(fitted) for k, one in enumerate(lattices)]
+    for one, fit in zip(lattices, fits):
+        fit.partial_correlation = relation_to_reference(one, fit)
+    return fits
 
 
-def _chunks(stills, target, mean, starts, linear_scale, settings, restraint, held_out=None):
+def _chunks(stills, target, mean, starts, linear_scale, settings, restraint):
     """The lattices in chunks with what each observation is fitted to: the target, or the mean of the other lattices."""
     engine = settings.engine
     if engine == "auto":
@@ -213,40 +266,54 @@ def _chunks(stills, target, mean, starts, linear_scale, settings, restraint, hel
             rejected={k - first: reason for k, reason in stills.rejected.items() if first <= k < last},
         )
         reference = target[part.unique] if mean is None else mean_of_others(part, rows, mean)
-        if held_out is not None:
-            reference = np.where(held_out[part.unique], np.nan, reference)
         yield _Chunk(part, reference, starts[first:last], linear_scale[first:last], settings.fit, restraint, engine)
 
 
-def free_correlations(stills, factor, held_out, target, mean) -> np.ndarray:
+def _revert_worse(stills, settings, held_out, reference, linear_scale, fits, scaled) -> FreeAgreement:
     """
-    Each lattice's correlation (L,) of I_obs and I_calc, as signed roots, over the reflections that no fit has seen.
+    Compare the lattices with what no fit has seen, and fit the worse ones anew, their scale alone: changes fits and
+    scaled.
 
-    factor (n,) is p G e; the reference is the target or, where mean is given, the mean of the other lattices.
+    reference (n,) is that of each observation.  This comes after the last cycle and not in
+    each: through the mean, what a lattice went back for would reach the fits of the others.
     """
-    reference = target[stills.unique] if mean is None else mean_of_others(stills, slice(None), mean)
-    used = held_out[stills.unique] & np.isfinite(reference)
-    observed, calculated = signed_root(stills.intensity), signed_root(factor * reference)
-    found = np.full(stills.n_lattices, np.nan)
-    for k in range(stills.n_lattices):
-        rows = stills.rows(k)
-        found[k] = correlation(observed[rows][used[rows]], calculated[rows][used[rows]])
-    return found
+    fitted = np.array([np.isfinite(fit.x).all() for fit in fits])
+    refined = np.where(fitted[stills.lattice()], scaled.partiality * scaled.scale * reference, np.nan)
+    free = compare(stills, settings.fit, held_out, reference, refined)
+    free.reverted = free.worse & [fit.refined and fit.reason is None for fit in fits]
+    if free.reverted.any():
+        part, rows = select_lattices(stills, free.reverted), free.reverted[stills.lattice()]
+        known, starts = hidden(reference[rows], held_out[part.unique]), [None] * part.n_lattices
+        others = tuple(name for name in PARAMETERS if name != PARAMETERS[LN_SCALE])
+        alone = replace(settings.fit, fix=(*others, *settings.fit.fix))
+        unrefined = _fit_chunk(_Chunk(part, known, starts, linear_scale[free.reverted], alone, None, "lstbx"))
+        for name, values in vars(_spread(part, settings, unrefined)).items():
+            getattr(scaled, name)[rows] = values
+        for k, fit in zip(np.flatnonzero(free.reverted), unrefined):
+            fit.refined = False
+            fits[k] = fit
+    return free
 
 
-def population(fits: list[LatticeFit]) -> Restraint | None:
+def population(fits: list[LatticeFit], restrained: bool = False) -> Restraint | None:
     """
-    The restraint that the refined and accepted lattices of a cycle put on the next: their medians, and as widths 1.48
-    times the median absolute deviations.
+    The restraint that the refined and accepted lattices of a cycle put on the next: a normal distribution of each
+    parameter, empirical Bayes.
 
-    The angles are restrained to zero, as indexing left them; the scale is free.  None of fewer than MIN_POPULATION.
+    Its mean is the median.  Its variance is that of the estimates, (1.48 MAD)^2, less the median variance of their own
+    errors; of estimates that were restrained themselves, and so drawn to the median, plus that of what is left open:
+    the step of expectation maximisation.  The angles are restrained to zero, as indexing left them; the scale is free.
+    None of fewer than MIN_POPULATION.
     """
-    x = np.array([fit.x for fit in fits if fit.reason is None and fit.refined])
+    used = [fit for fit in fits if fit.reason is None and fit.refined]
+    x = np.array([fit.x for fit in used])
     if len(x) < MIN_POPULATION:
         return None
     mean = np.median(x, axis=0)
     mean[[THETA_X, THETA_Y]] = 0.0
-    width = 1.4826 * np.median(np.abs(x - mean), axis=0)
+    width_sq = (1.4826 * np.median(np.abs(x - mean), axis=0)) ** 2
+    own = np.median([np.diag(fit.covariance) for fit in used], axis=0)
+    width = np.sqrt(np.maximum(width_sq + (own if restrained else -own), LEAST_SPREAD * width_sq))
     width[(width <= 0.0) | (np.arange(len(width)) == LN_SCALE)] = np.inf
     return Restraint(mean, width)
 
@@ -261,18 +328,20 @@ def _fix_gauge(fits: list[LatticeFit], settings: FitSettings) -> None:
                 fit.x[i] -= median
 
 
-def _spread(stills: Stills, settings: DatasetSettings, fits: list[LatticeFit]):
-    """p, G e and kept of every observation (n,); the fits give their partialities away."""
-    p = np.empty(len(stills.unique))
-    scale = np.ones(len(stills.unique))
-    kept = np.zeros(len(stills.unique), dtype=bool)
+def _spread(stills: Stills, settings: DatasetSettings, fits: list[LatticeFit]) -> Scaled:
+    """What the fits say of every observation; they give their own arrays away."""
+    n = len(stills.unique)
+    p, scale, relative = np.empty(n), np.ones(n), np.full(n, MAX_RELATIVE_VARIANCE)
+    kept = np.zeros(n, dtype=bool)
     for k, fit in enumerate(fits):
         rows = stills.rows(k)
         p[rows] = fit.partiality
-        fit.partiality = None
+        if fit.relative_variance is not None:
+            relative[rows] = fit.relative_variance
+        fit.partiality = fit.relative_variance = None
         if np.isfinite(fit.x).all():
             q = scattering_vectors(stills.a_matrix[k], stills.h[rows])
             scale[rows] = scale_factor(fit.x, np.einsum("ij,ij->i", q, q))
         if fit.reason is None:
             kept[rows] = p[rows] >= settings.fit.partiality_threshold
-    return p, scale, kept
+    return Scaled(p, scale, relative, kept)

@@ -11,6 +11,7 @@ import numpy as np
 from dials_postrefine.stills.geometry import scattering_vectors
 from dials_postrefine.stills.lattice import Reason
 from dials_postrefine.stills.model import Observations
+from dials_postrefine.stills.wilson import WilsonPrior
 
 
 @dataclass
@@ -22,7 +23,8 @@ class Stills:
     h (n, 3) Miller indices as indexed; unique (n,) number of the index in the asymmetric unit, 0 to n_unique - 1;
     intensity, variance (n,) corrected for polarisation and efficiency; inverse_variance (n,) variance of 1/p as the
     integrator gave it, or None; half (L,) the half set of each lattice; absent (n_unique,) systematic absences;
-    rejected: the lattices that are out before any fit, with the reason.
+    prior: what Wilson statistics need of the unique indices, or None; rejected: the lattices that are out before any
+    fit, with the reason.
     """
 
     a_matrix: np.ndarray
@@ -35,6 +37,7 @@ class Stills:
     half: np.ndarray
     absent: np.ndarray
     inverse_variance: np.ndarray | None = None
+    prior: WilsonPrior | None = None
     rejected: dict[int, Reason] = field(default_factory=dict)
 
     @property

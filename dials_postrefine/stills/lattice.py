@@ -28,6 +28,7 @@ from dials_postrefine.stills.merging import correlation
 from dials_postrefine.stills.minimise import HUBER_K, Minimum, Restraint, minimise, no_restraint
 from dials_postrefine.stills.model import (
     B_FACTOR,
+    CELL_SCALE,
     LN_MOSAICITY,
     LN_NOTHING,
     LN_RADIUS,
@@ -40,15 +41,18 @@ from dials_postrefine.stills.model import (
     calculate,
     calculate_with_jacobian,
     partiality,
+    partiality_with_variance,
+    radius,
     rounds,
     scale_factor,
 )
-from dials_postrefine.stills.partiality import START_RADIUS
+from dials_postrefine.stills.partiality import PROFILES, START_RADIUS
 
 # A fit may leave the start by these factors and no further: G, r_s.  The angles and B may reach twice the accepted
-# limit, so that a runaway is seen as one and not as a value at the limit.
+# limit, so that a runaway is seen as one and not as a value at the limit.  CELL_RANGE is the largest |epsilon|.
 SCALE_RANGE = 1e4
 RADIUS_RANGE = 10.0
+CELL_RANGE = 0.02
 LIMIT_MARGIN = 2.0
 SLOPE_ROUNDS = 6
 TEMPERED_STEPS = 1e4  # a tempered pass may stop at a step so many times the last one
@@ -60,6 +64,7 @@ class Reason(str, Enum):
     NO_REFLECTIONS = "no usable reflections"
     NO_CRYSTAL = "no crystal"
     CELL = "unit cell does not fit the space group"
+    CELL_OUTLIER = "unit cell far from the median"
     FEW_REFLECTIONS = "too few reflections"
     NO_SCALE = "no positive scale to the reference"
     FIT_FAILED = "fit failed"
@@ -68,6 +73,12 @@ class Reason(str, Enum):
     B_FACTOR = "B factor too large"
     FEW_KEPT = "too few reflections above the partiality threshold"
     CORRELATION = "correlation with the reference too low"
+    UNRELATED = "intensities unrelated to the reference"
+    SCALE_OUTLIER = "scale is an outlier"
+    B_OUTLIER = "B factor is an outlier"
+    RADIUS_OUTLIER = "radius or mosaicity is an outlier"
+    MISORIENTATION_OUTLIER = "misorientation is an outlier"
+    DELTA_CC_HALF = "lowers CC1/2"
 
 
 @dataclass(frozen=True)
@@ -77,6 +88,7 @@ class FitSettings:
     model: str = "rs_hybrid"
     profile: str = "lorentzian"
     radius: str = "constant"
+    unit_cell: str = "fixed"
     weighting: str = "sigma"
     loss: str = "huber"
     fix: tuple[str, ...] = ()
@@ -95,11 +107,11 @@ class LatticeFit:
     """
     The fit of one lattice.
 
-    x (6,) as model.py orders it (NaN where no fit was possible), covariance (6, 6), reason None where accepted, refined
-    unless only the scale was fitted,
-    correlation_before and correlation_after of the intensities with the reference over the reflections with p above the
-    threshold; model_correlation of the signed square roots of I_obs and I_calc over all that are matched; n_matched,
-    n_kept, n_iterations, partiality (n,) of all observations.
+    x (7,) as model.py orders it (NaN where no fit was possible), covariance (7, 7), reason None where accepted, refined
+    unless only the scale was fitted, correlation_before and correlation_after of the intensities with the reference
+    over the reflections with p above the threshold; model_correlation of the signed square roots of I_obs and I_calc
+    over all that are matched, and partial_correlation of the same (filters.py); n_matched, n_kept, n_iterations;
+    partiality and relative_variance (n,) of all observations (model.partiality_with_variance).
     """
 
     x: np.ndarray
@@ -113,7 +125,9 @@ class LatticeFit:
     n_kept: int = 0
     n_iterations: int = 0
     model_correlation: float = np.nan
+    partial_correlation: float = np.nan
     objective: float = np.nan
+    relative_variance: np.ndarray | None = None
 
 
 def slope_through_origin(y: np.ndarray, x: np.ndarray) -> float:
@@ -126,9 +140,10 @@ def slope_through_origin(y: np.ndarray, x: np.ndarray) -> float:
     if not norm > 0.0:
         return np.nan
     slope = float(x @ y) / norm
+    middle = len(x) // 2
     for _ in range(SLOPE_ROUNDS):
         residual = np.abs(y - slope * x)
-        limit = HUBER_K * np.median(residual) / 0.6745
+        limit = HUBER_K * np.partition(residual, middle)[middle] / 0.6745
         if not limit > 0.0:
             break
         weighted = x / np.maximum(residual / limit, 1.0)
@@ -142,7 +157,7 @@ def signed_root(intensity: np.ndarray) -> np.ndarray:
 
 
 def start_values(observations: Observations, settings: FitSettings) -> np.ndarray:
-    """The start x (6,), ln G being NaN where no positive slope exists (module docstring)."""
+    """The start x (7,), ln G being NaN where no positive slope exists (module docstring)."""
     x = np.zeros(N_PARAMETERS)
     x[LN_MOSAICITY] = LN_NOTHING
     r_h = excitation(observations.q, observations.q_sq, observations.s0, np.eye(3))
@@ -155,8 +170,10 @@ def start_values(observations: Observations, settings: FitSettings) -> np.ndarra
         # half of r_s^2 to each of its parts at the middle of the resolution range
         x[LN_RADIUS] -= 0.5 * np.log(2.0)
         x[LN_MOSAICITY] = x[LN_RADIUS] - 0.5 * np.log(np.median(observations.q_sq))
-    matched = observations.select(np.isfinite(observations.reference))
-    slope = slope_through_origin(matched.intensity, calculate(x, matched, settings.profile)) if len(matched) else np.nan
+    matched = np.isfinite(observations.reference)
+    p = PROFILES[settings.profile](r_h, radius(x, observations.q_sq))[0]
+    i_calc = scale_factor(x, observations.q_sq) * p * observations.reference
+    slope = slope_through_origin(observations.intensity[matched], i_calc[matched]) if matched.any() else np.nan
     x[LN_SCALE] = np.log(slope) if slope > 0.0 else np.nan
     return x
 
@@ -210,7 +227,7 @@ def fit_lattices(
     """
     Fit the model to each lattice and judge it.
 
-    A start (6,) continues from an earlier fit of the same lattice, straight in the model's last round; None starts
+    A start (7,) continues from an earlier fit of the same lattice, straight in the model's last round; None starts
     cold.  linear_scales are for lattices whose own matched reflections can't give a scale.  engine is `lstbx`, one
     lattice after the other, or `batched`, all together.  Never raises for bad data: a result carries the reason.
     """
@@ -223,11 +240,21 @@ def fit_lattices(
             trial.passes = trial.passes[1:]
         fit_pass = _fit_batched if engine == "batched" and len(together) > 1 else _fit_one_by_one
         fit_pass(together, settings, now, restraint)
-    for trial in trials:
-        if trial.fit.reason is None:
-            trial.fit.partiality = partiality(trial.fit.x, trial.observations, settings.profile)
-            _judge(trial.fit, trial.observations, settings, trial.at_bound)
+    fitted = [trial for trial in trials if trial.fit.reason is None]
+    if fitted:
+        _conclude(fitted, settings)
     return [trial.fit for trial in trials]
+
+
+def _conclude(trials: list[_Trial], settings: FitSettings) -> None:
+    """Partialities, their variance, correlations and verdict of lattices that were fitted."""
+    together = concatenate([trial.observations for trial in trials])
+    x, covariance = (np.array([getattr(trial.fit, name) for trial in trials]) for name in ("x", "covariance"))
+    p, variance = partiality_with_variance(x, covariance, together, settings.profile)
+    edges = np.cumsum([len(trial.observations) for trial in trials])[:-1]
+    for trial, own_p, own_variance in zip(trials, np.split(p, edges), np.split(variance, edges)):
+        trial.fit.partiality, trial.fit.relative_variance = own_p, own_variance
+        _judge(trial.fit, trial.observations, settings, trial.at_bound)
 
 
 def _prepare(
@@ -240,9 +267,8 @@ def _prepare(
         return _Trial(observations, matched, no_fit(observations, Reason.NO_REFLECTIONS), nowhere, nowhere, [])
     cold = start_values(observations, settings)
     fit = LatticeFit(cold, np.zeros((N_PARAMETERS, N_PARAMETERS)), np.zeros(len(observations)), n_matched=len(matched))
-    names = [
-        tuple(name for name in some if name not in settings.fix) for some in rounds(settings.model, settings.radius)
-    ]
+    names = rounds(settings.model, settings.radius, settings.unit_cell)
+    names = [tuple(name for name in some if name not in settings.fix) for some in names]
     fit.refined = len(matched) >= max(settings.reflections_per_parameter, 1.0) * len(names[-1]) + 1
     if not fit.refined:
         names = [("scale",) if len(matched) > 2 and "scale" not in settings.fix else ()]
@@ -284,15 +310,14 @@ def _bounds(start: np.ndarray, settings: FitSettings) -> tuple[np.ndarray, np.nd
     reach[B_FACTOR] = LIMIT_MARGIN * settings.max_b_factor
     reach[THETA_X] = reach[THETA_Y] = LIMIT_MARGIN * settings.max_misorientation
     reach[LN_RADIUS] = reach[LN_MOSAICITY] = np.log(RADIUS_RANGE)
+    reach[CELL_SCALE] = CELL_RANGE
     centre = start.copy()
     centre[[B_FACTOR, THETA_X, THETA_Y]] = 0.0
     return centre - reach, centre + reach
 
 
-def _weights(trial: _Trial, settings: FitSettings, tempered: bool) -> np.ndarray:
-    """What multiplies the residuals of the matched reflections (module docstring)."""
-    matched = trial.matched
-    i_calc = calculate(trial.fit.x, matched, settings.profile)
+def _weights(matched: Observations, i_calc: np.ndarray, settings: FitSettings, tempered: bool) -> np.ndarray:
+    """What multiplies the residuals of one lattice's matched reflections (module docstring)."""
     residual = np.abs(matched.intensity - i_calc)
     if settings.weighting == "sigma":
         weight = 1.0 / np.sqrt(matched.variance + (settings.model_error * i_calc) ** 2)
@@ -310,7 +335,8 @@ def _step_threshold(settings: FitSettings, a_pass: _Pass) -> float:
 def _fit_one_by_one(trials: list[_Trial], settings: FitSettings, a_pass: _Pass, restraint: Restraint) -> None:
     """One pass by minimise.py, lattice after lattice."""
     for trial in trials:
-        weight, matched = _weights(trial, settings, a_pass.tempered), trial.matched
+        matched = trial.matched
+        weight = _weights(matched, calculate(trial.fit.x, matched, settings.profile), settings, a_pass.tempered)
 
         def evaluate(x, weight=weight, matched=matched):
             y, jacobian = calculate_with_jacobian(x, matched, settings.profile)
@@ -337,11 +363,16 @@ def _fit_one_by_one(trials: list[_Trial], settings: FitSettings, a_pass: _Pass, 
 
 def _fit_batched(trials: list[_Trial], settings: FitSettings, a_pass: _Pass, restraint: Restraint) -> None:
     """One pass by batch.py, all lattices together."""
+    together = concatenate([trial.matched for trial in trials])
+    x = np.array([trial.fit.x for trial in trials])
+    edges = np.cumsum([len(trial.matched) for trial in trials])[:-1]
+    i_calc = np.split(calculate(x, together, settings.profile), edges)
+    weights = [_weights(trial.matched, own, settings, a_pass.tempered) for trial, own in zip(trials, i_calc)]
     try:
         minima = minimise_many(
-            concatenate([trial.matched for trial in trials]),
-            np.concatenate([_weights(trial, settings, a_pass.tempered) for trial in trials]),
-            np.array([trial.fit.x for trial in trials]),
+            together,
+            np.concatenate(weights),
+            x,
             [PARAMETERS.index(name) for name in a_pass.names],
             settings.profile,
             settings.loss,
@@ -349,6 +380,7 @@ def _fit_batched(trials: list[_Trial], settings: FitSettings, a_pass: _Pass, res
             np.array([trial.upper for trial in trials]),
             restraint,
             step_threshold=_step_threshold(settings, a_pass),
+            esds=not a_pass.tempered,
         )
     except np.linalg.LinAlgError:  # one singular lattice must not stop the others
         _fit_one_by_one(trials, settings, a_pass, restraint)
@@ -362,7 +394,7 @@ def _take(trial: _Trial, minimum: Minimum, settings: FitSettings) -> None:
     fit.x, fit.covariance, fit.objective = minimum.x, minimum.covariance, minimum.objective
     fit.n_iterations += minimum.n_iterations
     # One part of a mosaic radius may well be nothing beside the other; angles and B have limits of their own.
-    telling = [LN_SCALE, LN_RADIUS] if settings.radius == "constant" else [LN_SCALE]
+    telling = [LN_SCALE, CELL_SCALE, *([LN_RADIUS] if settings.radius == "constant" else [])]
     trial.at_bound = bool(minimum.at_bound[telling].any())
 
 

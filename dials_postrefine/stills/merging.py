@@ -18,6 +18,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import minimize
 
+from dials_postrefine.stills.wilson import LEAST_PROBABLE, WilsonPrior
+
+FEWEST_FOR_MAD = 5
+
 
 @dataclass
 class Merged:
@@ -86,18 +90,37 @@ def group_median(value: np.ndarray, group: np.ndarray, n_groups: int) -> np.ndar
 
 
 def find_outliers(
-    value: np.ndarray, variance: np.ndarray, unique: np.ndarray, n_unique: int, z_max: float = 6.0
+    value: np.ndarray,
+    variance: np.ndarray,
+    unique: np.ndarray,
+    n_unique: int,
+    z_max: float = 6.0,
+    prior: WilsonPrior | None = None,
 ) -> np.ndarray:
     """
-    Observations far from the median of their unique index: a mask (n,).
+    Observations that can't be of their unique index: a mask (n,).
 
-    Where three or more observations agree on a median m, one with |I - m| > z_max sqrt(variance) and |I - m| > |m| is
-    out: off by more than its expected spread and by more than the value itself (postrefinement.md, recipe).
+    Of three or more observations one is out that is z_max times its expected spread from the median m, on either side:
+    |I - m| > z_max max(sqrt(variance), 1.48 MAD), the median absolute deviation of the index counting where there are
+    FEWEST_FOR_MAD.  Of two that differ by more than z_max times the spread of their difference, the larger one is out:
+    it is the less probable of the two.  What stands alone is out where Wilson statistics (prior) give even
+    I - 3 sqrt(variance) a probability below 1e-6 (wilson.py).
     """
-    median = group_median(value, unique, n_unique)[unique]
-    enough = np.bincount(unique, minlength=n_unique)[unique] >= 3
-    off = np.abs(value - median)
-    return enough & (off > z_max * np.sqrt(variance)) & (off > np.abs(median))
+    median = group_median(value, unique, n_unique)
+    n = np.bincount(unique, minlength=n_unique)
+    off = np.abs(value - median[unique])
+    mad = np.where(n >= FEWEST_FOR_MAD, 1.4826 * group_median(off, unique, n_unique), 0.0)
+    out = (n >= 3)[unique] & (off > z_max * np.maximum(np.sqrt(variance), mad[unique]))
+    # the two of a pair are equally far from their median, which is their mean
+    spread = np.sqrt(np.bincount(unique, variance, n_unique))
+    out |= (n == 2)[unique] & (2.0 * off > z_max * spread[unique]) & (value > median[unique])
+    if prior is not None:
+        merged = merge(value[~out], variance[~out], unique[~out], n_unique)
+        alone = np.flatnonzero((merged.n == 1)[unique] & ~out)
+        at_least = value[alone] - 3.0 * np.sqrt(variance[alone])
+        mean = prior.mean(merged.intensity)
+        out[alone[prior.probability(at_least, unique[alone], mean) < LEAST_PROBABLE]] = True
+    return out
 
 
 def correlation(a: np.ndarray, b: np.ndarray) -> float:

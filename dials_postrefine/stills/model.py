@@ -9,24 +9,28 @@ whose width follows resolution at constant volume,
     r_s^2 = r_0^2 + (eta d*)^2,
 
 r_0 from the size of the domains and eta (radians) from their mosaic spread and the bandwidth.  The height r_0/r_s
-counts as a part of the scale factor.  With `radius=constant` eta is zero and r_s = r_0.  The parameter vector is
+counts as a part of the scale factor.  With `radius=constant` eta is zero and r_s = r_0.  With `unit_cell=scale` the
+reciprocal cell is larger than indexed by the factor 1 + epsilon, which also stands for a wavelength that is shorter by
+that factor: an error of 0.1 % moves r_h by 0.001 lambda d*^2/2.  The parameter vector is
 
-    x = (ln G, B, theta_x, theta_y, ln r_0, ln eta)
+    x = (ln G, B, theta_x, theta_y, ln r_0, ln eta, epsilon)
 
 with logarithms because G, r_0 and eta are positive (p depends on r_s^2, so that a free r_s can converge to -r_s).
-`rs` refines the first four, `rs_hybrid` then the radius too, r_0 and, if it is not constant, eta.  The derivatives are
+`rs` refines the first four, `rs_hybrid` then the radius too, r_0 and, if it is not constant, eta; the last round of
+either refines epsilon if the cell is not fixed.  The derivatives are
 
-    dI/dlnG = I,  dI/dB = -2 d*^2 I,  dI/dtheta = G e I_ref (r_0/r_s) dp/dr_h dr_h/dtheta,
+    dI/dlnG = I,  dI/dB = -2 d*^2 I,  dI/dy = G e I_ref (r_0/r_s) dp/dr_h dr_h/dy  (y: theta_x, theta_y, epsilon),
     dI/dln r_0 = G e I_ref (r_0/r_s) (a r_s dp/dr_s + (1 - a) p),          a = (r_0/r_s)^2,
     dI/dln eta = G e I_ref (r_0/r_s) (1 - a) (r_s dp/dr_s - p).
 
-Everything works on one lattice, x (6,), and on the reflections of many lattices together, x (L, 6):
-Observations.lattice then says which reflection is whose.  Sources: postrefinement.md, Model and recipe.
+Everything works on one lattice, x (7,), and on the reflections of many lattices together, x (L, 7):
+Observations.lattice then says which reflection is whose.  Sources: postrefinement.md, Model and recipe; the cell after
+Uervirojnangkoorn et al. (2015), eLife 4, e05421, who refine it with each still.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -34,26 +38,32 @@ from dials_postrefine.rotations import rotate_many_with_derivatives, rotate_with
 from dials_postrefine.stills.geometry import excitation_with_derivatives
 from dials_postrefine.stills.partiality import PROFILES
 
-PARAMETERS = ("scale", "b_factor", "theta_x", "theta_y", "radius", "mosaicity")
+PARAMETERS = ("scale", "b_factor", "theta_x", "theta_y", "radius", "mosaicity", "cell_scale")
 N_PARAMETERS = len(PARAMETERS)
-LN_SCALE, B_FACTOR, THETA_X, THETA_Y, LN_RADIUS, LN_MOSAICITY = range(N_PARAMETERS)
+LN_SCALE, B_FACTOR, THETA_X, THETA_Y, LN_RADIUS, LN_MOSAICITY, CELL_SCALE = range(N_PARAMETERS)
 
 # ln eta where there is no mosaicity: (eta d*)^2 is then nothing beside any r_0^2
 LN_NOTHING = -60.0
 
 MODELS = ("rs", "rs_hybrid")
 RADII = ("constant", "mosaic")
+UNIT_CELLS = ("fixed", "scale")
 
 # exp(-2 B d*^2) of a trial step must stay a number: the exponent is clipped here, far beyond any accepted B.
 MAX_EXPONENT = 50.0
 
+# What is known to no better than this is not known at all.
+MAX_RELATIVE_VARIANCE = 1.0
 
-def rounds(model: str, radius: str) -> tuple[tuple[str, ...], ...]:
+
+def rounds(model: str, radius: str, unit_cell: str = "fixed") -> tuple[tuple[str, ...], ...]:
     """The names of the parameters that each round of a model refines."""
-    first = PARAMETERS[:LN_RADIUS]
-    if model == "rs":
-        return (first,)
-    return first, PARAMETERS if radius == "mosaic" else PARAMETERS[:LN_MOSAICITY]
+    first = last = PARAMETERS[:LN_RADIUS]
+    if model == "rs_hybrid":
+        last = PARAMETERS[:CELL_SCALE] if radius == "mosaic" else PARAMETERS[:LN_MOSAICITY]
+    if unit_cell == "scale":
+        last = (*last, PARAMETERS[CELL_SCALE])
+    return (first,) if last == first else (first, last)
 
 
 @dataclass
@@ -92,7 +102,7 @@ class Observations:
 
 def _by_reflection(x: np.ndarray, observations: Observations) -> np.ndarray:
     """
-    The six parameters as numbers, or (6, n) for the reflections of many lattices.
+    The parameters as numbers, or (7, n) for the reflections of many lattices.
 
     Contiguous: numpy takes the exponential of strided numbers by another way, with another last digit, when it likes.
     """
@@ -100,18 +110,20 @@ def _by_reflection(x: np.ndarray, observations: Observations) -> np.ndarray:
 
 
 def _excitation(x: np.ndarray, observations: Observations):
-    """r_h and its derivatives by the angles, each (n,)."""
+    """r_h and its derivatives by the angles and the cell's scale, each (n,)."""
     s0, lattice = observations.s0, observations.lattice
     if lattice is None:
-        turned, k = s0 @ rotate_with_derivatives(x[THETA_X], x[THETA_Y]), np.sqrt(s0 @ s0)
+        turned, length = s0 @ rotate_with_derivatives(x[THETA_X], x[THETA_Y]), np.sqrt(s0 @ s0)
+        cell_scale = 1.0 + x[CELL_SCALE]
     else:
         turned = np.einsum("li,lkij->lkj", s0, rotate_many_with_derivatives(x[:, THETA_X], x[:, THETA_Y]))
-        turned, k = turned[lattice], np.sqrt(np.einsum("li,li->l", s0, s0))[lattice]
-    return excitation_with_derivatives(observations.q, observations.q_sq, k, turned)
+        turned, length = turned[lattice], np.sqrt(np.einsum("li,li->l", s0, s0))[lattice]
+        cell_scale = (1.0 + x[:, CELL_SCALE])[lattice]
+    return excitation_with_derivatives(observations.q, observations.q_sq, length, turned, cell_scale)
 
 
 def radius(x: np.ndarray, q_sq: np.ndarray) -> np.ndarray:
-    """r_s (n,) in 1/Angstrom at q_sq (n,), from x (6,) or (6, n)."""
+    """r_s (n,) in 1/Angstrom at q_sq (n,), from x (7,) or (7, n)."""
     return np.sqrt(np.exp(2.0 * x[LN_RADIUS]) + np.exp(2.0 * x[LN_MOSAICITY]) * q_sq)
 
 
@@ -120,15 +132,15 @@ def _decay(x: np.ndarray, q_sq: np.ndarray) -> np.ndarray:
 
 
 def scale_factor(x: np.ndarray, q_sq: np.ndarray) -> np.ndarray:
-    """G exp(-2 B d*^2) r_0/r_s, shape (n,), from x (6,) or (6, n)."""
+    """G exp(-2 B d*^2) r_0/r_s, shape (n,), from x (7,) or (7, n)."""
     return _decay(x, q_sq) * np.exp(x[LN_RADIUS]) / radius(x, q_sq)
 
 
 def scale_variance(x: np.ndarray, covariance: np.ndarray, q_sq: np.ndarray) -> np.ndarray:
     """
-    The variance of the scale factor of one lattice, shape (n,), from the covariance (6, 6) of x.
+    The variance of the scale factor of one lattice, shape (n,), from the covariance (7, 7) of x.
 
-    s^2 g^T C g with g = d ln s/dx = (1, -2 d*^2, 0, 0, 1 - a, a - 1), a = (r_0/r_s)^2: first-order propagation.
+    s^2 g^T C g with g = d ln s/dx = (1, -2 d*^2, 0, 0, 1 - a, a - 1, 0), a = (r_0/r_s)^2: first-order propagation.
     """
     gradient = np.zeros((len(q_sq), N_PARAMETERS))
     gradient[:, LN_SCALE] = 1.0
@@ -141,7 +153,7 @@ def scale_variance(x: np.ndarray, covariance: np.ndarray, q_sq: np.ndarray) -> n
 
 def partiality(x: np.ndarray, observations: Observations, profile: str) -> np.ndarray:
     """p, shape (n,)."""
-    r_h, _, _ = _excitation(x, observations)
+    r_h, *_ = _excitation(x, observations)
     return PROFILES[profile](r_h, radius(_by_reflection(x, observations), observations.q_sq))[0]
 
 
@@ -152,9 +164,9 @@ def calculate(x: np.ndarray, observations: Observations, profile: str) -> np.nda
 
 
 def calculate_with_jacobian(x: np.ndarray, observations: Observations, profile: str) -> tuple[np.ndarray, np.ndarray]:
-    """I_calc (n,) and its derivatives by the parameters of its lattice (n, 6)."""
+    """I_calc (n,) and its derivatives by the parameters of its lattice (n, 7)."""
     q_sq = observations.q_sq
-    r_h, dr_x, dr_y = _excitation(x, observations)
+    r_h, dr_x, dr_y, dr_cell = _excitation(x, observations)
     by_reflection = _by_reflection(x, observations)
     r_s = radius(by_reflection, q_sq)
     height = np.exp(by_reflection[LN_RADIUS]) / r_s
@@ -166,8 +178,31 @@ def calculate_with_jacobian(x: np.ndarray, observations: Observations, profile: 
     slope = full * dp_dr_h
     jacobian[:, THETA_X] = slope * dr_x
     jacobian[:, THETA_Y] = slope * dr_y
+    jacobian[:, CELL_SCALE] = slope * dr_cell
     own = height * height
     wider = full * dp_dr_s * r_s
     jacobian[:, LN_RADIUS] = own * wider + (1.0 - own) * i_calc
     jacobian[:, LN_MOSAICITY] = (1.0 - own) * (wider - i_calc)
     return i_calc, jacobian
+
+
+def partiality_with_variance(
+    x: np.ndarray, covariance: np.ndarray, observations: Observations, profile: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """
+    p (n,), and the variance (n,) of ln(G e p r_0/r_s) that the covariance of x, (7, 7) or (L, 7, 7), gives.
+
+    g^T C g with g = d ln I_calc/dx: first-order propagation.  At most MAX_RELATIVE_VARIANCE, also where the covariance
+    is not known.
+    """
+    ones = replace(observations, reference=np.ones(len(observations)))
+    y, jacobian = calculate_with_jacobian(x, ones, profile)
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        gradient = jacobian / y[:, None]
+        if observations.lattice is None:
+            turned = gradient @ covariance
+        else:
+            turned = (gradient[:, None, :] @ covariance[observations.lattice])[:, 0, :]
+        variance = np.einsum("ni,ni->n", turned, gradient)
+    p = y / scale_factor(_by_reflection(x, observations), observations.q_sq)
+    return p, np.fmin(np.fmax(variance, 0.0), MAX_RELATIVE_VARIANCE)

@@ -1,14 +1,13 @@
 """
 Scales and means: what the observations of all lattices say of the full intensities, given the lattices' parameters.
 
-The scale of a lattice before any model is that of its amplitudes (linear_scales).  The mean of a cycle weighs with the
-model's variance
+The scale of a lattice before any model is that of its amplitudes (linear_scales).  A scaled observation is I/(G e p),
+e = exp(-2 B d*^2), and v/(G e p)^2 the variance of its counts (plus the integrator's own variance of 1/p where it gives
+one).  Means weigh with the variance of errormodel.py, which the written table has too, over observations with p above
+the threshold of accepted lattices that pass the outlier test of merging.py.
 
-    var = v/(G e p)^2 + (m I_ref)^2 (1 + 4 (1 - p)^2),    e = exp(-2 B d*^2),
-
-m = `model_error`, over observations with p above the threshold of accepted lattices that pass the outlier test of
-merging.py.  The final merge weighs with v/(G e p)^2 (plus the integrator's own variance of 1/p where it gives one),
-which is what the written table says and dials.merge does.  Source: postrefinement.md, recipe.
+Before any fit the error of a partial observation is assumed to be t = (2 m (1 - p))^2 besides the model's b = m,
+m = `model_error`.  Source: postrefinement.md, recipe.
 """
 
 from __future__ import annotations
@@ -18,7 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from dials_postrefine.stills.dataset import Stills
-from dials_postrefine.stills.lattice import signed_root, slope_through_origin, start_values
+from dials_postrefine.stills.errormodel import ErrorModel, fit_error_model
+from dials_postrefine.stills.lattice import FitSettings, signed_root, slope_through_origin, start_values
 from dials_postrefine.stills.merging import find_outliers, merge
 from dials_postrefine.stills.model import LN_SCALE, partiality, scale_factor
 
@@ -30,10 +30,11 @@ MIN_OTHER_WEIGHT = 1e-6
 @dataclass
 class WeightedMean:
     """
-    The mean of the kept observations with the model's variance (module docstring).
+    The mean of the kept observations with the variances of the error model.
 
     weight and weighted (n,): what each observation adds to the sums of weights and of weight times value; outlier (n,);
-    reference (n_unique,) the means, NaN where nothing is known or the index is absent; sum_w, sum_wi (n_unique,).
+    reference (n_unique,) the means, NaN where nothing is known or the index is absent; sum_w, sum_wi (n_unique,);
+    error_model: the one that fits the residuals about this mean, or what was assumed.
     """
 
     weight: np.ndarray
@@ -42,6 +43,20 @@ class WeightedMean:
     sum_w: np.ndarray
     sum_wi: np.ndarray
     reference: np.ndarray
+    error_model: ErrorModel
+
+
+@dataclass
+class Scaled:
+    """
+    What the lattices' parameters say of each observation (n,): partiality p, scale G e, relative_variance t of
+    (G e p), and kept: of an accepted lattice, with p above the threshold.
+    """
+
+    partiality: np.ndarray
+    scale: np.ndarray
+    relative_variance: np.ndarray
+    kept: np.ndarray
 
 
 def linear_scales(stills: Stills, reference: np.ndarray | None, n_rounds: int = 4) -> np.ndarray:
@@ -90,38 +105,65 @@ def _positive_slope(intensity: np.ndarray, reference: np.ndarray) -> float:
     return slope if slope > 0.0 else np.nan
 
 
-def scaled_values(stills: Stills, p, scale, selection) -> tuple[np.ndarray, np.ndarray]:
-    """
-    The merging values I/(p G e) of the selected observations and their variances.
-
-    The variance is v/(p G e)^2, plus (I/(G e))^2 var(1/p) where the integrator gave a variance of 1/p
-    (dials-facts.md, contract of the scaled table).
-    """
-    full = 1.0 / (p[selection] * scale[selection])
+def scaled_values(stills: Stills, scaled: Scaled, selection) -> tuple[np.ndarray, np.ndarray]:
+    """The scaled values I/(p G e) of the selected observations and the variances of their counts (docstring)."""
+    full = 1.0 / (scaled.partiality[selection] * scaled.scale[selection])
     value = stills.intensity[selection] * full
     variance = stills.variance[selection] * full**2
     if stills.inverse_variance is not None:
-        variance += (stills.intensity[selection] / scale[selection]) ** 2 * stills.inverse_variance[selection]
+        in_1_p = (stills.intensity[selection] / scaled.scale[selection]) ** 2
+        variance += in_1_p * stills.inverse_variance[selection]
     return value, variance
 
 
-def mean_of_kept(stills, settings, p, scale, kept, reference) -> WeightedMean:
-    """The weighted mean of the kept observations; reference (n_unique,) are the intensities expected so far."""
-    value, variance = scaled_values(stills, p, scale, kept)
-    unique = stills.unique[kept]
-    expected = reference[unique]
-    expected = np.where(np.isfinite(expected), expected, value)
-    variance += (settings.fit.model_error * expected) ** 2 * (1.0 + 4.0 * (1.0 - p[kept]) ** 2)
-    out = find_outliers(value, variance, unique, stills.n_unique, settings.outlier_z)
-    merged = merge(value[~out], variance[~out], unique[~out], stills.n_unique)
-    outlier = np.zeros(len(p), dtype=bool)
+def modelled_variance(
+    variance: np.ndarray,
+    relative: np.ndarray,
+    value: np.ndarray,
+    unique: np.ndarray,
+    mean: np.ndarray,
+    model: ErrorModel | None,
+) -> np.ndarray:
+    """
+    The variances (n,) of scaled values (n,) by the error model, or as they are without one.
+
+    mean (n_unique,) are the merged intensities; where there is none the value itself has to do.
+    """
+    if model is None:
+        return variance
+    expected = mean[unique]
+    return model.variance(variance, relative, np.where(np.isfinite(expected), expected, value))
+
+
+def mean_of_kept(
+    stills: Stills, scaled: Scaled, expected: np.ndarray, model: ErrorModel, outlier_z: float, fits_model: bool
+) -> WeightedMean:
+    """
+    The weighted mean of the kept observations.
+
+    expected (n_unique,) are the intensities as known so far; the error model serves for the outlier test and, unless
+    fits_model, for the weights; else they are those of the model that fits.
+    """
+    kept = scaled.kept
+    value, counts = scaled_values(stills, scaled, kept)
+    unique, relative = stills.unique[kept], scaled.relative_variance[kept]
+    variance = modelled_variance(counts, relative, value, unique, expected, model)
+    out = find_outliers(value, variance, unique, stills.n_unique, outlier_z, stills.prior)
+    good = ~out
+    merged = merge(value[good], variance[good], unique[good], stills.n_unique)
+    if fits_model:
+        own = value[good], counts[good], relative[good], merged.intensity[unique[good]], unique[good]
+        model = fit_error_model(*own, 1.0 / variance[good], model)
+        variance = modelled_variance(counts, relative, value, unique, merged.intensity, model)
+        merged = merge(value[good], variance[good], unique[good], stills.n_unique)
+    outlier = np.zeros(len(kept), dtype=bool)
     outlier[kept] = out
-    weight, weighted = np.zeros(len(p)), np.zeros(len(p))
+    weight, weighted = np.zeros(len(kept)), np.zeros(len(kept))
     weight[kept] = np.where(out, 0.0, 1.0 / variance)
     weighted[kept] = weight[kept] * value
     intensity = merged.intensity
     intensity[stills.absent] = np.nan
-    return WeightedMean(weight, weighted, outlier, merged.sum_w, merged.sum_wi, intensity)
+    return WeightedMean(weight, weighted, outlier, merged.sum_w, merged.sum_wi, intensity, model)
 
 
 def mean_of_others(part: Stills, rows: slice, mean: WeightedMean) -> np.ndarray:
@@ -135,22 +177,23 @@ def mean_of_others(part: Stills, rows: slice, mean: WeightedMean) -> np.ndarray:
     return np.divide(weighted, weight, out=np.full(len(weight), np.nan), where=left)
 
 
-def first_mean(stills, settings, linear_scale) -> WeightedMean:
-    """The scaled mean of the data at the lattices' start values."""
+def first_mean(stills: Stills, fit: FitSettings, outlier_z: float, linear_scale: np.ndarray) -> WeightedMean:
+    """The scaled mean of the data at the lattices' start values; linear_scale (L,)."""
     p, shape = np.zeros(len(stills.unique)), np.ones(len(stills.unique))
     for k in range(stills.n_lattices):
         rows = stills.rows(k)
         observations = stills.observations(k, np.full(rows.stop - rows.start, np.nan))
-        x = start_values(observations, settings.fit)
+        x = start_values(observations, fit)
         x[LN_SCALE] = 0.0
         if np.isfinite(x).all() and k not in stills.rejected:
-            p[rows] = partiality(x, observations, settings.fit.profile)
+            p[rows] = partiality(x, observations, fit.profile)
             shape[rows] = scale_factor(x, observations.q_sq)
     scale = linear_scale[stills.lattice()] * shape
     reference = np.full(stills.n_unique, np.nan)
     for _ in range(N_START_ROUNDS):
-        kept = (p >= settings.fit.partiality_threshold) & np.isfinite(scale)
-        mean = mean_of_kept(stills, settings, p, scale, kept, reference)
+        kept = (p >= fit.partiality_threshold) & np.isfinite(scale)
+        scaled = Scaled(p, scale, (2.0 * fit.model_error * (1.0 - p)) ** 2, kept)
+        mean = mean_of_kept(stills, scaled, reference, ErrorModel(b=fit.model_error), outlier_z, fits_model=False)
         reference = mean.reference
         for k in range(stills.n_lattices):
             rows = stills.rows(k)

@@ -14,7 +14,6 @@ import numpy as np
 from dials_postrefine.stills.cycles import PostrefinedStills
 from dials_postrefine.stills.dataset import Stills
 from dials_postrefine.stills.merging import Merged, Shell, merge, shell_edges, shell_statistics
-from dials_postrefine.stills.scaling import scaled_values
 
 
 @dataclass
@@ -57,5 +56,5 @@ def collect_statistics(
     value, variance = stills.intensity[scaled] / linear[scaled], stills.variance[scaled] / linear[scaled] ** 2
     _, before = merge_all(value, variance, scaled)
     kept = result.kept & ~result.outlier & present
-    merged, after = merge_all(*scaled_values(stills, result.partiality, result.scale, kept), kept, honest)
+    merged, after = merge_all(*result.merging_values(stills, kept), kept, honest)
     return Statistics(before, after, merged)

@@ -180,7 +180,7 @@ def against_truth(tmp_path_factory, postrefine):
     for name, beam in {"straight": {}, "tilted": {"beam_tilt": 1.0, "wavelength_jitter": 0.002}}.items():
         sim = simulate_stills(StillsOptions(n_lattices=40, d_min=2.5, seed=1, **beam))
         files = write_stills(sim, tmp_path_factory.mktemp(name) / "stills")
-        results[name] = sim, postrefine(*files[:2], f"reference={files[2]}", "nproc=2")
+        results[name] = sim, postrefine(*files[:2], f"reference={files[2]}", "restraints=False", "nproc=2")
     return results
 
 
@@ -456,16 +456,30 @@ def test_each_reflection_is_scaled_or_an_outlier_or_excluded(postrefined):
     assert np.array_equal(excluded, ~usable | (flumpy.to_numpy(table["partiality"]) < THRESHOLD))
 
 
-def test_scaled_intensity_is_that_of_the_integrator_over_polarisation_and_partiality(given, postrefined):
-    table = postrefined.table
+@pytest.mark.parametrize("error_model", ["none", "basic"])
+def test_scaled_intensity_is_that_of_the_integrator_over_polarisation_and_partiality(
+    given, postrefined, postrefine, error_model
+):
+    counts_alone = error_model == "none"
+    output = postrefine(*given.pair("whole"), "error_model=none", "nproc=2") if counts_alone else postrefined
+    table = output.table
     names = np.array(given.sim.identifiers)[given.sim.lattice[given.row]]
-    polarisation = given.sim.polarisation[given.row][np.isin(names, list(postrefined.accepted))]
+    polarisation = given.sim.polarisation[given.row][np.isin(names, list(output.accepted))]
     assert np.ptp(polarisation) > 0.1
     good = flumpy.to_numpy(table.get_flags(table.flags.scaled))
     factor = 1.0 / (polarisation * flumpy.to_numpy(table["partiality"]))
+    expected = {}
     for name, power in (("value", 1), ("variance", 2)):
-        raw, scaled = (flumpy.to_numpy(table[f"intensity.{kind}.{name}"]) for kind in ("sum", "scale"))
-        np.testing.assert_allclose(scaled[good], (raw * factor**power)[good], rtol=1e-9)
+        raw, scaled = (flumpy.to_numpy(table[f"intensity.{kind}.{name}"])[good] for kind in ("sum", "scale"))
+        expected[name] = raw * factor[good] ** power
+        if name == "value" or counts_alone:
+            np.testing.assert_allclose(scaled, expected[name], rtol=1e-9)
+    model = output.summary["error_model"]
+    if counts_alone:
+        assert model is None
+    else:  # a^2 (var + what grows with the intensity)
+        assert model["n"] > 1000
+        assert np.all(scaled > 0.999 * model["a"] ** 2 * expected["variance"])
 
 
 def test_partialities_are_the_true_ones(given, postrefined):
@@ -598,7 +612,7 @@ def test_references_of_all_kinds_give_the_same_scales(given, postrefined, merged
         done = run_program("dials.export", *postrefined.pair, *args, cwd=postrefined.folder)
         assert done.returncode == 0, done.stdout + done.stderr
     output = postrefine(*given.pair("whole"), f"reference={reference}", "nproc=2")
-    assert len(output.summary["cycles"]) == 1
+    assert len(output.summary["cycles"]) == 2
     # not in all digits: without an external reference a lattice is fitted to the mean of the others
     assert output.summary["after"][-1]["cc_reference"] > 0.99
     common = output.accepted.keys() & postrefined.accepted.keys()

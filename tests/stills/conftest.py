@@ -18,10 +18,11 @@ def as_stills():
 
 @pytest.fixture(scope="session")
 def truth_of():
-    """A function that gives the true parameters (n, 6) of a simulation's lattices in the order of model.py."""
+    """A function that gives the true parameters (n, 7) of a simulation's lattices in the order of model.py."""
 
     def truth(sim: SimulatedStills) -> np.ndarray:
         nothing = np.full(len(sim.scale), LN_NOTHING)
-        return np.column_stack([np.log(sim.scale), sim.b_factor, sim.theta_x, sim.theta_y, np.log(sim.radius), nothing])
+        known = [np.log(sim.scale), sim.b_factor, sim.theta_x, sim.theta_y, np.log(sim.radius)]
+        return np.column_stack([*known, nothing, sim.cell_scale - 1.0])
 
     return truth

@@ -29,12 +29,15 @@ def lattices(as_stills):
 
 @pytest.mark.parametrize("restrained", [False, True])
 @pytest.mark.parametrize("radius", ["constant", "mosaic"])
+@pytest.mark.parametrize("unit_cell", ["fixed", "scale"])
 @pytest.mark.parametrize("loss", ["linear", "huber", "student_t"])
-def test_both_engines_reach_the_same_minimum(lattices, loss, radius, restrained):
-    settings = FitSettings(profile="gaussian", loss=loss, radius=radius, step_threshold=1e-11, min_correlation=-1.0)
+def test_both_engines_reach_the_same_minimum(lattices, loss, unit_cell, radius, restrained):
+    settings = FitSettings(
+        profile="gaussian", loss=loss, radius=radius, unit_cell=unit_cell, step_threshold=1e-11, min_correlation=-1.0
+    )
     restraint = None
     if restrained:
-        restraint = Restraint(np.array([0, 1, 0, 0, -8, -7.0]), np.array([np.inf, 1.0, 5e-4, 5e-4, 0.3, 0.3]))
+        restraint = Restraint(np.array([0, 1, 0, 0, -8, -7, 0.0]), np.array([np.inf, 1.0, 5e-4, 5e-4, 0.3, 0.3, 1e-3]))
     starts, scales = [None] * N, np.full(N, np.nan)
     one, many = (fit_lattices(lattices, settings, starts, scales, restraint, e) for e in ("lstbx", "batched"))
     assert [fit.reason for fit in one] == [fit.reason for fit in many]
@@ -66,8 +69,8 @@ def test_the_mosaic_radius_describes_mosaic_crystals_better(lattices):
 
 def test_a_restraint_takes_the_place_of_data_that_are_not_there(lattices):
     few = [one.select(np.arange(len(one)) % 8 == 0) for one in lattices if len(one) > 100]
-    mean = np.array([0.0, 1.0, 0.0, 0.0, np.log(2.7e-4), np.log(1.1e-3)])
-    tight = Restraint(mean, np.array([np.inf, 1e-3, 1e-7, 1e-7, 1e-3, 1e-3]))
+    mean = np.array([0.0, 1.0, 0.0, 0.0, np.log(2.7e-4), np.log(1.1e-3), 0.0])
+    tight = Restraint(mean, np.array([np.inf, 1e-3, 1e-7, 1e-7, 1e-3, 1e-3, 1e-6]))
     settings = FitSettings(profile="gaussian", radius="mosaic", min_correlation=-1.0, reflections_per_parameter=1.0)
     fits = fit_lattices(few, settings, [None] * len(few), np.full(len(few), np.nan), tight, "batched")
     x = np.array([fit.x for fit in fits if fit.reason is None])

@@ -52,7 +52,7 @@ def test_angle_derivatives_agree_with_central_differences(case):
     q_ref = scattering_vectors(a_matrix, h)
     q_sq = np.sum(q_ref**2, axis=1)
     theta = np.array([0.013, -0.021])
-    r_h, *derivatives = excitation_with_derivatives(
+    r_h, *derivatives, _ = excitation_with_derivatives(
         q_ref, q_sq, np.linalg.norm(s0), s0 @ rotate_with_derivatives(*theta)
     )
     assert r_h == pytest.approx(excitation(q_ref, q_sq, s0, rotate(*theta)), abs=1e-15)
@@ -61,5 +61,24 @@ def test_angle_derivatives_agree_with_central_differences(case):
         step[i] = 1e-4
         # fourth order, so that 1e-6 is a test of the derivative and not of the step
         near = [excitation(q_ref, q_sq, s0, rotate(*(theta + m * step))) for m in (1, -1, 2, -2)]
+        numeric = (8 * (near[0] - near[1]) - (near[2] - near[3])) / 12e-4
+        assert derivative == pytest.approx(numeric, rel=1e-6, abs=1e-9 * np.abs(numeric).max())
+
+
+def test_derivatives_of_a_scaled_cell_agree_with_central_differences(case):
+    a_matrix, h, s0 = case
+    q_ref = scattering_vectors(a_matrix, h)
+    x = np.array([0.013, -0.021, 0.004])
+
+    def excitation_at(x):
+        q = (1.0 + x[2]) * q_ref
+        return excitation(q, np.sum(q**2, axis=1), s0, rotate(x[0], x[1]))
+
+    r_h, *derivatives = excitation_with_derivatives(
+        q_ref, np.sum(q_ref**2, axis=1), np.linalg.norm(s0), s0 @ rotate_with_derivatives(*x[:2]), 1.0 + x[2]
+    )
+    assert r_h == pytest.approx(excitation_at(x), abs=1e-15)
+    for step, derivative in zip(1e-4 * np.eye(3), derivatives):
+        near = [excitation_at(x + m * step) for m in (1, -1, 2, -2)]
         numeric = (8 * (near[0] - near[1]) - (near[2] - near[3])) / 12e-4
         assert derivative == pytest.approx(numeric, rel=1e-6, abs=1e-9 * np.abs(numeric).max())

@@ -27,7 +27,7 @@ EXACT = FitSettings(model="rs_hybrid", model_error=0.0)
 
 @pytest.fixture(scope="module")
 def fitted(as_stills, truth_of):
-    """A function: simulate N lattices that obey the model, fit them, return the fits and x minus truth (N, 6)."""
+    """A function: simulate N lattices that obey the model, fit them, return the fits and x minus truth (N, 7)."""
     done = {}
 
     def fit(misorientation: float, settings: FitSettings):

@@ -19,6 +19,7 @@ from dials_postrefine.stills.merging import (
     shell_edges,
     shell_statistics,
 )
+from dials_postrefine.stills.wilson import WilsonPrior
 
 
 @pytest.fixture
@@ -60,12 +61,42 @@ def test_group_median_is_the_median_of_each_group(observations):
     assert median == pytest.approx(expected, nan_ok=True)
 
 
-def test_outliers_are_far_from_three_that_agree_and_nothing_else_is():
-    value = np.array([10.0, 11.0, 9.0, 400.0, -350.0, 10.0, 500.0, 10.0, 10.5, 19.0])
-    unique = np.array([0, 0, 0, 0, 0, 1, 1, 2, 2, 2])
-    out = find_outliers(value, np.ones(10), unique, 3, z_max=6.0)
-    # 500 has one neighbour only; 19 is nine sigma off, but not by more than the value itself
-    assert list(np.flatnonzero(out)) == [3, 4]
+def test_outliers_are_far_from_the_others_on_either_side():
+    #                  ten about 10, one wild and one dead            two that differ, two that agree  three and one off
+    value = np.array([10.0, 11.0, 9.0, 10.0, 10.5, 9.5, 400.0, -350.0, 10.0, 500.0, 10.0, 17.0, 10.0, 10.5, 19.0, 14.0])
+    unique = np.array([0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 2, 2, 3, 3, 3, 4])
+    out = find_outliers(value, np.ones(len(value)), unique, 5, z_max=6.0)
+    # 500 of the pair is the larger; 17 and 10 differ by 4.9 times the spread of their difference
+    assert list(np.flatnonzero(out)) == [6, 7, 9, 14]
+
+
+def test_the_scatter_of_the_index_itself_counts_where_it_is_larger():
+    value = np.array([0.0, 50.0, 100.0, 150.0, 200.0, 210.0, 1000.0])
+    unique = np.zeros(7, dtype=int)
+    out = find_outliers(value, np.ones(7), unique, 1, z_max=6.0)
+    # median 150, median absolute deviation 60: the limit is 6 x 1.48 x 60 = 534, far beyond 6 sigma
+    assert list(np.flatnonzero(out)) == [6]
+
+
+def test_what_stands_alone_is_judged_by_wilson_statistics():
+    rng = np.random.default_rng(4)
+    n = 2000
+    d_star_sq = rng.uniform(0.01, 0.25, size=n)
+    centric = rng.random(n) < 0.1
+    epsilon = np.where(rng.random(n) < 0.1, 4.0, 1.0)
+    sigma = 1000.0 * np.exp(-8.0 * d_star_sq)
+    e_sq = np.where(centric, rng.normal(size=n) ** 2, rng.exponential(size=n))
+    value = epsilon * sigma * e_sq
+    wild = np.arange(n) < 40
+    value[wild] = (epsilon * sigma * rng.uniform(15.0, 60.0, size=n))[wild]  # erfc(sqrt(15/2)) = 1e-4
+    out = find_outliers(value, np.ones(n), np.arange(n), n, 6.0, WilsonPrior(d_star_sq, epsilon, centric))
+    assert out[wild].mean() > 0.9
+    # of 1960 values 0.2 are expected beyond a probability of 1e-4
+    assert np.count_nonzero(out[~wild]) <= 2
+    # the same value is not out where another observation agrees with it
+    twice = np.concatenate([value, value[wild]]), np.concatenate([np.arange(n), np.arange(40)])
+    out = find_outliers(twice[0], np.ones(n + 40), twice[1], n, 6.0, WilsonPrior(d_star_sq, epsilon, centric))
+    assert not out[n:].any() and not out[:40].any()
 
 
 def test_correlation_and_r_split_by_their_formulas():

@@ -118,7 +118,7 @@ def test_objective_is_the_cost_of_scipy(lattices, loss):
     rng = np.random.default_rng(1)
     for x, evaluate, _ in lattices:
         for _ in range(3):
-            trial = x + rng.normal(size=6) * (0.3, 1.0, 1e-3, 1e-3, 0.3, 0.0)
+            trial = x + rng.normal(size=7) * (0.3, 1.0, 1e-3, 1e-3, 0.3, 0.0, 0.0)
             u = evaluate(trial)[0]
             assert 0 < np.count_nonzero(np.abs(u) < 1.345) < len(u)
             ours = 0.5 * np.sum(LOSSES[loss](u * u)[0])
@@ -233,7 +233,7 @@ def as_v(x) -> np.ndarray:
 
 def as_x(v) -> np.ndarray:
     """Our parameters x from its."""
-    return np.array([np.log(v[0]), v[1], v[3], v[4], np.log(v[2]), LN_NOTHING])
+    return np.array([np.log(v[0]), v[1], v[3], v[4], np.log(v[2]), LN_NOTHING, 0.0])
 
 
 @dataclass

@@ -1,0 +1,120 @@
+"""
+Delta CC1/2: what each lattice does to the precision of the merge.
+
+CC1/2 by the sigma-tau method, without random half sets, from the n_h scaled observations x of each unique index:
+
+    m_h   = sum x/n_h                            the mean
+    e_h   = sum (x - m_h)^2/(n_h (n_h - 1))      its variance, half of that of a half set's mean
+    CC1/2 = (s_y^2 - s_e^2)/(s_y^2 + s_e^2),     s_y^2 the variance of the m_h, s_e^2 the mean of the e_h
+
+over the indices of n_h > 1 in each resolution shell, and the mean of the shells weighted by their numbers of indices:
+with equal weights, as dials.compute_delta_cchalf does, because a lattice that the merge gives little weight is no
+better for it.  Of a lattice
+
+    delta CC1/2 = CC1/2(all) - CC1/2(all without it),
+
+negative where the data would agree better without it.  The sums over the observations change by the lattice's own, so
+that all lattices together cost one pass over the data.  Lattices below mean - stdcutoff times standard deviation of
+delta CC1/2 are rejected as in dials.scale (filtering.method=deltacchalf), the worst first and not more than
+max_percent_removed of the observations.  Source: Assmann, Brehm and Diederichs (2016), J. Appl. Cryst. 49, 1021-1028.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from dials_postrefine.stills.dataset import Stills
+from dials_postrefine.stills.geometry import scattering_vectors
+from dials_postrefine.stills.merging import shell_edges
+from dials_postrefine.stills.scaling import WeightedMean
+
+N_SHELLS = 10
+
+
+@dataclass(frozen=True)
+class DeltaCCHalfFilter:
+    """When a lattice is rejected: standard deviations below the mean, and percent of the observations at most."""
+
+    stdcutoff: float = 4.0
+    max_percent_removed: float = 10.0
+
+
+def harmful_lattices(stills: Stills, mean: WeightedMean, settings: DeltaCCHalfFilter) -> np.ndarray:
+    """The numbers of the lattices without which what was merged agrees better (module docstring), the worst first."""
+    used = (mean.weight > 0.0) & ~stills.absent[stills.unique]
+    lattice = stills.lattice()[used]
+    n = np.bincount(lattice, minlength=stills.n_lattices)
+    present = np.flatnonzero(n)
+    if len(present) < 2:
+        return present[:0]
+    value = mean.weighted[used] / mean.weight[used]
+    whole, without = cc_half_without_each(value, stills.unique[used], lattice, resolution_shells(stills, used))
+    delta = (whole - without)[present]
+    worst = present[np.argsort(delta, kind="stable")]
+    worst = worst[: np.count_nonzero(delta < delta.mean() - settings.stdcutoff * delta.std(ddof=1))]
+    return worst[np.cumsum(n[worst]) <= settings.max_percent_removed / 100.0 * len(value)]
+
+
+def resolution_shells(stills: Stills, used: np.ndarray) -> np.ndarray:
+    """The shell (n_unique,) of each unique index, of equal volume; d*^2 is the mean over its used observations (n,)."""
+    q_sq = np.empty(len(stills.unique))
+    for k in range(stills.n_lattices):
+        q = scattering_vectors(stills.a_matrix[k], stills.h[stills.rows(k)])
+        q_sq[stills.rows(k)] = np.einsum("ij,ij->i", q, q)
+    n = np.bincount(stills.unique[used], minlength=stills.n_unique)
+    d_star_sq = np.bincount(stills.unique[used], q_sq[used], stills.n_unique) / np.maximum(n, 1)
+    edges = shell_edges(d_star_sq[n > 0], N_SHELLS)
+    return np.clip(np.searchsorted(edges, d_star_sq) - 1, 0, N_SHELLS - 1)
+
+
+def cc_half_without_each(
+    value: np.ndarray, unique: np.ndarray, lattice: np.ndarray, shell: np.ndarray
+) -> tuple[float, np.ndarray]:
+    """
+    CC1/2 of all observations, and without each lattice (L,) (module docstring); NaN where no index is left.
+
+    value, unique, lattice (n,) of the observations, shell (n_unique,) of the unique indices, 0 to S - 1.
+    """
+    n_unique, n_shells, n_lattices = len(shell), int(shell.max()) + 1, int(lattice.max()) + 1
+    n = np.bincount(unique, minlength=n_unique)
+    mean = np.bincount(unique, value, n_unique) / np.maximum(n, 1)
+    off = value - mean[unique]  # these sum up to nothing: no digits are lost where a lattice's own are taken off
+    squares = np.bincount(unique, off**2, n_unique)
+    seen = n > 0
+    centre = np.bincount(shell[seen], mean[seen], n_shells) / np.maximum(
+        np.bincount(shell[seen], minlength=n_shells), 1
+    )
+    y = mean - centre[shell]
+
+    def add_up(n, y, squares, place, size):
+        """Number of indices with n > 1, and their sums of y, y^2 and e = squares/(n (n - 1)): (4, size)."""
+        counted = n > 1
+        error = np.maximum(squares, 0.0) / np.maximum(n * (n - 1), 1)
+        return np.array([np.bincount(place, counted * term, size) for term in (np.ones(len(y)), y, y**2, error)])
+
+    # the indices of each lattice, and what the other lattices leave of them
+    pair, group = np.unique(lattice.astype(np.int64) * n_unique + unique, return_inverse=True)
+    of, k = pair % n_unique, pair // n_unique
+    n_left = n[of] - np.bincount(group)
+    shift = -np.bincount(group, off) / np.maximum(n_left, 1)
+    squares_left = squares[of] - np.bincount(group, off**2) - n_left * shift**2
+
+    whole = add_up(n, y, squares, shell, n_shells)
+    place, size = k * n_shells + shell[of], n_lattices * n_shells
+    change = add_up(n_left, y[of] + shift, squares_left, place, size) - add_up(n[of], y[of], squares[of], place, size)
+    without = whole[:, None] + change.reshape(4, n_lattices, n_shells)
+    return float(_mean_cc_half(whole)), _mean_cc_half(without)
+
+
+def _mean_cc_half(sums: np.ndarray) -> np.ndarray:
+    """The mean CC1/2 (...) of the shells from their sums (4, ..., S), NaN of nothing."""
+    n, sum_y, sum_y_sq, sum_e = sums
+    n = np.where(n > 1.5, n, 0.0)  # sums of ones are exact
+    several = np.maximum(n, 2.0)
+    s_y = np.maximum(sum_y_sq - sum_y**2 / several, 0.0) / (several - 1.0)
+    s_e = np.maximum(sum_e, 0.0) / several
+    cc = np.divide(s_y - s_e, s_y + s_e, out=np.zeros(n.shape), where=s_y + s_e > 0.0)
+    total = n.sum(axis=-1)
+    return np.divide((n * cc).sum(axis=-1), total, out=np.full(total.shape, np.nan), where=total > 0.0)

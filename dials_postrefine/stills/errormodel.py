@@ -1,0 +1,111 @@
+"""
+The error model: how far observations of one unique index lie apart, put into their variances.
+
+    var' = a^2 (var + (b I)^2 + c^2 t I^2)
+
+for a scaled observation with the variance `var` of its counts; I is the merged intensity, not the observation's own,
+so that a weight does not depend on the error of what it weighs, and t the variance of ln(G e p) that the covariance of
+the lattice's parameters gives (model.partiality_with_variance).  a, b and c are those of greatest likelihood for the
+differences between each observation i and the mean of the others of its index,
+
+    d_i = I_i - sum_j w_j I_j / sum_j w_j,    var(d_i) = var'_i + sum_j w_j^2 var'_j / (sum_j w_j)^2     (j != i),
+
+which is linear in a^2, (a b)^2 and (a c)^2.  Differences of more than Z_MAX standard deviations are left out: they are
+for the outlier test.  Where all is well the normalised differences d/sqrt(var(d)) have unit width whatever the
+intensity; `widths` says how it is.  Sources: Evans and Murshudov (2013), Acta Cryst. D69, 1204, for a and b;
+postrefinement.md for the rest of the error of a partial observation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import minimize
+
+FEWEST = 200
+MOST = 20_000
+Z_MAX = 4.0
+N_ROUNDS = 3
+N_DECILES = 10
+START_B = 0.1
+# The bounds of ln a^2, and of ln (a b)^2 and ln (a c)^2, where the lowest is nothing.
+LN_A_SQ = (-6.0, 10.0)
+LN_PART = (-14.0, 10.0)
+# A mean of the others must not be made of a vanishing remainder.
+MIN_OTHER_WEIGHT = 1e-6
+
+
+@dataclass(frozen=True)
+class ErrorModel:
+    """
+    a, b and c of the module docstring; n the number of differences that they come from, 0 where they are assumed;
+    widths: 1.48 times the median absolute normalised difference by deciles of the intensity, weak to strong.
+    """
+
+    a: float = 1.0
+    b: float = 0.1
+    c: float = 1.0
+    n: int = 0
+    widths: tuple[float, ...] = ()
+
+    def variance(self, variance: np.ndarray, relative: np.ndarray, intensity: np.ndarray) -> np.ndarray:
+        """var' (n,) from the variance of the counts, t and the merged intensity I, each (n,)."""
+        return self.a**2 * (variance + intensity**2 * (self.b**2 + self.c**2 * relative))
+
+
+def fit_error_model(
+    value: np.ndarray,
+    variance: np.ndarray,
+    relative: np.ndarray,
+    intensity: np.ndarray,
+    unique: np.ndarray,
+    weight: np.ndarray,
+    assumed: ErrorModel,
+) -> ErrorModel:
+    """
+    The error model of the observations value (n,), each with its variance of counts, t, merged intensity, unique number
+    and the weight that it has in the mean; what is `assumed` where fewer than FEWEST differences are there.
+    """
+    n_unique = int(unique.max()) + 1 if len(unique) else 0
+
+    def others(x):
+        return np.bincount(unique, x, n_unique)[unique] - x
+
+    sum_w = others(weight)
+    paired = sum_w > MIN_OTHER_WEIGHT * (sum_w + weight)
+    if np.count_nonzero(paired) < FEWEST:
+        return assumed
+    with np.errstate(invalid="ignore", divide="ignore"):
+        difference = value - others(weight * value) / sum_w
+        parts = np.array(
+            [part + others(weight**2 * part) / sum_w**2 for part in (variance, intensity**2, relative * intensity**2)]
+        )
+    number = np.flatnonzero(paired)
+    number = number[:: -(-len(number) // MOST)]
+    difference, parts = difference[number], parts[:, number]
+
+    def total(x):
+        return np.exp(x) @ parts
+
+    x = np.log([1.0, START_B**2, 1.0])
+    bounds = [LN_A_SQ, LN_PART, LN_PART]
+    for _ in range(N_ROUNDS):
+        good = np.abs(difference) < Z_MAX * np.sqrt(total(x)) * _width(difference / np.sqrt(total(x)))
+        own, square = parts[:, good], difference[good] ** 2
+
+        def minus_log_likelihood(x, own=own, square=square):
+            spread = np.exp(x) @ own
+            gradient = (0.5 / spread - 0.5 * square / spread**2) @ (own.T * np.exp(x))
+            return 0.5 * float(np.sum(np.log(spread) + square / spread)), gradient
+
+        x = minimize(minus_log_likelihood, x, jac=True, method="L-BFGS-B", bounds=bounds).x
+    z = difference / np.sqrt(total(x))
+    deciles = np.array_split(z[np.argsort(intensity[number], kind="stable")], N_DECILES)
+    a, b, c = np.sqrt(np.exp(x))
+    return ErrorModel(float(a), float(b / a), float(c / a), len(number), tuple(_width(some) for some in deciles))
+
+
+def _width(z: np.ndarray) -> float:
+    """1.48 times the median absolute value: the standard deviation of a normal distribution."""
+    return float(1.4826 * np.median(np.abs(z)))

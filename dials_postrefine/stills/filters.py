@@ -1,0 +1,210 @@
+"""
+Filters: which lattices and which observations take no part.
+
+Before any fit.  The unit cell of a lattice, each parameter made exact for the space group, must be near the median of
+the data set,
+
+    |c - median(c)| <= max(tolerance, CELL_Z * 1.4826 MAD(c)),     MAD = median |c - median(c)|,
+
+the tolerance being a fraction of the median for lengths and a number of degrees for angles.  It is never tighter than
+the spread of the data set itself, so that a wide population, or one of two sizes, is not cut through.  The observations
+of a lattice are significant up to the resolution from which on the mean of I/sigma, in bins of equal numbers of
+reflections, falls below a limit (cctbx.xfel.merge, select.significance_filter).
+
+After the fits, lattices that were refined (enough reflections for all parameters) and are accepted so far must
+
+1. be related to the reference.  A lattice that was misindexed agrees with the model all the same, because the
+   partialities and the fall-off that it calculates are its own.  Its intensities are those of other reflections: with
+   a = sign(I_obs) sqrt|I_obs| and b likewise of I_calc = g^2 I_ref, g^2 = G e p, what is left of a and b once
+   their regressions on 1, g and g d*^2 are taken off has no correlation r, the partial correlation given scale,
+   geometry and fall-off (the rests are clipped at CLIP times their mean size: a wild intensity is no sign of a
+   useless lattice).  By Fisher's Z = arctanh(r) +- 1/sqrt(n - 5), of n reflections and two controls, a lattice is
+   unrelated that is near nothing and far from the median of the data set,
+
+       Z(r) < max(Z(limit), FISHER_Z/sqrt(n - 5))   and   Z(median) - Z(r) > FISHER_Z/sqrt(n - 5),
+
+   so that neither few reflections nor a data set that is weak as a whole are held against it;
+2. have parameters within the population, robustly: of ln G, B, ln r_0 and ln eta
+
+       e = |x - m| / sqrt(w^2 + esd(x)^2) <= z,     m = median(x),     w = 1.4826 median |x - m|
+
+   with the lattice's own esd, so that a narrow population rejects no lattice for what its data do not tell; of the
+   angles sqrt(e_x^2 + e_y^2) <= z, with m = 0: indexing left them there.  A parameter that was not refined is not
+   tested, nor is any of fewer than MIN_POPULATION lattices.  Where more than MOST_OUTLIERS of them would be out they
+   are no outliers but a population of their own (a run with another attenuation), and stay.
+
+A lattice gets the first reason that applies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from dials_postrefine.stills.lattice import LatticeFit, Reason, signed_root
+from dials_postrefine.stills.merging import correlation
+from dials_postrefine.stills.model import (
+    B_FACTOR,
+    LN_MOSAICITY,
+    LN_RADIUS,
+    LN_SCALE,
+    THETA_X,
+    THETA_Y,
+    Observations,
+    scale_factor,
+)
+
+MIN_POPULATION = 20
+MOST_OUTLIERS = 0.05
+CELL_Z = 5.0
+CLIP = 2.5
+FISHER_Z = 3.0
+LARGEST_R = 1.0 - 1e-12
+NOTHING_LEFT = 1e-12  # of the variance, beyond rounding
+MAD_TO_SIGMA = 1.4826  # of a normal distribution
+OUTLIERS = (
+    (LN_SCALE, Reason.SCALE_OUTLIER),
+    (B_FACTOR, Reason.B_OUTLIER),
+    (LN_RADIUS, Reason.RADIUS_OUTLIER),
+    (LN_MOSAICITY, Reason.RADIUS_OUTLIER),
+)
+
+
+@dataclass(frozen=True)
+class SignificanceFilter:
+    """The mean I/sigma that each of a lattice's n_bins resolution bins, of min_ct reflections or more, must have."""
+
+    sigma: float = 0.5
+    n_bins: int = 12
+    min_ct: int = 10
+
+
+@dataclass(frozen=True)
+class InputFilters:
+    """What is tested before any fit: tolerances of the unit cell (fraction, degrees), and significance or None."""
+
+    cell_length: float = 0.03
+    cell_angle: float = 2.0
+    significance: SignificanceFilter | None = None
+
+
+@dataclass(frozen=True)
+class LatticeFilters:
+    """
+    What is tested after the fits: the least partial correlation (-1: not tested) and z of the parameters (docstring).
+    """
+
+    min_partial_correlation: float = 0.25
+    parameter_z: float = 5.0
+
+
+def cell_outliers(cells: np.ndarray, length_tolerance: float, angle_tolerance: float) -> np.ndarray:
+    """
+    Which unit cells are far from the median (module docstring): (L,) bool.
+
+    cells (L, 6) in Angstrom and degrees as DIALS gives them, NaN where there is none: that one is no outlier.
+    """
+    known = np.isfinite(cells).all(axis=1)
+    if not known.any():
+        return known
+    median = np.median(cells[known], axis=0)
+    deviation = np.abs(cells - median)
+    tolerance = np.concatenate([length_tolerance * median[:3], np.full(3, angle_tolerance)])
+    limit = np.maximum(tolerance, CELL_Z * MAD_TO_SIGMA * np.median(deviation[known], axis=0))
+    return (deviation > limit).any(axis=1)
+
+
+def significant_observations(
+    intensity: np.ndarray,
+    variance: np.ndarray,
+    d_star_sq: np.ndarray,
+    offsets: np.ndarray,
+    settings: SignificanceFilter,
+) -> np.ndarray:
+    """
+    Which observations (n,) lie within the resolution to which their lattice is significant (module docstring).
+
+    offsets (L + 1,): lattice k owns rows offsets[k]:offsets[k + 1].  Where the first bin is too weak, none is.
+    """
+    ratio = intensity / np.sqrt(variance)
+    significant = np.zeros(len(ratio), dtype=bool)
+    for first, last in zip(offsets[:-1], offsets[1:]):
+        n = last - first
+        if not n:
+            continue
+        n_bins = max(1, min(settings.n_bins, n // settings.min_ct))
+        edges = np.arange(n_bins + 1) * n // n_bins
+        order = first + np.argsort(d_star_sq[first:last], kind="stable")
+        weak = np.add.reduceat(ratio[order], edges[:-1]) / np.diff(edges) < settings.sigma
+        significant[order[: edges[np.argmax(weak)] if weak.any() else n]] = True
+    return significant
+
+
+def partial_correlation(a: np.ndarray, b: np.ndarray, controls: Sequence[np.ndarray]) -> float:
+    """
+    The correlation of what is left of a and b (n,) once their regressions on 1 and the controls (each n) are taken off
+    and the rests are clipped (module docstring); NaN of too few values or without spread.
+    """
+    if len(a) < len(controls) + 4:
+        return np.nan
+    values = np.array([a, b, *controls])
+    rounding = NOTHING_LEFT * np.einsum("ij,ij->i", values, values)
+    values -= values.mean(axis=1, keepdims=True)
+    for x in range(2, len(values)):  # one control after the other, from a, b and the controls that follow
+        norm = values[x] @ values[x]
+        if norm > rounding[x]:
+            values -= np.outer(values @ values[x] / norm, values[x])
+    rests = values[:2]
+    if (np.einsum("ij,ij->i", rests, rests) <= rounding[:2]).any():
+        return np.nan
+    limit = CLIP * np.abs(rests).mean(axis=1, keepdims=True)
+    return correlation(*np.clip(rests, -limit, limit))
+
+
+def relation_to_reference(observations: Observations, fit: LatticeFit) -> float:
+    """The partial correlation r of a lattice with the reference it was fitted to (module docstring); NaN of no fit."""
+    matched = np.isfinite(observations.reference)
+    if not np.isfinite(fit.x).all() or not matched.any():
+        return np.nan
+    q_sq, reference = observations.q_sq[matched], observations.reference[matched]
+    recorded = scale_factor(fit.x, q_sq) * fit.partiality[matched]
+    root = np.sqrt(recorded)
+    observed, calculated = signed_root(observations.intensity[matched]), signed_root(recorded * reference)
+    return partial_correlation(observed, calculated, (root, root * q_sq))
+
+
+def reject_lattices(fits: Sequence[LatticeFit], settings: LatticeFilters) -> None:
+    """Give the lattices that fail after the fit their reason (module docstring)."""
+    judged = [fit for fit in _judged(fits) if np.isfinite(fit.partial_correlation)]
+    r = np.clip([fit.partial_correlation for fit in judged], -LARGEST_R, LARGEST_R)
+    n = np.array([fit.n_matched for fit in judged])
+    if len(judged) and settings.min_partial_correlation > -1.0:
+        z, error = np.arctanh(r), FISHER_Z / np.sqrt(n - 5.0)
+        near_nothing = z < np.maximum(np.arctanh(settings.min_partial_correlation), error)
+        for k in np.flatnonzero(near_nothing & (np.arctanh(np.median(r)) - z > error)):
+            judged[k].reason = Reason.UNRELATED
+    judged = _judged(fits)
+    if len(judged) < MIN_POPULATION:
+        return
+    x = np.array([fit.x for fit in judged])
+    variance = np.array([np.diag(fit.covariance) for fit in judged])
+    tests = [(_excess(x[:, i] - np.median(x[:, i]), variance[:, i]), reason) for i, reason in OUTLIERS]
+    turned = np.hypot(*(_excess(x[:, i], variance[:, i]) for i in (THETA_X, THETA_Y)))
+    tests.append((turned, Reason.MISORIENTATION_OUTLIER))
+    for excess, reason in tests:
+        out = np.flatnonzero(excess > settings.parameter_z)
+        for k in out if len(out) <= MOST_OUTLIERS * len(judged) else ():
+            judged[k].reason = judged[k].reason or reason
+
+
+def _judged(fits: Sequence[LatticeFit]) -> list[LatticeFit]:
+    return [fit for fit in fits if fit.refined and fit.reason is None]
+
+
+def _excess(deviation: np.ndarray, variance: np.ndarray) -> np.ndarray:
+    """e (n,) of the deviations x - m and the variances of x (module docstring), 0 where x was not refined."""
+    size = np.abs(deviation)
+    width = np.sqrt((MAD_TO_SIGMA * np.median(size)) ** 2 + variance)
+    return np.divide(size, width, out=np.zeros(len(size)), where=(variance > 0.0) & np.isfinite(variance))
