@@ -1,5 +1,5 @@
 """
-Which profile, model, weighting and loss describe real stills: agreement on reflections that no fit has seen.
+Which profile, model, cell, weighting and loss describe real stills: agreement on reflections that no fit has seen.
 
     python benchmarks/held_out.py integrated.expt integrated.refl reference.mtz
 
@@ -20,6 +20,7 @@ from dials_postrefine.files.reference import align, read_reference
 from dials_postrefine.files.stills import read_stills
 from dials_postrefine.stills.cycles import DatasetSettings, postrefine
 from dials_postrefine.stills.dataset import Stills
+from dials_postrefine.stills.filters import LatticeFilters
 from dials_postrefine.stills.lattice import FitSettings, signed_root
 from dials_postrefine.stills.merging import correlation
 from dials_postrefine.stills.partiality import PROFILES
@@ -27,13 +28,19 @@ from dials_postrefine.stills.partiality import PROFILES
 N_FOLDS = 4
 
 
-def calculated_unseen(stills: Stills, reference: np.ndarray, settings: FitSettings) -> np.ndarray:
+NO_FILTERS = LatticeFilters(min_partial_correlation=-1.0, parameter_z=np.inf)
+
+
+def calculated_unseen(
+    stills: Stills, reference: np.ndarray, settings: FitSettings, restraints: bool = True
+) -> np.ndarray:
     """The calculated intensity (n,) of each observation from fits that have not seen its unique reflection."""
     fold = np.random.default_rng(0).integers(0, N_FOLDS, len(reference))
     i_calc = np.empty(len(stills.unique))
     for number in range(N_FOLDS):
         known = np.where(fold == number, np.nan, reference)
-        result = postrefine(stills, DatasetSettings(fit=replace(settings, min_correlation=-1.0)), known)
+        fit = replace(settings, min_correlation=-1.0)
+        result = postrefine(stills, DatasetSettings(fit=fit, restraints=restraints, filters=NO_FILTERS), known)
         own = fold[stills.unique] == number
         scale = np.where(np.isfinite(result.x[stills.lattice()[own], 0]), result.scale[own], np.nan)
         i_calc[own] = result.partiality[own] * scale * reference[stills.unique[own]]
@@ -56,8 +63,8 @@ def main(experiments: str, reflections: str, reference_path: str) -> None:
     files = read_stills([experiments], [reflections])
     stills = files.stills
     reference = align(files.h_unique, *read_reference(reference_path, files.space_group, files.cell))
-    print("{:30s} {:9s} {}".format("held-out CC of a lattice", "I", "signed root of I"))
-    print("{:30s} {:.3f}     {:.3f}".format("reference alone", *medians(stills, reference[stills.unique])))
+    print("{:38s} {:9s} {}".format("held-out CC of a lattice", "I", "signed root of I"))
+    print("{:38s} {:.3f}     {:.3f}".format("reference alone", *medians(stills, reference[stills.unique])))
     default = FitSettings()
     rows = {
         f"{profile}, {model}": {"profile": profile, "model": model}
@@ -65,11 +72,17 @@ def main(experiments: str, reflections: str, reference_path: str) -> None:
         for model in ("rs", "rs_hybrid")
     }
     rows |= {f"{profile}, mosaic radius": {"profile": profile, "radius": "mosaic"} for profile in PROFILES}
+    rows |= {
+        f"{profile}, mosaic, unit_cell=scale": {"profile": profile, "radius": "mosaic", "unit_cell": "scale"}
+        for profile in PROFILES
+    }
     rows |= {f"default, loss={loss}": {"loss": loss} for loss in ("linear", "huber", "student_t")}
     rows |= {"default, weighting=unit": {"weighting": "unit"}}
+    rows |= {"default, restraints=False": {}, "lorentzian, mosaic, restraints=False": {"radius": "mosaic"}}
     for name, changes in rows.items():
-        found = medians(stills, calculated_unseen(stills, reference, replace(default, **changes)))
-        print("{:30s} {:.3f}     {:.3f}".format(name, *found), flush=True)
+        restraints = "restraints" not in name
+        found = medians(stills, calculated_unseen(stills, reference, replace(default, **changes), restraints))
+        print("{:38s} {:.3f}     {:.3f}".format(name, *found), flush=True)
 
 
 if __name__ == "__main__":

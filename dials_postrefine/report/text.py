@@ -204,11 +204,17 @@ def rejections_table(result: PostrefinedStills) -> str:
 def rejected_table(identifiers: Sequence[str], result: PostrefinedStills) -> str:
     """Each rejected lattice with its reason and how far its fit came."""
     rows = [
-        [identifier, reason.value, str(fit.n_matched), _number(fit.model_correlation, "{:.3f}")]
+        [
+            identifier,
+            reason.value,
+            str(fit.n_matched),
+            _number(fit.model_correlation, "{:.3f}"),
+            _number(fit.partial_correlation, "{:.3f}"),
+        ]
         for identifier, reason, fit in zip(identifiers, result.reasons, result.fits)
         if reason is not None
     ]
-    return _table(rows, ["lattice", "rejected because", "matched", "CC(model)"])
+    return _table(rows, ["lattice", "rejected because", "matched", "CC(model)", "partial CC"])
 
 
 def input_lines(

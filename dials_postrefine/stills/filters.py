@@ -13,8 +13,8 @@ reflections, falls below a limit (cctbx.xfel.merge, select.significance_filter).
 
 After the fits, lattices that were refined (enough reflections for all parameters) and are accepted so far must
 
-1. be related to the reference.  A lattice that was misindexed agrees with the model all the same, because the
-   partialities and the fall-off that it calculates are its own.  Its intensities are those of other reflections: with
+1. be related to the reference.  A lattice that was indexed wrongly agrees with the model all the same, because the
+   partialities and the fall-off were fitted to it; but its intensities are those of other reflections.  With
    a = sign(I_obs) sqrt|I_obs| and b likewise of I_calc = g^2 I_ref, g^2 = G e p, what is left of a and b once
    their regressions on 1, g and g d*^2 are taken off has no correlation r, the partial correlation given scale,
    geometry and fall-off (the rests are clipped at CLIP times their mean size: a wild intensity is no sign of a
@@ -24,14 +24,15 @@ After the fits, lattices that were refined (enough reflections for all parameter
        Z(r) < max(Z(limit), FISHER_Z/sqrt(n - 5))   and   Z(median) - Z(r) > FISHER_Z/sqrt(n - 5),
 
    so that neither few reflections nor a data set that is weak as a whole are held against it;
-2. have parameters within the population, robustly: of ln G, B, ln r_0 and ln eta
+2. have parameters within the population, robustly: of ln G, B, ln r_0, ln eta and epsilon
 
        e = |x - m| / sqrt(w^2 + esd(x)^2) <= z,     m = median(x),     w = 1.4826 median |x - m|
 
-   with the lattice's own esd, so that a narrow population rejects no lattice for what its data do not tell; of the
-   angles sqrt(e_x^2 + e_y^2) <= z, with m = 0: indexing left them there.  A parameter that was not refined is not
-   tested, nor is any of fewer than MIN_POPULATION lattices.  Where more than MOST_OUTLIERS of them would be out they
-   are no outliers but a population of their own (a run with another attenuation), and stay.
+   with w of the lattices on the same side of m, for populations are skew (B), and the lattice's own esd, so that a
+   narrow population rejects no lattice for what its data do not tell; of the angles sqrt(e_x^2 + e_y^2) <= z, with
+   m = 0: indexing left them there, on both sides.  A parameter that was not refined is not tested, nor is any of fewer
+   than MIN_POPULATION lattices.  Where more than MOST_OUTLIERS of the lattices would be out they are no outliers but a
+   population of their own (a run with another attenuation), and stay.
 
 A lattice gets the first reason that applies.
 """
@@ -47,6 +48,7 @@ from dials_postrefine.stills.lattice import LatticeFit, Reason, signed_root
 from dials_postrefine.stills.merging import correlation
 from dials_postrefine.stills.model import (
     B_FACTOR,
+    CELL_SCALE,
     LN_MOSAICITY,
     LN_RADIUS,
     LN_SCALE,
@@ -69,6 +71,7 @@ OUTLIERS = (
     (B_FACTOR, Reason.B_OUTLIER),
     (LN_RADIUS, Reason.RADIUS_OUTLIER),
     (LN_MOSAICITY, Reason.RADIUS_OUTLIER),
+    (CELL_SCALE, Reason.CELL_OUTLIER),
 )
 
 
@@ -191,7 +194,7 @@ def reject_lattices(fits: Sequence[LatticeFit], settings: LatticeFilters) -> Non
     x = np.array([fit.x for fit in judged])
     variance = np.array([np.diag(fit.covariance) for fit in judged])
     tests = [(_excess(x[:, i] - np.median(x[:, i]), variance[:, i]), reason) for i, reason in OUTLIERS]
-    turned = np.hypot(*(_excess(x[:, i], variance[:, i]) for i in (THETA_X, THETA_Y)))
+    turned = np.hypot(*(_excess(np.abs(x[:, i]), variance[:, i]) for i in (THETA_X, THETA_Y)))
     tests.append((turned, Reason.MISORIENTATION_OUTLIER))
     for excess, reason in tests:
         out = np.flatnonzero(excess > settings.parameter_z)
@@ -205,6 +208,9 @@ def _judged(fits: Sequence[LatticeFit]) -> list[LatticeFit]:
 
 def _excess(deviation: np.ndarray, variance: np.ndarray) -> np.ndarray:
     """e (n,) of the deviations x - m and the variances of x (module docstring), 0 where x was not refined."""
-    size = np.abs(deviation)
-    width = np.sqrt((MAD_TO_SIGMA * np.median(size)) ** 2 + variance)
-    return np.divide(size, width, out=np.zeros(len(size)), where=(variance > 0.0) & np.isfinite(variance))
+    size, width = np.abs(deviation), np.zeros(len(deviation))
+    for side in (deviation >= 0.0, deviation < 0.0):
+        if side.any():
+            width[side] = MAD_TO_SIGMA * np.median(size[side])
+    known = (variance > 0.0) & np.isfinite(variance)
+    return np.divide(size, np.sqrt(width**2 + variance), out=np.zeros(len(size)), where=known)

@@ -5,7 +5,9 @@ seen.
 A quarter of the unique indices, the same for every lattice, takes no part in the fits.  Each candidate postrefines a
 sample of the lattices for a few cycles; what is compared is the median over the lattices of the correlation between
 observed and calculated amplitudes (signed roots of the intensities) of the unseen reflections, less MARGIN for each
-parameter more: the mosaicity of a mosaic radius, the scale of a cell.
+parameter more: the mosaicity of a mosaic radius, the scale of a cell.  What is chosen must also be better than the
+program's default (the first candidate, where that is not among them) for more lattices than worse, by more than chance:
+wins - losses > sqrt(wins + losses).  Else the default stays, as where too few lattices share reflections to tell.
 """
 
 from __future__ import annotations
@@ -18,11 +20,13 @@ import numpy as np
 from dials_postrefine.stills.cycles import DatasetSettings, postrefine
 from dials_postrefine.stills.dataset import Stills, select_lattices
 from dials_postrefine.stills.freereflections import hidden, hide
+from dials_postrefine.stills.lattice import FitSettings
 
 FRACTION = 0.25
 N_CYCLES = 3
 MOST_LATTICES = 300
 MARGIN = 0.002
+DEFAULT = {"profile": FitSettings.profile, "radius": FitSettings.radius, "unit_cell": FitSettings.unit_cell}
 
 
 @dataclass
@@ -72,7 +76,8 @@ def choose_model(
     step = max(1, -(-stills.n_lattices // MOST_LATTICES))
     sample = select_lattices(stills, np.arange(stills.n_lattices) % step == 0)
     n_cycles = N_CYCLES if reference is None else None
-    candidates = []
+    candidates: list[Candidate] = []
+    scores = np.empty((len(choices), sample.n_lattices))
     for choice in choices:
         trial = replace(_with(settings, choice), n_cycles=n_cycles)
         named = ", ".join(choice.values())
@@ -83,7 +88,11 @@ def choose_model(
         candidates.append(
             Candidate(**choice, correlation=float(np.median(found)), n_accepted=int(result.accepted.sum()))
         )
-    best = max(range(len(choices)), key=lambda i: candidates[i].score)
+        scores[len(candidates) - 1] = found + candidates[-1].score - candidates[-1].correlation
+    usual = choices.index(DEFAULT) if DEFAULT in choices else 0
+    wins, losses = np.sum(scores > scores[usual], axis=1), np.sum(scores < scores[usual], axis=1)
+    better = [i for i in range(len(choices)) if wins[i] - losses[i] > np.sqrt(wins[i] + losses[i])]
+    best = max(better, key=lambda i: candidates[i].score, default=usual)
     return _with(settings, choices[best]), candidates
 
 

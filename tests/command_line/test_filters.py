@@ -1,4 +1,4 @@
-"""dials.postrefine's filters from end to end: log and JSON give each bad lattice its reason, and the table what is out."""
+"""dials.postrefine's filters from end to end: log and JSON give each bad lattice its reason, the table what is out."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Given:
 
 @pytest.fixture(scope="module")
 def given(tmp_path_factory) -> Given:
-    """Forty stills: one of a cell 5 % too large, one of intensities rolled on, one 300 times too bright, one of none."""
+    """Forty stills: one of too large a cell (5 %), one of rolled intensities, one 300 times too bright, one of none."""
     folder = tmp_path_factory.mktemp("given")
     sim = simulate_stills(OPTIONS)
     own = {k: np.flatnonzero(sim.lattice == k) for k in REASONS}

@@ -24,6 +24,7 @@ from dials_postrefine.stills.filters import (
 from dials_postrefine.stills.lattice import FitSettings, LatticeFit, Reason, signed_root
 from dials_postrefine.stills.model import (
     B_FACTOR,
+    CELL_SCALE,
     LN_MOSAICITY,
     LN_NOTHING,
     LN_RADIUS,
@@ -181,7 +182,15 @@ def make_fits(n: int = 60, seed: int = 0) -> list[LatticeFit]:
     """Accepted fits of normal parameters, each known to a third of the spread, and all related to the reference."""
     rng = np.random.default_rng(seed)
     width = np.zeros(N_PARAMETERS)
-    width[[LN_SCALE, B_FACTOR, THETA_X, THETA_Y, LN_RADIUS, LN_MOSAICITY]] = 0.5, 2.0, 5e-4, 5e-4, 0.2, 0.3
+    width[[LN_SCALE, B_FACTOR, THETA_X, THETA_Y, LN_RADIUS, LN_MOSAICITY, CELL_SCALE]] = (
+        0.5,
+        2.0,
+        5e-4,
+        5e-4,
+        0.2,
+        0.3,
+        1e-3,
+    )
     centre = np.zeros(N_PARAMETERS)
     centre[[LN_SCALE, B_FACTOR, LN_RADIUS, LN_MOSAICITY]] = 1.0, 5.0, -8.0, -6.0
     return [
@@ -211,6 +220,7 @@ def test_each_outlier_gets_its_own_reason_and_the_first_that_applies():
     fits[23].x[[THETA_X, THETA_Y]] = 2.8e-3, -2.8e-3
     fits[28].x[[LN_SCALE, B_FACTOR]] += 5.0, 20.0
     fits[33].partial_correlation, fits[33].x[LN_SCALE] = 0.1, -4.0
+    fits[36].x[CELL_SCALE] -= 0.01
     fits[38].reason = Reason.AT_BOUND
     fits[38].x[LN_SCALE] += 5.0
     assert reasons(fits) == {
@@ -221,18 +231,23 @@ def test_each_outlier_gets_its_own_reason_and_the_first_that_applies():
         23: Reason.MISORIENTATION_OUTLIER,
         28: Reason.SCALE_OUTLIER,
         33: Reason.UNRELATED,
+        36: Reason.CELL_OUTLIER,
         38: Reason.AT_BOUND,
     }
 
 
-def test_outliers_are_counted_in_widths_of_the_population_and_the_lattice_together():
-    """4.5 and 5.5 times sqrt(w^2 + esd^2), w the robust width of the others."""
+@pytest.mark.parametrize("sign", [-1.0, 1.0])
+def test_outliers_are_counted_in_widths_of_their_side_of_the_population_and_of_the_lattice(sign):
+    """4.5 and 5.5 times sqrt(w^2 + esd^2), w the robust width of what is above or below the median."""
     for times, expected in ((4.5, {}), (5.5, {7: Reason.B_OUTLIER})):
         fits = make_fits(201)
+        for fit in fits:
+            fit.x[B_FACTOR] += 2.0 * max(fit.x[B_FACTOR] - 5.0, 0.0)  # skew: three times as wide above
         others = np.array([fit.x[B_FACTOR] for k, fit in enumerate(fits) if k != 7])
         median = np.median(others)
-        width = 1.4826 * np.median(np.abs(others - median))
-        fits[7].x[B_FACTOR] = median + times * np.hypot(width, 2.0 / 3.0)
+        off = sign * (others - median)
+        width = 1.4826 * np.median(off[off > 0.0])
+        fits[7].x[B_FACTOR] = median + sign * times * np.hypot(width, 2.0 / 3.0)
         assert reasons(fits) == expected
 
 

@@ -61,3 +61,17 @@ def test_the_cell_is_refined_where_it_was_indexed_wrongly(as_stills, spread, exp
     settings, tried = choose_model(stills, DatasetSettings(), ["gaussian"], ["constant"], UNIT_CELLS)
     assert settings.fit.unit_cell == expected
     assert [one.unit_cell for one in tried] == list(UNIT_CELLS)
+
+
+def test_the_default_stays_where_nothing_can_be_told(as_stills):
+    """What the one lattice is fitted to, the other does not know: they share no reflection."""
+    stills = as_stills(simulate_stills(StillsOptions(n_lattices=2, d_min=2.5, profile="gaussian")))
+    apart = replace(
+        stills,
+        unique=stills.unique + stills.lattice() * stills.n_unique,
+        absent=np.concatenate([stills.absent] * 2),
+        prior=None,
+    )
+    fit, tried = choose_model(apart, DatasetSettings(), list(PROFILES), RADII, UNIT_CELLS)
+    assert len(tried) == 12
+    assert (fit.fit.profile, fit.fit.radius, fit.fit.unit_cell) == ("lorentzian", "constant", "fixed")
