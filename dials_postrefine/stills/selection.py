@@ -77,20 +77,19 @@ def choose_model(
     sample = select_lattices(stills, np.arange(stills.n_lattices) % step == 0)
     n_cycles = N_CYCLES if reference is None else None
     candidates: list[Candidate] = []
-    scores = np.empty((len(choices), sample.n_lattices))
-    for choice in choices:
+    found = np.empty((len(choices), sample.n_lattices))
+    for i, choice in enumerate(choices):
         trial = replace(_with(settings, choice), n_cycles=n_cycles)
         named = ", ".join(choice.values())
         result = postrefine(
             sample, trial, reference, nproc, lambda what, *rest, n=named: progress(f"{n}, {what}", *rest), held_out
         )
-        found = np.nan_to_num(result.free.cc_after)  # what can't be fitted at all counts as not described
+        found[i] = np.nan_to_num(result.free.cc_after)  # what can't be fitted at all counts as not described
         candidates.append(
-            Candidate(**choice, correlation=float(np.median(found)), n_accepted=int(result.accepted.sum()))
+            Candidate(**choice, correlation=float(np.median(found[i])), n_accepted=int(result.accepted.sum()))
         )
-        scores[len(candidates) - 1] = found + candidates[-1].score - candidates[-1].correlation
     usual = choices.index(DEFAULT) if DEFAULT in choices else 0
-    wins, losses = np.sum(scores > scores[usual], axis=1), np.sum(scores < scores[usual], axis=1)
+    wins, losses = np.sum(found > found[usual], axis=1), np.sum(found < found[usual], axis=1)
     better = [i for i in range(len(choices)) if wins[i] - losses[i] > np.sqrt(wins[i] + losses[i])]
     best = max(better, key=lambda i: candidates[i].score, default=usual)
     return _with(settings, choices[best]), candidates
