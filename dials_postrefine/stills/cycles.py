@@ -179,7 +179,7 @@ def postrefine(
                 _fix_gauge(fits, settings.fit)
             scaled = _spread(stills, settings, fits)
             working = scaled if held_out is None else replace(scaled, kept=scaled.kept & ~held_out[stills.unique])
-            new = mean_of_kept(stills, working, target, error_model, settings.outlier_z, fits_model)
+            new = mean_of_kept(stills, working, error_model, settings.outlier_z, fits_model)
             error_model = new.error_model
             change = np.nan if external else relative_change(target, new.reference)
             accepted = [fit for fit in fits if fit.reason is None]
@@ -192,16 +192,16 @@ def postrefine(
                 break
     reference, free = reference if external else target, no_agreement(stills.n_lattices)
     if held_out is not None:
-        new = mean_of_kept(stills, scaled, reference, error_model, settings.outlier_z, fits_model)
+        new = mean_of_kept(stills, scaled, error_model, settings.outlier_z, fits_model)
         by_row = reference[stills.unique] if external else mean_of_others(stills, slice(None), new)
         free = _revert_worse(stills, settings, held_out, by_row, linear_scale, fits, scaled)
         if free.reverted.any():
-            new = mean_of_kept(stills, scaled, reference, error_model, settings.outlier_z, fits_model)
+            new = mean_of_kept(stills, scaled, error_model, settings.outlier_z, fits_model)
     if settings.delta_cc_half is not None:
         for k in harmful_lattices(stills, new, settings.delta_cc_half):
             fits[k].reason = Reason.DELTA_CC_HALF
             scaled.kept[stills.rows(k)] = False
-        new = mean_of_kept(stills, scaled, reference, error_model, settings.outlier_z, fits_model)
+        new = mean_of_kept(stills, scaled, error_model, settings.outlier_z, fits_model)
     return PostrefinedStills(
         model=settings.fit.model,
         profile=settings.fit.profile,

@@ -49,6 +49,16 @@ class ErrorModel:
     n: int = 0
     widths: tuple[float, ...] = ()
 
+    def at_least(self, value: np.ndarray, variance: np.ndarray, relative: np.ndarray) -> np.ndarray:
+        """
+        What the true intensity is at least (n,), three standard deviations of each kind from the value (n,).
+
+        (I - 3 a sqrt(var)) / (1 + 3 a sqrt(b^2 + c^2 t)): the larger part of the error is in proportion to the truth,
+        and not to a value that may be wild.
+        """
+        in_proportion = np.sqrt(self.b**2 + self.c**2 * relative)
+        return (value - 3.0 * self.a * np.sqrt(variance)) / (1.0 + 3.0 * self.a * in_proportion)
+
     def variance(self, variance: np.ndarray, relative: np.ndarray, intensity: np.ndarray) -> np.ndarray:
         """var' (n,) from the variance of the counts, t and the merged intensity I, each (n,)."""
         return self.a**2 * (variance + intensity**2 * (self.b**2 + self.c**2 * relative))

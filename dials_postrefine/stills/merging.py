@@ -76,8 +76,8 @@ def merge(value: np.ndarray, variance: np.ndarray, unique: np.ndarray, n_unique:
     )
 
 
-def group_median(value: np.ndarray, group: np.ndarray, n_groups: int) -> np.ndarray:
-    """The median of value (n,) in each group, shape (n_groups,), NaN of an empty one."""
+def group_median(value: np.ndarray, group: np.ndarray, n_groups: int, lower: bool = False) -> np.ndarray:
+    """The median of value (n,) in each group, (n_groups,), or the lower of two; NaN of an empty group."""
     order = np.lexsort((value, group))
     ordered = value[order]
     n = np.bincount(group, minlength=n_groups)
@@ -85,7 +85,7 @@ def group_median(value: np.ndarray, group: np.ndarray, n_groups: int) -> np.ndar
     median = np.full(n_groups, np.nan)
     some = n > 0
     low, high = first[some] + (n[some] - 1) // 2, first[some] + n[some] // 2
-    median[some] = 0.5 * (ordered[low] + ordered[high])
+    median[some] = ordered[low] if lower else 0.5 * (ordered[low] + ordered[high])
     return median
 
 
@@ -96,6 +96,7 @@ def find_outliers(
     n_unique: int,
     z_max: float = 6.0,
     prior: WilsonPrior | None = None,
+    at_least: np.ndarray | None = None,
 ) -> np.ndarray:
     """
     Observations that can't be of their unique index: a mask (n,).
@@ -103,8 +104,8 @@ def find_outliers(
     Of three or more observations one is out that is z_max times its expected spread from the median m, on either side:
     |I - m| > z_max max(sqrt(variance), 1.48 MAD), the median absolute deviation of the index counting where there are
     FEWEST_FOR_MAD.  Of two that differ by more than z_max times the spread of their difference, the larger one is out:
-    it is the less probable of the two.  What stands alone is out where Wilson statistics (prior) give even
-    I - 3 sqrt(variance) a probability below 1e-6 (wilson.py).
+    it is the less probable of the two.  What stands alone is out where Wilson statistics (prior) give even what
+    it is at_least (n,), I - 3 sqrt(variance) unless given, a probability below 1e-4 (wilson.py).
     """
     median = group_median(value, unique, n_unique)
     n = np.bincount(unique, minlength=n_unique)
@@ -117,9 +118,9 @@ def find_outliers(
     if prior is not None:
         merged = merge(value[~out], variance[~out], unique[~out], n_unique)
         alone = np.flatnonzero((merged.n == 1)[unique] & ~out)
-        at_least = value[alone] - 3.0 * np.sqrt(variance[alone])
+        lowest = value[alone] - 3.0 * np.sqrt(variance[alone]) if at_least is None else at_least[alone]
         mean = prior.mean(merged.intensity)
-        out[alone[prior.probability(at_least, unique[alone], mean) < LEAST_PROBABLE]] = True
+        out[alone[prior.probability(lowest, unique[alone], mean) < LEAST_PROBABLE]] = True
     return out
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from dials_postrefine.stills.dataset import Stills
 from dials_postrefine.stills.errormodel import ErrorModel, fit_error_model
 from dials_postrefine.stills.lattice import FitSettings, signed_root, slope_through_origin, start_values
-from dials_postrefine.stills.merging import find_outliers, merge
+from dials_postrefine.stills.merging import find_outliers, group_median, merge
 from dials_postrefine.stills.model import LN_SCALE, partiality, scale_factor
 
 N_START_ROUNDS = 3
@@ -135,27 +135,26 @@ def modelled_variance(
     return model.variance(variance, relative, np.where(np.isfinite(expected), expected, value))
 
 
-def mean_of_kept(
-    stills: Stills, scaled: Scaled, expected: np.ndarray, model: ErrorModel, outlier_z: float, fits_model: bool
-) -> WeightedMean:
+def mean_of_kept(stills: Stills, scaled: Scaled, model: ErrorModel, outlier_z: float, fits_model: bool) -> WeightedMean:
     """
     The weighted mean of the kept observations.
 
-    expected (n_unique,) are the intensities as known so far; the error model serves for the outlier test and, unless
-    fits_model, for the weights; else they are those of the model that fits.
+    The error model serves for the outlier test, I being the median of each index (of two the lower one, lest a wild
+    value makes room for itself), and for the weights, unless fits_model: then they are of the model that fits.
     """
     kept = scaled.kept
     value, counts = scaled_values(stills, scaled, kept)
     unique, relative = stills.unique[kept], scaled.relative_variance[kept]
-    variance = modelled_variance(counts, relative, value, unique, expected, model)
-    out = find_outliers(value, variance, unique, stills.n_unique, outlier_z, stills.prior)
+    variance = model.variance(counts, relative, group_median(value, unique, stills.n_unique, lower=True)[unique])
+    at_least = model.at_least(value, counts, relative)
+    out = find_outliers(value, variance, unique, stills.n_unique, outlier_z, stills.prior, at_least)
     good = ~out
     merged = merge(value[good], variance[good], unique[good], stills.n_unique)
     if fits_model:
         own = value[good], counts[good], relative[good], merged.intensity[unique[good]], unique[good]
         model = fit_error_model(*own, 1.0 / variance[good], model)
-        variance = modelled_variance(counts, relative, value, unique, merged.intensity, model)
-        merged = merge(value[good], variance[good], unique[good], stills.n_unique)
+    variance = modelled_variance(counts, relative, value, unique, merged.intensity, model)
+    merged = merge(value[good], variance[good], unique[good], stills.n_unique)
     outlier = np.zeros(len(kept), dtype=bool)
     outlier[kept] = out
     weight, weighted = np.zeros(len(kept)), np.zeros(len(kept))
@@ -189,15 +188,13 @@ def first_mean(stills: Stills, fit: FitSettings, outlier_z: float, linear_scale:
             p[rows] = partiality(x, observations, fit.profile)
             shape[rows] = scale_factor(x, observations.q_sq)
     scale = linear_scale[stills.lattice()] * shape
-    reference = np.full(stills.n_unique, np.nan)
     for _ in range(N_START_ROUNDS):
         kept = (p >= fit.partiality_threshold) & np.isfinite(scale)
         scaled = Scaled(p, scale, (2.0 * fit.model_error * (1.0 - p)) ** 2, kept)
-        mean = mean_of_kept(stills, scaled, reference, ErrorModel(b=fit.model_error), outlier_z, fits_model=False)
-        reference = mean.reference
+        mean = mean_of_kept(stills, scaled, ErrorModel(b=fit.model_error), outlier_z, fits_model=False)
         for k in range(stills.n_lattices):
             rows = stills.rows(k)
-            recorded = reference[stills.unique[rows]] * p[rows] * shape[rows]
+            recorded = mean.reference[stills.unique[rows]] * p[rows] * shape[rows]
             scale[rows] = _positive_slope(stills.intensity[rows], recorded) * shape[rows]
     return mean
 
