@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import minimize
 
-from dials_postrefine.stills.wilson import LEAST_PROBABLE, WilsonPrior
+from dials_postrefine.stills.wilson import LEAST_PROBABLE, LEAST_PROBABLE_OF_TWO, WilsonPrior
 
 FEWEST_FOR_MAD = 5
 
@@ -103,24 +103,28 @@ def find_outliers(
 
     Of three or more observations one is out that is z_max times its expected spread from the median m, on either side:
     |I - m| > z_max max(sqrt(variance), 1.48 MAD), the median absolute deviation of the index counting where there are
-    FEWEST_FOR_MAD.  Of two that differ by more than z_max times the spread of their difference, the larger one is out:
-    it is the less probable of the two.  What stands alone is out where Wilson statistics (prior) give even what
-    it is at_least (n,), I - 3 sqrt(variance) unless given, a probability below 1e-4 (wilson.py).
+    FEWEST_FOR_MAD.  Where no third one decides, Wilson statistics do (prior; without it nothing more is out): of two
+    that differ by more than z_max times the spread of their difference the larger one is out if its probability is
+    below 1e-2, and what stands alone if it is below 1e-4 (wilson.py), the probability being that of what the
+    observation is at_least (n,), I - 3 sqrt(variance) unless given.
     """
     median = group_median(value, unique, n_unique)
     n = np.bincount(unique, minlength=n_unique)
     off = np.abs(value - median[unique])
     mad = np.where(n >= FEWEST_FOR_MAD, 1.4826 * group_median(off, unique, n_unique), 0.0)
     out = (n >= 3)[unique] & (off > z_max * np.maximum(np.sqrt(variance), mad[unique]))
+    if prior is None:
+        return out
+    good = ~out
+    merged = merge(value[good], variance[good], unique[good], n_unique)
+    lowest = value - 3.0 * np.sqrt(variance) if at_least is None else at_least
+    probability = prior.probability(lowest, unique, prior.mean(merged.intensity))
     # the two of a pair are equally far from their median, which is their mean
-    spread = np.sqrt(np.bincount(unique, variance, n_unique))
-    out |= (n == 2)[unique] & (2.0 * off > z_max * spread[unique]) & (value > median[unique])
-    if prior is not None:
-        merged = merge(value[~out], variance[~out], unique[~out], n_unique)
-        alone = np.flatnonzero((merged.n == 1)[unique] & ~out)
-        lowest = value[alone] - 3.0 * np.sqrt(variance[alone]) if at_least is None else at_least[alone]
-        mean = prior.mean(merged.intensity)
-        out[alone[prior.probability(lowest, unique[alone], mean) < LEAST_PROBABLE]] = True
+    apart = 2.0 * off > z_max * np.sqrt(np.bincount(unique, variance, n_unique))[unique]
+    larger_of_two = (n == 2)[unique] & apart & (value > median[unique])
+    alone = (merged.n == 1)[unique] & good
+    out[larger_of_two & (probability < LEAST_PROBABLE_OF_TWO)] = True
+    out[alone & (probability < LEAST_PROBABLE)] = True
     return out
 
 

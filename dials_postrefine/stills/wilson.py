@@ -7,7 +7,8 @@ is the probability of an intensity of I or more, Sigma the mean intensity at the
 factor of the index.  Sigma is taken from the median of a shell, which wild intensities do not move: median/ln 2, the
 ratio of acentric reflections, interpolated in d*^2.  A few observations in a thousand are wild, and a wild one may be
 anything up to a hundred times the mean: below a probability of 1e-4 an observation that nothing else speaks for is
-more likely wild than true.  Sources: Wilson (1949), Acta Cryst. 2, 318; Read (1999), Acta Cryst. D55, 1759.
+more likely wild than true; below 1e-2 where a second one contradicts it.  Sources: Wilson (1949), Acta Cryst. 2, 318;
+Read (1999), Acta Cryst. D55, 1759.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import numpy as np
 from scipy.special import erfc
 
 LEAST_PROBABLE = 1e-4
+LEAST_PROBABLE_OF_TWO = 1e-2
 IN_SHELL = 100
 
 

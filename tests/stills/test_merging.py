@@ -62,12 +62,24 @@ def test_group_median_is_the_median_of_each_group(observations):
 
 
 def test_outliers_are_far_from_the_others_on_either_side():
-    #                  ten about 10, one wild and one dead            two that differ, two that agree  three and one off
+    #                  six about 10, one wild and one dead             two that differ, twice  three, one off
     value = np.array([10.0, 11.0, 9.0, 10.0, 10.5, 9.5, 400.0, -350.0, 10.0, 500.0, 10.0, 17.0, 10.0, 10.5, 19.0, 14.0])
     unique = np.array([0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 2, 2, 3, 3, 3, 4])
     out = find_outliers(value, np.ones(len(value)), unique, 5, z_max=6.0)
-    # 500 of the pair is the larger; 17 and 10 differ by 4.9 times the spread of their difference
-    assert list(np.flatnonzero(out)) == [6, 7, 9, 14]
+    assert list(np.flatnonzero(out)) == [6, 7, 14]  # of a pair nobody knows which
+
+
+def test_of_two_that_differ_the_larger_is_out_where_it_is_improbable():
+    rng = np.random.default_rng(5)
+    n = 400  # a mean intensity of 100, and pairs that agree but for three
+    truth = np.clip(100.0 * rng.exponential(size=n), 1.0, 400.0)
+    value, unique = np.repeat(truth, 2), np.repeat(np.arange(n), 2)
+    value[[20, 21]] = 50.0, 600.0  # exp(-6) is less than 1e-2
+    value[[40, 41]] = 300.0, 50.0  # exp(-3) is not
+    value[[60, 61]] = 600.0, 601.0
+    prior = WilsonPrior(np.linspace(0.01, 0.2, n), np.ones(n), np.zeros(n, dtype=bool))
+    out = find_outliers(value, np.ones(2 * n), unique, n, 6.0, prior)
+    assert list(np.flatnonzero(out)) == [21]
 
 
 def test_the_scatter_of_the_index_itself_counts_where_it_is_larger():
