@@ -189,9 +189,8 @@ def _write_columns(files: StillsFiles, result: PostrefinedStills, accepted: np.n
     variance *= result.scale**2
     p, scale, factor_variance = np.ones(n), np.ones(n), np.zeros(n)
     p[row], scale[row] = result.partiality, result.scale
-    result.partiality = result.scale = result.relative_variance = (
-        None  # from here on in p and scale; memory is tight where columns are added
-    )
+    # memory is tight where columns are added: from here on these are in p, scale and variance
+    result.partiality = result.scale = result.relative_variance = None
     for k in np.flatnonzero(accepted):
         q = scattering_vectors(stills.a_matrix[k], stills.h[stills.rows(k)])
         q_sq = np.einsum("ij,ij->i", q, q)

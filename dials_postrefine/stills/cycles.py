@@ -2,11 +2,12 @@
 The cycles: reference -> lattices -> scaled observations -> reference.
 
 Against an external reference one cycle is enough, and a second one where the population of the first restrains the
-lattices.  Without one the reference is the scaled mean of the data themselves.
-It starts from the lattices' start values (theta = 0, B = 0, r_s = RMS r_h, G to the current mean, three rounds) and
-each cycle fits every lattice to the mean of the others (`excludes_self`: the lattice's own weighted contribution is
-subtracted) until the merged intensities stop changing.  Neither the overall scale nor the overall B is determined
-then: the medians of ln G and B over the accepted lattices are set to zero.  Source: postrefinement.md, recipe.
+lattices.  Without one the reference is the scaled mean of the data themselves.  It starts from the lattices' start
+values (theta = 0, B = 0, r_s = RMS r_h, G to the current mean, three rounds) and each cycle fits every lattice to the
+mean of the others (`excludes_self`: the lattice's own weighted contribution is subtracted) until the merged intensities
+stop changing; a cycle that accepts no lattice any more is taken back, and is the last.  Neither the overall scale nor
+the overall B is determined then: the medians of ln G and B over the accepted lattices are set to zero.  Source:
+postrefinement.md, recipe.
 """
 
 from __future__ import annotations
@@ -163,7 +164,7 @@ def postrefine(
     del seen
     starts: list[np.ndarray | None] = [None] * stills.n_lattices
     cycles: list[Cycle] = []
-    restraint = None
+    restraint, outcome = None, None
     error_model, fits_model = ErrorModel(b=settings.fit.model_error), settings.error_model == "basic"
     with ordered_map(nproc) as mapped:
         for number in range(settings.n_cycles or (1 + settings.restraints if external else MAX_CYCLES)):
@@ -183,12 +184,21 @@ def postrefine(
             error_model = new.error_model
             change = np.nan if external else relative_change(target, new.reference)
             accepted = [fit for fit in fits if fit.reason is None]
+            if not accepted and outcome is not None:  # the lattices have led one another astray
+                fits, scaled, new, target = outcome
+                error_model = new.error_model
+                break
+            outcome = fits, scaled, new, target
             mean_correlation = float(np.mean([fit.correlation_after for fit in accepted])) if accepted else np.nan
             cycles.append(Cycle(len(accepted), mean_correlation, change))
             mean = None if external else new
             starts = [fit.x if fit.reason is None else None for fit in fits]
             restraint = population(fits, restraint is not None) if settings.restraints else None
-            if not accepted or change < settings.convergence or (external and restraint is None):
+            if (
+                not accepted
+                or change < settings.convergence
+                or (restraint is None and settings.n_cycles is None and external)
+            ):
                 break
     reference, free = reference if external else target, no_agreement(stills.n_lattices)
     if held_out is not None:
@@ -274,8 +284,8 @@ def _revert_worse(stills, settings, held_out, reference, linear_scale, fits, sca
     Compare the lattices with what no fit has seen, and fit the worse ones anew, their scale alone: changes fits and
     scaled.
 
-    reference (n,) is that of each observation.  This comes after the last cycle and not in
-    each: through the mean, what a lattice went back for would reach the fits of the others.
+    reference (n,) is that of each observation.  This comes after the last cycle and not in each: through the mean, what
+    a lattice went back for would reach the fits of the others.
     """
     fitted = np.array([np.isfinite(fit.x).all() for fit in fits])
     refined = np.where(fitted[stills.lattice()], scaled.partiality * scaled.scale * reference, np.nan)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from dials_postrefine.simulate import StillsOptions, simulate_stills
+from dials_postrefine.stills import cycles as cycles_module
 from dials_postrefine.stills.cycles import DatasetSettings, population, postrefine
 from dials_postrefine.stills.errormodel import ErrorModel
 from dials_postrefine.stills.lattice import FitSettings, LatticeFit, Reason
@@ -270,3 +271,20 @@ def test_statistics_are_better_after_than_before_and_agree_with_the_truth(obedie
     assert after.n_observations == np.count_nonzero(result.kept & ~result.outlier)
     assert sum(shell.n_observations for shell in statistics.after[:-1]) == after.n_observations
     assert sum(shell.n_unique for shell in statistics.before[:-1]) == before.n_unique
+
+
+def test_a_cycle_that_accepts_no_lattice_any_more_is_taken_back(obedient, monkeypatch):
+    _, stills = obedient
+    two = postrefine(stills, DatasetSettings(n_cycles=2))
+    rejecting, cycles = cycles_module.reject_lattices, []
+
+    def reject_all_from_the_third_on(fits, settings):
+        cycles.append(rejecting(fits, settings))
+        for fit in fits if len(cycles) > 2 else ():
+            fit.reason = Reason.AT_BOUND
+
+    monkeypatch.setattr(cycles_module, "reject_lattices", reject_all_from_the_third_on)
+    result = postrefine(stills, DatasetSettings(n_cycles=5))
+    assert len(cycles) == 3 and len(result.cycles) == 2
+    assert np.array_equal(result.x, two.x) and result.reasons == two.reasons
+    assert np.array_equal(result.mean, two.mean, equal_nan=True)
