@@ -64,6 +64,17 @@ def test_write_orientation_turns_a_to_r_a(experiments):
     assert np.array_equal(np.delete(after, 1, axis=0), np.delete(before, 1, axis=0))
 
 
+def test_write_orientation_scales_the_reciprocal_cell(experiments):
+    (rotation,) = rotation_matrices([[0.01, -0.02, 0.3]])
+    before, _ = models.geometry_arrays(experiments)
+    cell = np.array(experiments[1].crystal.get_unit_cell().parameters())
+    models.write_orientation(experiments[1], rotation, 0.002)
+    after, _ = models.geometry_arrays(experiments)
+    assert after[1] == pytest.approx(1.002 * rotation @ before[1], abs=1e-12)
+    cell[:3] /= 1.002
+    assert experiments[1].crystal.get_unit_cell().parameters() == pytest.approx(cell)
+
+
 def test_geometry_arrays_are_a_and_s0_and_nan_without_a_crystal(experiments):
     experiments[2].crystal = None
     a_matrix, s0 = models.geometry_arrays(experiments)

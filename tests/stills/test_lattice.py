@@ -11,6 +11,7 @@ from dials_postrefine.simulate import StillsOptions, simulate_stills
 from dials_postrefine.stills.lattice import FitSettings, Reason, fit_lattice, slope_through_origin, start_values
 from dials_postrefine.stills.model import (
     B_FACTOR,
+    CELL_SCALE,
     LN_MOSAICITY,
     LN_RADIUS,
     LN_SCALE,
@@ -83,6 +84,19 @@ def test_esds_are_the_scatter_about_the_truth(fitted, profile, loss):
         pulls.append(error[:, :LN_MOSAICITY] / esds[:, :LN_MOSAICITY])
     spread = np.concatenate(pulls).std(axis=0)
     assert np.all((spread > 0.8) & (spread < 1.2)), dict(zip(PARAMETERS, spread))
+
+
+@pytest.mark.parametrize("model", ["rs", "rs_hybrid"])
+def test_the_scale_of_the_cell_is_recovered_with_its_esd(as_stills, truth_of, model):
+    sim = simulate_stills(StillsOptions(n_lattices=N, profile="gaussian", cell_spread=1e-3, seed=4))
+    stills, settings = as_stills(sim), replace(EXACT, profile="gaussian", model=model, unit_cell="scale")
+    fits = [fit_lattice(stills.observations(k, sim.i_full[stills.rows(k)]), settings) for k in range(N)]
+    assert [fit.reason for fit in fits] == [None] * N
+    error = np.array([fit.x[CELL_SCALE] for fit in fits]) - truth_of(sim)[:, CELL_SCALE]
+    assert np.abs(error).max() < 0.1 * np.ptp(truth_of(sim)[:, CELL_SCALE])
+    if model == "rs_hybrid":  # with a radius that is wrong the esds are no esds
+        pulls = error / np.sqrt([fit.covariance[CELL_SCALE, CELL_SCALE] for fit in fits])
+        assert 0.7 < np.std(pulls) < 1.3  # 60 lattices determine it to 9 %
 
 
 def test_rs_leaves_the_radius_at_its_start_and_finds_the_angles_all_the_same(fitted):
