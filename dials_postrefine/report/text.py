@@ -12,7 +12,7 @@ from tabulate import tabulate
 from dials_postrefine.stills.cycles import Cycle, PostrefinedStills
 from dials_postrefine.stills.dataset import Stills
 from dials_postrefine.stills.errormodel import ErrorModel
-from dials_postrefine.stills.merging import Shell
+from dials_postrefine.stills.merging import MAD_TO_SIGMA, Shell
 from dials_postrefine.stills.model import (
     B_FACTOR,
     CELL_SCALE,
@@ -167,7 +167,7 @@ def parameters_table(result: PostrefinedStills) -> str:
     rows = []
     for name, (values, esds) in columns.items():
         median = np.median(values)
-        spread = 1.4826 * np.median(np.abs(values - median))
+        spread = MAD_TO_SIGMA * np.median(np.abs(values - median))
         rows.append([name, *(f"{number:.3g}" for number in (median, spread, np.median(esds)))])
     return _table(rows, ["parameter", "median", "spread", "esd"])
 

@@ -25,6 +25,7 @@ from dials_postrefine.stills.filters import MIN_POPULATION, LatticeFilters, reje
 from dials_postrefine.stills.freereflections import FreeAgreement, compare, hidden, hide, no_agreement
 from dials_postrefine.stills.geometry import scattering_vectors
 from dials_postrefine.stills.lattice import FitSettings, LatticeFit, Reason, fit_lattices, no_fit
+from dials_postrefine.stills.merging import MAD_TO_SIGMA
 from dials_postrefine.stills.minimise import Restraint
 from dials_postrefine.stills.model import (
     B_FACTOR,
@@ -37,6 +38,7 @@ from dials_postrefine.stills.model import (
 )
 from dials_postrefine.stills.scaling import (
     Scaled,
+    WeightedMean,
     first_mean,
     linear_scales,
     mean_of_kept,
@@ -166,6 +168,10 @@ def postrefine(
     cycles: list[Cycle] = []
     restraint, outcome = None, None
     error_model, fits_model = ErrorModel(b=settings.fit.model_error), settings.error_model == "basic"
+
+    def mean_of(some: Scaled) -> WeightedMean:
+        return mean_of_kept(stills, some, error_model, settings.outlier_z, fits_model)
+
     with ordered_map(nproc) as mapped:
         for number in range(settings.n_cycles or (1 + settings.restraints if external else MAX_CYCLES)):
             target = known if external else mean.reference
@@ -180,7 +186,7 @@ def postrefine(
                 _fix_gauge(fits, settings.fit)
             scaled = _spread(stills, settings, fits)
             working = scaled if held_out is None else replace(scaled, kept=scaled.kept & ~held_out[stills.unique])
-            new = mean_of_kept(stills, working, error_model, settings.outlier_z, fits_model)
+            new = mean_of(working)
             error_model = new.error_model
             change = np.nan if external else relative_change(target, new.reference)
             accepted = [fit for fit in fits if fit.reason is None]
@@ -202,16 +208,16 @@ def postrefine(
                 break
     reference, free = reference if external else target, no_agreement(stills.n_lattices)
     if held_out is not None:
-        new = mean_of_kept(stills, scaled, error_model, settings.outlier_z, fits_model)
+        new = mean_of(scaled)
         by_row = reference[stills.unique] if external else mean_of_others(stills, slice(None), new)
         free = _revert_worse(stills, settings, held_out, by_row, linear_scale, fits, scaled)
         if free.reverted.any():
-            new = mean_of_kept(stills, scaled, error_model, settings.outlier_z, fits_model)
+            new = mean_of(scaled)
     if settings.delta_cc_half is not None:
         for k in harmful_lattices(stills, new, settings.delta_cc_half):
             fits[k].reason = Reason.DELTA_CC_HALF
             scaled.kept[stills.rows(k)] = False
-        new = mean_of_kept(stills, scaled, error_model, settings.outlier_z, fits_model)
+        new = mean_of(scaled)
     return PostrefinedStills(
         model=settings.fit.model,
         profile=settings.fit.profile,
@@ -321,7 +327,7 @@ def population(fits: list[LatticeFit], restrained: bool = False) -> Restraint | 
         return None
     mean = np.median(x, axis=0)
     mean[[THETA_X, THETA_Y]] = 0.0
-    width_sq = (1.4826 * np.median(np.abs(x - mean), axis=0)) ** 2
+    width_sq = (MAD_TO_SIGMA * np.median(np.abs(x - mean), axis=0)) ** 2
     own = np.median([np.diag(fit.covariance) for fit in used], axis=0)
     width = np.sqrt(np.maximum(width_sq + (own if restrained else -own), LEAST_SPREAD * width_sq))
     width[(width <= 0.0) | (np.arange(len(width)) == LN_SCALE)] = np.inf

@@ -23,6 +23,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import minimize
 
+from dials_postrefine.stills.merging import MAD_TO_SIGMA, MIN_OTHER_WEIGHT
+
 FEWEST = 200
 MOST = 20_000
 Z_MAX = 4.0
@@ -32,8 +34,6 @@ START_B = 0.1
 # The bounds of ln a^2, and of ln (a b)^2 and ln (a c)^2, where the lowest is nothing.
 LN_A_SQ = (-6.0, 10.0)
 LN_PART = (-14.0, 10.0)
-# A mean of the others must not be made of a vanishing remainder.
-MIN_OTHER_WEIGHT = 1e-6
 
 
 @dataclass(frozen=True)
@@ -118,4 +118,4 @@ def fit_error_model(
 
 def _width(z: np.ndarray) -> float:
     """1.48 times the median absolute value: the standard deviation of a normal distribution."""
-    return float(1.4826 * np.median(np.abs(z)))
+    return float(MAD_TO_SIGMA * np.median(np.abs(z)))

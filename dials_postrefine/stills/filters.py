@@ -45,7 +45,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dials_postrefine.stills.lattice import LatticeFit, Reason, signed_root
-from dials_postrefine.stills.merging import correlation
+from dials_postrefine.stills.merging import MAD_TO_SIGMA, correlation
 from dials_postrefine.stills.model import (
     B_FACTOR,
     CELL_SCALE,
@@ -65,7 +65,6 @@ CLIP = 2.5
 FISHER_Z = 3.0
 LARGEST_R = 1.0 - 1e-12
 NOTHING_LEFT = 1e-12  # of the variance, beyond rounding
-MAD_TO_SIGMA = 1.4826  # of a normal distribution
 OUTLIERS = (
     (LN_SCALE, Reason.SCALE_OUTLIER),
     (B_FACTOR, Reason.B_OUTLIER),

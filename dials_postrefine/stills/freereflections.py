@@ -35,11 +35,12 @@ import numpy as np
 from scipy.special import stdtr
 
 from dials_postrefine.stills.dataset import Stills
-from dials_postrefine.stills.lattice import FitSettings, signed_root, start_values
-from dials_postrefine.stills.model import LN_SCALE, partiality, scale_factor
+from dials_postrefine.stills.lattice import FitSettings, signed_root
+from dials_postrefine.stills.merging import correlation
+from dials_postrefine.stills.scaling import start_partialities
 
 SIGNIFICANCE = 0.05
-FEWEST = 3  # for a correlation
+FEWEST = 3  # for a verdict, as for a correlation
 
 
 @dataclass
@@ -109,41 +110,24 @@ def compare(
         r_before = np.bincount(lattice, off_before, n_lattices) / total
         r_after = np.bincount(lattice, off_after, n_lattices) / total
     n = np.bincount(lattice, minlength=n_lattices)
-    cc_before, cc_after = (correlations(observed, one, lattice, n_lattices) for one in (before, after))
+    own = np.split(np.arange(len(free)), np.cumsum(n)[:-1])
+    cc_before, cc_after = (np.array([correlation(observed[i], one[i]) for i in own]) for one in (before, after))
     worse = (cc_after < cc_before) & (probability(off_after - off_before, lattice, n_lattices) < SIGNIFICANCE)
     return FreeAgreement(n, cc_before, cc_after, r_before, r_after, worse, np.zeros(n_lattices, dtype=bool))
 
 
 def unrefined_intensities(stills: Stills, settings: FitSettings, held_out, reference) -> np.ndarray:
     """What the unrefined lattices calculate (n,), NaN where there is no reference or no scale (module docstring)."""
-    calculated = np.full(len(stills.unique), np.nan)
+    p, shape = start_partialities(stills, settings)
+    intensity, calculated = shape * p * reference, np.full(len(p), np.nan)
+    working = np.isfinite(intensity) & ~held_out[stills.unique]
     for k in range(stills.n_lattices):
         rows = stills.rows(k)
-        own = reference[rows]
-        observations = stills.observations(k, np.full(len(own), np.nan))
-        x = start_values(observations, settings)
-        x[LN_SCALE] = 0.0
-        if k in stills.rejected or not np.isfinite(x).all():
-            continue
-        intensity = scale_factor(x, observations.q_sq) * partiality(x, observations, settings.profile) * own
-        working = np.isfinite(intensity) & ~held_out[stills.unique[rows]]
-        a, b = signed_root(observations.intensity[working]), signed_root(intensity[working])
+        used = working[rows]
+        a, b = signed_root(stills.intensity[rows][used]), signed_root(intensity[rows][used])
         if a @ b > 0.0:
-            calculated[rows] = (a @ b / (b @ b)) ** 2 * intensity
+            calculated[rows] = (a @ b / (b @ b)) ** 2 * intensity[rows]
     return calculated
-
-
-def correlations(a: np.ndarray, b: np.ndarray, group: np.ndarray, n_groups: int) -> np.ndarray:
-    """Pearson's correlation of a and b (n,) in each group; NaN of fewer than FEWEST or without spread."""
-    n = np.bincount(group, minlength=n_groups)
-
-    def total(values):
-        return np.bincount(group, values, n_groups)
-
-    with np.errstate(invalid="ignore", divide="ignore"):
-        a, b = a - (total(a) / n)[group], b - (total(b) / n)[group]
-        found = total(a * b) / np.sqrt(total(a * a) * total(b * b))
-    return np.where((n >= FEWEST) & np.isfinite(found), found, np.nan)
 
 
 def probability(d: np.ndarray, group: np.ndarray, n_groups: int) -> np.ndarray:

@@ -21,6 +21,9 @@ from scipy.optimize import minimize
 from dials_postrefine.stills.wilson import LEAST_PROBABLE, LEAST_PROBABLE_OF_TWO, WilsonPrior
 
 FEWEST_FOR_MAD = 5
+MAD_TO_SIGMA = 1.4826  # the standard deviation of a normal distribution over its median absolute deviation
+# A mean of the others must not be made of the vanishing remainder that taking one's own weight off leaves.
+MIN_OTHER_WEIGHT = 1e-6
 
 
 @dataclass
@@ -111,7 +114,7 @@ def find_outliers(
     median = group_median(value, unique, n_unique)
     n = np.bincount(unique, minlength=n_unique)
     off = np.abs(value - median[unique])
-    mad = np.where(n >= FEWEST_FOR_MAD, 1.4826 * group_median(off, unique, n_unique), 0.0)
+    mad = np.where(n >= FEWEST_FOR_MAD, MAD_TO_SIGMA * group_median(off, unique, n_unique), 0.0)
     out = (n >= 3)[unique] & (off > z_max * np.maximum(np.sqrt(variance), mad[unique]))
     if prior is None:
         return out

@@ -19,12 +19,10 @@ import numpy as np
 from dials_postrefine.stills.dataset import Stills
 from dials_postrefine.stills.errormodel import ErrorModel, fit_error_model
 from dials_postrefine.stills.lattice import FitSettings, signed_root, slope_through_origin, start_values
-from dials_postrefine.stills.merging import find_outliers, group_median, merge
+from dials_postrefine.stills.merging import MIN_OTHER_WEIGHT, find_outliers, group_median, merge
 from dials_postrefine.stills.model import LN_SCALE, partiality, scale_factor
 
 N_START_ROUNDS = 3
-# A merged intensity must not be made of a vanishing remainder once a lattice's own weight is taken off.
-MIN_OTHER_WEIGHT = 1e-6
 
 
 @dataclass
@@ -176,8 +174,8 @@ def mean_of_others(part: Stills, rows: slice, mean: WeightedMean) -> np.ndarray:
     return np.divide(weighted, weight, out=np.full(len(weight), np.nan), where=left)
 
 
-def first_mean(stills: Stills, fit: FitSettings, outlier_z: float, linear_scale: np.ndarray) -> WeightedMean:
-    """The scaled mean of the data at the lattices' start values; linear_scale (L,)."""
+def start_partialities(stills: Stills, fit: FitSettings) -> tuple[np.ndarray, np.ndarray]:
+    """p, and G e at G = 1, of each observation (n,) at its lattice's start values; p is 0 where there are none."""
     p, shape = np.zeros(len(stills.unique)), np.ones(len(stills.unique))
     for k in range(stills.n_lattices):
         rows = stills.rows(k)
@@ -187,6 +185,12 @@ def first_mean(stills: Stills, fit: FitSettings, outlier_z: float, linear_scale:
         if np.isfinite(x).all() and k not in stills.rejected:
             p[rows] = partiality(x, observations, fit.profile)
             shape[rows] = scale_factor(x, observations.q_sq)
+    return p, shape
+
+
+def first_mean(stills: Stills, fit: FitSettings, outlier_z: float, linear_scale: np.ndarray) -> WeightedMean:
+    """The scaled mean of the data at the lattices' start values; linear_scale (L,)."""
+    p, shape = start_partialities(stills, fit)
     scale = linear_scale[stills.lattice()] * shape
     for _ in range(N_START_ROUNDS):
         kept = (p >= fit.partiality_threshold) & np.isfinite(scale)
