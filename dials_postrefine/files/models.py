@@ -13,6 +13,7 @@ r_0/r_s of a mosaic radius has no place in that model: it is in the table's inve
 from __future__ import annotations
 
 import copy
+import json
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -23,10 +24,14 @@ from cctbx import crystal, miller, sgtbx, uctbx
 from dials.array_family import flex
 from dials.util import Sorry
 from dxtbx import flumpy
-from dxtbx.model.experiment_list import ExperimentList
+from dxtbx.model import DetectorFactory
+from dxtbx.model.experiment_list import ExperimentListFactory
 
 CELL_LENGTH_TOLERANCE = 0.03
 CELL_ANGLE_TOLERANCE = 2.0
+MAX_IMAGES = 10**6  # of a scan
+MAX_UNIQUE = 5e7  # reflections: a gigabyte; a virus, 400 Angstrom in P 1, has fewer to 1.5 Angstrom
+MIN_WAVELENGTH = 1e-3  # Angstrom; that of electrons of 1 MeV is 0.0087
 MAX_WAVELENGTH = 100.0  # Angstrom, beyond which no crystal diffracts
 
 
@@ -35,7 +40,24 @@ def read_experiments(path: str):
     if not os.path.isfile(path):
         raise Sorry(f"The file {path} does not exist: check the name.")
     try:
-        return ExperimentList.from_file(path, check_format=False)
+        with open(path, encoding="utf-8") as file:
+            content = json.load(file)
+        # dxtbx makes lists as long as the scan, whatever number stands there
+        for scan in content.get("scan", []):
+            first, last = scan["image_range"]
+            if last - first >= MAX_IMAGES:
+                raise ValueError(f"a scan of {last - first + 1} images")
+        directory = os.path.dirname(os.path.abspath(path))
+        experiments = ExperimentListFactory.from_dict(content, check_format=False, directory=directory)
+        for detector in experiments.detectors():  # some can be read and written, but not read again
+            if detector is not None:
+                DetectorFactory.from_dict(detector.to_dict())
+        for experiment in experiments:
+            if experiment.profile is not None:  # and some can't be written
+                experiment.profile.to_dict()
+        return experiments
+    except OSError as error:
+        raise Sorry(f"{path} can't be read ({error.strerror}): check the file.") from error
     except Exception as error:  # json and dxtbx raise anything at all on a damaged file
         raise Sorry(f"{path} can't be read as an experiment list (truncated, or another kind of file?).") from error
 
@@ -50,14 +72,25 @@ def check_stills(experiments) -> None:
         n = sum(getattr(experiment, model) is None for experiment in experiments)
         if n:
             raise Sorry(f"{n} of {len(experiments)} experiments have no {model}: index and integrate them first.")
-    n = sum(not 0.0 < experiment.beam.get_wavelength() < MAX_WAVELENGTH for experiment in experiments)
-    if n:
-        raise Sorry(f"{n} of {len(experiments)} experiments have an impossible wavelength: import the images again.")
+    for what, is_possible in (("wavelength", _has_wavelength), ("beam direction or polarisation", _has_directions)):
+        n = sum(not is_possible(experiment.beam) for experiment in experiments)
+        if n:
+            raise Sorry(f"{n} of {len(experiments)} experiments have an impossible {what}: import the images again.")
     n = sum(not experiment.is_still() for experiment in experiments)
     if n:
         raise Sorry(
             f"{n} of {len(experiments)} experiments are rotation data, not stills: scale them with dials.scale."
         )
+
+
+def _has_wavelength(beam) -> bool:
+    return MIN_WAVELENGTH < beam.get_wavelength() < MAX_WAVELENGTH
+
+
+def _has_directions(beam) -> bool:
+    with np.errstate(over="ignore"):
+        lengths = np.linalg.norm([beam.get_s0(), beam.get_polarization_normal()], axis=1)
+    return bool((lengths > 0.0).all() and np.isfinite(lengths).all()) and 0.0 <= beam.get_polarization_fraction() <= 1.0
 
 
 def set_identifiers(experiments_of_files: Sequence) -> list[list[str]]:
@@ -145,7 +178,15 @@ def geometry_arrays(experiments) -> tuple[np.ndarray, np.ndarray]:
 
 
 def complete_set(cell: tuple[float, ...], space_group, d_min: float, d_max: float) -> np.ndarray:
-    """d*^2 (n,) of every unique index between d_min and d_max (Angstrom), absences left out, Friedel mates as one."""
+    """
+    d*^2 (n,) of every unique index between d_min and d_max (Angstrom), absences left out, Friedel mates as one.
+
+    Raises Sorry where they are more than any data can have.
+    """
+    volume = 4.0 / 3.0 * np.pi * (d_min**-3 - d_max**-3) * uctbx.unit_cell(cell).volume()
+    n = volume / space_group.build_derived_laue_group().order_z()
+    if n > MAX_UNIQUE:  # one damaged index may do that
+        raise Sorry(f"The data reach to {d_min:.3g} Angstrom, with {n:.0e} unique reflections: set d_min=.")
     symmetry = crystal.symmetry(unit_cell=cell, space_group=space_group)
     return flumpy.to_numpy(
         miller.build_set(symmetry, anomalous_flag=False, d_min=d_min, d_max=d_max).d_star_sq().data()
@@ -193,6 +234,11 @@ def unshare_crystals(experiments) -> None:
     if len(experiments.crystals()) < len(experiments):
         for experiment in experiments:
             experiment.crystal = copy.deepcopy(experiment.crystal)
+
+
+def write_indexed_orientation(experiment, rotation: np.ndarray, epsilon: float) -> None:
+    """Put the crystal back as it was indexed, A_ref = R^T A/(1 + epsilon): undoes write_orientation."""
+    write_orientation(experiment, rotation.T, 1.0 / (1.0 + epsilon) - 1.0)
 
 
 def write_orientation(experiment, rotation: np.ndarray, epsilon: float = 0.0) -> None:

@@ -15,11 +15,11 @@ from dials.util import Sorry
 from dxtbx import flumpy
 
 from dials_postrefine.files import models, reindexing, tables
-from dials_postrefine.files.reference import align
+from dials_postrefine.files.reference import align, read_reference
 from dials_postrefine.files.versions import miller_indices_to_numpy
 from dials_postrefine.rotations import rotate
 from dials_postrefine.stills.cycles import PostrefinedStills
-from dials_postrefine.stills.dataset import Stills
+from dials_postrefine.stills.dataset import EarlierFit, Stills
 from dials_postrefine.stills.filters import InputFilters, cell_outliers
 from dials_postrefine.stills.geometry import scattering_vectors
 from dials_postrefine.stills.lattice import Reason
@@ -29,6 +29,7 @@ from dials_postrefine.stills.model import (
     LN_MOSAICITY,
     LN_RADIUS,
     LN_SCALE,
+    N_PARAMETERS,
     THETA_X,
     THETA_Y,
     Observations,
@@ -47,6 +48,9 @@ class StillsFiles:
     usable is the selection with its corrections; cell the median unit cell; h_unique (n_unique, 3), d_star_sq
     (n_unique,) of the unique indices and complete (m,) of all that exist in their range, in 1/Angstrom^2; ambiguity
     what was found of the indexing ambiguity, where there is one; filters what was tested before any fit.
+
+    Experiments, and with them ids and lattices, are in the order of their identifiers, so that the order of the input
+    changes no sum; place (n,) is where each stood in the input.
     """
 
     experiments: Any
@@ -59,6 +63,7 @@ class StillsFiles:
     complete: np.ndarray
     stills: Stills
     filters: InputFilters
+    place: np.ndarray
     ambiguity: Ambiguity | None = None
 
 
@@ -88,6 +93,8 @@ def read_stills(
     table = tables.join_tables(reflection_paths, loaded, identifiers)
     del loaded
     tables.check_integrated(table, intensity_choice)
+    experiments, place = _sort_by_identifier(experiments, table)
+    earlier = _earlier_fits(experiments)
 
     group = models.common_space_group(experiments, space_group)
     usable = tables.usable_observations(table, experiments, intensity_choice, d_min, d_max, filters.significance)
@@ -95,10 +102,60 @@ def read_stills(
         reasons = ", ".join(f"{n} {reason}" for reason, n in usable.n_excluded.items())
         raise Sorry(f"No usable reflections are left ({reasons}): check the input and the resolution limits.")
     half = np.array([in_second_half(identifier, seed) for identifier in experiments.identifiers()])
-    return _assemble(experiments, table, usable, group, half, filters)
+    return _assemble(experiments, table, usable, group, half, earlier, filters, place)
 
 
-def _assemble(experiments, table, usable: tables.Usable, group, half: np.ndarray, filters: InputFilters) -> StillsFiles:
+def _sort_by_identifier(experiments, table):
+    """The experiments sorted by identifier, the ids of the table following, and where each stood before."""
+    identifiers = list(experiments.identifiers())
+    place = np.array(sorted(range(len(identifiers)), key=identifiers.__getitem__), dtype=np.int32)
+    _renumber(table, np.argsort(place).astype(np.int32), [identifiers[k] for k in place])
+    return type(experiments)([experiments[int(k)] for k in place]), place
+
+
+def _renumber(table, number: np.ndarray, identifiers: Sequence[str]) -> None:
+    """Give the table's ids i the number[i], and the identifiers that go with these."""
+    for i in list(table.experiment_identifiers().keys()):
+        del table.experiment_identifiers()[i]
+    table["id"] = flumpy.from_numpy(number[flumpy.to_numpy(table["id"])])
+    for i, identifier in enumerate(identifiers):
+        table.experiment_identifiers()[i] = identifier
+
+
+def _earlier_fits(experiments) -> dict[int, EarlierFit]:
+    """What an earlier run has written into the scale models; these crystals go back to the orientation as indexed."""
+    models.unshare_crystals(experiments)
+    fits = {}
+    for k, experiment in enumerate(experiments):
+        fit = read_earlier_fit(experiment.scaling_model.configdict) if experiment.scaling_model else None
+        if fit is not None and experiment.crystal is not None:
+            fits[k] = fit
+            x = fit.x
+            models.write_indexed_orientation(experiment, rotate(x[THETA_X], x[THETA_Y]), x[CELL_SCALE])
+    return fits
+
+
+def read_earlier_fit(configuration: dict) -> EarlierFit | None:
+    """The fit that _write_lattice put into a scale model's configuration, None where there is none that makes sense."""
+    if "postrefinement" not in configuration:
+        return None
+    covariance = np.zeros((N_PARAMETERS, N_PARAMETERS))
+    try:
+        x = np.array(configuration["parameters"], dtype=float)
+        covariance[np.triu_indices(N_PARAMETERS)] = configuration["covariance"]
+        model = [str(configuration[name]) for name in ("profile", "radius_model", "unit_cell")]
+        refined = bool(configuration["refined"])
+    except (KeyError, TypeError, ValueError):
+        return None
+    covariance += np.triu(covariance, 1).T
+    if x.shape != (N_PARAMETERS,) or not np.isfinite(x).all() or not np.isfinite(covariance).all():
+        return None
+    return EarlierFit(x, covariance, refined, *model)
+
+
+def _assemble(
+    experiments, table, usable: tables.Usable, group, half: np.ndarray, earlier, filters: InputFilters, place
+) -> StillsFiles:
     """What follows from the indices and crystals as they are.  Raises Sorry where no cell fits the space group."""
     crystal, fits = models.has_crystal(experiments), models.cells_fit(experiments, group)
     if not fits.any():
@@ -127,10 +184,32 @@ def _assemble(experiments, table, usable: tables.Usable, group, half: np.ndarray
         inverse_variance=usable.inverse_variance,
         prior=tables.wilson_prior(h_unique, cell, group),
         rejected=rejected,
+        earlier=earlier,
     )
     limits = d_star_sq.max() ** -0.5, d_star_sq.min() ** -0.5
     complete = models.complete_set(cell, group, limits[0] * (1.0 - 1e-6), limits[1] * (1.0 + 1e-6))
-    return StillsFiles(experiments, table, usable, group, cell, h_unique, d_star_sq, complete, stills, filters)
+    return StillsFiles(experiments, table, usable, group, cell, h_unique, d_star_sq, complete, stills, filters, place)
+
+
+def take_reference(files: StillsFiles, path: str | None, reindex: bool) -> tuple[StillsFiles, np.ndarray | None]:
+    """
+    The files, reindexed where the lattice leaves a choice if that is wanted, and the intensities of the reference
+    (n_unique,), NaN where it has none; None without one.
+
+    Raises Sorry where there is nothing that the lattices could be fitted to.
+    """
+    external = read_reference(path, files.space_group, files.cell) if path else None
+    if reindex:
+        files = resolve_ambiguity(files, external)
+    if external is None:
+        if files.stills.n_lattices == 1:
+            raise Sorry("A single lattice can't be postrefined against itself: give more lattices, or a reference.")
+        return files, None
+    reference = align(files.h_unique, *external)
+    reference[files.stills.absent] = np.nan
+    if not np.isfinite(reference).any():
+        raise Sorry(f"No observed reflection is in the reference {path}: check its resolution.")
+    return files, reference
 
 
 def resolve_ambiguity(files: StillsFiles, reference: tuple[np.ndarray, np.ndarray] | None = None) -> StillsFiles:
@@ -153,7 +232,9 @@ def resolve_ambiguity(files: StillsFiles, reference: tuple[np.ndarray, np.ndarra
         of_row = np.repeat(choice.operation, np.diff(usable.offsets))
         h = after.reshape(len(operations), -1, 3)[of_row, np.arange(len(of_row))]
         reindexing.reindex_files(files.table, experiments, operations, choice.operation, group)
-        files = _assemble(experiments, files.table, replace(usable, h=h), group, files.stills.half, files.filters)
+        half, earlier = files.stills.half, files.stills.earlier
+        usable = replace(usable, h=h)
+        files = _assemble(experiments, files.table, usable, group, half, earlier, files.filters, files.place)
     return replace(files, ambiguity=Ambiguity([operation.as_hkl() for operation in operations], choice))
 
 
@@ -164,19 +245,17 @@ def in_second_half(identifier: str, seed: int) -> bool:
 
 def apply_result(files: StillsFiles, result: PostrefinedStills) -> None:
     """
-    Put the result into table and experiments: scaled columns, orientation, scale models; rejected lattices go.
+    Put the result into table and experiments: scaled columns, orientation, scale models; rejected lattices go, and the
+    others come back into the order of the input.
 
     Changes files.table and files.experiments, which are then ready to be written.
     """
     accepted = result.accepted
     _write_columns(files, result, accepted)
-    experiments = files.experiments
-    models.unshare_crystals(experiments)
-    models.set_space_group(experiments, files.space_group)
+    models.set_space_group(files.experiments, files.space_group)
     for k in np.flatnonzero(accepted):
-        _write_lattice(experiments[int(k)], result, k, files.ambiguity)
-    if not accepted.all():
-        _remove_rejected(files, accepted)
+        _write_lattice(files.experiments[int(k)], result, k, files.ambiguity)
+    _keep_accepted(files, accepted)
     models.number_imagesets(files.table, files.experiments)
 
 
@@ -240,6 +319,7 @@ def lattice_parameters(result: PostrefinedStills, k: int, ambiguity: Ambiguity |
         "scale_esd": scale * float(esd[LN_SCALE]),
         "b_factor": float(x[B_FACTOR]),
         "b_factor_esd": float(esd[B_FACTOR]),
+        "refined": fit.refined,
         "theta_x": float(np.degrees(x[THETA_X])),
         "theta_x_esd": float(np.degrees(esd[THETA_X])),
         "theta_y": float(np.degrees(x[THETA_Y])),
@@ -265,21 +345,25 @@ def _write_lattice(experiment, result: PostrefinedStills, k: int, ambiguity: Amb
     models.write_scaling_model(
         experiment,
         *(values[name] for name in own),
-        {"postrefinement": result.model, "profile": result.profile}
+        {
+            "postrefinement": result.model,
+            "profile": result.profile,
+            "radius_model": result.radius,
+            "unit_cell": result.unit_cell,
+            # what read_earlier_fit needs: as model.py has them, the covariance as the upper triangle by rows
+            "parameters": result.x[k].tolist(),
+            "covariance": result.covariance[k][np.triu_indices(N_PARAMETERS)].tolist(),
+        }
         | {name: value for name, value in values.items() if name not in own},
     )
 
 
-def _remove_rejected(files: StillsFiles, accepted: np.ndarray) -> None:
-    """Take the rejected lattices out of table and experiments and number the rest anew."""
-    table, experiments = files.table, files.experiments
-    kept = [experiments[int(k)] for k in np.flatnonzero(accepted)]
-    files.experiments = type(experiments)(kept)
-    ids = flumpy.to_numpy(table["id"])
-    number = np.cumsum(accepted).astype(np.int32) - 1
-    for i in list(table.experiment_identifiers().keys()):
-        del table.experiment_identifiers()[i]
-    table["id"] = flumpy.from_numpy(np.where(accepted[ids], number[ids], -1).astype(np.int32))
-    table.del_selected(flumpy.from_numpy(~accepted[ids]))
-    for i, experiment in enumerate(kept):
-        table.experiment_identifiers()[i] = experiment.identifier
+def _keep_accepted(files: StillsFiles, accepted: np.ndarray) -> None:
+    """Take the rejected lattices out of table and experiments, and put the others in the order of the input."""
+    table, kept = files.table, np.array([k for k in np.argsort(files.place) if accepted[k]], dtype=np.int32)
+    number = np.full(len(accepted), -1, dtype=np.int32)
+    number[kept] = np.arange(len(kept))
+    files.experiments = type(files.experiments)([files.experiments[int(k)] for k in kept])
+    _renumber(table, number, list(files.experiments.identifiers()))
+    if not accepted.all():
+        table.del_selected(table["id"] < 0)

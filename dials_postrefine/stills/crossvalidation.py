@@ -14,6 +14,7 @@ Against an external reference the halves never meet, and nothing has to be done 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
@@ -41,7 +42,7 @@ def merge_half_sets(
     for number, selection in enumerate((~stills.half, stills.half)):
         if not selection.any():
             return None
-        own = select_lattices(stills, selection)
+        own = replace(select_lattices(stills, selection), earlier={})  # which has seen the other half
         result = postrefine(
             own, settings, None, nproc, lambda what, *rest, n=number: progress(f"half set {n + 1}, {what}", *rest)
         )

@@ -3,22 +3,22 @@ The cycles: reference -> lattices -> scaled observations -> reference.
 
 Against an external reference one cycle is enough, and a second one where the population of the first restrains the
 lattices.  Without one the reference is the scaled mean of the data themselves.  It starts from the lattices' start
-values (theta = 0, B = 0, r_s = RMS r_h, G to the current mean, three rounds) and each cycle fits every lattice to the
-mean of the others (`excludes_self`: the lattice's own weighted contribution is subtracted) until the merged intensities
-stop changing; a cycle that accepts no lattice any more is taken back, and is the last.  Neither the overall scale nor
-the overall B is determined then: the medians of ln G and B over the accepted lattices are set to zero.  Source:
-postrefinement.md, recipe.
+values (theta = 0, B = 0, r_s = RMS r_h, G to the current mean, three rounds), or from what an earlier run with the same
+model ended with.  Each cycle fits every lattice to the mean of the others (`excludes_self`: the lattice's own weighted
+contribution is subtracted) until the merged intensities stop changing; a cycle that accepts no lattice any more is
+taken back, and is the last.  Neither the overall scale nor the overall B is determined then: the medians of ln G and B
+over the accepted lattices are set to zero.  Source: postrefinement.md, recipe.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from dials_postrefine.parallel import ordered_map
-from dials_postrefine.stills.dataset import Stills, select_lattices
+from dials_postrefine.stills.dataset import EarlierFit, Stills, select_lattices
 from dials_postrefine.stills.deltacchalf import DeltaCCHalfFilter, harmful_lattices
 from dials_postrefine.stills.errormodel import ErrorModel
 from dials_postrefine.stills.filters import MIN_POPULATION, LatticeFilters, reject_lattices, relation_to_reference
@@ -162,12 +162,19 @@ def postrefine(
     external = reference is not None
     known, seen = hidden(reference, held_out), hide(stills, held_out)
     linear_scale = linear_scales(seen, known)
-    mean = None if external else first_mean(seen, settings.fit, settings.outlier_z, linear_scale)
+    error_model, fits_model = ErrorModel(b=settings.fit.model_error), settings.error_model == "basic"
+    # what is held out now may not have been then
+    earlier = {k: fit for k, fit in stills.earlier.items() if held_out is None and fit.suits(settings.fit)}
+    starts: list[np.ndarray | None] = [earlier[k].x if k in earlier else None for k in range(stills.n_lattices)]
+    mean = None
+    if not external:
+        mean = first_mean(seen, settings.fit, settings.outlier_z, linear_scale, earlier, fits_model)
+        error_model = mean.error_model
     del seen
-    starts: list[np.ndarray | None] = [None] * stills.n_lattices
     cycles: list[Cycle] = []
     restraint, outcome = None, None
-    error_model, fits_model = ErrorModel(b=settings.fit.model_error), settings.error_model == "basic"
+    if settings.restraints:
+        restraint = population(list(earlier.values()), restrained=True)
 
     def mean_of(some: Scaled) -> WeightedMean:
         return mean_of_kept(stills, some, error_model, settings.outlier_z, fits_model)
@@ -311,7 +318,7 @@ def _revert_worse(stills, settings, held_out, reference, linear_scale, fits, sca
     return free
 
 
-def population(fits: list[LatticeFit], restrained: bool = False) -> Restraint | None:
+def population(fits: Sequence[LatticeFit | EarlierFit], restrained: bool = False) -> Restraint | None:
     """
     The restraint that the refined and accepted lattices of a cycle put on the next: a normal distribution of each
     parameter, empirical Bayes.

@@ -9,9 +9,30 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from dials_postrefine.stills.geometry import scattering_vectors
-from dials_postrefine.stills.lattice import Reason
+from dials_postrefine.stills.lattice import FitSettings, Reason
 from dials_postrefine.stills.model import Observations
 from dials_postrefine.stills.wilson import WilsonPrior
+
+
+@dataclass(frozen=True)
+class EarlierFit:
+    """
+    What an earlier run found of a lattice: x (7,) from the orientation as indexed, its covariance (7, 7), whether more
+    than the scale was fitted, and the profile, radius and unit_cell of its model.
+    """
+
+    x: np.ndarray
+    covariance: np.ndarray
+    refined: bool
+    profile: str
+    radius: str
+    unit_cell: str
+
+    reason = None  # like a LatticeFit that was accepted, which it is
+
+    def suits(self, settings: FitSettings) -> bool:
+        """Whether a fit with these settings can go on from here."""
+        return all(getattr(self, name) == getattr(settings, name) for name in ("profile", "radius", "unit_cell"))
 
 
 @dataclass
@@ -24,7 +45,7 @@ class Stills:
     intensity, variance (n,) corrected for polarisation and efficiency; inverse_variance (n,) variance of 1/p as the
     integrator gave it, or None; half (L,) the half set of each lattice; absent (n_unique,) systematic absences;
     prior: what Wilson statistics need of the unique indices, or None; rejected: the lattices that are out before any
-    fit, with the reason.
+    fit, with the reason; earlier: what an earlier run found of some of the lattices.
     """
 
     a_matrix: np.ndarray
@@ -39,6 +60,7 @@ class Stills:
     inverse_variance: np.ndarray | None = None
     prior: WilsonPrior | None = None
     rejected: dict[int, Reason] = field(default_factory=dict)
+    earlier: dict[int, EarlierFit] = field(default_factory=dict)
 
     @property
     def n_lattices(self) -> int:
@@ -80,4 +102,5 @@ def select_lattices(stills: Stills, selection: np.ndarray) -> Stills:
         half=stills.half[selection],
         inverse_variance=None if stills.inverse_variance is None else stills.inverse_variance[rows],
         rejected={int(number[k]): reason for k, reason in stills.rejected.items() if selection[k]},
+        earlier={int(number[k]): fit for k, fit in stills.earlier.items() if selection[k]},
     )

@@ -12,15 +12,16 @@ m = `model_error`.  Source: postrefinement.md, recipe.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from dials_postrefine.stills.dataset import Stills
+from dials_postrefine.stills.dataset import EarlierFit, Stills
 from dials_postrefine.stills.errormodel import ErrorModel, fit_error_model
 from dials_postrefine.stills.lattice import FitSettings, signed_root, slope_through_origin, start_values
 from dials_postrefine.stills.merging import MIN_OTHER_WEIGHT, find_outliers, group_median, merge
-from dials_postrefine.stills.model import LN_SCALE, partiality, scale_factor
+from dials_postrefine.stills.model import LN_SCALE, partiality, partiality_with_variance, scale_factor
 
 N_START_ROUNDS = 3
 
@@ -174,6 +175,21 @@ def mean_of_others(part: Stills, rows: slice, mean: WeightedMean) -> np.ndarray:
     return np.divide(weighted, weight, out=np.full(len(weight), np.nan), where=left)
 
 
+def scaled_by_fits(
+    stills: Stills, fits: Mapping[int, EarlierFit], profile: str
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """p, G e and the relative variance of (G e p) by the fits of some lattices, and whose these are; all (n,)."""
+    n = len(stills.unique)
+    p, scale, relative, known = np.zeros(n), np.ones(n), np.zeros(n), np.zeros(n, dtype=bool)
+    for k, fit in fits.items():
+        rows = stills.rows(k)
+        own = stills.observations(k, np.full(rows.stop - rows.start, np.nan))
+        p[rows], relative[rows] = partiality_with_variance(fit.x, fit.covariance, own, profile)
+        scale[rows] = scale_factor(fit.x, own.q_sq)
+        known[rows] = True
+    return p, scale, relative, known
+
+
 def start_partialities(stills: Stills, fit: FitSettings) -> tuple[np.ndarray, np.ndarray]:
     """p, and G e at G = 1, of each observation (n,) at its lattice's start values; p is 0 where there are none."""
     p, shape = np.zeros(len(stills.unique)), np.ones(len(stills.unique))
@@ -188,18 +204,36 @@ def start_partialities(stills: Stills, fit: FitSettings) -> tuple[np.ndarray, np
     return p, shape
 
 
-def first_mean(stills: Stills, fit: FitSettings, outlier_z: float, linear_scale: np.ndarray) -> WeightedMean:
-    """The scaled mean of the data at the lattices' start values; linear_scale (L,)."""
+def first_mean(
+    stills: Stills,
+    fit: FitSettings,
+    outlier_z: float,
+    linear_scale: np.ndarray,
+    earlier: Mapping[int, EarlierFit],
+    fits_model: bool = False,
+) -> WeightedMean:
+    """
+    The scaled mean of the data with the lattices as earlier fits left them, the others at their start values.
+
+    linear_scale (L,).  Where all have an earlier fit this is the mean that its run ended with, and fits_model tells
+    whether the error model is fitted to it, as it was there.
+    """
     p, shape = start_partialities(stills, fit)
-    scale = linear_scale[stills.lattice()] * shape
+    found_p, found_scale, found_relative, known = scaled_by_fits(stills, earlier, fit.profile)
+    scale = np.where(known, found_scale, linear_scale[stills.lattice()] * shape)
+    relative = np.where(known, found_relative, (2.0 * fit.model_error * (1.0 - p)) ** 2)
+    p = np.where(known, found_p, p)
+    model = ErrorModel(b=fit.model_error)
     for _ in range(N_START_ROUNDS):
         kept = (p >= fit.partiality_threshold) & np.isfinite(scale)
-        scaled = Scaled(p, scale, (2.0 * fit.model_error * (1.0 - p)) ** 2, kept)
-        mean = mean_of_kept(stills, scaled, ErrorModel(b=fit.model_error), outlier_z, fits_model=False)
+        scaled = Scaled(p, scale, relative, kept)
+        mean = mean_of_kept(stills, scaled, model, outlier_z, fits_model and bool(known.all()))
+        model = mean.error_model
         for k in range(stills.n_lattices):
-            rows = stills.rows(k)
-            recorded = mean.reference[stills.unique[rows]] * p[rows] * shape[rows]
-            scale[rows] = _positive_slope(stills.intensity[rows], recorded) * shape[rows]
+            if k not in earlier:
+                rows = stills.rows(k)
+                recorded = mean.reference[stills.unique[rows]] * p[rows] * shape[rows]
+                scale[rows] = _positive_slope(stills.intensity[rows], recorded) * shape[rows]
     return mean
 
 
