@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import re
 import signal
 import sys
 from collections.abc import Sequence
+
+from dials_postrefine import interruption
 
 
 def parse_arguments(args, phil, usage: str, epilog: str):
@@ -101,20 +104,52 @@ def show_progress(unit: str):
         yield show
 
 
+def configure_log(verbosity: int, path: str | None) -> None:
+    """
+    Log as DIALS does, to the terminal and to the file path; but what can't be written to the file, or to a full disk
+    behind stdout, ends the run instead of a traceback for each line.
+
+    A stdout that nobody reads any more (`| head`) does not end it.
+    """
+    from dials.util import log
+
+    raises, logging.raiseExceptions = logging.raiseExceptions, False  # the first line is logged before we come to it
+    try:
+        log.config(verbosity, logfile=path)
+    finally:
+        logging.raiseExceptions = raises
+
+    def fail(record) -> None:
+        error = sys.exc_info()[1]
+        if not isinstance(error, BrokenPipeError):
+            raise error
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+    for name in ("dials", "dxtbx", "py.warnings"):
+        for handler in logging.getLogger(name).handlers:
+            handler.handleError = fail
+
+
 @contextlib.contextmanager
 def exit_with_sorry():
     """
     A Sorry ends the program with its sentence alone, in red on a terminal, and exit status 1.
 
-    So does Ctrl-C, with the exit status that shells give it.
+    So do Ctrl-C, SIGTERM and SIGHUP, with a word and the exit status that shells give them.
     """
-    from dials.util import Sorry, enable_faulthandler, make_sys_exit_red
-
-    with enable_faulthandler(), make_sys_exit_red():
+    with interruption.signals_interrupt():
         try:
-            yield
-        except Sorry as error:
-            sys.exit(f"Sorry: {error}")
-        except KeyboardInterrupt:
-            print("Interrupted.", file=sys.stderr)
-            sys.exit(128 + signal.SIGINT)
+            from dials.util import Sorry, enable_faulthandler, make_sys_exit_red  # takes a second or two
+
+            with enable_faulthandler(), make_sys_exit_red():
+                try:
+                    yield
+                except Sorry as error:
+                    sys.exit(f"Sorry: {error}")
+                except MemoryError:
+                    sys.exit("Sorry: The memory does not suffice: use a smaller nproc, or fewer files at a time.")
+        except KeyboardInterrupt as error:
+            number = error.args[0] if error.args else signal.SIGINT
+            with contextlib.suppress(OSError):  # the terminal may be gone
+                print(interruption.WORDS[number], file=sys.stderr, flush=True)
+            sys.exit(128 + number)

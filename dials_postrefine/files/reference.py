@@ -16,6 +16,7 @@ from dials.array_family import flex
 from dials.util import Sorry
 from dxtbx import flumpy
 
+from dials_postrefine.files.guarded import ChildFailed, call_in_child
 from dials_postrefine.files.models import CELL_ANGLE_TOLERANCE, CELL_LENGTH_TOLERANCE, median_cell, read_experiments
 from dials_postrefine.files.tables import map_to_asymmetric_unit, pack, read_table, to_flex_miller
 from dials_postrefine.files.versions import miller_indices_to_numpy
@@ -58,15 +59,25 @@ def align(h_unique: np.ndarray, h: np.ndarray, intensity: np.ndarray) -> np.ndar
 
 
 def _from_mtz(path: str):
-    from iotbx.reflection_file_reader import any_reflection_file
+    """The first intensities, else amplitudes squared, that have a unit cell."""
+    import iotbx.reflection_file_reader  # noqa: F401  (here, for the child to have it)
 
     try:
         if not _header_ends(path):
-            raise ValueError("a header without an end")
+            raise ChildFailed("a header without an end")
+        return call_in_child(_read_mtz, path)  # a damaged file crashes libccp4
+    except ChildFailed as error:
+        raise Sorry(f"The reference {path} can't be read (truncated, or another kind of file?).") from error
+
+
+def _read_mtz(path: str):
+    from iotbx.reflection_file_reader import any_reflection_file
+
+    try:
         reader = any_reflection_file(path)
         arrays = reader.as_miller_arrays(merge_equivalents=False) if reader.file_type() else []
-    except Exception as error:  # iotbx raises anything at all on a damaged file
-        raise Sorry(f"The reference {path} can't be read (truncated, or another kind of file?).") from error
+    except Sorry as error:  # of iotbx, which does not name the file
+        raise ValueError from error
     if not arrays:
         raise Sorry(f"The reference {path} is no reflection file: give an .mtz, or a scaled .refl beside its .expt.")
     intensities = [a for a in arrays if a.is_xray_intensity_array()]

@@ -31,9 +31,12 @@ import numpy as np
 from cctbx import crystal, miller
 from dials.array_family import flex
 from dials.util import Sorry
+from dials.util.ext import streambuf
 from dxtbx import flumpy
 
+from dials_postrefine.files.guarded import call_in_child
 from dials_postrefine.files.models import d_star_sq, has_crystal
+from dials_postrefine.files.msgpack_structure import check_table
 from dials_postrefine.files.versions import miller_indices_to_numpy
 from dials_postrefine.stills.filters import SignificanceFilter, significant_observations
 from dials_postrefine.stills.wilson import WilsonPrior
@@ -44,8 +47,10 @@ NEUTRAL = {"qe": 1.0, "dqe": 1.0, "partiality.inv.variance": 0.0}
 INTENSITIES = {"sum": "intensity.sum", "profile": "intensity.prf", "strong_spots": "intensity.sum"}
 # What a fit never sees keeps a partiality above zero, as the contract wants it: DIALS divides by it.
 MIN_PARTIALITY = 1e-6
-# No detector counts so much: a damaged number, whose powers are beyond what a float can hold.
+# No detector counts so much, nor (but for zero) its inverse: damaged numbers, with powers beyond what a float can hold.
 LARGEST = 1e30
+# How a pickle begins, the other format of a .refl file; DIALS writes it where DIALS_USE_PICKLE is set.
+PICKLE = b"\x80"
 # Packing three indices into one integer: |h| stays far below this.
 INDEX_BASE = 1 << 20
 
@@ -53,7 +58,7 @@ INDEX_BASE = 1 << 20
 @dataclass
 class Usable:
     """
-    The usable observations, sorted by experiment.
+    The usable observations, sorted by experiment and index.
 
     row (n,) of the table, offsets (n_experiments + 1,), h (n, 3) int32, intensity, variance (n,) corrected,
     inverse_variance (n,) of 1/p or None; n_excluded: how many rows are out, by reason.
@@ -86,15 +91,59 @@ def read_table(path: str):
     if not os.path.isfile(path):
         raise Sorry(f"The file {path} does not exist: check the name.")
     try:
-        table = flex.reflection_table.from_file(path)
+        with open(path, "rb") as file:
+            content = file.read()
+        if content.startswith(PICKLE):
+            content = call_in_child(_pickle_as_msgpack, path)
+        check_table(content)
+        table = flex.reflection_table.from_msgpack(content)
         consistent, keys, _ = table.is_consistent(), list(table.keys()), identifiers_by_id(table)
-    except Exception as error:  # msgpack and pickle raise anything at all on a damaged file
+    except OSError as error:
+        raise Sorry(f"{path} can't be read ({error.strerror}): check the file.") from error
+    except MemoryError:  # the structure is right: it is a large file
+        raise
+    except Exception as error:  # DIALS raises anything at all on a damaged file
         raise Sorry(f"{path} can't be read as a reflection table (truncated, or another kind of file?).") from error
     if not consistent:
         raise Sorry(f"{path} is damaged, its columns are of different lengths: integrate again.")
     if not keys:
         raise Sorry(f"{path} holds an empty reflection table: integrate first.")
     return table
+
+
+def write_table(table, path: str) -> None:
+    """
+    Write a .refl file as table.as_file does.
+
+    Raises OSError where the disk is full, also where only the last of it has no room: DIALS' writer in C++ ends the
+    process when Python raises an exception there.
+    """
+    if os.getenv("DIALS_USE_PICKLE"):
+        table.as_pickle(path)
+        return
+    with open(path, "wb") as file:
+        keeper = _ErrorKeeper(file)
+        table.as_msgpack_to_file(streambuf(python_file_obj=keeper))
+        if keeper.error is not None:
+            raise keeper.error
+
+
+class _ErrorKeeper:
+    """A file to write to, and no more, that keeps an error instead of raising it; what follows is not written."""
+
+    def __init__(self, file):
+        self.file, self.error = file, None
+
+    def write(self, content: bytes) -> None:
+        if self.error is None:
+            try:
+                self.file.write(content)
+            except OSError as error:
+                self.error = error
+
+
+def _pickle_as_msgpack(path: str) -> bytes:
+    return flex.reflection_table.from_pickle(path).as_msgpack()
 
 
 def join_tables(paths: Sequence[str], tables: Sequence, identifiers_of_files: Sequence[list[str]]):
@@ -241,8 +290,7 @@ def usable_observations(
     exclude("overloaded", flags & int(table.flags.overloaded) != 0)
     exclude("excluded by the user", flags & int(table.flags.user_excluded_in_scaling) != 0)
     with np.errstate(invalid="ignore"):
-        good = (np.abs(value) < LARGEST) & (variance > 1.0 / LARGEST) & (variance < LARGEST**2)
-        exclude("bad intensity or variance", ~good)
+        exclude("bad intensity or variance", ~_are_possible(value, variance))
         s1 = flumpy.to_numpy(table["s1"])
         length_sq = np.einsum("ij,ij->i", s1, s1)
         exclude("without a direction s1", ~((length_sq > 0.0) & np.isfinite(length_sq)))
@@ -250,12 +298,15 @@ def usable_observations(
     exclude("index 0,0,0", flumpy.to_numpy(indices == (0, 0, 0)))
 
     row = np.flatnonzero(keep)
-    row = row[np.argsort(ids[row], kind="stable")]
     h = miller_indices_to_numpy(indices)[row]
+    order = np.lexsort((pack(h), ids[row]))  # by index within an experiment: the order of the table changes no sum
+    row, h = row[order], h[order]
     offsets = np.searchsorted(ids[row], np.arange(len(experiments) + 1))
     add_polarisation(table, experiments)
     correction, d_star_sq = _corrections(table, experiments, row, offsets, h)
-    inside = np.isfinite(correction) & (correction > 0.0)
+    with np.errstate(invalid="ignore", over="ignore"):
+        corrected = value[row] * correction, variance[row] * correction**2
+        inside = (correction > 0.0) & _are_possible(*corrected)
     n_excluded["bad lp or qe"] = int(np.count_nonzero(~inside))
     possible = np.isfinite(d_star_sq)
     n_excluded["with an index that can't diffract"] = int(np.count_nonzero(inside & ~possible))
@@ -268,18 +319,19 @@ def usable_observations(
     n_excluded["outside of d_min and d_max"] = int(np.count_nonzero(inside & ~in_range))
     inside &= in_range
     if not inside.all():
-        row, h, correction, d_star_sq = row[inside], h[inside], correction[inside], d_star_sq[inside]
+        row, h, d_star_sq = row[inside], h[inside], d_star_sq[inside]
+        corrected = tuple(x[inside] for x in corrected)
         offsets = np.searchsorted(ids[row], np.arange(len(experiments) + 1))
     inverse_variance = None
     if "partiality.inv.variance" in table:
         inverse_variance = flumpy.to_numpy(table["partiality.inv.variance"])[row]
-        inverse_variance = np.where(np.isfinite(inverse_variance), np.maximum(inverse_variance, 0.0), 0.0)
+        inverse_variance = np.where(np.isfinite(inverse_variance), np.clip(inverse_variance, 0.0, LARGEST), 0.0)
     usable = Usable(
         row=row,
         offsets=offsets,
         h=h,
-        intensity=value[row] * correction,
-        variance=variance[row] * correction**2,
+        intensity=corrected[0],
+        variance=corrected[1],
         inverse_variance=inverse_variance,
         n_excluded={reason: n for reason, n in n_excluded.items() if n},
     )
@@ -289,12 +341,19 @@ def usable_observations(
     return usable.select(significant, "beyond the resolution of their lattice")
 
 
+def _are_possible(value: np.ndarray, variance: np.ndarray) -> np.ndarray:
+    """Which intensities and variances are numbers that arithmetic can bear, and the variances positive."""
+    size = np.abs(value)
+    good = (size < LARGEST) & ((size > 1.0 / LARGEST) | (size == 0.0))
+    return good & (variance > 1.0 / LARGEST) & (variance < LARGEST**2)
+
+
 def _corrections(table, experiments, row, offsets, h) -> tuple[np.ndarray, np.ndarray]:
     """lp/qe (n,) and d*^2 (n,), NaN where d* > 2/wavelength, of the rows."""
     correction = flumpy.to_numpy(table["lp"])[row]
     for efficiency in ("qe", "dqe"):
         if efficiency in table:
-            with np.errstate(divide="ignore", invalid="ignore"):
+            with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
                 correction /= flumpy.to_numpy(table[efficiency])[row]
             break
     d_star_sq = np.empty(len(row))
