@@ -1,5 +1,6 @@
 """
-The JSON summary: the numbers of the log, and each lattice with its parameters or the reason of its rejection.
+The JSON summary: the numbers of the log and of the page, and each lattice with its parameters or the reason of its
+rejection.  The page is made from it (stills.py), so that it shows nothing else.
 
 Lengths in Angstrom, angles in degrees, B in A^2 as it enters exp(-2 B d*^2); a number that does not exist is null.
 """
@@ -7,13 +8,68 @@ Lengths in Angstrom, angles in degrees, B in A^2 as it enters exp(-2 B d*^2); a 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 
 import numpy as np
 
+from dials_postrefine.report.diagnostics import Diagnostics, histogram
+from dials_postrefine.report.text import FAR_FROM_SETTLED
 from dials_postrefine.stills.cycles import PostrefinedStills
+from dials_postrefine.stills.dataset import Stills
+from dials_postrefine.stills.selection import Candidate
 from dials_postrefine.stills.statistics import Statistics
+
+# Which parameters of a lattice have a histogram, and whether its bins are even in the logarithm.
+HISTOGRAMS = {
+    "scale": True,
+    "b_factor": False,
+    "theta_x": False,
+    "theta_y": False,
+    "radius": False,
+    "mosaicity": False,
+    "cell_scale": False,
+}
+
+# What is worth a remark: so many lattices rejected; a lack of completeness and multiplicity; residuals so far from unit
+# width; CC1/2 by custom so far above the honest one.
+MANY_REJECTED = 0.2
+INCOMPLETE = 0.9
+FEW_OBSERVATIONS = 4.0
+WIDTH_RANGE = (0.7, 1.4)
+TOO_GOOD = 0.1
+# The profile does not fit where more than a quarter of the bins is off by 0.1 and three esds.
+PROFILE_OFF = (0.1, 3.0, 0.25)
+
+
+def describe_dataset(
+    stills: Stills,
+    result: PostrefinedStills,
+    space_group: str,
+    cell: Sequence[float],
+    not_used: dict[str, int],
+    reference: str | None,
+    convergence: float,
+) -> dict:
+    """What the data set is, and what of it was merged, as plain numbers and text."""
+    wavelength = 1.0 / np.linalg.norm(stills.s0, axis=1)
+    merged = result.kept & ~result.outlier & ~stills.absent[stills.unique]
+    return {
+        "space_group": space_group,
+        "unit_cell": [float(x) for x in cell],
+        "wavelength": float(np.median(wavelength)),
+        "wavelength_min": float(wavelength.min()),
+        "wavelength_max": float(wavelength.max()),
+        "n_lattices": stills.n_lattices,
+        "n_accepted": int(np.count_nonzero(result.accepted)),
+        "n_observations": len(stills.unique),
+        "n_merged": int(np.count_nonzero(merged)),
+        "n_outliers": int(np.count_nonzero(result.outlier)),
+        "not_used": dict(not_used or {}),
+        "reference": reference,
+        "convergence": convergence,
+    }
 
 
 def make_summary(
@@ -22,6 +78,9 @@ def make_summary(
     statistics: Statistics,
     parameters: Sequence[dict[str, float]],
     merge_command: str,
+    diagnostics: Diagnostics,
+    dataset: dict,
+    tried: Sequence[Candidate] = (),
 ) -> dict:
     """The summary as plain numbers and text; parameters (L) as files.stills.lattice_parameters gives them."""
     lattices, free = [], result.free
@@ -43,20 +102,100 @@ def make_summary(
                 **values,
             }
         )
-    return _finite(
+    collected = asdict(diagnostics)
+    for plot in collected["lattice_plots"]:
+        plot["identifier"] = identifiers[plot.pop("number")]
+    summary = _finite(
         {
+            "dataset": dataset,
             "model": result.model,
             "profile": result.profile,
             "radius": result.radius,
             "unit_cell": result.unit_cell,
+            "tried": [asdict(candidate) for candidate in tried],
             "error_model": None if result.error_model is None else asdict(result.error_model),
             "before": [asdict(shell) for shell in statistics.before],
             "after": [asdict(shell) for shell in statistics.after],
             "cycles": [asdict(cycle) for cycle in result.cycles],
+            "rejected": dict(Counter(reason.value for reason in result.reasons if reason is not None).most_common()),
+            "histograms": parameter_histograms(parameters, result),
+            **collected,
             "lattices": lattices,
             "merge_command": merge_command,
         }
     )
+    summary["remarks"] = remarks(summary)
+    return summary
+
+
+def parameter_histograms(parameters: Sequence[dict], result: PostrefinedStills) -> dict:
+    """
+    The histogram of each parameter that the model has, None where no lattice is accepted.
+
+    Of refined lattices: where only the scale was fitted, the others stand at their start values and have no esd.
+    """
+    refined = np.array([fit.refined for fit in result.fits])
+    wanted = {"mosaicity": result.radius == "mosaic", "cell_scale": result.unit_cell == "scale"}
+    found = {}
+    for name, logarithmic in HISTOGRAMS.items():
+        if wanted.get(name, True):
+            values, esds = (np.array([own[key] for own in parameters]) for key in (name, name + "_esd"))
+            data = histogram(np.where(refined, values, np.nan), esds, result.accepted, logarithmic)
+            found[name] = None if data is None else asdict(data)
+    return found
+
+
+def remarks(summary: dict) -> list[str]:
+    """What somebody who knows would point at, each a sentence with what to do; the summary as it is written."""
+    dataset, after, found = summary["dataset"], summary["after"][-1], []
+    n, n_rejected = dataset["n_lattices"], dataset["n_lattices"] - dataset["n_accepted"]
+    if n_rejected > MANY_REJECTED * n:
+        reason = next(iter(summary["rejected"]))
+        found.append(
+            f"{n_rejected} of {n} lattices were rejected, most often because of '{reason}': look at the table of "
+            "lattices, and at indexing and space group."
+        )
+    change, limit = summary["cycles"][-1]["change"], dataset["convergence"]
+    if change is not None and change > FAR_FROM_SETTLED * limit:
+        found.append(
+            f"The merged intensities still changed by {change:.0%} in the last cycle (limit {limit:.1%}): the lattices "
+            "have too few reflections in common, or too few cycles were allowed; a reference= may help."
+        )
+    custom, honest = after["cc_half"], after["cc_half_honest"]
+    if custom is not None and honest is not None and custom - honest > TOO_GOOD:
+        found.append(
+            f"CC1/2 is {custom:.3f} by custom but {honest:.3f} between halves that never saw each other: believe the "
+            "latter; more lattices, a simpler model or a reference= make the difference smaller."
+        )
+    if after["completeness"] is not None and after["completeness"] < INCOMPLETE:
+        found.append(
+            f"The data are {after['completeness']:.0%} complete: more lattices, or a larger d_min=, are needed."
+        )
+    if after["multiplicity"] is not None and after["multiplicity"] < FEW_OBSERVATIONS:
+        found.append(
+            f"Each index was observed {after['multiplicity']:.1f} times on average: too few to tell outliers "
+            "and errors well."
+        )
+    residuals = summary["residuals"]
+    groups = residuals["by_intensity"] + residuals["by_resolution"] + residuals["by_partiality"]
+    widths = [group["width"] for group in groups]
+    if widths and not WIDTH_RANGE[0] <= min(widths) <= max(widths) <= WIDTH_RANGE[1]:
+        found.append(
+            f"The normalised residuals are between {min(widths):.2f} and {max(widths):.2f} wide where one is right: "
+            "the standard deviations are not to be trusted everywhere."
+        )
+    needed = ("observed", "predicted", "observed_esd")
+    bins = [one for one in summary["partiality"]["bins"] if all(one[key] is not None for key in needed)]
+    difference, sigmas, share = PROFILE_OFF
+    off = [
+        one for one in bins if abs(one["observed"] - one["predicted"]) > max(difference, sigmas * one["observed_esd"])
+    ]
+    if len(off) > share * len(bins):
+        found.append(
+            f"In {len(off)} of {len(bins)} bins the observed partiality is more than {difference} off the predicted "
+            "one: try profile=auto radius=auto unit_cell=auto."
+        )
+    return found
 
 
 def write_summary(summary: dict, path: str) -> None:
@@ -69,7 +208,7 @@ def _finite(value):
     """The same with plain Python numbers, and None in place of what is not finite."""
     if isinstance(value, dict):
         return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list):
+    if isinstance(value, (list, tuple)):
         return [_finite(item) for item in value]
     if isinstance(value, np.generic):
         value = value.item()

@@ -27,6 +27,8 @@ from dials_postrefine.stills.reindexing import Ambiguity
 from dials_postrefine.stills.selection import Candidate
 from dials_postrefine.stills.statistics import Statistics
 
+FAR_FROM_SETTLED = 10.0  # times the convergence limit, after the last cycle
+
 
 def _table(rows: Sequence[Sequence], headers: Sequence[str], formats: Sequence[str] = ()) -> str:
     return tabulate(
@@ -193,6 +195,15 @@ def candidates_table(candidates: Sequence[Candidate]) -> str:
     """The profiles and radii that were tried, with the median held-out correlation of a lattice."""
     rows = [[c.profile, c.radius, c.unit_cell, _number(c.correlation, "{:.3f}"), str(c.n_accepted)] for c in candidates]
     return _table(rows, ["profile", "radius", "unit cell", "held-out CC(amplitudes)", "accepted"])
+
+
+def all_rejected(result: PostrefinedStills) -> str:
+    """What to say where no lattice is left."""
+    reason = Counter(reason.value for reason in result.reasons).most_common(1)[0][0]
+    return (
+        f"All {len(result.reasons)} lattices were rejected, most often because of '{reason}': check space group, "
+        "resolution limits and reference."
+    )
 
 
 def rejections_table(result: PostrefinedStills) -> str:

@@ -352,14 +352,6 @@ def test_pairs_of_files_give_the_result_of_one_pair(given, postrefined, postrefi
     assert_same_merge(merge_written_table(output), merge_written_table(postrefined))
 
 
-def test_postrefined_lattices_stay_where_they_are(postrefined, postrefine):
-    again = postrefine(*postrefined.pair, "nproc=2")
-    assert len(again.accepted) == len(postrefined.accepted)
-    moved = [x[t] / x[t + "_esd"] for x in again.accepted.values() for t in ("theta_x", "theta_y")]
-    first = [x[t] / x[t + "_esd"] for x in postrefined.accepted.values() for t in ("theta_x", "theta_y")]
-    assert np.sqrt(np.mean(np.square(moved))) < 1.0 < np.sqrt(np.mean(np.square(first)))
-
-
 def test_space_group_replaces_that_of_the_lattice(given, postrefined, postrefine):
     expt, refl = given.folder / "p4mmm.expt", given.pair("whole")[1]
     output = postrefine(expt, refl, "space_group=P43212", "nproc=2")

@@ -1,0 +1,92 @@
+"""
+The one report template: sections of prose, figures and tables -> one HTML file that needs no network.
+
+What is shown is the caller's; here is how it is shown.  All text is escaped; a figure is SVG as plots.py makes it and
+goes in as it is.  The page forbids itself to load anything (Content-Security-Policy), can be read without scripts, on a
+narrow screen and on paper; the script sorts tables and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass
+class Figure:
+    """An SVG, and the sentences that say how to read it."""
+
+    svg: str
+    caption: str
+
+
+@dataclass
+class Table:
+    """
+    Rows of text under headers.
+
+    The first `n_text` columns are words and aligned left, the others numbers; flagged rows (by number) are set off.
+    long: in a box that scrolls; sortable: by a click on a header.
+    """
+
+    caption: str
+    headers: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    n_text: int = 1
+    sortable: bool = False
+    long: bool = False
+    flagged: frozenset[int] = frozenset()
+
+
+@dataclass
+class Section:
+    """A heading with paragraphs, figures and tables below it, and parts that are folded until they are opened."""
+
+    title: str
+    text: Sequence[str] = ()
+    figures: Sequence[Figure] = ()
+    tables: Sequence[Table] = ()
+    folded: Sequence[Section] = ()
+
+
+@dataclass
+class Fact:
+    """A number that comes first: its name, the number, and a line that puts it into place."""
+
+    name: str
+    value: str
+    note: str = ""
+
+
+@dataclass
+class Page:
+    """A report: title, the versions that made it, what comes first, a command to go on with, and the sections."""
+
+    title: str
+    version: str
+    lead: Sequence[str] = ()
+    facts: Sequence[Fact] = ()
+    remarks: Sequence[str] = ()
+    command: str = ""
+    sections: Sequence[Section] = field(default_factory=list)
+
+
+def render(page: Page) -> str:
+    """The page as HTML."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).resolve().parent / "templates"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )
+    return environment.get_template("page.html").render(page=page)
+
+
+def write_page(page: Page, path: str) -> None:
+    """Write the page."""
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(render(page))

@@ -1,0 +1,362 @@
+"""
+The page of dials.postrefine: what its JSON summary (summary.py) says, as sections of page.py, and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from dials_postrefine.report import plots
+from dials_postrefine.report.lattices import number, show_lattices, show_parameters
+from dials_postrefine.report.page import Fact, Figure, Page, Section, Table, write_page
+from dials_postrefine.report.plots import BLUE, GREEN, GREY, RED, Curve
+from dials_postrefine.report.summary import write_summary
+
+
+def write_reports(summary: dict, version: str, json_path: str | None, html_path: str | None) -> None:
+    """Write the JSON and the page of a summary, each where it is wanted."""
+    if json_path:
+        write_summary(summary, json_path)
+    if html_path:
+        write_page(make_page(summary, version), html_path)
+
+
+def numbers_of(identifiers: Sequence[str], wanted: Sequence[str | None]) -> list[int]:
+    """The numbers of the lattices that are to be drawn besides; raises Sorry for one that there is not."""
+    from dials.util import Sorry
+
+    number_of = {identifier: k for k, identifier in enumerate(identifiers)}
+    for name in wanted:
+        if name is not None and name not in number_of:
+            raise Sorry(
+                f"lattice_plots={name}: no lattice has this identifier; dials.show lists those of the .expt files."
+            )
+    return [number_of[name] for name in wanted if name is not None]
+
+
+def make_page(summary: dict, version: str) -> Page:
+    """The page of a summary (summary.make_summary, or its JSON read back)."""
+    return Page(
+        title="dials.postrefine",
+        version=version,
+        lead=[_verdict(summary)],
+        facts=_facts(summary),
+        remarks=summary["remarks"],
+        command=summary["merge_command"],
+        sections=[
+            _dataset(summary),
+            _by_resolution(summary),
+            show_parameters(summary),
+            _partiality(summary),
+            _residuals(summary),
+            _convergence(summary),
+            show_lattices(summary),
+        ],
+    )
+
+
+def _has(summary: dict, key: str) -> bool:
+    """Whether any shell has this number."""
+    return any(shell[key] is not None for when in ("before", "after") for shell in summary[when])
+
+
+def _verdict(summary: dict) -> str:
+    dataset, after = summary["dataset"], summary["after"][-1]
+    n, accepted = dataset["n_lattices"], dataset["n_accepted"]
+    text = (
+        f"{accepted} of {n} lattices were accepted and {dataset['n_merged']} of {dataset['n_observations']} "
+        f"observations merged to {after['n_unique']} unique reflections between {number(after['d_max'], '.1f')} and "
+        f"{after['d_min']:.2f} Å."
+    )
+    if summary["rejected"]:
+        reasons = ", ".join(f"{reason} ({count})" for reason, count in summary["rejected"].items())
+        text += f" Rejected: {reasons}."
+    return text
+
+
+def _facts(summary: dict) -> list[Fact]:
+    dataset, before, after = summary["dataset"], summary["before"][-1], summary["after"][-1]
+
+    def change(key, pattern):
+        return f"{number(before[key], pattern)} scaled only"
+
+    facts = [Fact("lattices accepted", f"{dataset['n_accepted']}", f"of {dataset['n_lattices']}")]
+    if _has(summary, "cc_half_honest"):
+        facts += [
+            Fact("CC1/2, honest", number(after["cc_half_honest"], ".3f"), "halves that never saw each other"),
+            Fact("CC1/2, customary", number(after["cc_half"], ".3f"), change("cc_half", ".3f")),
+            Fact("R_split, honest", number(after["r_split_honest"], ".3f"), "halves that never saw each other"),
+            Fact("R_split, customary", number(after["r_split"], ".3f"), change("r_split", ".3f")),
+        ]
+    else:
+        facts += [
+            Fact("CC1/2", number(after["cc_half"], ".3f"), change("cc_half", ".3f")),
+            Fact("R_split", number(after["r_split"], ".3f"), change("r_split", ".3f")),
+        ]
+    if _has(summary, "cc_reference"):
+        facts.append(Fact("CC to the reference", number(after["cc_reference"], ".3f"), change("cc_reference", ".3f")))
+    return [
+        *facts,
+        Fact("completeness", number(after["completeness"], ".1%"), change("completeness", ".1%")),
+        Fact("multiplicity", number(after["multiplicity"], ".1f"), change("multiplicity", ".1f")),
+        Fact("mean I/sigma", number(after["i_over_sigma"], ".1f"), change("i_over_sigma", ".1f")),
+    ]
+
+
+def _dataset(summary: dict) -> Section:
+    dataset = summary["dataset"]
+    low, high = dataset["wavelength_min"], dataset["wavelength_max"]
+    spread = f" ({low:.5f} to {high:.5f})" if high - low > 1e-5 else ""
+    a, b, c, *angles = dataset["unit_cell"]
+    not_used = ", ".join(f"{count} {reason}" for reason, count in dataset["not_used"].items())
+    rows = [
+        ["space group", dataset["space_group"]],
+        ["median unit cell", f"{a:.2f}, {b:.2f}, {c:.2f} Å; {', '.join(f'{x:.2f}' for x in angles)}°"],
+        ["wavelength", f"{dataset['wavelength']:.5f} Å{spread}"],
+        ["lattices", f"{dataset['n_lattices']}"],
+        ["usable observations", f"{dataset['n_observations']}" + (f" (not used: {not_used})" if not_used else "")],
+        ["merged observations", f"{dataset['n_merged']}"],
+        ["outliers", f"{dataset['n_outliers']}"],
+        ["reference", dataset["reference"] or "the mean of the data themselves"],
+        [
+            "model",
+            f"{summary['model']}, profile {summary['profile']}, radius {summary['radius']}, "
+            f"unit cell {summary['unit_cell']}",
+        ],
+    ]
+    tables = [Table("What was read, and how it was treated.", ("", ""), rows, n_text=2)]
+    if summary["rejected"]:
+        counts = [[reason, str(n)] for reason, n in summary["rejected"].items()]
+        tables.append(Table("Rejected lattices by reason.", ("reason", "lattices"), counts))
+    folded = []
+    if summary["tried"]:
+        rows = [
+            [one["profile"], one["radius"], one["unit_cell"], number(one["correlation"], ".3f"), str(one["n_accepted"])]
+            for one in summary["tried"]
+        ]
+        headers = ("profile", "radius", "unit cell", "held-out CC", "accepted")
+        caption = "Models that were tried: median correlation of a lattice's amplitudes that no fit has seen."
+        folded.append(Section("Models that were tried", tables=[Table(caption, headers, rows, n_text=3)]))
+    return Section("Data set", tables=tables, folded=folded)
+
+
+def _by_resolution(summary: dict) -> Section:
+    before, after = summary["before"][:-1], summary["after"][:-1]
+    honest = _has(summary, "cc_half_honest")
+
+    def panel(key, title, y_label, caption, why="There are too few reflections.", honest_key=None, **limits):
+        curves = [
+            Curve("scaled only", [], [shell[key] for shell in before], GREY, "s--", hollow=True),
+            Curve("customary" if honest_key else "postrefined", [], [shell[key] for shell in after], BLUE),
+        ]
+        if honest_key:
+            curves.append(Curve("honest", [], [shell[honest_key] for shell in after], RED, "^-"))
+        svg = plots.by_resolution(key.replace("_", "-"), title, after, curves, y_label, why, **limits)
+        return Figure(svg, caption)
+
+    few = "No shell has three indices that both half sets observed: nothing to correlate."
+    figures = [
+        panel(
+            "cc_half",
+            "CC1/2 by resolution",
+            "CC1/2",
+            "Correlation of two half sets of lattices, one where they agree. Data are useful to where it falls below "
+            "about 0.3. Customary halves were fitted to one mean, and are too good; honest ones never saw each other.",
+            few,
+            "cc_half_honest" if honest else None,
+            ylim=(-0.1, 1.03),
+        ),
+        panel(
+            "r_split",
+            "R_split by resolution",
+            "R_split",
+            "Relative difference of the two half sets, 0 where they agree. It rises to high resolution; postrefined "
+            "should lie below scaled only.",
+            few,
+            "r_split_honest" if honest else None,
+            ylim=(0.0, None),
+        ),
+    ]
+    if _has(summary, "cc_reference"):
+        figures.append(
+            panel(
+                "cc_reference",
+                "Correlation with the reference by resolution",
+                "CC to the reference",
+                "Correlation of the merged intensities with the reference that the lattices were fitted to. It can "
+                "only say that something is wrong: a low value is bad, a high one is not yet good.",
+                ylim=(None, 1.03),
+            )
+        )
+    figures += [
+        panel(
+            "completeness",
+            "Completeness by resolution",
+            "completeness",
+            "Fraction of the possible unique reflections that were merged. It should be near one to the resolution "
+            "limit.",
+            ylim=(0.0, 1.05),
+        ),
+        panel(
+            "multiplicity",
+            "Multiplicity by resolution",
+            "multiplicity",
+            "Observations per unique reflection. Partiality and outliers average out with many; below about four they "
+            "do not.",
+            ylim=(0.0, None),
+        ),
+        panel(
+            "i_over_sigma",
+            "Mean I/sigma by resolution",
+            "mean I/sigma",
+            "Merged intensity over its standard deviation. Scaled only, sigma is that of the counts and far too small; "
+            "postrefined, it has the error model.",
+            ylim=(0.0, None),
+        ),
+    ]
+    if not honest:
+        external = summary["dataset"]["reference"] is not None
+        why = (
+            "the lattices were fitted to an external reference, so that the half sets never met."
+            if external
+            else "cross_validation is not half_sets, or a half has no lattice that is accepted."
+        )
+        text = [f"There are no honest CC1/2 and R_split beside the customary ones: {why}"]
+    else:
+        text = []
+    folded = [Section("Numbers by shell", tables=[_shells(summary, "before"), _shells(summary, "after")])]
+    return Section("By resolution", text, figures, folded=folded)
+
+
+def _shells(summary: dict, when: str) -> Table:
+    honest = when == "after" and _has(summary, "cc_half_honest")
+    reference = _has(summary, "cc_reference")
+    headers = ["d (Å)", "observations", "unique", "completeness", "multiplicity", "I/sigma", "CC1/2", "R_split"]
+    headers += ["CC to the reference"] * reference + ["honest CC1/2", "honest R_split"] * honest
+    rows = [
+        [
+            f"{number(s['d_max'], '.2f')} to {s['d_min']:.2f}",
+            str(s["n_observations"]),
+            str(s["n_unique"]),
+            number(s["completeness"], ".1%"),
+            number(s["multiplicity"], ".2f"),
+            number(s["i_over_sigma"], ".1f"),
+            number(s["cc_half"], ".3f"),
+            number(s["r_split"], ".3f"),
+            *[number(s["cc_reference"], ".3f")] * reference,
+            *[number(s["cc_half_honest"], ".3f"), number(s["r_split_honest"], ".3f")] * honest,
+        ]
+        for s in summary[when]
+    ]
+    caption = {"before": "Scaled only", "after": "Postrefined"}[when] + "; the last row is all shells together."
+    return Table(caption, headers, rows)
+
+
+def _partiality(summary: dict) -> Section:
+    data = summary["partiality"]
+    bins = data["bins"]
+    ratio = [one["ratio"] for one in bins]
+    curves = [
+        Curve(f"profile {data['profile']}", data["curve_ratio"], data["curve_p"], GREY, "-"),
+        Curve("predicted", ratio, [one["predicted"] for one in bins], GREY, "s", hollow=True),
+        Curve("observed", ratio, [one["observed"] for one in bins], BLUE, "o", [one["observed_esd"] for one in bins]),
+    ]
+    svg = plots.lines(
+        "partiality",
+        "Observed and predicted partiality by distance from the Ewald sphere",
+        curves if bins else [],
+        "r_h / r_s",
+        "partiality p",
+        "Too few observations have a reference intensity to compare with: none of the bins can be filled.",
+    )
+    caption = (
+        "Each point stands for as many observations of accepted lattices, by their distance r_h from the Ewald sphere "
+        "in units of the radius r_s. Good: observed on predicted, within the bars of one esd. Observed high far out "
+        "and low in the middle: the profile is too narrow; lopsided: beam, wavelength or cell are off."
+    )
+    compared = "the reference" if summary["dataset"]["reference"] else "the mean of the other observations of its index"
+    text = (
+        f"Observed is the intensity over scale, fall-off and {compared}; predicted is what the model says of the same."
+    )
+    return Section("Partiality", [text], [Figure(svg, caption)])
+
+
+def _residuals(summary: dict) -> Section:
+    data, model = summary["residuals"], summary["error_model"]
+    curves = []
+    for key, name, colour, style in (
+        ("by_intensity", "intensity", BLUE, "o-"),
+        ("by_resolution", "resolution", RED, "^--"),
+        ("by_partiality", "partiality", GREEN, "s:"),
+    ):
+        groups = data[key]
+        x, y = list(range(1, len(groups) + 1)), [one["width"] for one in groups]
+        curves.append(Curve(name, x, y, colour, style, [one["width_esd"] for one in groups]))
+    widths = [curve.y for curve in curves if curve.y]
+    figures = [
+        Figure(
+            plots.residual_histogram("residuals", "Histogram of the normalised residuals", data),
+            "Difference between an observation and the mean of the others of its index, over its expected standard "
+            f"deviation; outliers included. Good: on the normal curve to about three. {data['below']} are below and "
+            f"{data['above']} above the axis.",
+        ),
+        Figure(
+            plots.lines(
+                "widths",
+                "Width of the normalised residuals by tenths of intensity, resolution and partiality",
+                curves,
+                "tenth: weak, low resolution, partial → strong, high, full",
+                "width of the residuals",
+                "Too few observations have another one of their index.",
+                ylim=(0.0, 1.15 * max([1.6, *(max(y) for y in widths)])),
+            ),
+            "Their width, 1.48 times the median of |z|, in tenths of equal numbers. Good: about one everywhere. Above "
+            "one the standard deviations are too small there, below one too large.",
+        ),
+    ]
+    text = ["There is no error model: the variances are those of the counts."]
+    if model is not None:
+        text = [
+            "The expected variance is a² (var + (b I)² + c² t I²), var from the counts and t the variance of ln(G p): "
+            f"a = {model['a']:.3f}, b = {model['b']:.3f}, c = {model['c']:.3f}, "
+            + (f"from {model['n']} residuals." if model["n"] else "assumed, as too few indices were observed twice.")
+        ]
+    overall = number(data["width"], ".2f")
+    text.append(
+        f"{data['n']} residuals of width {overall}; {data['n_alone']} observations are the only ones of their index."
+    )
+    return Section("Residuals", text, figures)
+
+
+def _convergence(summary: dict) -> Section:
+    cycles = summary["cycles"]
+    limit = summary["dataset"]["convergence"]
+    x = list(range(1, len(cycles) + 1))
+    why = "The reference is external: it does not change from cycle to cycle, and there is nothing to converge."
+    figures = [
+        Figure(
+            plots.convergence("convergence", "Change of the merged intensities by cycle", cycles, limit, why),
+            "Sum of the changes of the merged intensities over their sum. Good: it falls below the limit of "
+            f"{limit:g}. Still high at the end: the lattices have too few reflections in common for a reference of "
+            "their own.",
+        ),
+        Figure(
+            plots.lines(
+                "cycle-cc",
+                "Mean correlation of a lattice by cycle",
+                [Curve("mean CC of a lattice", x, [one["correlation"] for one in cycles])],
+                "cycle",
+                "mean CC of a lattice",
+                "No accepted lattice has enough reflections in common with the reference for a correlation.",
+                xticks=x if len(x) <= 10 else x[::5],
+            ),
+            "Mean over the accepted lattices of the correlation between corrected intensities and reference. It should "
+            "rise and then stay.",
+        ),
+    ]
+    rows = [
+        [str(i), str(one["n_accepted"]), number(one["correlation"], ".3f"), number(one["change"], ".4f")]
+        for i, one in zip(x, cycles)
+    ]
+    headers = ("cycle", "accepted", "mean CC of a lattice", "change of the merged I")
+    return Section("Convergence", [], figures, [Table("The cycles.", headers, rows)])
