@@ -15,7 +15,7 @@ endif
 
 SUDO := $(if $(filter-out 0,$(shell id -u)),sudo)
 
-.PHONY: help demo env test lint format clean
+.PHONY: help demo env browser test lint format clean
 .DELETE_ON_ERROR:
 
 help:  ## list the targets
@@ -26,8 +26,15 @@ demo: env  ## refine a simulated data set and compare with the truth; the files 
 
 env: $(STAMP)  ## the set-up alone; the programs are then in .venv/bin, or on PATH in an activated environment
 
-test: env  ## all tests
+test: env browser  ## all tests
 	$(PYTHON) -m pytest -ra
+
+# The report is looked at in a browser; where there is none to be had, that test says so and is skipped.
+browser:
+	@for name in chromium chromium-browser google-chrome; do command -v $$name && exit; done >/dev/null; \
+	  { $(SUDO) apt-get update && \
+	    $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends chromium; } || \
+	  echo 'No browser can be installed here: the tests that open the report in one will be skipped.' >&2
 
 lint: env  ## check the style
 	$(PYTHON) -m ruff check

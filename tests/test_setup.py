@@ -83,7 +83,7 @@ def test_programs_of_dials_run_beside_the_package(run_program, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_wheel_carries_the_phil_files_and_the_programs(tmp_path):
+def test_a_wheel_carries_the_phil_files_the_programs_and_the_template_of_the_report(tmp_path):
     # from a copy, as setuptools leaves a folder build/ where it builds and takes stale files from it the next time
     checkout = tmp_path / "checkout"
     for name in ("dials_postrefine", "phil"):
@@ -98,5 +98,7 @@ def test_a_wheel_carries_the_phil_files_and_the_programs(tmp_path):
         names = set(archive.namelist())
     phil = {"dials_postrefine/" + path.relative_to(ROOT).as_posix() for path in ROOT.glob("phil/**/*.phil")}
     modules = {path.relative_to(ROOT).as_posix() for path in ROOT.glob("dials_postrefine/**/*.py")}
+    templates = {path.relative_to(ROOT).as_posix() for path in ROOT.glob("dials_postrefine/**/*.html")}
     assert phil and phil <= names
+    assert templates and templates <= names
     assert modules <= names
