@@ -45,6 +45,8 @@ setup(
     # to the folder above the checkout, which libtbx builds have on the path.
     package_dir={"": "."},
     include_package_data=True,
+    # By name: with that package_dir what MANIFEST.in names does not count as the package's.
+    package_data={"dials_postrefine.report": ["templates/*.html"]},
     cmdclass={"build_py": build_py_with_phil},
     entry_points={"console_scripts": ["dials.postrefine = dials_postrefine.command_line.postrefine:run"]},
     zip_safe=False,
