@@ -41,8 +41,9 @@ def ordered_map(nproc: int = 1) -> Iterator[Callable[[Callable, Iterable], Itera
             for _ in range(nproc):
                 ours, theirs = fork.Pipe()
                 pipes.append(ours)
-                workers.append(fork.Process(target=_work, args=(theirs, list(pipes)), daemon=True))
-                workers[-1].start()
+                worker = fork.Process(target=_work, args=(theirs, list(pipes)), daemon=True)
+                worker.start()  # a signal from before may still be told here: what is in the list has been started
+                workers.append(worker)
                 theirs.close()
         busy: dict[Connection, int] = {}
 

@@ -108,7 +108,7 @@ def postrefine_files(params, verbosity: int = 0, diff_phil: str = "") -> None:
             honest = None
             if reference is None and word(params.cross_validation) == "half_sets" and result.accepted.any():
                 honest = merge_half_sets(stills, settings, files.d_star_sq, nproc, show)
-        logger.info(text.course(identifiers, result, tried))
+        logger.info(text.course(identifiers, result, tried, files.order))
         change = result.cycles[-1].change
         if params.n_cycles in (None, Auto) and change > text.FAR_FROM_SETTLED * params.convergence:
             logger.warning(text.unsettled_warning(change))
@@ -126,7 +126,8 @@ def postrefine_files(params, verbosity: int = 0, diff_phil: str = "") -> None:
         parameters = [lattice_parameters(result, k, files.ambiguity) for k in range(stills.n_lattices)]
         dataset = describe_dataset(stills, result, symbol, files.cell, excluded, params.reference, params.convergence)
         diagnostics = collect_diagnostics(stills, result, reference, files.d_star_sq, drawn)
-        record = make_summary(identifiers, result, statistics, parameters, merge_command, diagnostics, dataset, tried)
+        described = (merge_command, diagnostics, dataset, tried, files.order)
+        record = make_summary(identifiers, result, statistics, parameters, *described)
         xfel_merge = handover.xfel_merge_command(prefix, files.space_group, files.cell, files.d_star_sq)
         report.write_reports({**record, "xfel_merge_command": xfel_merge}, version, names["json"], names["html"])
         correlations = {

@@ -50,7 +50,7 @@ class StillsFiles:
     what was found of the indexing ambiguity, where there is one; filters what was tested before any fit.
 
     Experiments, and with them ids and lattices, are in the order of their identifiers, so that the order of the input
-    changes no sum; place (n,) is where each stood in the input.
+    changes no sum; place (n,) is where each stood in the input, and order (n,) their numbers in that order.
     """
 
     experiments: Any
@@ -65,6 +65,10 @@ class StillsFiles:
     filters: InputFilters
     place: np.ndarray
     ambiguity: Ambiguity | None = None
+
+    @property
+    def order(self) -> np.ndarray:
+        return np.argsort(self.place)
 
 
 def read_stills(
@@ -360,7 +364,7 @@ def _write_lattice(experiment, result: PostrefinedStills, k: int, ambiguity: Amb
 
 def _keep_accepted(files: StillsFiles, accepted: np.ndarray) -> None:
     """Take the rejected lattices out of table and experiments, and put the others in the order of the input."""
-    table, kept = files.table, np.array([k for k in np.argsort(files.place) if accepted[k]], dtype=np.int32)
+    table, kept = files.table, np.array([k for k in files.order if accepted[k]], dtype=np.int32)
     number = np.full(len(accepted), -1, dtype=np.int32)
     number[kept] = np.arange(len(kept))
     files.experiments = type(files.experiments)([files.experiments[int(k)] for k in kept])

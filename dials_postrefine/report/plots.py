@@ -18,7 +18,7 @@ import numpy as np
 
 SIZE = (4.4, 3.1)  # inches; the page scales it
 # inches: left, right, bottom, top, between rows; found by matplotlib itself they would take twice the time
-MARGINS = (0.62, 0.15, 0.45, 0.32, 0.55)
+MARGINS = (0.72, 0.15, 0.45, 0.32, 0.55)
 FONT_SIZE = 9.0
 GREY, BLUE, RED, GREEN, PALE = "#8a8a8a", "#1f5fa8", "#c8401f", "#2a7f4f", "#c9d6e6"
 # From so many points on they are drawn as one small picture inside the SVG.
@@ -294,6 +294,7 @@ def scatter(
         axes.set(xlabel=x_label, ylabel=y_label, **limits)
         if square:
             axes.set_aspect("equal", adjustable="datalim")
+            axes.locator_params(nbins=6)
             axes.axhline(0.0, color="black", lw=0.5)
             axes.axvline(0.0, color="black", lw=0.5)
         if diagonal:

@@ -81,13 +81,18 @@ def make_summary(
     diagnostics: Diagnostics,
     dataset: dict,
     tried: Sequence[Candidate] = (),
+    order: Sequence[int] | None = None,
 ) -> dict:
-    """The summary as plain numbers and text; parameters (L) as files.stills.lattice_parameters gives them."""
+    """
+    The summary as plain numbers and text; parameters (L) as files.stills.lattice_parameters gives them, order (L,) the
+    numbers of the lattices as they are to be listed.
+    """
     lattices, free = [], result.free
-    for k, (identifier, reason, fit, values) in enumerate(zip(identifiers, result.reasons, result.fits, parameters)):
+    for k in range(len(identifiers)) if order is None else order:
+        reason, fit, values = result.reasons[k], result.fits[k], parameters[k]
         lattices.append(
             {
-                "identifier": identifier,
+                "identifier": identifiers[k],
                 "accepted": reason is None,
                 "reason": None if reason is None else reason.value,
                 "n_matched": fit.n_matched,

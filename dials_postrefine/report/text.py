@@ -40,8 +40,13 @@ def _number(value: float, pattern: str) -> str:
     return pattern.format(value) if np.isfinite(value) else "-"
 
 
-def course(identifiers: Sequence[str], result: PostrefinedStills, tried: Sequence[Candidate]) -> str:
-    """How the run went: what was tried where there was a choice, the cycles, and the lattices that were rejected."""
+def course(
+    identifiers: Sequence[str], result: PostrefinedStills, tried: Sequence[Candidate], order: Sequence[int]
+) -> str:
+    """
+    How the run went: what was tried where there was a choice, the cycles, and the lattices that were rejected, in this
+    order of their numbers.
+    """
     parts = [cycles_table(result.cycles)]
     if tried:
         parts.insert(
@@ -50,7 +55,7 @@ def course(identifiers: Sequence[str], result: PostrefinedStills, tried: Sequenc
             f"unit_cell={result.unit_cell}",
         )
     if not result.accepted.all():
-        parts += ["", rejections_table(result), rejected_table(identifiers, result)]
+        parts += ["", rejections_table(result), rejected_table(identifiers, result, order)]
     return "\n".join(parts)
 
 
@@ -212,18 +217,18 @@ def rejections_table(result: PostrefinedStills) -> str:
     return _table([[reason, str(n)] for reason, n in counted.most_common()], ["rejected because", "lattices"])
 
 
-def rejected_table(identifiers: Sequence[str], result: PostrefinedStills) -> str:
+def rejected_table(identifiers: Sequence[str], result: PostrefinedStills, order: Sequence[int]) -> str:
     """Each rejected lattice with its reason and how far its fit came."""
     rows = [
         [
-            identifier,
-            reason.value,
-            str(fit.n_matched),
-            _number(fit.model_correlation, "{:.3f}"),
-            _number(fit.partial_correlation, "{:.3f}"),
+            identifiers[k],
+            result.reasons[k].value,
+            str(result.fits[k].n_matched),
+            _number(result.fits[k].model_correlation, "{:.3f}"),
+            _number(result.fits[k].partial_correlation, "{:.3f}"),
         ]
-        for identifier, reason, fit in zip(identifiers, result.reasons, result.fits)
-        if reason is not None
+        for k in order
+        if result.reasons[k] is not None
     ]
     return _table(rows, ["lattice", "rejected because", "matched", "CC(model)", "partial CC"])
 
