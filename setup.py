@@ -26,7 +26,7 @@ def read_version() -> str:
     return re.search(r'^__version__ = "(.+)"$', source, re.MULTILINE).group(1)
 
 
-TEST = ["hypothesis", "pytest>=7"]
+TEST = ["gemmi", "hypothesis", "pytest>=7"]
 # Another minor version of ruff may format otherwise.
 DEV = [*TEST, "ruff~=0.17.5"]
 
@@ -48,6 +48,11 @@ setup(
     # By name: with that package_dir what MANIFEST.in names does not count as the package's.
     package_data={"dials_postrefine.report": ["templates/*.html"]},
     cmdclass={"build_py": build_py_with_phil},
-    entry_points={"console_scripts": ["dials.postrefine = dials_postrefine.command_line.postrefine:run"]},
+    entry_points={
+        "console_scripts": [
+            "dials.postrefine = dials_postrefine.command_line.postrefine:run",
+            "dials.reference_intensities = dials_postrefine.command_line.reference_intensities:run",
+        ]
+    },
     zip_safe=False,
 )

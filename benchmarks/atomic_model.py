@@ -1,0 +1,88 @@
+"""
+What an atomic model is worth as a reference, on the simulated stills of accuracy.py.
+
+    python benchmarks/atomic_model.py [lattices] [seed]
+
+R of amplitudes against the truth (merging.r_to_truth) of stills that are fitted in one cycle to the intensities of the
+structure behind them, its atoms moved by a rms shift; and after two more cycles against model and merged data together,
+each with the weight of its error (scattering/prior.py).  share: of the data in that reference.  Last, self-merged.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from unittest import mock
+
+import numpy as np
+
+from dials_postrefine.files.simulated import as_stills
+from dials_postrefine.files.tables import to_flex_miller
+from dials_postrefine.scattering.form_factors import choose_form_factors
+from dials_postrefine.scattering.prior import combine
+from dials_postrefine.scattering.structure_factors import calculate_f_calc
+from dials_postrefine.simulate import StillsOptions, simulate_stills
+from dials_postrefine.stills.cycles import DatasetSettings, postrefine
+from dials_postrefine.stills.lattice import FitSettings
+from dials_postrefine.stills.merging import merge, r_to_truth
+
+BEST = FitSettings(profile="gaussian", radius="mosaic", unit_cell="scale")
+SHIFTS = (0.0, 0.1, 0.2, 0.3, 0.5)  # Angstrom
+
+
+def simulate_with_structure(options: StillsOptions):
+    """Simulated stills and the random structure behind them."""
+    from cctbx.development import random_structure
+
+    structures, make = [], random_structure.xray_structure
+
+    def keep(*args, **kwargs):
+        structures.append(make(*args, **kwargs))
+        return structures[-1]
+
+    with mock.patch.object(random_structure, "xray_structure", keep):
+        return simulate_stills(options), structures[0]
+
+
+def intensities_of(sim, structure, shift: float) -> np.ndarray:
+    """Of the structure with its atoms moved by a rms shift (Angstrom) in random directions."""
+    from cctbx import miller
+    from cctbx.array_family import flex
+
+    moved = structure.deep_copy_scatterers()
+    step = np.random.default_rng(0).normal(0.0, shift / np.sqrt(3.0), (moved.scatterers().size(), 3))
+    moved.set_sites_cart(flex.vec3_double((np.array(moved.sites_cart()) + step).tolist()))
+    factors = choose_form_factors({scatterer.scattering_type for scatterer in moved.scatterers()})
+    indices = miller.set(moved, to_flex_miller(sim.reference_h), anomalous_flag=False)
+    return np.abs(np.array(calculate_f_calc(moved, factors, indices).data())) ** 2
+
+
+def main(n_lattices: int = 400, seed: int = 0) -> None:
+    """Print the table."""
+    sim, structure = simulate_with_structure(StillsOptions.unlike_model(n_lattices, seed))
+    stills, truth = as_stills(sim), sim.reference_intensity
+    d_star_sq = np.sum((sim.reference_h / np.array(sim.options.unit_cell[:3])) ** 2, axis=1)
+    epsilon, centric = np.ones(len(truth)), np.zeros(len(truth), dtype=bool)
+    settings = DatasetSettings(fit=BEST)
+    one_cycle = replace(settings, n_cycles=1)
+
+    def merge_and_compare(result):
+        kept = result.kept & ~result.outlier
+        merged = merge(*result.merging_values(stills, kept), stills.unique[kept], stills.n_unique)
+        return merged, r_to_truth(merged.intensity, truth, d_star_sq)[0]
+
+    print("shift (A)  R of the model  R, one cycle  R, as a prior, cycle 2 and 3  share of the data")
+    for shift in SHIFTS:
+        model = intensities_of(sim, structure, shift)
+        merged, r = merge_and_compare(postrefine(stills, one_cycle, model))
+        row = f"{shift:9.2f}  {r_to_truth(model, truth, d_star_sq)[0]:14.4f}  {r:12.4f}"
+        for _ in range(2):
+            prior = combine(model, merged.intensity, merged.sigma, d_star_sq, epsilon, centric)
+            merged, r = merge_and_compare(postrefine(stills, one_cycle, prior.intensity))
+            row += f"  {r:.4f}"
+        print(f"{row}  {prior.share[prior.both].mean():24.2f}", flush=True)
+    print(f"self-merged: R = {merge_and_compare(postrefine(stills, settings, None))[1]:.4f}")
+
+
+if __name__ == "__main__":
+    main(*(int(argument) for argument in sys.argv[1:]))

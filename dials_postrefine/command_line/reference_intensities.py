@@ -1,0 +1,141 @@
+# LIBTBX_SET_DISPATCHER_NAME dials.reference_intensities
+"""
+Calculate reference intensities from an atomic model (X-rays, electrons or neutrons), or take them from a reflection
+file, and bring them to the scale of data: bulk solvent, scale and overall anisotropic B are fitted, and the indexing
+and hand that agree best are found.
+
+Writes an MTZ and a scaled .refl/.expt pair with intensities, sigmas, amplitudes and phases, either of which
+dials.postrefine takes as its reference.
+
+Examples::
+
+  dials.reference_intensities model.pdb reference_model.d_min=2
+
+  dials.reference_intensities model.cif integrated.expt integrated.refl
+
+  dials.reference_intensities quartz.cif scaled.expt scaled.refl radiation=electron
+
+  dials.reference_intensities model.pdb data=merged.mtz data_labels=IMEAN,SIGIMEAN
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+
+import dials_postrefine
+from dials_postrefine.scopes import load
+
+logger = logging.getLogger("dials.reference_intensities")
+
+phil_scope = load("reference_intensities")
+
+ENDINGS = (".pdb", ".ent", ".cif", ".mmcif", ".mtz")
+
+
+def run(args: list[str] | None = None, phil=phil_scope) -> None:
+    """Run dials.reference_intensities from the command line."""
+    from dials_postrefine.command_line import exit_with_sorry, parse_arguments
+
+    with exit_with_sorry():
+        from dials.util import Sorry
+
+        usage = "dials.reference_intensities [options] FILE [data.expt data.refl]"
+        args = _name_reference([os.fspath(arg) for arg in (sys.argv[1:] if args is None else args)])
+        params, verbosity, diff_phil = parse_arguments(args, phil, usage, __doc__)
+        if params is None:
+            return
+        if not params.input.reference:
+            raise Sorry("A reference is needed: name an atomic model or a reflection file.")
+        calculate_files(params, verbosity, diff_phil)
+
+
+def calculate_files(params, verbosity: int = 0, diff_phil: str = "") -> None:
+    """Read the files that params name, calculate, write; raises Sorry for input that can't be used."""
+    from dials.util.version import dials_version
+
+    from dials_postrefine.command_line import configure_log, temporary_names
+    from dials_postrefine.files.merged_data import Data, compute_for_data, read_data
+    from dials_postrefine.files.outputs import Outputs
+    from dials_postrefine.files.reference_model import Beam
+    from dials_postrefine.files.reference_outputs import make_experiments, make_table, write_mtz
+    from dials_postrefine.report import reference as report
+
+    settings, given, names = reference_settings(params.reference_model), params.input, {}
+    with Outputs() as outputs:
+        wanted = ["mtz", "reflections", "json", "log"] + ["experiments"] * bool(params.output.reflections)
+        names = temporary_names(outputs, params.output, (), wanted)
+        configure_log(verbosity, names["log"])
+        logger.info("%s, dials_postrefine %s", dials_version(), dials_postrefine.__version__)
+        if diff_phil:
+            logger.info("The following parameters have been modified:\n\n%s", diff_phil)
+
+        anomalous = not params.merge_friedel_mates
+        space_group = str(params.space_group) if params.space_group else None
+        data = read_data(
+            given.experiments,
+            given.reflections,
+            given.data,
+            given.data_labels,
+            space_group,
+            anomalous,
+            settings.d_min,
+            given.intensity_choice,
+        )
+        data = data or Data(None, Beam())
+        if given.wavelength:
+            data.beam.wavelength = given.wavelength
+        reference = compute_for_data(given.reference, settings, data, anomalous)
+        summary = report.summarise(given.reference, reference)
+        logger.info(report.text(summary))
+        if names["json"]:
+            report.write_summary(summary, names["json"])
+        if names["mtz"]:
+            write_mtz(reference, names["mtz"], data.beam.wavelength, os.path.basename(given.reference))
+        if names["reflections"]:
+            make_table(reference).as_file(names["reflections"])
+            experiments = make_experiments(reference.indices.crystal_symmetry(), data.beam, data.experiment)
+            experiments.as_file(names["experiments"])
+
+
+def reference_settings(scope):
+    """The PHIL scope reference_model as the dataclass that files and algorithms take."""
+    from dials_postrefine.files.reference_model import ReferenceSettings
+    from dials_postrefine.scattering.reference import ScaleSettings
+    from dials_postrefine.scopes import word
+
+    def choice(name: str) -> str | None:
+        value = word(getattr(scope, name))
+        return None if value == "auto" else value
+
+    return ReferenceSettings(
+        radiation=choice("radiation"),
+        table=choice("table"),
+        ions=scope.ions,
+        mott_bethe=word(scope.mott_bethe),
+        anomalous=choice("anomalous"),
+        bulk_solvent={"auto": None, "on": True, "off": False}[word(scope.bulk_solvent)],
+        rescale_cell=scope.rescale_cell,
+        algorithm=word(scope.algorithm),
+        d_min=scope.d_min,
+        labels=scope.labels,
+        block=scope.block,
+        scaling=ScaleSettings(
+            word(scope.scale), scope.target, scope.k_sol, scope.b_sol, scope.model_error, scope.n_shells
+        ),
+    )
+
+
+def _name_reference(args: list[str]) -> list[str]:
+    """The arguments with the bare name of a model or reflection file as input.reference=NAME; Sorry for two of them."""
+    from dials.util import Sorry
+
+    bare = [arg for arg in args if "=" not in arg and arg.lower().endswith(ENDINGS)]
+    if len(bare) > 1:
+        raise Sorry(f"{' and '.join(bare)} are given: name one reference, and the data with data=.")
+    return [f'input.reference="{arg}"' if arg in bare else arg for arg in args]
+
+
+if __name__ == "__main__":
+    sys.exit(run())

@@ -1,0 +1,242 @@
+"""
+The data that a reference is compared with and scaled to: merged intensities, their symmetry, and the beam.
+
+In: a scaled .expt/.refl pair, integrated stills, or a merged or unmerged reflection file; out: one miller.array of
+merged intensities with sigmas.  Stills are not postrefined here: each lattice is scaled to the model by its amplitudes
+(as dials.postrefine starts), and all observations have one weight; sigma is that of the counts, and how far the
+partial observations scatter beyond is part of the model error that the fit finds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from cctbx import crystal, sgtbx
+from dials.util import Sorry
+from dxtbx import flumpy
+
+from dials_postrefine.files import models
+from dials_postrefine.files.compatibility import check_compatibility
+from dials_postrefine.files.reference import align
+from dials_postrefine.files.reference_model import (
+    Beam,
+    Reference,
+    ReferenceSettings,
+    compute_reference,
+    is_atomic_model,
+    open_reference,
+)
+from dials_postrefine.files.reflection_files import (
+    index_array,
+    is_scaled,
+    merge_intensities,
+    read_intensities,
+    scaled_intensities,
+)
+from dials_postrefine.files.stills import StillsFiles, read_stills, resolve_ambiguity
+from dials_postrefine.files.tables import read_table
+from dials_postrefine.files.versions import miller_indices_to_numpy
+from dials_postrefine.stills.scaling import linear_scales
+
+SIGMA_OF_NONE = 0.01  # of the intensity and of the mean intensity, where data come without sigmas
+
+
+@dataclass
+class Data:
+    """
+    What was read: symmetry and beam, and merged the intensities as a miller.array; of stills it is None at first, until
+    merge_stills.  Without any data (experiments alone) both are None.  experiment: the first, where there is one.
+    """
+
+    symmetry: Any
+    beam: Beam
+    merged: Any = None
+    stills: StillsFiles | None = None
+    experiment: Any = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def d_min(self) -> float | None:
+        """The resolution that the data reach, in Angstrom."""
+        if self.merged is not None:
+            return self.merged.d_min()
+        return float(self.stills.d_star_sq.max() ** -0.5) if self.stills is not None else None
+
+
+def read_data(
+    experiments: Sequence[str],
+    reflections: Sequence[str],
+    path: str | None = None,
+    labels: str | None = None,
+    space_group: str | None = None,
+    anomalous: bool = False,
+    d_min: float | None = None,
+    intensity_choice: str = "sum",
+) -> Data | None:
+    """
+    The data of the files, None where there are none; path: a reflection file instead of .expt and .refl.
+
+    space_group: in place of what the files say; intensity_choice: of stills (files/tables.py).
+    Raises Sorry for files that can't be used or do not go together.
+    """
+    if path and (experiments or reflections):
+        raise Sorry("Both data= and .expt or .refl files are given: which are the data?  Give one of them.")
+    if path:
+        return _of_file(path, labels, space_group, anomalous, d_min)
+    if reflections and not experiments:
+        raise Sorry("The .refl files need their .expt files: name one or more pairs.")
+    if not experiments:
+        return None
+    lists = [models.read_experiments(name) for name in experiments]
+    every = [experiment for one in lists for experiment in one]
+    if not every or any(experiment.beam is None or experiment.crystal is None for experiment in every):
+        raise Sorry("The .expt files hold experiments without a crystal or a beam: index and integrate first.")
+    beam = Beam(float(np.median([e.beam.get_wavelength() for e in every])), probe_of(every[0].beam))
+    group = models.common_space_group(every, space_group)
+    symmetry = crystal.symmetry(unit_cell=models.median_cell(every, group), space_group=group)
+    if not reflections:
+        return Data(symmetry, beam, experiment=every[0])
+    scaled = [is_scaled(read_table(name)) for name in reflections]
+    if not any(scaled):
+        files = read_stills(experiments, reflections, space_group, intensity_choice, d_min)
+        symmetry = crystal.symmetry(unit_cell=files.cell, space_group=files.space_group)
+        return Data(symmetry, beam, stills=files, experiment=every[0])
+    if len(scaled) > 1 or len(experiments) > 1:
+        raise Sorry("Several scaled pairs are given: scale them together, and give one.")
+    array = scaled_intensities(reflections[0], experiments[0])
+    merged = _merge(reflections[0], array, symmetry, anomalous, d_min)
+    return Data(symmetry, beam, merged, experiment=every[0])
+
+
+def merge_stills(data: Data, h: np.ndarray, intensity: np.ndarray, anomalous: bool = False) -> Data:
+    """
+    Data with its stills merged: each lattice on the scale of the intensities (n,) of indices h (n, 3).
+
+    Raises Sorry where they have no reflection in common, and where Friedel mates are wanted apart.
+    """
+    if anomalous:
+        raise Sorry("The Friedel mates of integrated stills are not kept apart here: postrefine and scale them first.")
+    files, stills = data.stills, data.stills.stills
+    reference = align(files.h_unique, h, intensity)
+    reference[stills.absent] = np.nan
+    scale = linear_scales(stills, reference)[stills.lattice()]
+    used = np.isfinite(scale) & ~stills.absent[stills.unique]
+    if not used.any():
+        raise Sorry("The stills have no reflections in common with the reference: check cell and resolution.")
+    unique, n = stills.unique[used], stills.n_unique
+    count = np.bincount(unique, minlength=n)
+    some = count > 0
+    total = np.bincount(unique, stills.intensity[used] / scale[used], n)
+    variance = np.bincount(unique, stills.variance[used] / scale[used] ** 2, n)
+    merged = index_array(
+        files.h_unique[some], data.symmetry, total[some] / count[some], np.sqrt(variance[some]) / count[some]
+    )
+    return replace(data, merged=merged)
+
+
+def probe_of(beam) -> str | None:
+    """
+    electron or neutron where the beam model says so (dxtbx from 3.17 on).
+
+    What it calls X-rays may be electrons: that is what models have whose format says nothing.
+    """
+    if not hasattr(beam, "get_probe_name"):
+        return None
+    name = beam.get_probe_name()
+    return name if name in ("electron", "neutron") else None
+
+
+def _of_file(path: str, labels: str | None, space_group: str | None, anomalous: bool, d_min: float | None) -> Data:
+    array = read_intensities(path, labels, anomalous=anomalous)
+    group = array.space_group()
+    if space_group is not None:
+        group = sgtbx.space_group_info(space_group).group()
+        if not models.unit_cell_fits(array.unit_cell(), group):
+            raise Sorry(f"The unit cell of {path} does not fit space_group={space_group}.")
+    symmetry = crystal.symmetry(unit_cell=group.average_unit_cell(array.unit_cell()), space_group=group)
+    notes = ()
+    if array.sigmas() is None:
+        value = flumpy.to_numpy(array.data()).astype(float)
+        mean = np.nanmean(value)
+        sigmas = SIGMA_OF_NONE * (np.abs(value) + mean)
+        array = array.customized_copy(sigmas=flumpy.from_numpy(sigmas))
+        array = array.set_observation_type_xray_intensity()
+        notes = (f"The data of {path} have no sigmas: 1 % of I + <I> is taken.",)
+    info = array.info()
+    wavelength = getattr(info, "wavelength", None)
+    beam = Beam(float(wavelength) if wavelength and wavelength > 0.0 else None)
+    return Data(symmetry, beam, _merge(path, array, symmetry, anomalous, d_min), notes=notes)
+
+
+def _merge(path: str, array, symmetry, anomalous: bool, d_min: float | None):
+    merged = merge_intensities(path, array, symmetry, anomalous)
+    if d_min:
+        merged = merged.resolution_filter(d_min=d_min)
+        if not merged.size():
+            raise Sorry(f"{path} has no reflection of d > {d_min:g} A: set another d_min.")
+    return merged
+
+
+def take_reference(
+    files: StillsFiles, path: str, settings: ReferenceSettings, reindex: bool
+) -> tuple[StillsFiles, np.ndarray, Reference | None]:
+    """
+    What dials.postrefine fits to: the files, the intensities (n_unique,) of the reference, NaN where it has none, and
+    how those of an atomic model came about (None of a reflection file).
+
+    reindex: each lattice is first indexed like the reference, where its symmetry leaves a choice.  An atomic model's
+    solvent and overall B are then fitted to the stills as they are before any refinement.
+    Raises Sorry where the file can't be used or has no index in common with the stills.
+    """
+    symmetry = crystal.symmetry(unit_cell=files.cell, space_group=files.space_group)
+    data, reference = _of_stills(files, symmetry), None
+    if is_atomic_model(path):
+        opened = open_reference(path, settings, data.beam, data.d_min)
+        reference = compute_reference(opened, settings, symmetry, None, data.d_min)
+        known = reference.known()
+    else:
+        array = read_intensities(path, settings.labels, settings.block)
+        check_compatibility(path, array.crystal_symmetry(), symmetry)
+        merged = merge_intensities(path, array, symmetry, False)
+        known = miller_indices_to_numpy(merged.indices()), flumpy.to_numpy(merged.data()).copy()
+    if reindex:
+        files = resolve_ambiguity(files, known)
+        data = _of_stills(files, symmetry)
+    if reference is not None:
+        data = merge_stills(data, *known)
+        reference = compute_reference(opened, settings, symmetry, data.merged, data.d_min, choose_indexing=False)
+        known = reference.known()
+    intensity = align(files.h_unique, *known)
+    intensity[files.stills.absent] = np.nan
+    if not np.isfinite(intensity).any():
+        raise Sorry(f"No observed reflection is in the reference {path}: check its resolution.")
+    return files, intensity, reference
+
+
+def _of_stills(files: StillsFiles, symmetry) -> Data:
+    wavelength = float(np.median([e.beam.get_wavelength() for e in files.experiments]))
+    experiment = files.experiments[0]
+    return Data(symmetry, Beam(wavelength, probe_of(experiment.beam)), stills=files, experiment=experiment)
+
+
+def compute_for_data(path: str, settings: ReferenceSettings, data: Data | None, anomalous: bool = False) -> Reference:
+    """
+    The reference of the file for the data, None: for itself, fitted to them where there are intensities.
+
+    Raises Sorry where the file can't be used or does not fit the data.
+    """
+    if data is None:
+        data = Data(None, Beam())
+    d_min = settings.d_min or data.d_min
+    opened = open_reference(path, settings, data.beam, d_min, anomalous)
+    if data.stills is not None and data.merged is None:
+        first = compute_reference(opened, settings, data.symmetry, None, d_min)
+        h = miller_indices_to_numpy(first.indices.indices())
+        data = merge_stills(data, h, first.result.intensity, anomalous)
+    reference = compute_reference(opened, settings, data.symmetry, data.merged, d_min, anomalous)
+    reference.notes += data.notes
+    return reference

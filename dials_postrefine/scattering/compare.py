@@ -1,0 +1,98 @@
+"""
+How well calculated and observed intensities agree, by shells of resolution.
+
+    R = sum |F_obs - F_model|/sum F_obs,   F = sqrt(max(I, 0)),   CC(I), CC(F) the linear correlations
+
+of amplitudes and intensities on one scale (scaling.py).  In: arrays over the reflections that have both.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from dials_postrefine.scattering.scaling import shell_of
+
+MIN_FOR_CC = 3
+STRONG = 2.0  # times sigma
+
+
+@dataclass
+class Agreement:
+    """
+    One shell, or all: d_max and d_min in Angstrom, n reflections, R, CC of intensities and of amplitudes (NaN where
+    there are too few), mean I/sigma of the data, and the model's error sqrt(Sigma) over the rms amplitude; r_strong is
+    R of the reflections with I > 2 sigma.
+    """
+
+    d_max: float
+    d_min: float
+    n: int
+    r: float
+    r_strong: float
+    cc_i: float
+    cc_f: float
+    i_over_sigma: float
+    model_error: float
+
+
+def amplitudes(intensity: np.ndarray) -> np.ndarray:
+    """F = sqrt(max(I, 0)) (n,)."""
+    return np.sqrt(np.maximum(intensity, 0.0))
+
+
+def r_factor(observed: np.ndarray, model: np.ndarray) -> float:
+    """R of amplitudes (module docstring) of intensities (n,); NaN where nothing is above zero."""
+    f_observed = amplitudes(observed)
+    total = f_observed.sum()
+    return float(np.abs(f_observed - amplitudes(model)).sum() / total) if total > 0.0 else np.nan
+
+
+def correlation(x: np.ndarray, y: np.ndarray) -> float:
+    """The linear correlation, NaN where there are fewer than 3 or one does not vary."""
+    if len(x) < MIN_FOR_CC or np.ptp(x) == 0.0 or np.ptp(y) == 0.0:
+        return np.nan
+    return float(np.corrcoef(x, y)[0, 1])
+
+
+def agreement_by_shell(
+    d_star_sq: np.ndarray,
+    observed: np.ndarray,
+    sigma: np.ndarray,
+    model: np.ndarray,
+    edges: np.ndarray,
+    sigma_f: np.ndarray,
+) -> list[Agreement]:
+    """
+    The shells, from low to high resolution, and last all reflections together.
+
+    d_star_sq, observed, sigma and model (n,); edges (s + 1,) in d*^2 and sigma_f (s,) as in scaling.ScaleFit.
+    """
+    shell = shell_of(d_star_sq, edges)
+    limits = list(zip(edges[:-1], edges[1:]))
+    rows = [np.flatnonzero(shell == k) for k in range(len(limits))]
+    found = []
+    for own, (low, high), error in zip(
+        [*rows, np.arange(len(shell))], [*limits, (edges[0], edges[-1])], [*sigma_f, np.nan]
+    ):
+        if not len(own):
+            continue
+        o, m = observed[own], model[own]
+        strong = o > STRONG * sigma[own]
+        if np.isnan(error):  # of all: Sigma of each reflection's shell, averaged
+            error = np.sqrt(np.mean(sigma_f[shell] ** 2))
+        found.append(
+            Agreement(
+                d_max=float(low**-0.5) if low > 0.0 else np.inf,
+                d_min=float(high**-0.5),
+                n=len(own),
+                r=r_factor(o, m),
+                r_strong=r_factor(o[strong], m[strong]),
+                cc_i=correlation(o, m),
+                cc_f=correlation(amplitudes(o), amplitudes(m)),
+                i_over_sigma=float(np.mean(o / sigma[own])),
+                model_error=float(error / np.sqrt(np.mean(m))),
+            )
+        )
+    return found

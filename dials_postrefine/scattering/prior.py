@@ -1,0 +1,79 @@
+"""
+A model's intensities and the data's own mean put together, each with the weight that its error allows.
+
+Lattices that are fitted to an imperfect model inherit its errors, and lattices fitted to their own mean are fitted to
+little where data are sparse.  The best estimate of each intensity is between both,
+
+    I_ref = (I_obs/v_obs + I_model/v_model)/(1/v_obs + 1/v_model),   share of the data = (1/v_obs)/(1/v_obs + 1/v_model)
+
+v_obs the variance of the merged mean, v_model that of scaling.py, which is found from the data themselves, by shell:
+the better the model, the more it counts.  Only the model is left where there are no data, and only the data where
+there is no model.  In: arrays over the unique indices; out: the same, on the scale of the data.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from dials_postrefine.scattering.bulk_solvent import Parts, intensities
+from dials_postrefine.scattering.scaling import ScaleFit, fit_scale, model_variance, shell_of
+
+
+@dataclass
+class Combined:
+    """
+    For n indices: intensity (n,), NaN where neither is known, share (n,) of the data in it, 0 to 1, both (n,): known of
+    model and data, and model (n,) scaled to the data; fit: scale and isotropic B, and the model's error by shell.
+    """
+
+    intensity: np.ndarray
+    share: np.ndarray
+    both: np.ndarray
+    model: np.ndarray
+    fit: ScaleFit
+
+    def share_by_shell(self, d_star_sq: np.ndarray) -> np.ndarray:
+        """The mean share of the data in the shells of the fit (s,), over the indices (n,) that have both."""
+        shell = shell_of(d_star_sq, self.fit.edges)
+        n = len(self.fit.edges) - 1
+        return np.bincount(shell[self.both], self.share[self.both], n) / np.bincount(shell[self.both], minlength=n)
+
+
+def combine(
+    model: np.ndarray,
+    observed: np.ndarray,
+    sigma: np.ndarray,
+    d_star_sq: np.ndarray,
+    epsilon: np.ndarray,
+    centric: np.ndarray,
+    n_shells: int = 10,
+) -> Combined:
+    """
+    Put a model's intensities and merged data together (module docstring).
+
+    model, observed and sigma (n,) with NaN where unknown; d_star_sq in 1/Angstrom^2, epsilon and centric (n,).
+    Raises ValueError where they have too little in common.
+    """
+    parts = Parts(d_star_sq, np.sqrt(np.maximum(model, 0.0)).astype(complex)[:, None], None, d_star_sq[:, None])
+    both = np.isfinite(model) & np.isfinite(observed) & (sigma > 0.0)
+    basis = np.array([[1.0, 1.0, 1.0, 0.0, 0.0, 0.0]])
+    fit = fit_scale(
+        parts.select(both), observed[both], sigma[both], basis, epsilon[both], centric[both], n_shells=n_shells
+    )
+    scaled = intensities(parts, fit.x)
+    eps_sigma = epsilon * fit.sigma_f[shell_of(d_star_sq, fit.edges)] ** 2
+    variance = model_variance(scaled, eps_sigma, centric)
+    # v_obs/(v_obs + v_model) is the model's share, also where either variance is zero
+    total = sigma**2 + variance
+    share = np.divide(variance, total, out=np.zeros_like(total), where=both & (total > 0.0))
+    intensity = np.where(both, share * np.where(both, observed, 0.0) + (1.0 - share) * scaled, scaled)
+    only_data = ~np.isfinite(model) & np.isfinite(observed) & (sigma > 0.0)
+    return Combined(
+        intensity=np.where(only_data, observed, intensity),
+        share=np.where(only_data, 1.0, share),
+        both=both,
+        model=scaled,
+        fit=fit,
+    )
