@@ -108,6 +108,9 @@ def main(n_lattices: int = 400, seed: int = 0) -> None:
     turned = not DatasetSettings().restraints
     settings[f"gaussian, mosaic, scale, restraints={turned}"] = DatasetSettings(fit=BEST, restraints=turned)
     settings["gaussian, mosaic, scale, error_model=none"] = DatasetSettings(fit=BEST, error_model="none")
+    for threshold in (0.2, 0.1):
+        fit = replace(BEST, partiality_threshold=threshold)
+        settings[f"one cycle against the truth, p > {threshold}"] = DatasetSettings(fit=fit, n_cycles=1)
     for name, own in settings.items():
         start = time.process_time()
         result = postrefine(stills, own, sim.reference_intensity if "truth" in name else None)

@@ -30,6 +30,36 @@ def word(value) -> str:
     return "auto" if value is Auto else "none" if value is None else value
 
 
+def reading(params) -> dict:
+    """What files.stills.read_stills takes of dials.postrefine's parameters, by name; Sorry for limits that cross."""
+    from dials.util import Sorry
+
+    if params.d_min and params.d_max and params.d_min >= params.d_max:
+        raise Sorry(f"d_min={params.d_min:g} is not below d_max={params.d_max:g}: d_min is the high resolution limit.")
+    return {
+        "experiment_paths": params.input.experiments,
+        "reflection_paths": params.input.reflections,
+        "space_group": str(params.space_group) if params.space_group else None,
+        "intensity_choice": params.intensity_choice,
+        "d_min": params.d_min,
+        "d_max": params.d_max,
+        "seed": params.seed,
+        "filters": input_filters(params),
+    }
+
+
+def refining(params, h_unique) -> dict:
+    """What stills.refinement.refine takes of them, by name, for the unique indices h (n_unique, 3)."""
+    return {
+        "settings": dataset_settings(params),
+        "candidates": candidates(params),
+        "free": free_reflections(params, h_unique),
+        "half_sets": word(params.cross_validation) == "half_sets",
+        "n_shells": params.n_shells,
+        "seed": params.seed,
+    }
+
+
 def candidates(params) -> tuple[list[str], list[str], list[str]]:
     """The profiles, radii and unit cells to choose from: the ones that were named, or for `auto` all."""
     from dials_postrefine.stills.model import RADII, UNIT_CELLS
@@ -104,4 +134,31 @@ def dataset_settings(params):
         delta_cc_half=DeltaCCHalfFilter(delta.stdcutoff, delta.max_percent_removed)
         if params.filtering.method
         else None,
+    )
+
+
+def reference_settings(scope):
+    """The PHIL scope reference_model as the dataclass that files and algorithms take."""
+    from dials_postrefine.files.reference_model import ReferenceSettings
+    from dials_postrefine.scattering.reference import ScaleSettings
+
+    def choice(name: str) -> str | None:
+        value = word(getattr(scope, name))
+        return None if value == "auto" else value
+
+    return ReferenceSettings(
+        radiation=choice("radiation"),
+        table=choice("table"),
+        ions=scope.ions,
+        mott_bethe=word(scope.mott_bethe),
+        anomalous=choice("anomalous"),
+        bulk_solvent={"auto": None, "on": True, "off": False}[word(scope.bulk_solvent)],
+        rescale_cell=scope.rescale_cell,
+        algorithm=word(scope.algorithm),
+        d_min=scope.d_min,
+        labels=scope.labels,
+        block=scope.block,
+        scaling=ScaleSettings(
+            word(scope.scale), scope.target, scope.k_sol, scope.b_sol, scope.model_error, scope.n_shells
+        ),
     )

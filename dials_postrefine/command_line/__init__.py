@@ -10,7 +10,10 @@ import signal
 import sys
 from collections.abc import Sequence
 
+import dials_postrefine
 from dials_postrefine import interruption
+
+logger = logging.getLogger("dials.postrefine")
 
 
 def parse_arguments(args, phil, usage: str, epilog: str):
@@ -104,14 +107,16 @@ def show_progress(unit: str):
         yield show
 
 
-def configure_log(verbosity: int, path: str | None) -> None:
+def start_log(verbosity: int, path: str | None, diff_phil: str) -> str:
     """
-    Log as DIALS does, to the terminal and to the file path; but what can't be written to the file, or to a full disk
-    behind stdout, ends the run instead of a traceback for each line.
+    Log as DIALS does, to the terminal and to the file path, and begin with the versions, which are returned, and the
+    parameters that were changed.
 
-    A stdout that nobody reads any more (`| head`) does not end it.
+    What can't be written to the file, or to a full disk behind stdout, ends the run instead of a traceback for each
+    line; a stdout that nobody reads any more (`| head`) does not end it.
     """
     from dials.util import log
+    from dials.util.version import dials_version
 
     raises, logging.raiseExceptions = logging.raiseExceptions, False  # the first line is logged before we come to it
     try:
@@ -128,6 +133,11 @@ def configure_log(verbosity: int, path: str | None) -> None:
     for name in ("dials", "dxtbx", "py.warnings"):
         for handler in logging.getLogger(name).handlers:
             handler.handleError = fail
+    version = f"{dials_version()}, dials_postrefine {dials_postrefine.__version__}"
+    logger.info(version)
+    if diff_phil:
+        logger.info("The following parameters have been modified:\n\n%s", diff_phil)
+    return version
 
 
 @contextlib.contextmanager

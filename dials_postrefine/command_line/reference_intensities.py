@@ -24,7 +24,6 @@ import logging
 import os
 import sys
 
-import dials_postrefine
 from dials_postrefine.scopes import load
 
 logger = logging.getLogger("dials.reference_intensities")
@@ -53,23 +52,20 @@ def run(args: list[str] | None = None, phil=phil_scope) -> None:
 
 def calculate_files(params, verbosity: int = 0, diff_phil: str = "") -> None:
     """Read the files that params name, calculate, write; raises Sorry for input that can't be used."""
-    from dials.util.version import dials_version
-
-    from dials_postrefine.command_line import configure_log, temporary_names
+    from dials_postrefine.command_line import start_log, temporary_names
     from dials_postrefine.files.merged_data import Data, compute_for_data, read_data
     from dials_postrefine.files.outputs import Outputs
     from dials_postrefine.files.reference_model import Beam
     from dials_postrefine.files.reference_outputs import make_experiments, make_table, write_mtz
     from dials_postrefine.report import reference as report
+    from dials_postrefine.report.summary import write_summary
+    from dials_postrefine.scopes import reference_settings
 
     settings, given, names = reference_settings(params.reference_model), params.input, {}
     with Outputs() as outputs:
         wanted = ["mtz", "reflections", "json", "log"] + ["experiments"] * bool(params.output.reflections)
         names = temporary_names(outputs, params.output, (), wanted)
-        configure_log(verbosity, names["log"])
-        logger.info("%s, dials_postrefine %s", dials_version(), dials_postrefine.__version__)
-        if diff_phil:
-            logger.info("The following parameters have been modified:\n\n%s", diff_phil)
+        start_log(verbosity, names["log"], diff_phil)
 
         anomalous = not params.merge_friedel_mates
         space_group = str(params.space_group) if params.space_group else None
@@ -90,41 +86,13 @@ def calculate_files(params, verbosity: int = 0, diff_phil: str = "") -> None:
         summary = report.summarise(given.reference, reference)
         logger.info(report.text(summary))
         if names["json"]:
-            report.write_summary(summary, names["json"])
+            write_summary(summary, names["json"])
         if names["mtz"]:
             write_mtz(reference, names["mtz"], data.beam.wavelength, os.path.basename(given.reference))
         if names["reflections"]:
             make_table(reference).as_file(names["reflections"])
             experiments = make_experiments(reference.indices.crystal_symmetry(), data.beam, data.experiment)
             experiments.as_file(names["experiments"])
-
-
-def reference_settings(scope):
-    """The PHIL scope reference_model as the dataclass that files and algorithms take."""
-    from dials_postrefine.files.reference_model import ReferenceSettings
-    from dials_postrefine.scattering.reference import ScaleSettings
-    from dials_postrefine.scopes import word
-
-    def choice(name: str) -> str | None:
-        value = word(getattr(scope, name))
-        return None if value == "auto" else value
-
-    return ReferenceSettings(
-        radiation=choice("radiation"),
-        table=choice("table"),
-        ions=scope.ions,
-        mott_bethe=word(scope.mott_bethe),
-        anomalous=choice("anomalous"),
-        bulk_solvent={"auto": None, "on": True, "off": False}[word(scope.bulk_solvent)],
-        rescale_cell=scope.rescale_cell,
-        algorithm=word(scope.algorithm),
-        d_min=scope.d_min,
-        labels=scope.labels,
-        block=scope.block,
-        scaling=ScaleSettings(
-            word(scope.scale), scope.target, scope.k_sol, scope.b_sol, scope.model_error, scope.n_shells
-        ),
-    )
 
 
 def _name_reference(args: list[str]) -> list[str]:

@@ -69,12 +69,8 @@ def xfel_merge_files(prefix: str | None) -> list[str]:
     return [f"{prefix}.expt", f"{prefix}.refl"] if prefix else []
 
 
-def xfel_merge_table(table, space_group, correlations: dict[str, tuple[float, float]]):
-    """
-    The table for cctbx.xfel.merge (module docstring), of a scaled table that is complete.
-
-    correlations: before and after, by the identifier of the lattice.
-    """
+def xfel_merge_table(table, experiments):
+    """The table for cctbx.xfel.merge (module docstring), of a scaled table and its experiments that are complete."""
     kept = table.select(table.get_flags(table.flags.scaled))
     new = flex.reflection_table()
     for name in KEPT_COLUMNS:
@@ -84,13 +80,12 @@ def xfel_merge_table(table, space_group, correlations: dict[str, tuple[float, fl
     new["intensity.sum.value"] = kept["intensity.scale.value"] / factor
     new["intensity.sum.variance"] = kept["intensity.scale.variance"] / (factor * factor)
     h = miller_indices_to_numpy(kept["miller_index"])
-    new["miller_index_asymmetric"] = to_flex_miller(map_to_asymmetric_unit(h, space_group))
-    identifiers = identifiers_by_id(table)
-    of_id = np.array([correlations[identifiers[i]] for i in range(len(identifiers))]).reshape(-1, 2)
-    of_id = np.nan_to_num(of_id)[flumpy.to_numpy(kept["id"])]
-    new["correlation"] = flumpy.from_numpy(of_id[:, 0].copy())
-    new["correlation_after_post"] = flumpy.from_numpy(of_id[:, 1].copy())
-    for i, identifier in identifiers.items():
+    new["miller_index_asymmetric"] = to_flex_miller(map_to_asymmetric_unit(h, experiments[0].crystal.get_space_group()))
+    lattice = flumpy.to_numpy(kept["id"])
+    for column, name in {"correlation": "correlation_before", "correlation_after_post": "correlation_after"}.items():
+        of_lattice = np.array([experiment.scaling_model.configdict[name] for experiment in experiments], dtype=float)
+        new[column] = flumpy.from_numpy(np.nan_to_num(of_lattice)[lattice])
+    for i, identifier in identifiers_by_id(table).items():
         new.experiment_identifiers()[i] = identifier
     return new
 

@@ -182,16 +182,22 @@ def _merge(path: str, array, symmetry, anomalous: bool, d_min: float | None):
 
 
 def take_reference(
-    files: StillsFiles, path: str, settings: ReferenceSettings, reindex: bool
-) -> tuple[StillsFiles, np.ndarray, Reference | None]:
+    files: StillsFiles, path: str | None, settings: ReferenceSettings, reindex: bool
+) -> tuple[StillsFiles, np.ndarray | None, Reference | None]:
     """
     What dials.postrefine fits to: the files, the intensities (n_unique,) of the reference, NaN where it has none, and
-    how those of an atomic model came about (None of a reflection file).
+    how those of an atomic model came about (None of a reflection file).  Without a path both are None: the data's own.
 
     reindex: each lattice is first indexed like the reference, where its symmetry leaves a choice.  An atomic model's
     solvent and overall B are then fitted to the stills as they are before any refinement.
-    Raises Sorry where the file can't be used or has no index in common with the stills.
+    Raises Sorry where the file can't be used or has no index in common with the stills, and for a single lattice of its
+    own.
     """
+    if path is None:
+        files = resolve_ambiguity(files) if reindex else files
+        if files.stills.n_lattices == 1:
+            raise Sorry("A single lattice can't be postrefined against itself: give more lattices, or a reference.")
+        return files, None, None
     symmetry = crystal.symmetry(unit_cell=files.cell, space_group=files.space_group)
     data, reference = _of_stills(files, symmetry), None
     if is_atomic_model(path):

@@ -15,7 +15,7 @@ from dials.util import Sorry
 from dxtbx import flumpy
 
 from dials_postrefine.files import models, reindexing, tables
-from dials_postrefine.files.reference import align, read_reference
+from dials_postrefine.files.reference import align
 from dials_postrefine.files.versions import miller_indices_to_numpy
 from dials_postrefine.rotations import rotate
 from dials_postrefine.stills.cycles import PostrefinedStills
@@ -193,27 +193,6 @@ def _assemble(
     limits = d_star_sq.max() ** -0.5, d_star_sq.min() ** -0.5
     complete = models.complete_set(cell, group, limits[0] * (1.0 - 1e-6), limits[1] * (1.0 + 1e-6))
     return StillsFiles(experiments, table, usable, group, cell, h_unique, d_star_sq, complete, stills, filters, place)
-
-
-def take_reference(files: StillsFiles, path: str | None, reindex: bool) -> tuple[StillsFiles, np.ndarray | None]:
-    """
-    The files, reindexed where the lattice leaves a choice if that is wanted, and the intensities of the reference
-    (n_unique,), NaN where it has none; None without one.
-
-    Raises Sorry where there is nothing that the lattices could be fitted to.
-    """
-    external = read_reference(path, files.space_group, files.cell) if path else None
-    if reindex:
-        files = resolve_ambiguity(files, external)
-    if external is None:
-        if files.stills.n_lattices == 1:
-            raise Sorry("A single lattice can't be postrefined against itself: give more lattices, or a reference.")
-        return files, None
-    reference = align(files.h_unique, *external)
-    reference[files.stills.absent] = np.nan
-    if not np.isfinite(reference).any():
-        raise Sorry(f"No observed reflection is in the reference {path}: check its resolution.")
-    return files, reference
 
 
 def resolve_ambiguity(files: StillsFiles, reference: tuple[np.ndarray, np.ndarray] | None = None) -> StillsFiles:

@@ -1,21 +1,23 @@
 """
-What dials.reference_intensities reports: the tables of its log, and the same as plain numbers.
+What is reported of a reference: the tables of the log of dials.reference_intensities, and the same as plain numbers;
+dials.postrefine has them, too, where its reference is an atomic model, and how much of the result comes from that.
 
 Lengths in Angstrom, B in A^2, k_sol in electrons/A^3; a number that does not exist is null.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from tabulate import tabulate
 
+from dials_postrefine.report.summary import finite
 from dials_postrefine.scattering.form_factors import FormFactors
+from dials_postrefine.scattering.prior import Combined
 from dials_postrefine.scattering.reference import Way
-from dials_postrefine.scattering.scaling import ScaleFit
+from dials_postrefine.scattering.scaling import ScaleFit, shell_of
 
 TENSOR = ("11", "22", "33", "12", "13", "23")
 
@@ -24,7 +26,7 @@ def summarise(path: str, reference: Any) -> dict:
     """All numbers of the run, fit for JSON; reference: a files.reference_model.Reference."""
     indices, result = reference.indices, reference.result
     known = np.isfinite(result.intensity)
-    return _finite(
+    return finite(
         {
             "reference": path,
             "space_group": indices.space_group_info().type().lookup_symbol(),
@@ -100,6 +102,42 @@ def text(summary: dict) -> str:
     return "\n".join([*parts, "", fit_text(summary["fit"]), "", shells_text(summary["shells"])])
 
 
+def describe_share(combined: Combined | None, d_star_sq: np.ndarray) -> list[dict]:
+    """
+    The share of the data in what the lattices were fitted to last, by shell and last of all; none where it was the
+    model alone.
+    """
+    if combined is None:
+        return []
+    edges, both = combined.fit.edges, combined.both
+    shell = shell_of(d_star_sq, edges)
+    inside = [(both & (shell == k), low, high) for k, (low, high) in enumerate(zip(edges[:-1], edges[1:]))]
+    return finite(
+        [
+            {
+                "d_max": low**-0.5 if low > 0.0 else None,
+                "d_min": high**-0.5,
+                "n": int(np.count_nonzero(some)),
+                "share": float(np.mean(combined.share[some])) if some.any() else None,
+            }
+            for some, low, high in [*inside, (both, edges[0], edges[-1])]
+        ]
+    )
+
+
+def share_text(shells: Sequence[dict]) -> str:
+    """The same for the log."""
+    if not shells:
+        return "The lattices were fitted to the model alone: too few of their reflections are merged to weigh it."
+    rows = [
+        [f"{_number(s['d_max'], '{:.2f}')} - {s['d_min']:.2f}", str(s["n"]), _number(s["share"], "{:.2f}")]
+        for s in shells
+    ]
+    rows[-1][0] = "all"
+    headers = ["d (A)", "unique", "share of the data"]
+    return f"What the lattices were fitted to, the rest being the model's:\n{_table(rows, headers)}"
+
+
 def fit_text(fit: dict) -> str:
     """The fitted parameters as a table."""
     rows = [["k_ov", _pair(fit["k_ov"], "{:.5g}")]]
@@ -134,12 +172,6 @@ def shells_text(shells: Sequence[dict]) -> str:
     return f"Agreement by resolution:\n{_table(rows, headers)}"
 
 
-def write_summary(summary: dict, path: str) -> None:
-    """Write the numbers as JSON."""
-    with open(path, "w", encoding="utf-8") as file:
-        json.dump(summary, file, indent=2, allow_nan=False)
-
-
 def _table(rows, headers) -> str:
     return tabulate(rows, headers, tablefmt="psql", disable_numparse=True)
 
@@ -155,14 +187,3 @@ def _number(value: float | None, pattern: str) -> str:
 def _pair(entry: dict, pattern: str) -> str:
     value = _number(entry["value"], pattern)
     return value if entry["esd"] is None else f"{value} ({_number(entry['esd'], pattern)})"
-
-
-def _finite(value):
-    """The same with None for every number that does not exist."""
-    if isinstance(value, dict):
-        return {key: _finite(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(entry) for entry in value]
-    if isinstance(value, (float, np.floating)):
-        return float(value) if np.isfinite(value) else None
-    return value

@@ -110,7 +110,7 @@ def make_summary(
     collected = asdict(diagnostics)
     for plot in collected["lattice_plots"]:
         plot["identifier"] = identifiers[plot.pop("number")]
-    summary = _finite(
+    summary = finite(
         {
             "dataset": dataset,
             "model": result.model,
@@ -204,17 +204,17 @@ def remarks(summary: dict) -> list[str]:
 
 
 def write_summary(summary: dict, path: str) -> None:
-    """Write the summary as JSON."""
+    """Write a summary as JSON."""
     with open(path, "w", encoding="utf-8") as file:
         json.dump(summary, file, indent=1, allow_nan=False)
 
 
-def _finite(value):
+def finite(value):
     """The same with plain Python numbers, and None in place of what is not finite."""
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     if isinstance(value, np.generic):
         value = value.item()
     return None if isinstance(value, float) and not np.isfinite(value) else value

@@ -25,13 +25,15 @@ from dials_postrefine.scattering.scaling import ScaleFit, fit_scale, model_varia
 class Combined:
     """
     For n indices: intensity (n,), NaN where neither is known, share (n,) of the data in it, 0 to 1, both (n,): known of
-    model and data, and model (n,) scaled to the data; fit: scale and isotropic B, and the model's error by shell.
+    model and data, model (n,) scaled to the data and its variance (n,); fit: scale and isotropic B, and the model's
+    error by shell.
     """
 
     intensity: np.ndarray
     share: np.ndarray
     both: np.ndarray
     model: np.ndarray
+    variance: np.ndarray
     fit: ScaleFit
 
     def share_by_shell(self, d_star_sq: np.ndarray) -> np.ndarray:
@@ -39,6 +41,31 @@ class Combined:
         shell = shell_of(d_star_sq, self.fit.edges)
         n = len(self.fit.edges) - 1
         return np.bincount(shell[self.both], self.share[self.both], n) / np.bincount(shell[self.both], minlength=n)
+
+
+@dataclass
+class ModelPrior:
+    """
+    What dials.postrefine's cycles ask a model for: of merged data, the model's intensities on their scale and their
+    variances.
+
+    model (n,), NaN where unknown, d_star_sq in 1/Angstrom^2, epsilon and centric (n,); last: the outcome of the last
+    call, None before, and where data and model have too little in common.
+    """
+
+    model: np.ndarray
+    d_star_sq: np.ndarray
+    epsilon: np.ndarray
+    centric: np.ndarray
+    last: Combined | None = None
+
+    def __call__(self, observed: np.ndarray, sigma: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+        try:
+            self.last = combine(self.model, observed, sigma, self.d_star_sq, self.epsilon, self.centric)
+        except ValueError:
+            self.last = None
+            return None
+        return self.last.model, self.last.variance
 
 
 def combine(
@@ -75,5 +102,6 @@ def combine(
         share=np.where(only_data, 1.0, share),
         both=both,
         model=scaled,
+        variance=variance,
         fit=fit,
     )

@@ -2,7 +2,9 @@
 The cycles: reference -> lattices -> scaled observations -> reference.
 
 Against an external reference one cycle is enough, and a second one where the population of the first restrains the
-lattices.  Without one the reference is the scaled mean of the data themselves.  It starts from the lattices' start
+lattices.  One that is a model has errors of its own, which the lattices would inherit: from the second cycle on, three
+in all, it counts as one observation more of each index beside the data's own, with the variance that `prior` finds for
+it.  Without a reference the reference is the scaled mean of the data themselves.  It starts from the lattices' start
 values (theta = 0, B = 0, r_s = RMS r_h, G to the current mean, three rounds), or from what an earlier run with the same
 model ended with.  Each cycle fits every lattice to the mean of the others (`excludes_self`: the lattice's own weighted
 contribution is subtracted) until the merged intensities stop changing; a cycle that accepts no lattice any more is
@@ -20,7 +22,7 @@ import numpy as np
 from dials_postrefine.parallel import ordered_map
 from dials_postrefine.stills.dataset import EarlierFit, Stills, select_lattices
 from dials_postrefine.stills.deltacchalf import DeltaCCHalfFilter, harmful_lattices
-from dials_postrefine.stills.errormodel import ErrorModel
+from dials_postrefine.stills.errormodel import ErrorModel, slope_of_variance
 from dials_postrefine.stills.filters import MIN_POPULATION, LatticeFilters, reject_lattices, relation_to_reference
 from dials_postrefine.stills.freereflections import FreeAgreement, compare, hidden, hide, no_agreement
 from dials_postrefine.stills.geometry import scattering_vectors
@@ -39,6 +41,7 @@ from dials_postrefine.stills.model import (
 from dials_postrefine.stills.scaling import (
     Scaled,
     WeightedMean,
+    add_prior,
     first_mean,
     linear_scales,
     mean_of_kept,
@@ -51,6 +54,7 @@ from dials_postrefine.stills.scaling import (
 LATTICES_PER_CHUNK = 32
 FEWEST_BATCHED = 20
 MAX_CYCLES = 8
+MODEL_CYCLES = 3  # one against the model, two against model and data
 # What is left at least of the variance of a parameter between the lattices when that of its own error is taken off.
 LEAST_SPREAD = 0.1
 
@@ -91,11 +95,12 @@ class Cycle:
 @dataclass
 class PostrefinedStills:
     """
-    The outcome.  model, profile, radius and unit_cell; x (L, 7), covariance (L, 7, 7), fits and reasons (L) by lattice;
+    The outcome. model, profile, radius and unit_cell; x (L, 7), covariance (L, 7, 7), fits and reasons (L) by lattice;
     partiality, scale = G e, relative_variance of (G e p), kept and outlier (n,) by observation, outliers being among
-    the kept; mean (n_unique,) their merged intensities and error_model the variances' (None: not wanted); reference
-    (n_unique,) what the last cycle was fitted to, NaN for what is held out if it is the data's own mean; linear_scale
-    (L,), the scales before; cycles; free, the lattices' agreement with what was held out.
+    the kept, and variance_slope of all (errormodel.py); mean (n_unique,) their merged intensities and error_model the
+    variances' (None: not wanted); reference (n_unique,) what the last cycle was fitted to, NaN for what is held out if
+    it is the data's own mean; linear_scale (L,), the scales before; cycles; free, the lattices' agreement with what was
+    held out.
     """
 
     model: str
@@ -109,6 +114,7 @@ class PostrefinedStills:
     partiality: np.ndarray
     scale: np.ndarray
     relative_variance: np.ndarray
+    variance_slope: float
     kept: np.ndarray
     outlier: np.ndarray
     mean: np.ndarray
@@ -120,9 +126,9 @@ class PostrefinedStills:
 
     def merging_values(self, stills: Stills, selection: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The scaled values of the selected observations and their variances, as they are to be merged."""
-        value, variance = scaled_values(stills, self, selection)
+        value, variance, slope = scaled_values(stills, self, selection)
         unique, relative = stills.unique[selection], self.relative_variance[selection]
-        return value, modelled_variance(variance, relative, value, unique, self.mean, self.error_model)
+        return value, modelled_variance(value, variance, slope, relative, unique, self.mean, self.error_model)
 
     @property
     def accepted(self) -> np.ndarray:
@@ -150,6 +156,7 @@ def postrefine(
     nproc: int = 1,
     progress: Callable[[str, int, int], None] = lambda what, done, total: None,
     held_out: np.ndarray | None = None,
+    prior: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]] | None = None,
 ) -> PostrefinedStills:
     """
     Postrefine all lattices (module docstring).
@@ -157,18 +164,23 @@ def postrefine(
     reference (n_unique,) external full intensities, NaN where unknown, or None for the scaled mean of the data.
     progress(what, done, total) is told how far each cycle is.  held_out (n_unique,) names unique indices that take no
     part in any fit: after the last cycle the lattices are compared with them, and those that are worse for having been
-    refined go back (freereflections.py).  Never raises for a bad lattice: see `reasons`.
+    refined go back (freereflections.py).  prior, where the reference is a model: of merged intensities and their
+    standard deviations (n_unique,), NaN where unknown, it makes the model's on the same scale and their variances, or
+    None where they are too few to tell.
+    Never raises for a bad lattice: see `reasons`.
     """
     external = reference is not None
     known, seen = hidden(reference, held_out), hide(stills, held_out)
     linear_scale = linear_scales(seen, known)
+    rows = slice(None) if held_out is None else ~held_out[stills.unique]
+    slope = slope_of_variance(stills.intensity[rows], stills.variance[rows])
     error_model, fits_model = ErrorModel(b=settings.fit.model_error), settings.error_model == "basic"
     # what is held out now may not have been then
     earlier = {k: fit for k, fit in stills.earlier.items() if held_out is None and fit.suits(settings.fit)}
     starts: list[np.ndarray | None] = [earlier[k].x if k in earlier else None for k in range(stills.n_lattices)]
     mean = None
     if not external:
-        mean = first_mean(seen, settings.fit, settings.outlier_z, linear_scale, earlier, fits_model)
+        mean = first_mean(seen, settings.fit, settings.outlier_z, linear_scale, earlier, slope, fits_model)
         error_model = mean.error_model
     del seen
     cycles: list[Cycle] = []
@@ -180,8 +192,8 @@ def postrefine(
         return mean_of_kept(stills, some, error_model, settings.outlier_z, fits_model)
 
     with ordered_map(nproc) as mapped:
-        for number in range(settings.n_cycles or (1 + settings.restraints if external else MAX_CYCLES)):
-            target = known if external else mean.reference
+        for number in range(settings.n_cycles or _most_cycles(settings, external, prior is not None)):
+            target = known if mean is None else mean.reference
             fits: list[LatticeFit] = []
             others = mean if settings.excludes_self else None
             chunks = _chunks(stills, target, others, starts, linear_scale, settings, restraint)
@@ -191,7 +203,7 @@ def postrefine(
             reject_lattices(fits, settings.filters)
             if not external:
                 _fix_gauge(fits, settings.fit)
-            scaled = _spread(stills, settings, fits)
+            scaled = _spread(stills, settings, fits, slope)
             working = scaled if held_out is None else replace(scaled, kept=scaled.kept & ~held_out[stills.unique])
             new = mean_of(working)
             error_model = new.error_model
@@ -204,16 +216,22 @@ def postrefine(
             outcome = fits, scaled, new, target
             mean_correlation = float(np.mean([fit.correlation_after for fit in accepted])) if accepted else np.nan
             cycles.append(Cycle(len(accepted), mean_correlation, change))
-            mean = None if external else new
+            if not external:
+                mean = new
+            elif prior is not None:
+                found = prior(new.reference, new.sigma)
+                if found is None:
+                    break
+                mean = add_prior(new, np.where(np.isfinite(known), found[0], np.nan), found[1])
             starts = [fit.x if fit.reason is None else None for fit in fits]
             restraint = population(fits, restraint is not None) if settings.restraints else None
             if (
                 not accepted
                 or change < settings.convergence
-                or (restraint is None and settings.n_cycles is None and external)
+                or (restraint is None and settings.n_cycles is None and external and prior is None)
             ):
                 break
-    reference, free = reference if external else target, no_agreement(stills.n_lattices)
+    fitted_to, free = reference if mean is None else target, no_agreement(stills.n_lattices)
     if held_out is not None:
         new = mean_of(scaled)
         by_row = reference[stills.unique] if external else mean_of_others(stills, slice(None), new)
@@ -237,15 +255,22 @@ def postrefine(
         partiality=scaled.partiality,
         scale=scaled.scale,
         relative_variance=scaled.relative_variance,
+        variance_slope=slope,
         kept=scaled.kept,
         outlier=new.outlier,
         mean=new.reference,
         error_model=new.error_model if fits_model else None,
-        reference=reference,
+        reference=fitted_to,
         linear_scale=linear_scale,
         cycles=cycles,
         free=free,
     )
+
+
+def _most_cycles(settings: DatasetSettings, external: bool, model: bool) -> int:
+    if not external:
+        return MAX_CYCLES
+    return MODEL_CYCLES if model else 1 + settings.restraints
 
 
 def _fit_chunk(chunk: _Chunk) -> list[LatticeFit]:
@@ -310,8 +335,9 @@ def _revert_worse(stills, settings, held_out, reference, linear_scale, fits, sca
         others = tuple(name for name in PARAMETERS if name != PARAMETERS[LN_SCALE])
         alone = replace(settings.fit, fix=(*others, *settings.fit.fix))
         unrefined = _fit_chunk(_Chunk(part, known, starts, linear_scale[free.reverted], alone, None, "lstbx"))
-        for name, values in vars(_spread(part, settings, unrefined)).items():
-            getattr(scaled, name)[rows] = values
+        spread = _spread(part, settings, unrefined, scaled.variance_slope)
+        for name in ("partiality", "scale", "relative_variance", "kept"):
+            getattr(scaled, name)[rows] = getattr(spread, name)
         for k, fit in zip(np.flatnonzero(free.reverted), unrefined):
             fit.refined = False
             fits[k] = fit
@@ -351,7 +377,7 @@ def _fix_gauge(fits: list[LatticeFit], settings: FitSettings) -> None:
                 fit.x[i] -= median
 
 
-def _spread(stills: Stills, settings: DatasetSettings, fits: list[LatticeFit]) -> Scaled:
+def _spread(stills: Stills, settings: DatasetSettings, fits: list[LatticeFit], variance_slope: float) -> Scaled:
     """What the fits say of every observation; they give their own arrays away."""
     n = len(stills.unique)
     p, scale, relative = np.empty(n), np.ones(n), np.full(n, MAX_RELATIVE_VARIANCE)
@@ -367,4 +393,4 @@ def _spread(stills: Stills, settings: DatasetSettings, fits: list[LatticeFit]) -
             scale[rows] = scale_factor(fit.x, np.einsum("ij,ij->i", q, q))
         if fit.reason is None:
             kept[rows] = p[rows] >= settings.fit.partiality_threshold
-    return Scaled(p, scale, relative, kept)
+    return Scaled(p, scale, relative, kept, variance_slope)

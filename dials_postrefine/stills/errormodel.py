@@ -5,8 +5,13 @@ The error model: how far observations of one unique index lie apart, put into th
 
 for a scaled observation with the variance `var` of its counts; I is the merged intensity, not the observation's own,
 so that a weight does not depend on the error of what it weighs, and t the variance of ln(G e p) that the covariance of
-the lattice's parameters gives (model.partiality_with_variance).  a, b and c are those of greatest likelihood for the
-differences between each observation i and the mean of the others of its index,
+the lattice's parameters gives (model.partiality_with_variance).  For the same reason var is that of the counts to be
+expected: an integrator takes it from the counts observed, so that what is too weak by chance weighs too much, and
+
+    var = var_i + s_i (I - I_i),      s_i = g/(G e p),
+
+g the slope of the integrator's variances on its intensities (the gain, of a counting detector). a, b and c are those of
+greatest likelihood for the differences between each observation i and the mean of the others of its index,
 
     d_i = I_i - sum_j w_j I_j / sum_j w_j,    var(d_i) = var'_i + sum_j w_j^2 var'_j / (sum_j w_j)^2     (j != i),
 
@@ -25,6 +30,7 @@ from scipy.optimize import minimize
 
 from dials_postrefine.stills.merging import MAD_TO_SIGMA, MIN_OTHER_WEIGHT
 
+LEAST_OF_COUNTS = 0.2  # of the integrator's variance is left at least
 FEWEST = 200
 MOST = 20_000
 Z_MAX = 4.0
@@ -62,6 +68,29 @@ class ErrorModel:
     def variance(self, variance: np.ndarray, relative: np.ndarray, intensity: np.ndarray) -> np.ndarray:
         """var' (n,) from the variance of the counts, t and the merged intensity I, each (n,)."""
         return self.a**2 * (variance + intensity**2 * (self.b**2 + self.c**2 * relative))
+
+
+def slope_of_variance(intensity: np.ndarray, variance: np.ndarray) -> float:
+    """
+    The slope g of variances on intensities, each (n,): between the medians of the strongest and of the weakest tenth.
+
+    At most the variance per intensity of the strongest; zero where the variances do not grow with the intensities.
+    """
+    n = max(len(intensity) // N_DECILES, 1)
+    if len(intensity) < 2:
+        return 0.0
+    order = np.argpartition(intensity, [n - 1, len(intensity) - n])
+    (weak_i, weak_v), (strong_i, strong_v) = (
+        (float(np.median(intensity[some])), float(np.median(variance[some]))) for some in (order[:n], order[-n:])
+    )
+    if not strong_i > max(weak_i, 0.0):
+        return 0.0
+    return min(max((strong_v - weak_v) / (strong_i - weak_i), 0.0), strong_v / strong_i)
+
+
+def expected_counts(variance: np.ndarray, value: np.ndarray, slope: np.ndarray, intensity: np.ndarray) -> np.ndarray:
+    """The variance var (n,) of the counts to be expected of intensity I, of that of those observed (docstring)."""
+    return np.maximum(variance + slope * (intensity - value), LEAST_OF_COUNTS * variance)
 
 
 def fit_error_model(

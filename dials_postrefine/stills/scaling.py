@@ -13,12 +13,12 @@ m = `model_error`.  Source: postrefinement.md, recipe.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from dials_postrefine.stills.dataset import EarlierFit, Stills
-from dials_postrefine.stills.errormodel import ErrorModel, fit_error_model
+from dials_postrefine.stills.errormodel import ErrorModel, expected_counts, fit_error_model
 from dials_postrefine.stills.lattice import FitSettings, signed_root, slope_through_origin, start_values
 from dials_postrefine.stills.merging import MIN_OTHER_WEIGHT, find_outliers, group_median, merge
 from dials_postrefine.stills.model import LN_SCALE, partiality, partiality_with_variance, scale_factor
@@ -44,18 +44,24 @@ class WeightedMean:
     reference: np.ndarray
     error_model: ErrorModel
 
+    @property
+    def sigma(self) -> np.ndarray:
+        """The standard deviation of the means (n_unique,), NaN where nothing is known."""
+        return np.divide(1.0, np.sqrt(self.sum_w), out=np.full(len(self.sum_w), np.nan), where=self.sum_w > 0.0)
+
 
 @dataclass
 class Scaled:
     """
     What the lattices' parameters say of each observation (n,): partiality p, scale G e, relative_variance t of
-    (G e p), and kept: of an accepted lattice, with p above the threshold.
+    (G e p), and kept: of an accepted lattice, with p above the threshold; variance_slope of all (errormodel.py).
     """
 
     partiality: np.ndarray
     scale: np.ndarray
     relative_variance: np.ndarray
     kept: np.ndarray
+    variance_slope: float
 
 
 def linear_scales(stills: Stills, reference: np.ndarray | None, n_rounds: int = 4) -> np.ndarray:
@@ -104,34 +110,38 @@ def _positive_slope(intensity: np.ndarray, reference: np.ndarray) -> float:
     return slope if slope > 0.0 else np.nan
 
 
-def scaled_values(stills: Stills, scaled: Scaled, selection) -> tuple[np.ndarray, np.ndarray]:
-    """The scaled values I/(p G e) of the selected observations and the variances of their counts (docstring)."""
+def scaled_values(stills: Stills, scaled: Scaled, selection) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """
+    The scaled values I/(p G e) of the selected observations, the variances of their counts (docstring), and the slope
+    of these on the values.
+    """
     full = 1.0 / (scaled.partiality[selection] * scaled.scale[selection])
     value = stills.intensity[selection] * full
     variance = stills.variance[selection] * full**2
     if stills.inverse_variance is not None:
         in_1_p = (stills.intensity[selection] / scaled.scale[selection]) ** 2
         variance += in_1_p * stills.inverse_variance[selection]
-    return value, variance
+    return value, variance, scaled.variance_slope * full
 
 
 def modelled_variance(
-    variance: np.ndarray,
-    relative: np.ndarray,
     value: np.ndarray,
+    variance: np.ndarray,
+    slope: np.ndarray,
+    relative: np.ndarray,
     unique: np.ndarray,
     mean: np.ndarray,
     model: ErrorModel | None,
 ) -> np.ndarray:
     """
-    The variances (n,) of scaled values (n,) by the error model, or as they are without one.
+    The variances (n,) of scaled values (n,), as scaled_values gives them, by the error model, or as they are without.
 
     mean (n_unique,) are the merged intensities; where there is none the value itself has to do.
     """
     if model is None:
         return variance
-    expected = mean[unique]
-    return model.variance(variance, relative, np.where(np.isfinite(expected), expected, value))
+    expected = np.where(np.isfinite(mean[unique]), mean[unique], value)
+    return model.variance(expected_counts(variance, value, slope, expected), relative, expected)
 
 
 def mean_of_kept(stills: Stills, scaled: Scaled, model: ErrorModel, outlier_z: float, fits_model: bool) -> WeightedMean:
@@ -142,17 +152,19 @@ def mean_of_kept(stills: Stills, scaled: Scaled, model: ErrorModel, outlier_z: f
     value makes room for itself), and for the weights, unless fits_model: then they are of the model that fits.
     """
     kept = scaled.kept
-    value, counts = scaled_values(stills, scaled, kept)
+    value, counts, slope = scaled_values(stills, scaled, kept)
     unique, relative = stills.unique[kept], scaled.relative_variance[kept]
-    variance = model.variance(counts, relative, group_median(value, unique, stills.n_unique, lower=True)[unique])
+    median = group_median(value, unique, stills.n_unique, lower=True)
+    variance = modelled_variance(value, counts, slope, relative, unique, median, model)
     at_least = model.at_least(value, counts, relative)
     out = find_outliers(value, variance, unique, stills.n_unique, outlier_z, stills.prior, at_least)
     good = ~out
     merged = merge(value[good], variance[good], unique[good], stills.n_unique)
     if fits_model:
-        own = value[good], counts[good], relative[good], merged.intensity[unique[good]], unique[good]
-        model = fit_error_model(*own, 1.0 / variance[good], model)
-    variance = modelled_variance(counts, relative, value, unique, merged.intensity, model)
+        mean = merged.intensity[unique[good]]
+        expected = expected_counts(counts[good], value[good], slope[good], mean)
+        model = fit_error_model(value[good], expected, relative[good], mean, unique[good], 1.0 / variance[good], model)
+    variance = modelled_variance(value, counts, slope, relative, unique, merged.intensity, model)
     merged = merge(value[good], variance[good], unique[good], stills.n_unique)
     outlier = np.zeros(len(kept), dtype=bool)
     outlier[kept] = out
@@ -162,6 +174,20 @@ def mean_of_kept(stills: Stills, scaled: Scaled, model: ErrorModel, outlier_z: f
     intensity = merged.intensity
     intensity[stills.absent] = np.nan
     return WeightedMean(weight, weighted, outlier, merged.sum_w, merged.sum_wi, intensity, model)
+
+
+def add_prior(mean: WeightedMean, model: np.ndarray, variance: np.ndarray) -> WeightedMean:
+    """
+    The mean with one observation more of each index: a model's intensity (n_unique,) and its variance (n_unique,), NaN
+    or infinite where the model says nothing.
+    """
+    with np.errstate(divide="ignore"):
+        weight = 1.0 / variance
+    weight = np.where(np.isfinite(weight) & np.isfinite(model), weight, 0.0)
+    sum_w, sum_wi = mean.sum_w + weight, mean.sum_wi + weight * np.where(weight > 0.0, model, 0.0)
+    reference = np.divide(sum_wi, sum_w, out=np.full(len(sum_w), np.nan), where=sum_w > 0.0)
+    reference[np.isnan(mean.reference) & (mean.sum_w > 0.0)] = np.nan  # an absence
+    return replace(mean, sum_w=sum_w, sum_wi=sum_wi, reference=reference)
 
 
 def mean_of_others(part: Stills, rows: slice, mean: WeightedMean) -> np.ndarray:
@@ -210,13 +236,14 @@ def first_mean(
     outlier_z: float,
     linear_scale: np.ndarray,
     earlier: Mapping[int, EarlierFit],
+    variance_slope: float,
     fits_model: bool = False,
 ) -> WeightedMean:
     """
     The scaled mean of the data with the lattices as earlier fits left them, the others at their start values.
 
-    linear_scale (L,).  Where all have an earlier fit this is the mean that its run ended with, and fits_model tells
-    whether the error model is fitted to it, as it was there.
+    linear_scale (L,); variance_slope as in Scaled. Where all have an earlier fit this is the mean that its run ended
+    with, and fits_model tells whether the error model is fitted to it, as it was there.
     """
     p, shape = start_partialities(stills, fit)
     found_p, found_scale, found_relative, known = scaled_by_fits(stills, earlier, fit.profile)
@@ -226,7 +253,7 @@ def first_mean(
     model = ErrorModel(b=fit.model_error)
     for _ in range(N_START_ROUNDS):
         kept = (p >= fit.partiality_threshold) & np.isfinite(scale)
-        scaled = Scaled(p, scale, relative, kept)
+        scaled = Scaled(p, scale, relative, kept, variance_slope)
         mean = mean_of_kept(stills, scaled, model, outlier_z, fits_model and bool(known.all()))
         model = mean.error_model
         for k in range(stills.n_lattices):
