@@ -20,8 +20,7 @@ from dials.util import Sorry
 from dxtbx import flumpy
 
 from dials_postrefine.files import models
-from dials_postrefine.files.compatibility import check_compatibility
-from dials_postrefine.files.reference import align
+from dials_postrefine.files.reference import align, read_reference
 from dials_postrefine.files.reference_model import (
     Beam,
     Reference,
@@ -205,10 +204,7 @@ def take_reference(
         reference = compute_reference(opened, settings, symmetry, None, data.d_min)
         known = reference.known()
     else:
-        array = read_intensities(path, settings.labels, settings.block)
-        check_compatibility(path, array.crystal_symmetry(), symmetry)
-        merged = merge_intensities(path, array, symmetry, False)
-        known = miller_indices_to_numpy(merged.indices()), flumpy.to_numpy(merged.data()).copy()
+        known = read_reference(path, files.space_group, files.cell, settings.labels, settings.block)
     if reindex:
         files = resolve_ambiguity(files, known)
         data = _of_stills(files, symmetry)

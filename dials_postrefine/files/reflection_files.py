@@ -23,7 +23,6 @@ from dxtbx import flumpy
 from dials_postrefine.files.atomic_models import REFLECTIONS, choose_block, read_cif
 from dials_postrefine.files.guarded import ChildFailed, call_in_child
 from dials_postrefine.files.models import median_cell, read_experiments
-from dials_postrefine.files.reference import _header_ends
 from dials_postrefine.files.tables import read_table, to_flex_miller
 from dials_postrefine.files.versions import miller_indices_to_numpy
 
@@ -87,13 +86,16 @@ def merge_intensities(path: str, array, symmetry, anomalous: bool):
     """
     Merged intensities of one asymmetric unit in the given symmetry, absences left out.
 
-    Only finite values count, with positive sigmas.  Where there are no sigmas they stay None.  Raises Sorry where
-    nothing is left.
+    Only finite values count, with positive sigmas; sigmas that are all zero, as of calculated intensities, are none.
+    Where there are no sigmas they stay None.  Raises Sorry where nothing is left.
     """
     finite = np.isfinite(flumpy.to_numpy(array.data()))
     if array.sigmas() is not None:
         sigmas = flumpy.to_numpy(array.sigmas())
-        finite &= np.isfinite(sigmas) & (sigmas > 0.0)
+        if not sigmas.any():
+            array = array.customized_copy(sigmas=None).set_observation_type_xray_intensity()
+        else:
+            finite &= np.isfinite(sigmas) & (sigmas > 0.0)
     finite &= (miller_indices_to_numpy(array.indices()) != 0).any(axis=1)
     array = array.select(flumpy.from_numpy(finite))
     array = array.customized_copy(crystal_symmetry=symmetry, anomalous_flag=anomalous)
@@ -123,6 +125,24 @@ def _arrays_of_mtz(path: str) -> list:
     if not arrays:
         raise Sorry(f"{path} is no reflection file: give an MTZ, a structure-factor CIF, or a scaled .refl.")
     return arrays
+
+
+def _header_ends(path: str) -> bool:
+    """Whether an MTZ file's header is whole; libccp4 reads on for ever in one that is not.  True of other files."""
+    with open(path, "rb") as file:
+        start = file.read(20)
+        if start[:4] != b"MTZ ":
+            return True
+        for order in ("little", "big"):
+            place = int.from_bytes(start[4:8], order, signed=True)
+            if place == -1:  # beyond what 32 bits can count
+                place = int.from_bytes(start[12:20], order, signed=True)
+            if 20 < place <= os.path.getsize(path) // 4:
+                file.seek(4 * (place - 1))  # in words of four bytes, counted from one
+                header = file.read()
+                records = (header[i : i + 4] for i in range(0, len(header), 80))
+                return b"END " in records and b"MTZENDOFHEADERS" in header
+    return False
 
 
 def _read_mtz(path: str) -> list:

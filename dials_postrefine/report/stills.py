@@ -45,6 +45,7 @@ def make_page(summary: dict, version: str) -> Page:
         command=summary["merge_command"],
         sections=[
             _dataset(summary),
+            *([_model(summary["reference_model"])] if summary.get("reference_model") else []),
             _by_resolution(summary),
             show_parameters(summary),
             _partiality(summary),
@@ -138,6 +139,36 @@ def _dataset(summary: dict) -> Section:
         caption = "Models that were tried: median correlation of a lattice's amplitudes that no fit has seen."
         folded.append(Section("Models that were tried", tables=[Table(caption, headers, rows, n_text=3)]))
     return Section("Data set", tables=tables, folded=folded)
+
+
+def _model(model: dict) -> Section:
+    """The atomic model that the lattices were fitted to, and how much of the result comes from it."""
+    shells = [
+        [
+            f"{number(s['d_max'], '.2f')} to {s['d_min']:.2f}",
+            str(s["n"]),
+            *(number(s[key], ".3f") for key in ("r", "cc_i", "cc_f", "model_error")),
+        ]
+        for s in model["shells"]
+    ]
+    caption = "The model and the scaled stills before any refinement; the last row is all shells together."
+    tables = [Table(caption, ("d (Å)", "unique", "R", "CC(I)", "CC(F)", "model error"), shells)]
+    text = [
+        "From the second cycle on the lattices are fitted to the model and to the mean of the other lattices together, "
+        "each with the weight of its error. Where the share of the data is small the merged intensities agree with "
+        "the model because they were fitted to it; the honest half sets are refined without it.",
+        *model["notes"],
+    ]
+    if model["share"]:
+        rows = [
+            [f"{number(s['d_max'], '.2f')} to {s['d_min']:.2f}", str(s["n"]), number(s["share"], ".2f")]
+            for s in model["share"]
+        ]
+        caption = "What the lattices were fitted to; the last row is all shells together."
+        tables.append(Table(caption, ("d (Å)", "unique", "share of the data"), rows))
+    else:
+        text[0] = "The lattices were fitted to the model alone: too few of their reflections are merged to weigh it."
+    return Section("Atomic model", text, tables=tables)
 
 
 def _by_resolution(summary: dict) -> Section:

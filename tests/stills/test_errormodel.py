@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dials_postrefine.stills.errormodel import FEWEST, ErrorModel, fit_error_model
+from dials_postrefine.stills.errormodel import FEWEST, ErrorModel, expected_counts, fit_error_model, slope_of_variance
 from dials_postrefine.stills.merging import merge
 
 
@@ -81,3 +81,41 @@ def test_no_value_is_above_what_its_truth_may_be():
     assert above < 0.0015
     # and a wild value is wild however uncertain its scale
     assert model.at_least(np.array([1e5]), np.array([1e5]), np.array([0.02]))[0] > 30.0 * truth
+
+
+@pytest.mark.parametrize("gain", [1.0, 4.5])
+def test_the_slope_of_the_variances_is_the_gain(gain):
+    rng = np.random.default_rng(2)
+    background = 30.0
+    counts = rng.exponential(200.0, size=5000)
+    intensity = gain * (rng.poisson(counts + background) - background)
+    variance = gain * (intensity + gain * background)
+    assert slope_of_variance(intensity, variance) == pytest.approx(gain, rel=1e-9)
+    wild = rng.random(5000) < 0.004
+    # they are 4 % of the strongest tenth
+    assert slope_of_variance(np.where(wild, 1e4, 1.0) * intensity, variance) == pytest.approx(gain, rel=0.04)
+
+
+def test_there_is_no_slope_where_variances_do_not_grow():
+    rng = np.random.default_rng(3)
+    intensity = rng.exponential(size=1000)
+    assert slope_of_variance(intensity, np.ones(1000)) == 0.0
+    assert slope_of_variance(intensity, 1.0 / intensity) == 0.0
+    assert slope_of_variance(np.zeros(1000), np.ones(1000)) == 0.0
+    assert slope_of_variance(np.zeros(0), np.zeros(0)) == slope_of_variance(np.ones(1), np.ones(1)) == 0.0
+
+
+def test_means_with_expected_counts_have_no_bias_and_those_with_observed_ones_have():
+    """Weak counts on a background: what is too low by chance has too small a variance, and weighs too much."""
+    rng = np.random.default_rng(4)
+    truth, background, each, n_unique = 10.0, 5.0, 8, 4000
+    unique = np.repeat(np.arange(n_unique), each)
+    value = rng.poisson(truth + background, size=len(unique)) - background
+    variance = np.maximum(value + 2.0 * background, 1.0)
+    mean = merge(value, variance, unique, n_unique).intensity
+    assert np.mean(mean) < truth - 0.5
+    for _ in range(2):
+        expected = expected_counts(variance, value, np.ones(len(value)), mean[unique])
+        mean = merge(value, expected, unique, n_unique).intensity
+    # 32 000 counts of variance 15 determine their mean to 0.022
+    assert np.mean(mean) == pytest.approx(truth, abs=0.08)
