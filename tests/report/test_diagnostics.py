@@ -161,6 +161,8 @@ def residuals_by_loop(stills, result):
     p, scale = result.partiality[kept], result.scale[kept]
     value, variance = stills.intensity[kept] / (p * scale), stills.variance[kept] / (p * scale) ** 2
     mean, a = result.mean[stills.unique[kept]], result.error_model
+    # of the counts to be expected of the mean
+    variance = np.maximum(variance + result.variance_slope / (p * scale) * (mean - value), 0.2 * variance)
     variance = a.a**2 * (variance + mean**2 * (a.b**2 + a.c**2 * result.relative_variance[kept]))
     good = ~result.outlier[kept]
     z = np.full(len(kept), np.nan)
