@@ -112,7 +112,7 @@ def _angles(summary: dict) -> Figure:
         if some:
             x, y = ([one[key] for one in some] for key in ("theta_x", "theta_y"))
             curves.append(Curve(f"{name} ({len(some)})", x, y, colour, style))
-    svg = plots.scatter(
+    svg = plots.lines(
         "angles",
         "theta_y against theta_x of each lattice",
         curves,
@@ -184,7 +184,7 @@ def _one_lattice(i: int, plot: dict, lattice: dict, summary: dict) -> Section:
     curve = np.linspace(plot["ratio"][0], plot["ratio"][-1], CURVE_POINTS) if drawn else np.zeros(0)
     figures = [
         Figure(
-            plots.scatter(
+            plots.lines(
                 f"lattice-{i}-intensity",
                 "Observed against calculated amplitudes",
                 [Curve("reflections", *root, BLUE, ".")],

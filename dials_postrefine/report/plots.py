@@ -151,18 +151,30 @@ def lines(
     x_label: str,
     y_label: str,
     why_empty: str = "There are no data.",
+    diagonal: bool = False,
+    square: bool = False,
     **limits,
 ) -> str:
-    """Curves over a common axis; limits are what matplotlib's Axes.set takes."""
+    """
+    Curves or points; square: both axes of one scale about zero, diagonal: with the line y = x; limits are what
+    matplotlib's Axes.set takes.
+    """
     if not has_points(curves):
         return empty(name, title, why_empty)
 
     def paint(axes):
         add_curves(axes, curves)
         axes.set(xlabel=x_label, ylabel=y_label, **limits)
+        if square:
+            axes.set_aspect("equal", adjustable="datalim")
+            axes.locator_params(nbins=6)
+            axes.axhline(0.0, color="black", lw=0.5)
+            axes.axvline(0.0, color="black", lw=0.5)
+        if diagonal:
+            axes.axline((0.0, 0.0), slope=1.0, color="black", lw=0.6)
         add_legend(axes, len(curves))
 
-    return draw(name, title, paint)
+    return draw(name, title, paint, (SIZE[0], 3.9) if square else SIZE)
 
 
 def by_resolution(
@@ -272,36 +284,6 @@ def _label_logarithmic(axes, edges: np.ndarray) -> None:
     axes.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_minor_formatter(NullFormatter())
-
-
-def scatter(
-    name: str,
-    title: str,
-    curves: Sequence[Curve],
-    x_label: str,
-    y_label: str,
-    why_empty: str,
-    diagonal: bool = False,
-    square: bool = False,
-    **limits,
-) -> str:
-    """Points; square: both axes of one scale about zero, diagonal: with the line y = x."""
-    if not has_points(curves):
-        return empty(name, title, why_empty)
-
-    def paint(axes):
-        add_curves(axes, curves)
-        axes.set(xlabel=x_label, ylabel=y_label, **limits)
-        if square:
-            axes.set_aspect("equal", adjustable="datalim")
-            axes.locator_params(nbins=6)
-            axes.axhline(0.0, color="black", lw=0.5)
-            axes.axvline(0.0, color="black", lw=0.5)
-        if diagonal:
-            axes.axline((0.0, 0.0), slope=1.0, color="black", lw=0.6)
-        add_legend(axes, len(curves))
-
-    return draw(name, title, paint, (SIZE[0], 3.9) if square else SIZE)
 
 
 def residual_histogram(name: str, title: str, data: dict) -> str:

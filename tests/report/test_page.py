@@ -118,7 +118,7 @@ def test_resolution_is_even_in_d_star_squared():
     [
         lambda why: plots.lines("n", "t", [], "x", "y", why),
         lambda why: plots.lines("n", "t", [Curve("a", [1.0, None], [None, 1.0])], "x", "y", why),
-        lambda why: plots.scatter("n", "t", [Curve("a", [], [])], "x", "y", why),
+        lambda why: plots.lines("n", "t", [Curve("a", [], [])], "x", "y", why),
         lambda why: plots.by_resolution("n", "t", [{"d_max": 3, "d_min": 2}], [Curve("a", [], [None])], "y", why),
         lambda why: plots.convergence("n", "t", [{"change": None}], 0.1, why),
         lambda why: plots.residuals_by_resolution("n", "t", [2.0], [None], 8.0, why),
@@ -133,7 +133,7 @@ def test_many_points_become_a_picture_of_bounded_size():
     rng = np.random.default_rng(1)
 
     def svg(n):
-        return plots.scatter("n", "t", [Curve("a", *rng.normal(size=(2, n)), style=".")], "x", "y", "why", square=True)
+        return plots.lines("n", "t", [Curve("a", *rng.normal(size=(2, n)), style=".")], "x", "y", "why", square=True)
 
     assert "data:image/png;base64," not in svg(plots.MOST_VECTOR_POINTS)
     large = svg(100_000)
