@@ -431,9 +431,9 @@ def test_one_byte_of_a_reference(run, monkeypatch, good, bad):
 
 
 def test_a_reference_whose_reader_crashes_is_named(sample, monkeypatch):
-    from dials_postrefine.files import reference
+    from dials_postrefine.files import reference, reflection_files
 
-    monkeypatch.setattr(reference, "_read_mtz", lambda path: os.abort())
+    monkeypatch.setattr(reflection_files, "_read_mtz", lambda path: os.abort())
     group = sgtbx.space_group_info("P43212").group()
     with pytest.raises(Sorry, match="stills_truth.mtz can't be read"):
         reference.read_reference(str(sample.folder / "stills_truth.mtz"), group, (79.0, 79.0, 38.0, 90.0, 90.0, 90.0))
