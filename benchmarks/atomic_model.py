@@ -5,8 +5,8 @@ What an atomic model is worth as a reference, on the simulated stills of accurac
 
 R of amplitudes against the truth (merging.r_to_truth) of stills that are fitted in one cycle to the intensities of the
 structure behind them, its atoms moved by a rms shift; and in three, as dials.postrefine does: the second and third
-against model and merged data together, each with the weight of its error (scattering/prior.py).  share: of the data in
-that reference.  Last, self-merged.
+against model and merged data together, each with the weight of its error (scattering/prior.py).  share: of the data
+beside the model after the last.  Last, self-merged.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from unittest import mock
 import numpy as np
 
 from dials_postrefine.files.simulated import as_stills
-from dials_postrefine.files.tables import to_flex_miller
+from dials_postrefine.indices import to_flex_miller
 from dials_postrefine.scattering.form_factors import choose_form_factors
 from dials_postrefine.scattering.prior import ModelPrior
 from dials_postrefine.scattering.structure_factors import calculate_f_calc

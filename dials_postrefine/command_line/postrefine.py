@@ -109,7 +109,8 @@ def postrefine_files(params, verbosity: int = 0, diff_phil: str = "") -> None:
         )
         logger.info(text.outcome(stills, result, statistics))
         if model is not None:
-            described["share"] = model_report.describe_share(prior.last, files.d_star_sq)
+            weighed = prior.last if len(result.cycles) > 1 else None
+            described["share"] = model_report.describe_share(weighed, files.d_star_sq)
             logger.info(model_report.share_text(described["share"]))
 
         parameters = [lattice_parameters(result, k, files.ambiguity) for k in range(stills.n_lattices)]

@@ -57,6 +57,7 @@ def calculate_files(params, verbosity: int = 0, diff_phil: str = "") -> None:
     from dials_postrefine.files.outputs import Outputs
     from dials_postrefine.files.reference_model import Beam
     from dials_postrefine.files.reference_outputs import make_experiments, make_table, write_mtz
+    from dials_postrefine.files.tables import write_table
     from dials_postrefine.report import reference as report
     from dials_postrefine.report.summary import write_summary
     from dials_postrefine.scopes import reference_settings
@@ -90,7 +91,7 @@ def calculate_files(params, verbosity: int = 0, diff_phil: str = "") -> None:
         if names["mtz"]:
             write_mtz(reference, names["mtz"], data.beam.wavelength, os.path.basename(given.reference))
         if names["reflections"]:
-            make_table(reference).as_file(names["reflections"])
+            write_table(make_table(reference), names["reflections"])
             experiments = make_experiments(reference.indices.crystal_symmetry(), data.beam, data.experiment)
             experiments.as_file(names["experiments"])
 

@@ -28,8 +28,9 @@ from dials.array_family import flex
 from dials.util import Sorry
 from dxtbx import flumpy
 
-from dials_postrefine.files.tables import identifiers_by_id, map_to_asymmetric_unit, to_flex_miller
+from dials_postrefine.files.tables import identifiers_by_id, map_to_asymmetric_unit
 from dials_postrefine.files.versions import miller_indices_to_numpy
+from dials_postrefine.indices import to_flex_miller
 
 # of the scaled table, as they are
 KEPT_COLUMNS = ("id", "panel", "miller_index", "s1", "xyzcal.px", "xyzobs.px.value", "flags", "partiality", "d")

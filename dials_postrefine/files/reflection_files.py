@@ -23,8 +23,9 @@ from dxtbx import flumpy
 from dials_postrefine.files.atomic_models import REFLECTIONS, choose_block, read_cif
 from dials_postrefine.files.guarded import ChildFailed, call_in_child
 from dials_postrefine.files.models import median_cell, read_experiments
-from dials_postrefine.files.tables import read_table, to_flex_miller
+from dials_postrefine.files.tables import read_table
 from dials_postrefine.files.versions import miller_indices_to_numpy
+from dials_postrefine.indices import to_flex_miller
 
 
 def read_intensities(path: str, labels: str | None = None, block: str | None = None, anomalous: bool = False):

@@ -38,6 +38,7 @@ from dials_postrefine.files.guarded import call_in_child
 from dials_postrefine.files.models import d_star_sq, has_crystal
 from dials_postrefine.files.msgpack_structure import check_table
 from dials_postrefine.files.versions import miller_indices_to_numpy
+from dials_postrefine.indices import pack, to_flex_miller
 from dials_postrefine.stills.filters import SignificanceFilter, significant_observations
 from dials_postrefine.stills.wilson import WilsonPrior
 
@@ -51,8 +52,6 @@ MIN_PARTIALITY = 1e-6
 LARGEST = 1e30
 # How a pickle begins, the other format of a .refl file; DIALS writes it where DIALS_USE_PICKLE is set.
 PICKLE = b"\x80"
-# Packing three indices into one integer: |h| stays far below this.
-INDEX_BASE = 1 << 20
 
 
 @dataclass
@@ -399,18 +398,6 @@ def polarisation(s1: np.ndarray, s0: np.ndarray, normal: np.ndarray, fraction: f
     s0 = s0 / np.linalg.norm(s0)
     normal = normal / np.linalg.norm(normal)
     return (1.0 - 2.0 * fraction) * (1.0 - (s1 @ normal) ** 2) + fraction * (1.0 + (s1 @ s0) ** 2)
-
-
-def pack(h: np.ndarray) -> np.ndarray:
-    """One integer for each Miller index (n, 3): equal for equal indices."""
-    h = h.astype(np.int64)
-    return (h[:, 0] * INDEX_BASE + h[:, 1]) * INDEX_BASE + h[:, 2]
-
-
-def to_flex_miller(h: np.ndarray):
-    """Miller indices (n, 3) as a flex.miller_index."""
-    h = np.ascontiguousarray(h.T.astype(np.int32))
-    return flex.miller_index(*(flumpy.from_numpy(axis) for axis in h))
 
 
 def map_to_asymmetric_unit(h: np.ndarray, space_group) -> np.ndarray:

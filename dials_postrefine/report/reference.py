@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from tabulate import tabulate
 
 from dials_postrefine.report.summary import finite
+from dials_postrefine.report.text import number, table
 from dials_postrefine.scattering.form_factors import FormFactors
 from dials_postrefine.scattering.prior import Combined
 from dials_postrefine.scattering.reference import Way
@@ -90,11 +90,11 @@ def text(summary: dict) -> str:
         return "\n".join(parts)
     if len(summary["ways"]) > 1:
         rows = [
-            [way["operation"], _hand(way["hand"]), _number(way["r"], "{:.4f}"), _number(way["cc"], "{:.4f}")]
+            [way["operation"], _hand(way["hand"]), number(way["r"], "{:.4f}"), number(way["cc"], "{:.4f}")]
             for way in summary["ways"]
         ]
         headers = ["operation", "hand", "R", "CC(I)"]
-        parts += ["", "Ways to index the data and hands of the reference:", _table(rows, headers)]
+        parts += ["", "Ways to index the data and hands of the reference:", table(rows, headers)]
     chosen = summary["chosen"]
     parts.append(f"Chosen: {chosen['operation']}, {_hand(chosen['hand'])}")
     if chosen["operation"] not in ("h,k,l", "x,y,z"):
@@ -104,23 +104,19 @@ def text(summary: dict) -> str:
 
 def describe_share(combined: Combined | None, d_star_sq: np.ndarray) -> list[dict]:
     """
-    The share of the data in what the lattices were fitted to last, by shell and last of all; none where it was the
-    model alone.
+    The share of the data beside the model, by shell and last of all; none where the lattices were fitted to the model
+    alone.
     """
     if combined is None:
         return []
     edges, both = combined.fit.edges, combined.both
-    shell = shell_of(d_star_sq, edges)
-    inside = [(both & (shell == k), low, high) for k, (low, high) in enumerate(zip(edges[:-1], edges[1:]))]
+    n = np.bincount(shell_of(d_star_sq, edges)[both], minlength=len(edges) - 1)
+    shells = [*zip(edges[:-1], edges[1:], n, combined.share_by_shell(d_star_sq))]
+    shells.append((edges[0], edges[-1], n.sum(), combined.share[both].mean()))
     return finite(
         [
-            {
-                "d_max": low**-0.5 if low > 0.0 else None,
-                "d_min": high**-0.5,
-                "n": int(np.count_nonzero(some)),
-                "share": float(np.mean(combined.share[some])) if some.any() else None,
-            }
-            for some, low, high in [*inside, (both, edges[0], edges[-1])]
+            {"d_max": low**-0.5 if low > 0.0 else None, "d_min": high**-0.5, "n": count, "share": share}
+            for low, high, count, share in shells
         ]
     )
 
@@ -128,14 +124,15 @@ def describe_share(combined: Combined | None, d_star_sq: np.ndarray) -> list[dic
 def share_text(shells: Sequence[dict]) -> str:
     """The same for the log."""
     if not shells:
-        return "The lattices were fitted to the model alone: too few of their reflections are merged to weigh it."
+        return "The lattices were fitted to the model alone: one cycle, or too few merged reflections to weigh it."
     rows = [
-        [f"{_number(s['d_max'], '{:.2f}')} - {s['d_min']:.2f}", str(s["n"]), _number(s["share"], "{:.2f}")]
+        [f"{number(s['d_max'], '{:.2f}')} - {s['d_min']:.2f}", str(s["n"]), number(s["share"], "{:.2f}")]
         for s in shells
     ]
     rows[-1][0] = "all"
     headers = ["d (A)", "unique", "share of the data"]
-    return f"What the lattices were fitted to, the rest being the model's:\n{_table(rows, headers)}"
+    title = "Data and model together, as they weigh after the last cycle, the rest being the model's:"
+    return f"{title}\n{table(rows, headers)}"
 
 
 def fit_text(fit: dict) -> str:
@@ -149,7 +146,7 @@ def fit_text(fit: dict) -> str:
         [f"B_{index} (A^2)", _pair({"value": value, "esd": esd}, "{:.2f}")]
         for index, value, esd in zip(TENSOR, tensor["value"], tensor["esd"])
     ]
-    text = f"Fit to {fit['n']} reflections, {fit['n_outliers']} of them outliers:\n{_table(rows, ['', 'value (esd)'])}"
+    text = f"Fit to {fit['n']} reflections, {fit['n_outliers']} of them outliers:\n{table(rows, ['', 'value (esd)'])}"
     if fit["at_bound"]:
         text += f"\n{', '.join(fit['at_bound'])} ended at a bound: the data do not tell."
     return text
@@ -159,31 +156,23 @@ def shells_text(shells: Sequence[dict]) -> str:
     """Agreement by resolution, the last row being all."""
     rows = [
         [
-            f"{_number(shell['d_max'], '{:.2f}')} - {shell['d_min']:.2f}",
+            f"{number(shell['d_max'], '{:.2f}')} - {shell['d_min']:.2f}",
             str(shell["n"]),
-            *(_number(shell[key], "{:.3f}") for key in ("r", "r_strong", "cc_i", "cc_f")),
-            _number(shell["i_over_sigma"], "{:.1f}"),
-            _number(shell["model_error"], "{:.3f}"),
+            *(number(shell[key], "{:.3f}") for key in ("r", "r_strong", "cc_i", "cc_f")),
+            number(shell["i_over_sigma"], "{:.1f}"),
+            number(shell["model_error"], "{:.3f}"),
         ]
         for shell in shells
     ]
     rows[-1][0] = "all"
     headers = ["d (A)", "n", "R", "R, I > 2 sigma", "CC(I)", "CC(F)", "I/sigma", "model error"]
-    return f"Agreement by resolution:\n{_table(rows, headers)}"
-
-
-def _table(rows, headers) -> str:
-    return tabulate(rows, headers, tablefmt="psql", disable_numparse=True)
+    return f"Agreement by resolution:\n{table(rows, headers)}"
 
 
 def _hand(hand: int) -> str:
     return "as given" if hand > 0 else "inverted"
 
 
-def _number(value: float | None, pattern: str) -> str:
-    return "-" if value is None else pattern.format(value)
-
-
 def _pair(entry: dict, pattern: str) -> str:
-    value = _number(entry["value"], pattern)
-    return value if entry["esd"] is None else f"{value} ({_number(entry['esd'], pattern)})"
+    value = number(entry["value"], pattern)
+    return value if entry["esd"] is None else f"{value} ({number(entry['esd'], pattern)})"

@@ -164,10 +164,10 @@ def _model(model: dict) -> Section:
             [f"{number(s['d_max'], '.2f')} to {s['d_min']:.2f}", str(s["n"]), number(s["share"], ".2f")]
             for s in model["share"]
         ]
-        caption = "What the lattices were fitted to; the last row is all shells together."
+        caption = "Data and model as they weigh after the last cycle; the last row is all shells together."
         tables.append(Table(caption, ("d (Å)", "unique", "share of the data"), rows))
     else:
-        text[0] = "The lattices were fitted to the model alone: too few of their reflections are merged to weigh it."
+        text[0] = "The lattices were fitted to the model alone: one cycle, or too few merged reflections to weigh it."
     return Section("Atomic model", text, tables=tables)
 
 

@@ -30,14 +30,16 @@ from dials_postrefine.stills.statistics import Statistics
 FAR_FROM_SETTLED = 10.0  # times the convergence limit, after the last cycle
 
 
-def _table(rows: Sequence[Sequence], headers: Sequence[str], formats: Sequence[str] = ()) -> str:
+def table(rows: Sequence[Sequence], headers: Sequence[str], formats: Sequence[str] = ()) -> str:
+    """A table of text, or with formats of numbers, as DIALS' logs have them."""
     return tabulate(
         rows, headers, tablefmt="psql", floatfmt=formats or "g", missingval="-", disable_numparse=not formats
     )
 
 
-def _number(value: float, pattern: str) -> str:
-    return pattern.format(value) if np.isfinite(value) else "-"
+def number(value: float | None, pattern: str) -> str:
+    """A number as text, a dash for one that does not exist."""
+    return pattern.format(value) if value is not None and np.isfinite(value) else "-"
 
 
 def course(
@@ -93,20 +95,20 @@ def shells_table(shells: list[Shell]) -> str:
     headers += ["honest CC1/2", "R_split"] * honest
     rows = [
         [
-            f"{_number(s.d_max, '{:.2f}')} - {s.d_min:.2f}",
+            f"{number(s.d_max, '{:.2f}')} - {s.d_min:.2f}",
             str(s.n_observations),
             str(s.n_unique),
-            _number(100.0 * s.completeness, "{:.1f} %"),
-            _number(s.multiplicity, "{:.2f}"),
-            _number(s.i_over_sigma, "{:.1f}"),
-            _number(s.cc_half, "{:.3f}"),
-            _number(s.r_split, "{:.3f}"),
-            _number(s.cc_reference, "{:.3f}"),
-            *[_number(s.cc_half_honest, "{:.3f}"), _number(s.r_split_honest, "{:.3f}")] * honest,
+            number(100.0 * s.completeness, "{:.1f} %"),
+            number(s.multiplicity, "{:.2f}"),
+            number(s.i_over_sigma, "{:.1f}"),
+            number(s.cc_half, "{:.3f}"),
+            number(s.r_split, "{:.3f}"),
+            number(s.cc_reference, "{:.3f}"),
+            *[number(s.cc_half_honest, "{:.3f}"), number(s.r_split_honest, "{:.3f}")] * honest,
         ]
         for s in shells
     ]
-    return _table(rows, headers)
+    return table(rows, headers)
 
 
 def dataset_table(stills: Stills, result: PostrefinedStills, statistics: Statistics) -> str:
@@ -122,17 +124,17 @@ def dataset_table(stills: Stills, result: PostrefinedStills, statistics: Statist
         ["observations", str(len(stills.unique)), str(np.count_nonzero(result.kept & ~result.outlier))],
         ["unique reflections", str(before.n_unique), str(after.n_unique)],
         ["completeness", f"{before.completeness:.1%}", f"{after.completeness:.1%}"],
-        ["multiplicity", _number(before.multiplicity, "{:.2f}"), _number(after.multiplicity, "{:.2f}")],
-        ["CC1/2", _number(before.cc_half, "{:.3f}"), _number(after.cc_half, "{:.3f}")],
-        ["R_split", _number(before.r_split, "{:.3f}"), _number(after.r_split, "{:.3f}")],
-        ["CC1/2, honest half sets", "-", _number(after.cc_half_honest, "{:.3f}")],
-        ["R_split, honest half sets", "-", _number(after.r_split_honest, "{:.3f}")],
-        ["mean I/sigma", _number(before.i_over_sigma, "{:.1f}"), _number(after.i_over_sigma, "{:.1f}")],
-        ["CC to the reference", _number(before.cc_reference, "{:.3f}"), _number(after.cc_reference, "{:.3f}")],
-        ["median CC of a lattice", *(_number(*value, "{:.3f}") for value in correlations)],
+        ["multiplicity", number(before.multiplicity, "{:.2f}"), number(after.multiplicity, "{:.2f}")],
+        ["CC1/2", number(before.cc_half, "{:.3f}"), number(after.cc_half, "{:.3f}")],
+        ["R_split", number(before.r_split, "{:.3f}"), number(after.r_split, "{:.3f}")],
+        ["CC1/2, honest half sets", "-", number(after.cc_half_honest, "{:.3f}")],
+        ["R_split, honest half sets", "-", number(after.r_split_honest, "{:.3f}")],
+        ["mean I/sigma", number(before.i_over_sigma, "{:.1f}"), number(after.i_over_sigma, "{:.1f}")],
+        ["CC to the reference", number(before.cc_reference, "{:.3f}"), number(after.cc_reference, "{:.3f}")],
+        ["median CC of a lattice", *(number(*value, "{:.3f}") for value in correlations)],
         *free_rows(result),
     ]
-    return _table(rows, ["data set", "scaled only", "postrefined"])
+    return table(rows, ["data set", "scaled only", "postrefined"])
 
 
 def free_rows(result: PostrefinedStills) -> list[list[str]]:
@@ -143,7 +145,7 @@ def free_rows(result: PostrefinedStills) -> list[list[str]]:
 
     def median(values):
         known = values[accepted & np.isfinite(values)]
-        return _number(np.median(known) if len(known) else np.nan, "{:.3f}")
+        return number(np.median(known) if len(known) else np.nan, "{:.3f}")
 
     return [
         ["free reflections of a lattice, median", "", f"{np.median(free.n[accepted]):.0f}"],
@@ -176,16 +178,16 @@ def parameters_table(result: PostrefinedStills) -> str:
         median = np.median(values)
         spread = MAD_TO_SIGMA * np.median(np.abs(values - median))
         rows.append([name, *(f"{number:.3g}" for number in (median, spread, np.median(esds)))])
-    return _table(rows, ["parameter", "median", "spread", "esd"])
+    return table(rows, ["parameter", "median", "spread", "esd"])
 
 
 def cycles_table(cycles: list[Cycle]) -> str:
     """One row a cycle."""
     rows = [
-        [str(i + 1), str(c.n_accepted), _number(c.correlation, "{:.3f}"), _number(c.change, "{:.4f}")]
+        [str(i + 1), str(c.n_accepted), number(c.correlation, "{:.3f}"), number(c.change, "{:.4f}")]
         for i, c in enumerate(cycles)
     ]
-    return _table(rows, ["cycle", "accepted", "mean CC of a lattice", "change of the merged I"])
+    return table(rows, ["cycle", "accepted", "mean CC of a lattice", "change of the merged I"])
 
 
 def unsettled_warning(change: float) -> str:
@@ -198,8 +200,8 @@ def unsettled_warning(change: float) -> str:
 
 def candidates_table(candidates: Sequence[Candidate]) -> str:
     """The profiles and radii that were tried, with the median held-out correlation of a lattice."""
-    rows = [[c.profile, c.radius, c.unit_cell, _number(c.correlation, "{:.3f}"), str(c.n_accepted)] for c in candidates]
-    return _table(rows, ["profile", "radius", "unit cell", "held-out CC(amplitudes)", "accepted"])
+    rows = [[c.profile, c.radius, c.unit_cell, number(c.correlation, "{:.3f}"), str(c.n_accepted)] for c in candidates]
+    return table(rows, ["profile", "radius", "unit cell", "held-out CC(amplitudes)", "accepted"])
 
 
 def all_rejected(result: PostrefinedStills) -> str:
@@ -214,7 +216,7 @@ def all_rejected(result: PostrefinedStills) -> str:
 def rejections_table(result: PostrefinedStills) -> str:
     """Lattices out by reason, most frequent first."""
     counted = Counter(reason.value for reason in result.reasons if reason is not None)
-    return _table([[reason, str(n)] for reason, n in counted.most_common()], ["rejected because", "lattices"])
+    return table([[reason, str(n)] for reason, n in counted.most_common()], ["rejected because", "lattices"])
 
 
 def rejected_table(identifiers: Sequence[str], result: PostrefinedStills, order: Sequence[int]) -> str:
@@ -224,13 +226,13 @@ def rejected_table(identifiers: Sequence[str], result: PostrefinedStills, order:
             identifiers[k],
             result.reasons[k].value,
             str(result.fits[k].n_matched),
-            _number(result.fits[k].model_correlation, "{:.3f}"),
-            _number(result.fits[k].partial_correlation, "{:.3f}"),
+            number(result.fits[k].model_correlation, "{:.3f}"),
+            number(result.fits[k].partial_correlation, "{:.3f}"),
         ]
         for k in order
         if result.reasons[k] is not None
     ]
-    return _table(rows, ["lattice", "rejected because", "matched", "CC(model)", "partial CC"])
+    return table(rows, ["lattice", "rejected because", "matched", "CC(model)", "partial CC"])
 
 
 def input_lines(
@@ -257,13 +259,13 @@ def ambiguity_lines(ambiguity: Ambiguity) -> str:
     choice = ambiguity.choice
     text = (
         f"The lattice is of higher symmetry than the space group: {len(ambiguity.operations)} ways to index it.\n"
-        f"The intensities tell them apart with a mean probability of {_number(choice.mean_probability, '{:.3f}')}"
+        f"The intensities tell them apart with a mean probability of {number(choice.mean_probability, '{:.3f}')}"
     )
     if not choice.resolved:
         return f"{text}, too low to reindex any of them; more lattices, or another reference, may."
     counts = np.bincount(choice.operation, minlength=len(ambiguity.operations))
     rows = [[name, str(n)] for name, n in zip(ambiguity.operations, counts)]
-    return f"{text}:\n{_table(rows, ['reindexed by', 'lattices'])}"
+    return f"{text}:\n{table(rows, ['reindexed by', 'lattices'])}"
 
 
 def merge_command(experiments: str, reflections: str, partiality_threshold: float, s0: np.ndarray) -> str:

@@ -37,10 +37,11 @@ class Combined:
     fit: ScaleFit
 
     def share_by_shell(self, d_star_sq: np.ndarray) -> np.ndarray:
-        """The mean share of the data in the shells of the fit (s,), over the indices (n,) that have both."""
+        """The mean share of the data in the shells of the fit (s,), over the indices (n,) that have both; NaN of none."""
         shell = shell_of(d_star_sq, self.fit.edges)
         n = len(self.fit.edges) - 1
-        return np.bincount(shell[self.both], self.share[self.both], n) / np.bincount(shell[self.both], minlength=n)
+        with np.errstate(invalid="ignore"):  # a shell without any
+            return np.bincount(shell[self.both], self.share[self.both], n) / np.bincount(shell[self.both], minlength=n)
 
 
 @dataclass

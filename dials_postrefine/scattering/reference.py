@@ -23,6 +23,7 @@ import numpy as np
 from cctbx import miller
 from dxtbx import flumpy
 
+from dials_postrefine.indices import pack, to_flex_miller
 from dials_postrefine.scattering import compare
 from dials_postrefine.scattering.bulk_solvent import B_SOL, K_SOL, Parts, intensities, structure_factors
 from dials_postrefine.scattering.form_factors import WATER, FormFactors
@@ -35,8 +36,6 @@ from dials_postrefine.scattering.scaling import (
     tensor_basis,
 )
 from dials_postrefine.scattering.structure_factors import calculate_f_calc, calculate_f_mask
-
-INDEX_BASE = 1 << 20  # beyond all indices
 
 
 @dataclass(frozen=True)
@@ -85,7 +84,7 @@ class AtomicSource:
         return not group.is_centric() and any(fdp for _, fdp in self.factors.dispersion.values())
 
     def __call__(self, h: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-        key = _pack(h)
+        key = pack(h)
         if self._known is None or not np.isin(key, self._known[0]).all():
             unique, first = np.unique(key, return_index=True)
             self._known = unique, *self._calculate(h[first])
@@ -94,7 +93,7 @@ class AtomicSource:
         return f_calc[place], None if f_mask is None else f_mask[place]
 
     def _calculate(self, h: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-        indices = miller.set(self.structure, _to_flex(h), anomalous_flag=True)
+        indices = miller.set(self.structure, to_flex_miller(h), anomalous_flag=True)
         f_calc = calculate_f_calc(self.structure, self.factors, indices, self.algorithm)
         f_mask = None
         if self.solvent:
@@ -115,7 +114,7 @@ class TabulatedSource:
         return bool(self.array.anomalous_flag())
 
     def __call__(self, h: np.ndarray) -> tuple[np.ndarray, None]:
-        wanted = _to_flex(h)
+        wanted = to_flex_miller(h)
         miller.map_to_asu(self.array.space_group().type(), bool(self.array.anomalous_flag()), wanted)
         known = dict(zip(self.array.indices(), np.array(self.array.data())))
         return np.sqrt(np.maximum([known.get(index, np.nan) for index in wanted], 0.0)).astype(complex), None
@@ -247,16 +246,3 @@ def _collect(source, wanted, way, ways, parts, known, observed, sigma, settings)
         ways=ways,
         shells=shells,
     )
-
-
-def _pack(h: np.ndarray) -> np.ndarray:
-    """One integer for each index of h (n, 3)."""
-    h = h.astype(np.int64)
-    return (h[:, 0] * INDEX_BASE + h[:, 1]) * INDEX_BASE + h[:, 2]
-
-
-def _to_flex(h: np.ndarray):
-    from cctbx.array_family import flex
-
-    h = np.ascontiguousarray(h.T.astype(np.int32))
-    return flex.miller_index(*(flumpy.from_numpy(axis.copy()) for axis in h))

@@ -71,6 +71,21 @@ def test_the_report_says_how_much_comes_from_the_model(summaries):
     assert summaries["self"]["reference_model"] is None
 
 
+@pytest.mark.data
+@pytest.mark.slow
+def test_one_cycle_is_against_the_model_alone_and_the_report_says_so(shared_data, run_program, tmp_path):
+    pair = [shared_data / "nanobragg_lysozyme_20" / f"integrated{ending}" for ending in (".expt", ".refl")]
+    model = f"reference={shared_data / 'models' / 'RTSAD_HEWL_refine_25.pdb'}"
+    args = ("n_cycles=1", "cross_validation=none", "nproc=2")
+    done = run_program("dials.postrefine", *pair, model, *args, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    summary = json.loads((tmp_path / "dials.postrefine.json").read_text())
+    assert len(summary["cycles"]) == 1 and summary["reference_model"]["share"] == []
+    for ending in ("log", "html"):
+        text = (tmp_path / f"dials.postrefine.{ending}").read_text()
+        assert "fitted to the model alone" in text and "share of the data" not in text
+
+
 def test_a_model_that_can_not_be_used_is_one_sentence_and_no_file_is_touched(run_program, tmp_path):
     write_stills(simulate_stills(StillsOptions(n_lattices=5, seed=1, d_min=4.0)), tmp_path / "stills")
     cell = "CRYST1   79.000   79.000   38.000  90.00  90.00  90.00 P 43 21 2\n"

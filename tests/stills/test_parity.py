@@ -21,7 +21,7 @@ import pytest
 from scipy.optimize import least_squares
 
 from dials_postrefine.files.simulated import make_experiments
-from dials_postrefine.files.tables import to_flex_miller
+from dials_postrefine.indices import to_flex_miller
 from dials_postrefine.rotations import rotate
 from dials_postrefine.simulate import StillsOptions, simulate_stills
 from dials_postrefine.stills.geometry import excitation
