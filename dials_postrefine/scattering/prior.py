@@ -37,7 +37,7 @@ class Combined:
     fit: ScaleFit
 
     def share_by_shell(self, d_star_sq: np.ndarray) -> np.ndarray:
-        """The mean share of the data in the shells of the fit (s,), over the indices (n,) that have both; NaN of none."""
+        """The mean share of the data in the shells of the fit (s,), over the indices (n,) with both; NaN of none."""
         shell = shell_of(d_star_sq, self.fit.edges)
         n = len(self.fit.edges) - 1
         with np.errstate(invalid="ignore"):  # a shell without any
