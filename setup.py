@@ -26,7 +26,9 @@ def read_version() -> str:
     return re.search(r'^__version__ = "(.+)"$', source, re.MULTILINE).group(1)
 
 
-TEST = ["gemmi", "hypothesis", "pytest>=7"]
+# For dials.diffuse_map.  numba asks for a coverage that is newer than Debian's, wherever there is one.
+DIFFUSE = ["numba", "coverage>=7"]
+TEST = [*DIFFUSE, "gemmi", "hypothesis", "pytest>=7"]
 # Another minor version of ruff may format otherwise.
 DEV = [*TEST, "ruff~=0.17.5"]
 
@@ -39,7 +41,7 @@ setup(
     # version numbers, PyPI's dials is an empty placeholder) and would put a second, clashing cctbx beside the first.
     # The package says how to get DIALS when it is imported without.
     install_requires=["numpy", "scipy"],
-    extras_require={"test": TEST, "dev": DEV},
+    extras_require={"diffuse": DIFFUSE, "test": TEST, "dev": DEV},
     packages=find_packages(include=["dials_postrefine", "dials_postrefine.*"]),
     # Said in full so that setuptools makes an editable install by a plain path: its other way, an import hook, loses
     # to the folder above the checkout, which libtbx builds have on the path.
@@ -51,6 +53,7 @@ setup(
     entry_points={
         "console_scripts": [
             "dials.postrefine = dials_postrefine.command_line.postrefine:run",
+            "dials.diffuse_map = dials_postrefine.command_line.diffuse_map:run",
             "dials.reference_intensities = dials_postrefine.command_line.reference_intensities:run",
         ]
     },

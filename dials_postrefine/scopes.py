@@ -162,3 +162,66 @@ def reference_settings(scope):
             word(scope.scale), scope.target, scope.k_sol, scope.b_sol, scope.model_error, scope.n_shells
         ),
     )
+
+
+def image_settings(params):
+    """How dials.diffuse_map reads images, of its parameters."""
+    from dials.util import Sorry
+
+    from dials_postrefine.files.images import ImageSettings
+
+    if params.image_range and params.image_range[0] > params.image_range[1]:
+        raise Sorry(
+            f"image_range={params.image_range[0]} {params.image_range[1]} ends before it begins: turn it round."
+        )
+    return ImageSettings(
+        image_range=tuple(params.image_range) if params.image_range else None,
+        phi_steps=params.sampling.phi_steps,
+        bragg=word(params.mask.bragg),
+        n_sigma=params.mask.n_sigma,
+        box=params.mask.box,
+        scales=word(params.scale.model) == "from_refl",
+        mask_file=params.mask.file,
+        bad_pixels=params.mask.bad_pixels,
+        max_masked=params.mask.max_fraction,
+        gain=params.gain,
+        pedestal=params.pedestal,
+        polarization_fraction=params.polarization_fraction,
+        background_scale=params.background.scale,
+    )
+
+
+def map_request(params):
+    """What dials.diffuse_map is asked for, of its parameters."""
+    from dials_postrefine.diffuse.geometry import Corrections
+    from dials_postrefine.diffuse.mapping import MappingSettings
+    from dials_postrefine.files.images import ice_rings
+    from dials_postrefine.files.map_input import MapRequest
+
+    wanted, ice = params.corrections, params.mask.ice_rings
+    return MapRequest(
+        experiments=params.input.experiments,
+        reflections=params.input.reflections,
+        background=params.background.experiments,
+        add=params.add or (),
+        reading=image_settings(params),
+        mapping=MappingSettings(
+            corrections=Corrections(wanted.solid_angle, wanted.polarization, wanted.efficiency, wanted.air),
+            scale=word(params.scale.model),
+            half_sets=params.half_sets,
+            radial_offset=word(params.background.radial) == "offset",
+            n_sigma=params.reject.n_sigma,
+            allow_bad_images=params.allow_bad_images,
+            excluded=ice_rings(ice.unit_cell, ice.space_group, ice.width, params.d_min) if ice.filter else (),
+        ),
+        d_min=params.d_min,
+        d_max=params.d_max,
+        frame=params.grid.frame,
+        subdivide=tuple(params.grid.subdivide),
+        spacing=params.grid.spacing,
+        symmetry=params.symmetry,
+        space_group=str(params.space_group) if params.space_group else None,
+        planes=params.planes or (),
+        n_shells=params.n_shells,
+        nproc=params.nproc,
+    )

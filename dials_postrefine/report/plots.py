@@ -65,7 +65,14 @@ def numbers(values: Sequence[float | None]) -> np.ndarray:
     return np.array([np.nan if value is None else value for value in values], dtype=float)
 
 
-def draw(name: str, title: str, paint, size: tuple[float, float] = SIZE, rows: Sequence[float] = (1.0,)) -> str:
+def draw(
+    name: str,
+    title: str,
+    paint,
+    size: tuple[float, float] = SIZE,
+    rows: Sequence[float] = (1.0,),
+    margins: Sequence[float] = MARGINS,
+) -> str:
     """
     The SVG of a figure that paint(axes) draws; of one with several rows, paint(axes, axes, ...).
 
@@ -79,7 +86,7 @@ def draw(name: str, title: str, paint, size: tuple[float, float] = SIZE, rows: S
         figure = Figure(figsize=size)
         FigureCanvasSVG(figure)
         paint(*figure.subplots(len(rows), 1, squeeze=False, gridspec_kw={"height_ratios": rows})[:, 0])
-        (width, height), (left, right, bottom, top, between) = size, MARGINS
+        (width, height), (left, right, bottom, top, between) = size, margins
         axes_height = (height - bottom - top - (len(rows) - 1) * between) / len(rows)
         figure.subplots_adjust(
             left / width, bottom / height, 1.0 - right / width, 1.0 - top / height, hspace=between / axes_height

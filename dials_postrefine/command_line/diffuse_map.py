@@ -1,0 +1,89 @@
+# LIBTBX_SET_DISPATCHER_NAME dials.diffuse_map
+"""
+Average the pixels of rotation series, or of stills, into a map of reciprocal space: the diffuse scattering between and
+under the Bragg peaks, corrected for geometry, polarisation, sensor and air, with its errors and statistics that tell
+whether it can be trusted.
+
+Examples::
+
+  dials.diffuse_map refined.expt d_min=1.8
+
+  dials.diffuse_map integrated.expt integrated.refl d_min=1.8 grid.subdivide=3,3,3
+
+  dials.diffuse_map refined.expt background.experiments=empty.expt nproc=4
+
+  dials.diffuse_map add=first.nxs,second.nxs
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+
+from dials_postrefine.scopes import load
+
+logger = logging.getLogger("dials.diffuse_map")
+
+phil_scope = load("diffuse_map")
+
+OPTIONAL = ("ccp4", "anisotropic", "mtz", "radial", "html", "json", "log")
+
+
+def run(args: list[str] | None = None, phil=phil_scope) -> None:
+    """Run dials.diffuse_map from the command line."""
+    from dials_postrefine.command_line import exit_with_sorry, parse_arguments
+
+    with exit_with_sorry():
+        from dials.util import Sorry
+
+        args = [_as_list(os.fspath(arg)) for arg in (sys.argv[1:] if args is None else args)]
+        usage = "dials.diffuse_map [options] refined.expt [refined.refl] [more data sets]"
+        params, verbosity, diff_phil = parse_arguments(args, phil, usage, __doc__)
+        if params is None:
+            return
+        if bool(params.input.experiments) == bool(params.add):
+            raise Sorry(
+                "Either experiments or maps to add are needed: give an .expt file, or add=FIRST.nxs,SECOND.nxs."
+            )
+        map_files(params, verbosity, diff_phil)
+
+
+def map_files(params, verbosity: int = 0, diff_phil: str = "") -> None:
+    """Read the files that params name, map, write; raises Sorry for input that can't be used."""
+    from dials_postrefine.command_line import show_progress, start_log, temporary_names
+    from dials_postrefine.files import map_input, map_sums, maps
+    from dials_postrefine.files.outputs import Outputs
+    from dials_postrefine.report import diffuse as report
+    from dials_postrefine.report import diffuse_summary, diffuse_text
+    from dials_postrefine.scopes import map_request
+
+    request = map_request(params)
+    with Outputs() as outputs:
+        names = temporary_names(outputs, params.output, ("nxs",), OPTIONAL)
+        version = start_log(verbosity, names["log"], diff_phil)
+        with show_progress("image") as progress:
+            given = map_input.collect(request, version, diff_phil, progress)
+        total = given.total
+        map_sums.write_sums(names["nxs"], total.sums, total.images, total.grid, total.settings, total.description)
+        merged = given.merge()
+        paths = {key: names[key] for key in ("nxs", "ccp4", "anisotropic", "mtz")}
+        notes = maps.write_map(merged, total.description, **paths, sections=given.sections)
+        if names["mtz"] and not os.path.exists(names["mtz"]):  # a note says why
+            outputs.forget(params.output.mtz)
+        if names["radial"]:
+            maps.write_radial(names["radial"], merged.radial)
+        summary = diffuse_summary.make_summary(merged, total.images, total.description.identifiers, {}, given.dataset)
+        summary["remarks"] = [*given.remarks, *notes, *summary["remarks"]]
+        logger.info(diffuse_text.text(summary))
+        report.write_reports(summary, given.sections.sections, version, names["json"], names["html"])
+
+
+def _as_list(argument: str) -> str:
+    """add=a.nxs,b.nxs with the comma that its help shows, as PHIL separates words by blanks."""
+    name, equals, value = argument.partition("=")
+    return f"{name}={value.replace(',', ' ')}" if name in ("add", "planes") and equals else argument
+
+
+if __name__ == "__main__":
+    sys.exit(run())

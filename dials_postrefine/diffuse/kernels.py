@@ -1,0 +1,322 @@
+"""
+The compiled loops over pixels and voxels.
+
+Sums are integers, multiples of a quantum for each quantity, so that they are exact: neither the order of the images nor
+the number of processes, nor adding two maps, changes a bit.  Their columns:
+
+    COUNTS        sum f n               photons, less the background
+    EXPOSURE      sum f e               __init__.py, eq. 1
+    PIXELS        sum f
+    VARIANCE      sum f^2 var(n)
+    SQUARES       sum f n^2 / e         chi^2 = (sum f n^2/e - (sum f n)^2 / sum f e) / (sum f var / sum f e)
+    HALF_COUNTS   COUNTS and EXPOSURE of one half of the data
+    HALF_EXPOSURE
+
+f is the part of a pixel in a voxel: 1, or where the rotation within an image is followed in steps the part of them.
+An address is that of a voxel, or says why there is none: OUTSIDE (of the limits, of the detector, not to be trusted),
+BRAGG (masked), REJECTED (outlier).
+"""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+
+N_SUMS = 7
+COUNTS, EXPOSURE, PIXELS, VARIANCE, SQUARES, HALF_COUNTS, HALF_EXPOSURE = range(N_SUMS)
+OUTSIDE, BRAGG, REJECTED = -1, -2, -3
+
+# Fixed point: counts, pixels and variances in 2^-16.
+COUNT_SCALE = 2.0**16
+# No single contribution to a sum may be larger (it would be an absurd one: it is kept from overflowing).
+LARGEST = 2.0**52
+# Which pixels the profile of an image is taken from: one block of BLOCK in EVERY; a prime, not to follow the columns.
+BLOCK, EVERY = 251, 4
+# Sums of a shell in the profile of an image.
+N_PROFILE = 11
+NO_SHELL = 255
+
+jit = numba.njit(cache=True, nogil=True)
+
+
+@jit
+def see_panel(slow, fast, nodes, normal, n, m, constants, s1, weight):
+    """geometry.see of one panel: fills s1 (slow, fast, 3) and weight (slow, fast)."""
+    area, fixed, fraction, depth, mu_air, inverse_wavelength = constants
+    n_slow, n_fast = weight.shape
+    step_slow = slow[1] - slow[0]
+    step_fast = fast[1] - fast[0]
+    x = np.empty(3)
+    for i in range(n_slow):
+        a = min(int((i + 0.5) / step_slow), len(slow) - 2)
+        u = (i + 0.5 - slow[a]) / step_slow
+        for j in range(n_fast):
+            b = min(int((j + 0.5) / step_fast), len(fast) - 2)
+            v = (j + 0.5 - fast[b]) / step_fast
+            d_sq = 0.0
+            for k in range(3):
+                x[k] = (1.0 - u) * ((1.0 - v) * nodes[a, b, k] + v * nodes[a, b + 1, k]) + u * (
+                    (1.0 - v) * nodes[a + 1, b, k] + v * nodes[a + 1, b + 1, k]
+                )
+                d_sq += x[k] * x[k]
+            d = np.sqrt(d_sq)
+            cosine = abs(x[0] * normal[0] + x[1] * normal[1] + x[2] * normal[2]) / d
+            value = fixed if fixed > 0.0 else area * cosine / d_sq
+            if fraction >= 0.0:
+                along_n = (x[0] * n[0] + x[1] * n[1] + x[2] * n[2]) / d
+                along_m = (x[0] * m[0] + x[1] * m[1] + x[2] * m[2]) / d
+                value *= fraction * (1.0 - along_m * along_m) + (1.0 - fraction) * (1.0 - along_n * along_n)
+            if depth > 0.0 and cosine > 0.0:
+                value *= 1.0 - np.exp(-depth / cosine)
+            if mu_air > 0.0:
+                value *= np.exp(-mu_air * d)
+            weight[i, j] = value
+            for k in range(3):
+                s1[i, j, k] = x[k] / d * inverse_wavelength
+
+
+@jit
+def shells_of(s1, s0, edges, shell):
+    """The shell of each pixel by |s1 - s0|: edges (n + 1,) even steps; NO_SHELL outside of them."""
+    first, step, n = edges[0], edges[1] - edges[0], len(edges) - 1
+    for i in range(len(shell)):
+        x, y, z = s1[i, 0] - s0[0], s1[i, 1] - s0[1], s1[i, 2] - s0[2]
+        k = np.floor((np.sqrt(x * x + y * y + z * z) - first) / step)
+        shell[i] = int(k) if 0.0 <= k < n else NO_SHELL
+
+
+@jit
+def locate(
+    s1, usable, values, low, high, matrix, shift, to_voxel, box, bragg, limits, row_low, row_high, row_base, out
+):
+    """
+    The address of the voxel of each pixel, out (n,) int32.
+
+    h = matrix s1 + shift, x = to_voxel h; pixels that are not usable (n,), or whose values are below low, or not below
+    high, are OUTSIDE; those with all |h - round h| < box, or marked in bragg (n,), are BRAGG (box <= 0, size 0: none).
+    limits: low and shape of the grid (5,).  Returns the numbers of pixels that are inside, and that are Bragg.
+    """
+    low_0, low_1, low_2, shape_0, shape_1 = limits
+    n_inside, n_bragg = 0, 0
+    marked = bragg.size > 0
+    for i in range(len(out)):
+        out[i] = OUTSIDE
+        value = values[i]
+        if not usable[i] or not (low <= value < high):
+            continue
+        x, y, z = s1[i, 0], s1[i, 1], s1[i, 2]
+        h = matrix[0, 0] * x + matrix[0, 1] * y + matrix[0, 2] * z + shift[0]
+        k = matrix[1, 0] * x + matrix[1, 1] * y + matrix[1, 2] * z + shift[1]
+        l = matrix[2, 0] * x + matrix[2, 1] * y + matrix[2, 2] * z + shift[2]  # noqa: E741
+        a = int(np.floor(to_voxel[0, 0] * h + to_voxel[0, 1] * k + to_voxel[0, 2] * l + 0.5)) - low_0
+        b = int(np.floor(to_voxel[1, 0] * h + to_voxel[1, 1] * k + to_voxel[1, 2] * l + 0.5)) - low_1
+        c = int(np.floor(to_voxel[2, 0] * h + to_voxel[2, 1] * k + to_voxel[2, 2] * l + 0.5))
+        if a < 0 or b < 0 or a >= shape_0 or b >= shape_1 or c < row_low[a, b] or c >= row_high[a, b]:
+            continue
+        n_inside += 1
+        if marked and bragg[i]:
+            out[i] = BRAGG
+            n_bragg += 1
+            continue
+        if box > 0.0:
+            if (
+                abs(h - np.floor(h + 0.5)) < box
+                and abs(k - np.floor(k + 0.5)) < box
+                and abs(l - np.floor(l + 0.5)) < box
+            ):
+                out[i] = BRAGG
+                n_bragg += 1
+                continue
+        out[i] = row_base[a, b] + c
+    return n_inside, n_bragg
+
+
+@jit
+def profile(address, values, s1, weight, shell, n, m, gain, pedestal, background, time, first, out):
+    """
+    Add a panel's pixels to the profile of the image, out (n_shells, N_PROFILE): sums of
+
+        n, e, e c, e s, e c^2, e c s, e s^2, n c, n s        e = time weight, c = cos 2 phi, s = sin 2 phi
+
+    and of pixels, all that are inside and those that are Bragg, over one of EVERY blocks of pixels, phi the azimuth
+    about the beam from m towards n; background (n,) or empty is photons a second.  first: the number of the panel's
+    first pixel.
+    """
+    subtract = background.size > 0
+    for start in range((-(first // BLOCK) % EVERY) * BLOCK - first % BLOCK, len(address), EVERY * BLOCK):
+        for i in range(max(start, 0), min(start + BLOCK, len(address))):
+            k = shell[i]
+            if k == NO_SHELL:
+                continue
+            if address[i] == BRAGG:
+                out[k, 9] += 1.0
+                out[k, 10] += 1.0
+            if address[i] < 0:
+                continue
+            out[k, 9] += 1.0
+            e = time * weight[i]
+            count = (values[i] - pedestal) / gain
+            if subtract:
+                count -= time * background[i]
+            x = s1[i, 0] * m[0] + s1[i, 1] * m[1] + s1[i, 2] * m[2]
+            y = s1[i, 0] * n[0] + s1[i, 1] * n[1] + s1[i, 2] * n[2]
+            r_sq = x * x + y * y
+            if r_sq == 0.0:  # in the beam there is no azimuth
+                r_sq = 1.0
+            c, s = (x * x - y * y) / r_sq, 2.0 * x * y / r_sq
+            out[k, 0] += count
+            out[k, 1] += e
+            out[k, 2] += e * c
+            out[k, 3] += e * s
+            out[k, 4] += e * c * c
+            out[k, 5] += e * c * s
+            out[k, 6] += e * s * s
+            out[k, 7] += count * c
+            out[k, 8] += count * s
+
+
+@jit
+def as_integer(value):
+    """The nearest integer of a float, kept from overflowing."""
+    return np.int64(np.floor(min(max(value, -LARGEST), LARGEST) + 0.5))
+
+
+@jit
+def accumulate(
+    address,
+    values,
+    weight,
+    shell,
+    offset,
+    gain,
+    pedestal,
+    background,
+    background_variance,
+    dwell,
+    factor,
+    time,
+    scales,
+    half,
+    sums,
+):
+    """
+    Add a panel's pixels to the sums (n_voxels, N_SUMS) of their voxels.
+
+    address (n_steps, n): the voxels that a pixel sweeps in equal parts of the time.  e = factor weight; offset
+    (n_shells + 1,) or empty: an isotropic part of n/e that is taken off; background (n,), its variance, photons a
+    second; dwell: how many images a pixel stays in a voxel.  scales: those of exposure and of squares, in quanta.
+    """
+    exposure_scale, square_scale = scales
+    n_steps = address.shape[0]
+    has_background, has_offset = background.size > 0, offset.size > 0
+    for i in range(address.shape[1]):
+        for step in range(n_steps):
+            a = address[step, i]
+            if a < 0:
+                continue
+            f = 1.0
+            if n_steps > 1:
+                same, earlier = 0, False
+                for other in range(n_steps):
+                    if address[other, i] == a:
+                        same += 1
+                        earlier = earlier or other < step
+                if earlier:
+                    continue
+                f = same / n_steps
+            e = factor * weight[i]
+            n = (values[i] - pedestal) / gain
+            variance = n
+            if has_background:
+                n -= time * background[i]
+                variance += time * time * background_variance[i] * dwell
+            if has_offset:
+                n -= e * offset[shell[i]]
+            counts, exposure = as_integer(f * n * COUNT_SCALE), as_integer(f * e * exposure_scale)
+            sums[a, COUNTS] += counts
+            sums[a, EXPOSURE] += exposure
+            sums[a, PIXELS] += as_integer(f * COUNT_SCALE)
+            sums[a, VARIANCE] += as_integer(f * f * variance * COUNT_SCALE)
+            sums[a, SQUARES] += as_integer(f * n * n / e * square_scale)
+            if half:
+                sums[a, HALF_COUNTS] += counts
+                sums[a, HALF_EXPOSURE] += exposure
+
+
+@jit
+def reject(address, values, weight, gain, pedestal, background, factor, time, scales, n_sigma, sums):
+    """
+    Mark as REJECTED the pixels whose deviance against the other pixels of their voxel, sums of a first pass, is
+    beyond n_sigma: |n - mu| of Poisson's law as sqrt(2 (n ln(n/mu) - n + mu)), two-sided.  Returns how many.
+    """
+    rejected = 0
+    for i in range(address.shape[1]):
+        for step in range(address.shape[0]):
+            a = address[step, i]
+            if a < 0:
+                continue
+            n = (values[i] - pedestal) / gain
+            b = time * background[i] if background.size else 0.0
+            e = factor * weight[i]
+            others = sums[a, EXPOSURE] / scales[0] - e
+            if others < e:  # too few others to tell
+                continue
+            mean = max(0.0, sums[a, COUNTS] / COUNT_SCALE - (n - b)) / others
+            # its own uncertainty counts as that of one photon more among them
+            mu = e * (mean + 1.0 / others) + b
+            deviance = mu - n if n <= 0.0 else n * np.log(n / mu) - n + mu
+            if 2.0 * deviance > n_sigma * n_sigma:
+                for other in range(address.shape[0]):
+                    address[other, i] = REJECTED
+                rejected += 1
+                break
+    return rejected
+
+
+@jit
+def strong_pixels(address, values, weight, shell, gain, pedestal, time, mean, n_sigma, out):
+    """
+    The numbers of the pixels, out (n,), inside of the grid that exceed mean (n_shells,), the photons per exposure of
+    their shell, by n_sigma of its Poisson noise and three photons; returns how many there are.
+    """
+    n_strong = 0
+    for i in range(len(address)):
+        if (address[i] < 0 and address[i] != BRAGG) or shell[i] == NO_SHELL:
+            continue
+        mu = max(0.0, mean[shell[i]] * time * weight[i])
+        if (values[i] - pedestal) / gain - mu > n_sigma * np.sqrt(mu) + 3.0:
+            out[n_strong] = i
+            n_strong += 1
+            if n_strong == len(out):
+                break
+    return n_strong
+
+
+@jit
+def mark_peaks(s1, first_pixel, shape, centres, directions, radii, half_widths, out):
+    """
+    Mark in out (n,) the pixels of a panel of shape (slow, fast) whose direction is within an angle of that of a peak.
+
+    centres (m, 2) fast and slow (pixels), directions (m, 3) unit vectors, radii (m,) angle (rad), half_widths (m, 2)
+    the box of pixels to look at.  first_pixel: of the panel in s1 and out.
+    """
+    for peak in range(len(centres)):
+        limit = np.cos(radii[peak])
+        x, y = centres[peak]
+        u = directions[peak]
+        for i in range(max(0, int(y - half_widths[peak, 1])), min(shape[0], int(y + half_widths[peak, 1]) + 1)):
+            for j in range(max(0, int(x - half_widths[peak, 0])), min(shape[1], int(x + half_widths[peak, 0]) + 1)):
+                p = first_pixel + i * shape[1] + j
+                v = s1[p]
+                along = v[0] * u[0] + v[1] * u[1] + v[2] * u[2]
+                if along > limit * np.sqrt(v[0] * v[0] + v[1] * v[1] + v[2] * v[2]):
+                    out[p] = 1
+
+
+@jit
+def mark_boxes(first_pixel, shape, boxes, out):
+    """Mark in out (n,) the pixels in boxes (m, 4), fast from and to, slow from and to, of a panel of shape."""
+    for box in range(len(boxes)):
+        for i in range(max(0, boxes[box, 2]), min(shape[0], boxes[box, 3])):
+            for j in range(max(0, boxes[box, 0]), min(shape[1], boxes[box, 1])):
+                out[first_pixel + i * shape[1] + j] = 1

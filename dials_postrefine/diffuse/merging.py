@@ -1,0 +1,295 @@
+"""
+Sums -> the averaged map, its isotropic part and its statistics.
+
+    I_v = L sum n / sum e        L the mean scale of the images where exposures are relative to their level, else 1
+    sigma_v = L sqrt(sum var n) / sum e
+
+sums over the voxel and its symmetry mates.  Where nothing was counted, the variance is what the isotropic part leads to
+expect, one photon at most.  The isotropic part is the ratio of sums in narrow shells of |s|, linear between them; with
+a radial offset taken off each image, it is the mean of what was taken off, and is put back here.  Less it, a map is
+anisotropic; all correlations are of that, as the isotropic part correlates with anything (0.99 for a wrong
+orientation).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from dials_postrefine.diffuse import kernels, orbits
+from dials_postrefine.diffuse.grid import Grid
+from dials_postrefine.diffuse.mapping import N_SHELLS, ImageResult, MappingSettings, shell_edges
+
+# Narrow shells for the isotropic part.
+N_RADIAL = 100
+
+
+@dataclass(frozen=True)
+class Radial:
+    """
+    The isotropic part, in the units of the map.
+
+    By narrow shells of |s|: s (n,) 1/Angstrom, what is in the sums (n,) and its sigma, and the voxels (n,); and what
+    was taken off each image on average, offset (m,) at offset_s (m,).
+    """
+
+    s: np.ndarray
+    plain: np.ndarray
+    sigma: np.ndarray
+    n: np.ndarray
+    offset_s: np.ndarray
+    offset: np.ndarray
+
+    def at(self, s: np.ndarray) -> np.ndarray:
+        """The isotropic intensity at s."""
+        return np.interp(s, self.s, self.plain) + self.offset_at(s)
+
+    def offset_at(self, s: np.ndarray) -> np.ndarray:
+        """What was taken off images on average at s."""
+        return np.interp(s, self.offset_s, self.offset)
+
+    @property
+    def intensity(self) -> np.ndarray:
+        """The isotropic intensity (n,) at the shells' s."""
+        return self.at(self.s)
+
+
+@dataclass(frozen=True)
+class Shell:
+    """
+    Statistics of a shell of resolution (Angstrom); of voxels averaged over symmetry.
+
+    completeness, pixels and observed mates a voxel, mean intensity and sigma, root mean square of the anisotropic part,
+    less its noise, over that of sigma; correlations of the half sets, of Friedel mates, and of each voxel with the mean
+    of its mates by the Laue class; chi^2 per degree of freedom against Poisson's law; cos_2phi and sin_2phi, how the
+    corrected intensity varies with the azimuth on the detector, as parts of it; masked, the part of
+    the pixels that are Bragg.  None where there are no data.
+    """
+
+    d_max: float | None
+    d_min: float
+    n_possible: int
+    n: int
+    completeness: float | None
+    pixels: float | None
+    mates: float | None
+    mean: float | None
+    sigma: float | None
+    anisotropy: float | None
+    cc_half: float | None
+    cc_friedel: float | None
+    cc_laue: float | None
+    chi_sq: float | None
+    cos_2phi: float | None
+    sin_2phi: float | None
+    masked: float | None
+
+
+@dataclass(frozen=True)
+class Map:
+    """
+    A map: folded sums (orbits.fold) on a grid, the operations (n, 3, 3) of its symmetry, the level L, whether exposures
+    are relative to it, the isotropic part, and the statistics by shell, the last one being all.
+    """
+
+    grid: Grid
+    sums: np.ndarray
+    operations: np.ndarray
+    level: float
+    settings: MappingSettings
+    radial: Radial
+    shells: list[Shell]
+
+    def plane(self, i: int) -> dict[str, np.ndarray]:
+        """
+        The voxels of the i-th plane along the first axis (n1, n2): intensity, sigma and anisotropic (NaN where there is
+        no pixel), counts (photons), exposure, pixels, half_1 and half_2 (the intensity of each half of the data), s.
+        """
+        grid, (exposure_scale, _) = self.grid, self.settings.quanta
+        total = np.zeros((*grid.shape[1:], kernels.N_SUMS), np.int64)
+        orbits.gather(self.sums, orbits.rows_of(grid), self.operations, i, total)
+        counts, pixels, variance, half_counts = (
+            total[..., column] / kernels.COUNT_SCALE
+            for column in (kernels.COUNTS, kernels.PIXELS, kernels.VARIANCE, kernels.HALF_COUNTS)
+        )
+        exposure, half_exposure = (
+            total[..., column] / exposure_scale for column in (kernels.EXPOSURE, kernels.HALF_EXPOSURE)
+        )
+        x = np.stack(
+            np.broadcast_arrays(
+                float(grid.low[0] + i),
+                (grid.low[1] + np.arange(grid.shape[1]))[:, None],
+                (grid.low[2] + np.arange(grid.shape[2]))[None, :],
+            ),
+            axis=-1,
+        )
+        s = np.linalg.norm(x @ grid.to_s.T, axis=-1)
+        inside = (s <= 1.0 / grid.d_min) & (s >= 1.0 / grid.d_max)
+        offset = self.radial.offset_at(s)
+        isotropic = self.radial.at(s)
+        expected = np.clip((isotropic - offset) / self.level * exposure, 0.0, 1.0)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            intensity = self.level * counts / exposure + offset
+            sigma = self.level * np.sqrt(np.maximum(variance, expected)) / exposure
+            half_1 = self.level * half_counts / half_exposure + offset
+            half_2 = self.level * (counts - half_counts) / (exposure - half_exposure) + offset
+        observed = (exposure > 0.0) & inside
+        planes = {
+            "intensity": np.where(observed, intensity, np.nan),
+            "sigma": np.where(observed, sigma, np.nan),
+            "anisotropic": np.where(observed, intensity - isotropic, np.nan),
+            "counts": np.where(observed, counts, 0.0),
+            "exposure": np.where(observed, exposure, 0.0),
+            "pixels": np.where(observed, pixels, 0.0),
+            "half_1": np.where(observed & (half_exposure > 0.0), half_1, np.nan),
+            "half_2": np.where(observed & (exposure > half_exposure), half_2, np.nan),
+        }
+        planes["s"] = s
+        return planes
+
+
+def merge(
+    sums: np.ndarray,
+    images: list[ImageResult],
+    grid: Grid,
+    settings: MappingSettings,
+    operations: np.ndarray,
+    laue: np.ndarray | None,
+    n_shells: int = 10,
+) -> Map:
+    """
+    Average the sums over operations, in place, and find the statistics.
+
+    laue (n, 3, 3): the operations of the Laue class, by which mates are compared; None where the grid has not its
+    symmetry.
+    """
+    used = [image for image in images if image.error is None]
+    level = math.fsum(image.scale for image in used) / len(used) if settings.normalised else 1.0
+    rows, to_s, (exposure_scale, _) = orbits.rows_of(grid), grid.to_s, settings.quanta
+    radial = _radial(sums, used, grid, settings, level)
+    plain = radial.plain / level
+    edges = np.linspace(1.0 / grid.d_max, 1.0 / grid.d_min, n_shells + 1)
+    mates_by = operations if laue is None else laue
+    pairs_laue, pairs_friedel, mates = orbits.compare_mates(
+        sums, rows, to_s, mates_by, edges, radial.s, plain, exposure_scale
+    )
+    if laue is None:
+        pairs_laue[:] = 0.0
+    proper = np.linalg.det(operations) > 0.0 if settings.half_sets == "friedel" else np.zeros(0, bool)
+    orbits.fold(sums, rows, operations, proper)
+    found, pairs_half = orbits.shell_sums(
+        sums, rows, to_s, operations, edges, radial.s, plain, radial.offset_s, radial.offset / level, settings.quanta
+    )
+    azimuth = azimuthal_residual(used, shell_edges(grid), edges)
+    masked = masked_fraction(used, shell_edges(grid), edges)
+
+    def shell(chosen, low, high, residual, masked) -> Shell:
+        total = found[chosen].sum(axis=0)
+        n, mean = total[orbits.OBSERVED], _ratio(total[orbits.INTENSITY], total[orbits.OBSERVED])
+        noise_sq = _ratio(total[orbits.SIGMA_SQ], n)
+        anisotropic_sq = _ratio(total[orbits.ANISOTROPIC_SQ], n)
+        sigma = _ratio(total[orbits.SIGMA], n)
+        return Shell(
+            d_max=None if low == 0.0 else 1.0 / low,
+            d_min=1.0 / high,
+            n_possible=int(total[orbits.POSSIBLE]),
+            n=int(n),
+            completeness=_ratio(n, total[orbits.POSSIBLE]),
+            pixels=_ratio(total[orbits.OBSERVED_PIXELS], n),
+            mates=_ratio(mates[chosen].sum(), n),
+            mean=None if mean is None else level * mean,
+            sigma=None if sigma is None else level * sigma,
+            anisotropy=None if not noise_sq else math.sqrt(max(0.0, anisotropic_sq - noise_sq) / noise_sq),
+            cc_half=correlation(pairs_half[chosen].sum(axis=0)),
+            cc_friedel=correlation(pairs_friedel[chosen].sum(axis=0)),
+            cc_laue=correlation(pairs_laue[chosen].sum(axis=0)),
+            chi_sq=_ratio(total[orbits.CHI_SQ], total[orbits.FREEDOM]),
+            cos_2phi=None if residual is None else residual[0],
+            sin_2phi=None if residual is None else residual[1],
+            masked=masked,
+        )
+
+    shells = [shell([k], edges[k], edges[k + 1], azimuth[k], masked[k]) for k in range(n_shells)]
+    shells.append(shell(list(range(n_shells)), edges[0], edges[-1], azimuth[-1], masked[-1]))
+    return Map(grid, sums, operations, level, settings, radial, shells)
+
+
+def correlation(pair: np.ndarray) -> float | None:
+    """Pearson's correlation from sums of n, x, y, x^2, y^2, x y; None where it does not exist."""
+    n, x, y, xx, yy, xy = (float(value) for value in pair)
+    if n < 3.0:
+        return None
+    variances = (xx - x * x / n) * (yy - y * y / n)
+    return (xy - x * y / n) / math.sqrt(variances) if variances > 0.0 else None
+
+
+def azimuthal_residual(
+    images: list[ImageResult], profile_edges: np.ndarray, edges: np.ndarray
+) -> list[tuple[float, float] | None]:
+    """
+    The amplitudes a, b of I(s) (1 + a cos 2 phi + b sin 2 phi) on the detector, by shells with edges (n + 1,) in |s|,
+    and over all: least squares with equal weights of exposure in narrow shells, averaged by exposure.
+    """
+    total = np.zeros((N_SHELLS, kernels.N_PROFILE))
+    for image in images:  # relative to the level of the image
+        profile = image.profile / image.level if image.level else image.profile
+        total += np.where(np.isin(np.arange(kernels.N_PROFILE), (0, 7, 8)), profile, image.profile)
+    centres = 0.5 * (profile_edges[1:] + profile_edges[:-1])
+    amplitudes, weights = np.zeros((N_SHELLS, 2)), np.zeros(N_SHELLS)
+    for k, (n, e, c, s, cc, cs, ss, nc, ns) in enumerate(total[:, :9]):
+        normal = np.array([[e, c, s], [c, cc, cs], [s, cs, ss]])
+        if e <= 0.0 or n <= 0.0 or np.linalg.cond(normal) > 1e6:
+            continue
+        level, a, b = np.linalg.solve(normal, [n, nc, ns])
+        amplitudes[k], weights[k] = (a / level, b / level), e
+    found: list[tuple[float, float] | None] = []
+    for chosen in [(centres >= low) & (centres < high) for low, high in zip(edges, edges[1:])] + [centres > 0.0]:
+        weight = weights * chosen
+        mean = weight @ amplitudes / weight.sum() if weight.any() else None
+        found.append(None if mean is None else (float(mean[0]), float(mean[1])))
+    return found
+
+
+def masked_fraction(images: list[ImageResult], profile_edges: np.ndarray, edges: np.ndarray) -> list[float | None]:
+    """The part of the pixels that are masked as Bragg peaks, by shells with edges (n + 1,) in |s|, and over all."""
+    inside, bragg = np.sum([image.profile[:, 9:] for image in images], axis=0).T
+    centres = 0.5 * (profile_edges[1:] + profile_edges[:-1])
+    shells = [(centres >= low) & (centres < high) for low, high in zip(edges, edges[1:])] + [centres > 0.0]
+    return [_ratio(bragg[chosen].sum(), inside[chosen].sum()) for chosen in shells]
+
+
+def index_offset(images: list[ImageResult]) -> tuple[int, np.ndarray, np.ndarray]:
+    """The number of strong spots, the mean offset of their fractional indices (3,) and its esd (3,)."""
+    n = sum(image.n_spots for image in images)
+    if n < 2:
+        return n, np.full(3, np.nan), np.full(3, np.nan)
+    mean = np.sum([image.offset for image in images], axis=0) / n
+    variance = np.maximum(np.sum([image.offset_sq for image in images], axis=0) / n - mean**2, 0.0)
+    return n, mean, np.sqrt(variance / (n - 1))
+
+
+def _ratio(above: float, below: float) -> float | None:
+    return float(above / below) if below > 0.0 else None
+
+
+def _radial(sums, images, grid, settings, level) -> Radial:
+    """The isotropic part of sums before they are folded."""
+    step = np.linalg.norm(grid.to_s, axis=0).max()
+    low, high = 1.0 / grid.d_max, 1.0 / grid.d_min
+    n = int(np.clip((high - low) / step, 1, N_RADIAL))
+    found = orbits.radial_sums(sums, orbits.rows_of(grid), grid.to_s, np.linspace(low, high, n + 1))
+    found = found[found[:, 3] > 0.0]
+    exposure = found[:, 1] / settings.quanta[0]
+    s, plain = found[:, 2] / found[:, 1], found[:, 0] / exposure
+    sigma = level * np.sqrt(np.maximum(found[:, 0], 1.0)) / exposure
+    edges = shell_edges(grid)
+    offset = np.zeros(N_SHELLS)
+    if settings.radial_offset:
+        each = np.full((len(images), N_SHELLS), np.nan)
+        for own, image in zip(each, images):
+            np.divide(image.profile[:, 0], image.profile[:, 1] * image.scale, out=own, where=image.profile[:, 1] > 0.0)
+        counted = np.isfinite(each)
+        offset = level * np.where(counted, each, 0.0).sum(axis=0) / np.maximum(counted.sum(axis=0), 1)
+    return Radial(s, level * plain, sigma, found[:, 3], 0.5 * (edges[1:] + edges[:-1]), offset)

@@ -1,0 +1,74 @@
+"""
+Reflections -> where Bragg peaks lie on the images, as arrays (diffuse/bragg.py).
+
+Predicted ones come from DIALS' own prediction with the profile model's sigma_b and sigma_m; the image range of a peak
+is n sigma_m / |zeta| to both sides, zeta = m2 . (s1 x s0)/|s1 x s0|.  Observed ones have their bounding boxes.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from dials.array_family import flex
+from dials.util import Sorry
+from dxtbx import flumpy
+
+from dials_postrefine.diffuse.bragg import Peaks
+
+# Where the axis of rotation nearly lies in the plane of s0 and s1, a peak would never end.
+SMALLEST_ZETA = 0.02
+# Degrees of rotation beyond the scan in which peaks are predicted whose tails are on its images.
+MOST_PADDING = 2.0
+
+
+def predict_peaks(experiment, d_min: float, n_sigma: float) -> Peaks:
+    """The peaks that the profile model of an experiment predicts, out to n_sigma.  Raises Sorry where it can't."""
+    sigma_b = np.radians(experiment.profile.sigma_b())
+    sigma_m = np.radians(experiment.profile.sigma_m())
+    if np.ndim(sigma_b):  # of a scan-varying profile model
+        sigma_b, sigma_m = float(np.mean(sigma_b)), float(np.mean(sigma_m))
+    padding = min(MOST_PADDING, 3.0 * n_sigma * float(np.degrees(sigma_m)))
+    try:
+        table = flex.reflection_table.from_predictions(experiment, dmin=d_min, padding=padding)
+    except (RuntimeError, AttributeError, TypeError, ValueError) as error:
+        raise Sorry(
+            f"Peaks of {experiment.identifier} can't be predicted ({str(error).splitlines()[0]}): use mask.bragg=box."
+        ) from error
+    s1 = flumpy.to_numpy(table["s1"])
+    pixel = flumpy.to_numpy(table["xyzcal.px"])
+    unit = s1 / np.linalg.norm(s1, axis=1, keepdims=True)
+    if experiment.is_still():
+        images = np.tile([-np.inf, np.inf], (len(table), 1))
+    else:
+        normal = np.cross(s1, experiment.beam.get_s0())
+        zeta = normal @ np.array(experiment.goniometer.get_rotation_axis()) / np.linalg.norm(normal, axis=1)
+        width = np.radians(experiment.scan.get_oscillation()[1])
+        half = n_sigma * sigma_m / np.maximum(np.abs(zeta), SMALLEST_ZETA) / abs(width)
+        images = pixel[:, 2:] + half[:, None] * np.array([-1.0, 1.0])
+    panel = flumpy.to_numpy(table["panel"].as_int())
+    distances, cosines = np.empty(len(panel)), np.empty(len(panel))
+    for number in np.unique(panel):
+        own, model = panel == number, experiment.detector[int(number)]
+        plane = np.array(model.get_normal())
+        cosines[own] = np.abs(unit[own] @ plane)
+        distances[own] = np.abs(np.array(model.get_origin()) @ plane) / cosines[own]
+    return Peaks(
+        panel=panel,
+        images=images,
+        centres=np.ascontiguousarray(pixel[:, :2]),
+        directions=unit,
+        distances=distances,
+        cosines=cosines,
+        radii=np.full(len(panel), n_sigma * sigma_b),
+    )
+
+
+def observed_peaks(table, experiment) -> Peaks:
+    """The bounding boxes of the reflections of an experiment.  Raises Sorry for a table without them."""
+    if "bbox" not in table or "panel" not in table:
+        raise Sorry("The reflections have no bounding boxes (bbox): give integrated ones, or another mask.bragg=.")
+    boxes = np.stack([flumpy.to_numpy(part) for part in table["bbox"].parts()], axis=1).astype(np.int64)
+    images = boxes[:, 4:].astype(float)
+    if experiment.is_still():
+        images = np.tile([-np.inf, np.inf], (len(boxes), 1))
+    return Peaks(flumpy.to_numpy(table["panel"].as_int()), images, boxes=np.ascontiguousarray(boxes[:, :4]))

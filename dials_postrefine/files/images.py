@@ -1,0 +1,558 @@
+"""
+Experiments and the images behind them -> the series of images that diffuse/mapping.py takes.
+
+    r = S R(phi) F U B h        setting rotation S, fixed rotation F, and U B of the crystal at the time, as DIALS has
+    it
+
+phi, U B, S and the beam at the middle of an image, or of equal parts of it; U B between scan points is interpolated
+linearly.  The centre of a pixel is half a pixel beyond its number, and where it lies is asked of the panel, which knows
+the parallax of its sensor.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from cctbx import crystal, uctbx
+from cctbx.eltbx import attenuation_coefficient
+from dials.array_family import flex
+from dials.util import Sorry
+from dxtbx import flumpy
+from dxtbx.model.experiment_list import ExperimentListFactory
+from scitbx import matrix
+
+from dials_postrefine.diffuse import bad_pixels
+from dials_postrefine.diffuse.geometry import Beam, Panel, node_positions
+from dials_postrefine.diffuse.mapping import BadImage, Series
+from dials_postrefine.files import models, tables
+from dials_postrefine.files.bragg_peaks import observed_peaks, predict_peaks
+
+# Dry air at 20 degrees C and 1013 hPa: g/cm^3, and parts of its mass.
+AIR_DENSITY = 1.2041e-3
+AIR = {"N": 0.7552, "O": 0.2315, "Ar": 0.0129}
+# Below this wavelength (Angstrom) a beam that does not say what it is is taken for electrons.
+ELECTRONS = 0.05
+# How much unit cells may differ, relative and in degrees.
+CELL_LENGTH, CELL_ANGLE = 0.02, 1.5
+# How far (mm) the detectors of data and background may be apart.
+SAME_PLACE = 0.5
+
+
+@dataclass(frozen=True)
+class ImageSettings:
+    """
+    How images are read: the first and last to use (None: all), parts of an image's rotation, mask of Bragg peaks
+    ("auto", "profile", "refl", "box", "none") with the extent of a peak (sigma) and of the box (indices), whether scale
+    factors are wanted of the reflections, a mask file, how much masks may take away, and gain, pedestal and
+    polarisation fraction in place of those of the models; whether to look for bad pixels.
+    """
+
+    image_range: tuple[int, int] | None = None
+    phi_steps: int = 1
+    bragg: str = "auto"
+    n_sigma: float = 4.0
+    box: float = 0.25
+    scales: bool = False
+    mask_file: str | None = None
+    max_masked: float = 0.5
+    gain: float | None = None
+    pedestal: float | None = None
+    polarization_fraction: float | None = None
+    background_scale: float = 1.0
+    bad_pixels: bool = True
+
+
+@dataclass
+class SeriesFiles:
+    """
+    What was read: experiments as DIALS has them and their series, the cell (6,) and the space group (cctbx) of all, the
+    rotations (n, 3, 3) of its point group on indices, the mask of Bragg peaks by series, the part of the pixels that
+    masks take away, the number of bad pixels, and remarks.
+    """
+
+    experiments: Any
+    series: list[Series]
+    cell: tuple[float, ...]
+    space_group: Any
+    d_min: float
+    masks: list[str]
+    masked: float
+    n_bad: int
+    remarks: list[str]
+
+    @property
+    def reciprocal(self) -> np.ndarray:
+        """B (3, 3) of the cell: B h in the Cartesian frame of the crystal, 1/Angstrom."""
+        return np.array(uctbx.unit_cell(self.cell).fractionalization_matrix()).reshape(3, 3).T
+
+
+def read_series(
+    experiment_paths: Sequence[str],
+    reflection_paths: Sequence[str],
+    background_path: str | None,
+    settings: ImageSettings,
+    d_min: float | None = None,
+    space_group: str | None = None,
+) -> SeriesFiles:
+    """
+    Read experiments with their images, and what belongs to them.
+
+    Raises Sorry with one sentence for what can't be used.
+    """
+    lists = [read_with_images(path) for path in experiment_paths]
+    identifiers = models.set_identifiers(lists)
+    experiments = lists[0]
+    for more in lists[1:]:
+        experiments.extend(more)
+    _check(experiments)
+    reflections = _reflections_by_experiment(reflection_paths, identifiers, experiments)
+    background = read_background(background_path) if background_path else None
+    return make_series(experiments, settings, d_min, space_group, reflections, background)
+
+
+def make_series(
+    experiments,
+    settings: ImageSettings,
+    d_min: float | None = None,
+    space_group: str | None = None,
+    reflections: Sequence[Any] | None = None,
+    background: tuple[str, Any] | None = None,
+) -> SeriesFiles:
+    """
+    The series of experiments whose images can be read.
+
+    reflections: a table, or None, for each; background: a name for messages, and experiments.  Raises Sorry with one
+    sentence for what can't be used.
+    """
+    group, cell = _common_crystal(experiments, space_group)
+    reflections = reflections or [None] * len(experiments)
+    if d_min is None:
+        d_min = max(e.detector.get_max_inscribed_resolution(e.beam.get_s0()) for e in experiments)
+
+    remarks: list[str] = []
+    shared: dict[str, Any] = {}
+    series, masks, n_masked, n_pixels = [], [], 0, 0
+    bad = _find_bad_pixels(experiments, settings) if settings.bad_pixels else {}
+    for number, experiment in enumerate(experiments):
+        one = _series(experiment, settings)
+        usable = _static_mask(experiment, settings.mask_file)
+        if one.detector in bad:
+            usable &= ~bad[one.detector] & 1
+        n_pixels += usable.size
+        n_masked += np.count_nonzero(usable == 0)
+        if background is not None:
+            one, usable = _with_background(one, usable, experiment, background, settings)
+        one = replace(one, usable=_shared(shared, usable))
+        table = reflections[number]
+        kind = _kind_of_mask(settings.bragg, experiment, table)
+        masks.append(kind)
+        if kind == "profile":
+            one = replace(one, peaks=predict_peaks(experiment, d_min, settings.n_sigma))
+        elif kind == "refl":
+            one = replace(one, peaks=observed_peaks(table, experiment))
+        elif kind == "box":
+            one = replace(one, box=settings.box)
+        if settings.scales:
+            one = replace(one, scales=_scales(table, one, experiment))
+        series.append(one)
+    if n_masked > settings.max_masked * n_pixels:
+        raise Sorry(
+            f"Masks take away {n_masked / n_pixels:.0%} of the pixels, more than mask.max_fraction="
+            f"{settings.max_masked:g}: check the mask, or allow it."
+        )
+    n_bad = sum(int(pixels.sum()) for pixels in bad.values())
+    return SeriesFiles(
+        experiments, series, cell, group, float(d_min), masks, n_masked / max(1, n_pixels), n_bad, remarks
+    )
+
+
+def read_with_images(path: str):
+    """An experiment list whose images can be read.  Raises Sorry where the file or its images are not there."""
+    models.read_experiments(path)  # which says what is wrong with a damaged file
+    try:
+        experiments = ExperimentListFactory.from_json_file(path, check_format=True)
+    except Exception as error:  # dxtbx raises anything where an image is missing or unknown
+        raise Sorry(
+            f"The images behind {path} can't be opened ({_first_line(error)}): they must lie where the file says."
+        ) from error
+    if any(experiment.imageset is None for experiment in experiments):
+        raise Sorry(f"{path} names no images: give experiments that were made from images.")
+    for experiment in experiments:
+        for name in experiment.imageset.paths():
+            if name and not os.path.exists(name):
+                raise Sorry(f"The image {name} of {path} does not exist: images must lie where the file says.")
+    return experiments
+
+
+def air_attenuation(wavelength: float) -> float:
+    """The attenuation of air, mu (1/mm), for X-rays of a wavelength (Angstrom)."""
+    return sum(
+        0.1 * AIR_DENSITY * part * attenuation_coefficient.get_table(element).mu_rho_at_angstrom(wavelength)
+        for element, part in AIR.items()
+    )
+
+
+def point_group_rotations(group) -> np.ndarray:
+    """The rotations (n, 3, 3) of the point group of a space group (cctbx), on indices."""
+    return np.array([np.reshape(op.r().as_double(), (3, 3)).T for op in group.build_derived_point_group()])
+
+
+def ice_rings(unit_cell, space_group, width: float, d_min: float | None) -> tuple[tuple[float, float], ...]:
+    """
+    The ranges of |s| (1/Angstrom) of powder rings, as wide as width in 1/d^2 (1/Angstrom^2), out to d_min (Angstrom;
+    0.8 for None).
+    """
+    symmetry = crystal.symmetry(unit_cell=unit_cell, space_group=space_group.group())
+    rings = symmetry.build_miller_set(anomalous_flag=False, d_min=d_min or 0.8)
+    centres = np.unique(np.round(flumpy.to_numpy(rings.d_star_sq().data()), 9))
+    return tuple((float(np.sqrt(max(0.0, c - 0.5 * width))), float(np.sqrt(c + 0.5 * width))) for c in centres)
+
+
+def is_xray(beam) -> bool:
+    """Whether a beam is of X-rays: newer models say so, older ones are known by the wavelength."""
+    probe = str(getattr(beam, "get_probe", lambda: "")()).lower()
+    return not ("electron" in probe or "neutron" in probe) and beam.get_wavelength() >= ELECTRONS
+
+
+def _check(experiments) -> None:
+    if not len(experiments):
+        raise Sorry("The .expt files hold no experiments: give refined ones, with their images.")
+    for model in ("crystal", "beam", "detector"):
+        n = sum(getattr(experiment, model) is None for experiment in experiments)
+        if n:
+            todo = "index and refine the images first" if model == "crystal" else "import the images again"
+            raise Sorry(f"{n} of {len(experiments)} experiments have no {model}: {todo}.")
+    n = sum(_rotates(e) and e.goniometer is None for e in experiments)
+    if n:
+        raise Sorry(f"{n} of {len(experiments)} experiments are sweeps without a goniometer: import the images again.")
+
+
+def _rotates(experiment) -> bool:
+    return experiment.scan is not None and abs(experiment.scan.get_oscillation()[1]) > 0.0
+
+
+def _common_crystal(experiments, space_group: str | None):
+    """The space group and the cell of all crystals, made exact for it."""
+    group = models.common_space_group(experiments, space_group)
+    cells = np.array([e.crystal.get_unit_cell().parameters() for e in experiments])
+    median = np.median(cells, axis=0)
+    off = (np.abs(cells[:, :3] / median[:3] - 1.0) > CELL_LENGTH).any(axis=1)
+    off |= (np.abs(cells[:, 3:] - median[3:]) > CELL_ANGLE).any(axis=1)
+    if off.any():
+        raise Sorry(
+            f"Unit cells differ by more than {CELL_LENGTH:.0%} (the first: {experiments[int(off.argmax())].identifier})"
+            ": give data sets of one crystal form, in one setting."
+        )
+    cell = uctbx.unit_cell(tuple(median))
+    if not models.unit_cell_fits(cell, group):
+        symbol = group.type().lookup_symbol()
+        raise Sorry(f"The unit cell does not fit the space group {symbol}: give the right one with space_group=.")
+    return group, group.average_unit_cell(cell).parameters()
+
+
+def _reflections_by_experiment(paths, identifiers, experiments) -> list[Any]:
+    """The reflections of each experiment, None where there are none."""
+    if not paths:
+        return [None] * len(experiments)
+    table = tables.join_tables(paths, [tables.read_table(path) for path in paths], identifiers)
+    ids = flumpy.to_numpy(table["id"])
+    return [table.select(flumpy.from_numpy(ids == k)) for k in range(len(experiments))]
+
+
+def _kind_of_mask(wanted: str, experiment, table) -> str:
+    has_profile = experiment.profile is not None and hasattr(experiment.profile, "sigma_b") and _rotates(experiment)
+    if wanted == "auto":
+        return "profile" if has_profile else "refl" if table is not None and "bbox" in table else "box"
+    if wanted == "profile" and not has_profile:
+        raise Sorry(
+            f"{experiment.identifier} has no profile model of a sweep (as dials.integrate makes it): give "
+            "integrated.expt, or another mask.bragg=."
+        )
+    if wanted == "refl" and table is None:
+        raise Sorry("mask.bragg=refl needs the reflections: give their .refl, or another mask.bragg=.")
+    return wanted
+
+
+def _series(experiment, settings: ImageSettings) -> Series:
+    imageset, scan = experiment.imageset, experiment.scan
+    n = len(imageset)
+    numbers = np.array(scan.get_image_range()[0] + np.arange(n)) if scan is not None else np.arange(1, n + 1)
+    chosen = np.arange(n)
+    if settings.image_range is not None and _rotates(experiment):
+        first, last = settings.image_range
+        chosen = chosen[(numbers >= first) & (numbers <= last)]
+        if not len(chosen):
+            raise Sorry(
+                f"image_range={first} {last} has no image of {experiment.identifier}, which has "
+                f"{numbers[0]} to {numbers[-1]}."
+            )
+    z = (scan.get_array_range()[0] if scan is not None else 0) + chosen
+    fractions = (np.arange(settings.phi_steps) + 0.5) / settings.phi_steps
+    times = np.ones(n)
+    if scan is not None and len(scan.get_exposure_times()) == n:
+        times = np.array(scan.get_exposure_times(), float)
+    times = np.where(times > 0.0, times, 1.0)[chosen]
+    panels = [_panel(panel, settings) for panel in experiment.detector]
+    return Series(
+        identifier=experiment.identifier,
+        detector=_detector_key(experiment, settings),
+        panels=panels,
+        beam=_beam(experiment, settings),
+        read=Reader(imageset, chosen),
+        numbers=numbers[chosen],
+        z=z,
+        settings=np.array([[setting_matrix(experiment, i, f) for f in fractions] for i in z]),
+        middle=np.array([setting_matrix(experiment, i, 0.5) for i in z]),
+        s0=np.array([_s0(experiment, i) for i in z]),
+        times=times,
+    )
+
+
+def _beam(experiment, settings: ImageSettings) -> Beam:
+    beam, fraction = experiment.beam, settings.polarization_fraction
+    return Beam(
+        beam.get_wavelength(),
+        np.array(beam.get_s0()),
+        np.array(beam.get_polarization_normal()),
+        (beam.get_polarization_fraction() if fraction is None else fraction) if is_xray(beam) else -1.0,
+    )
+
+
+def _detector_key(experiment, settings: ImageSettings) -> str:
+    """What the geometry of the pixels depends on, as text."""
+    return str(experiment.detector.to_dict()) + str((_beam(experiment, settings), settings.gain, settings.pedestal))
+
+
+def _find_bad_pixels(experiments, settings: ImageSettings) -> dict[str, np.ndarray]:
+    """
+    The bad pixels (n_pixels,) uint8 of each detector, found on images spread over all there are of it, whatever the
+    image_range: parts of a series have the same mask.
+    """
+    images: dict[str, list] = {}
+    for experiment in experiments:
+        read = Reader(experiment.imageset, np.arange(len(experiment.imageset)))
+        key = _detector_key(experiment, settings)
+        images.setdefault(key, []).extend((experiment, read, i) for i in range(len(experiment.imageset)))
+    found = {}
+    for key, known in images.items():
+        if len(known) < bad_pixels.FEWEST_IMAGES:
+            continue
+        places = np.unique(np.linspace(0, len(known) - 1, bad_pixels.MOST_IMAGES).round().astype(int))
+        panels = [_panel(panel, settings) for panel in known[0][0].detector]
+        suspect = [np.zeros(panel.shape, np.uint8) for panel in panels]
+        n_read = 0
+        for place in places:
+            _, read, i = known[place]
+            try:
+                values = read(i)
+            except BadImage:  # it will be told when it is mapped
+                continue
+            if [value.shape for value in values] != [panel.shape for panel in panels]:
+                continue
+            n_read += 1
+            for panel, value, out in zip(panels, values, suspect):
+                bad_pixels.suspects(np.ascontiguousarray(value), *panel.trusted, panel.pedestal, panel.gain, out)
+        if n_read >= bad_pixels.FEWEST_IMAGES:
+            found[key] = np.concatenate([bad_pixels.bad(out, n_read).ravel() for out in suspect]).astype(np.uint8)
+    return found
+
+
+class Reader:
+    """read(i) of a Series: the i-th of the chosen images of an image set."""
+
+    def __init__(self, imageset, chosen: np.ndarray):
+        self.imageset, self.chosen = imageset, chosen
+
+    def __call__(self, i: int) -> list[np.ndarray]:
+        number = int(self.chosen[i])
+        try:
+            raw = self.imageset.get_raw_data(number)
+            values = [flumpy.to_numpy(panel) for panel in raw]
+            if self.imageset.has_dynamic_mask():  # shadows, which move
+                mask = self.imageset.get_mask(number)
+                values = [np.where(flumpy.to_numpy(m), value, np.inf) for m, value in zip(mask, values)]
+            self.imageset.clear_cache()
+        except Exception as error:  # readers of damaged images raise anything
+            raise BadImage(f"it can't be read ({_first_line(error)})") from error
+        return [value if value.dtype in (np.int32, np.float64) else value.astype(np.float64) for value in values]
+
+
+def setting_matrix(experiment, image: float, fraction: float = 0.5) -> np.ndarray:
+    """
+    S R F U B (3, 3), 1/Angstrom, of an experiment at the part `fraction` of the image with the number `image` in the
+    array of its scan.
+    """
+    model, goniometer, scan = experiment.crystal, experiment.goniometer, experiment.scan
+    first = scan.get_array_range()[0] if scan is not None else 0
+
+    def at(get, n_points):
+        start = min(max(int(image) - first, 0), n_points - 2)
+        return (1.0 - fraction) * np.array(get(start)) + fraction * np.array(get(start + 1))
+
+    ub = np.array(model.get_A())
+    if model.num_scan_points > 1:
+        ub = at(model.get_A_at_scan_point, model.num_scan_points)
+    ub = ub.reshape(3, 3)
+    if not _rotates(experiment):
+        return ub
+    setting = np.array(goniometer.get_setting_rotation())
+    if goniometer.num_scan_points > 1:
+        setting = at(goniometer.get_setting_rotation_at_scan_point, goniometer.num_scan_points)
+    axis = matrix.col(goniometer.get_rotation_axis_datum())
+    phi = scan.get_angle_from_array_index(float(image) + fraction, deg=True)
+    rotation = np.array(axis.axis_and_angle_as_r3_rotation_matrix(phi, deg=True)).reshape(3, 3)
+    return setting.reshape(3, 3) @ rotation @ np.array(goniometer.get_fixed_rotation()).reshape(3, 3) @ ub
+
+
+def _s0(experiment, image: float) -> np.ndarray:
+    beam = experiment.beam
+    if beam.num_scan_points < 2:
+        return np.array(beam.get_s0())
+    start = min(max(int(image) - experiment.scan.get_array_range()[0], 0), beam.num_scan_points - 2)
+    return 0.5 * (np.array(beam.get_s0_at_scan_point(start)) + np.array(beam.get_s0_at_scan_point(start + 1)))
+
+
+def _panel(panel, settings: ImageSettings) -> Panel:
+    n_fast, n_slow = panel.get_image_size()
+    slow, fast = node_positions(n_slow), node_positions(n_fast)
+    points = np.array([(x, y) for y in slow for x in fast])
+    millimetres = panel.pixel_to_millimeter(flex.vec2_double(points))
+    nodes = flumpy.to_numpy(panel.get_lab_coord(millimetres)).reshape(len(slow), len(fast), 3)
+    low, high = panel.get_trusted_range()
+    if low == -1:  # as it was written when the lower limit was not part of the range
+        low = 0.0
+    gain = panel.get_gain() if settings.gain is None else settings.gain
+    return Panel(
+        slow=slow,
+        fast=fast,
+        nodes=nodes,
+        normal=np.array(panel.get_normal()),
+        pixel_size=tuple(panel.get_pixel_size()),
+        shape=(n_slow, n_fast),
+        mu=panel.get_mu(),
+        thickness=panel.get_thickness(),
+        gain=gain if gain > 0.0 else 1.0,
+        pedestal=panel.get_pedestal() if settings.pedestal is None else settings.pedestal,
+        trusted=(float(low), float(high) if high > low else np.inf),
+    )
+
+
+def _static_mask(experiment, mask_file: str | None) -> np.ndarray:
+    """The pixels (n_pixels,) uint8 that no mask takes away which is the same on all images."""
+    detector, found = experiment.detector, []
+    external = experiment.imageset.external_lookup.mask.data
+    given = None if external.empty() else [flumpy.to_numpy(tile.data()) for tile in external]
+    read = None if mask_file is None else _read_mask(mask_file)
+    for number, panel in enumerate(detector):
+        usable = flumpy.to_numpy(panel.get_untrusted_rectangle_mask()).copy()
+        for masks, name in ((given, "of the images"), (read, mask_file)):
+            if masks is None:
+                continue
+            if len(masks) != len(detector) or masks[number].shape != usable.shape:
+                raise Sorry(f"The mask {name} has another number or size of panels than the detector.")
+            usable &= masks[number]
+        found.append(usable.ravel())
+    return np.concatenate(found).astype(np.uint8)
+
+
+def _read_mask(path: str) -> list[np.ndarray]:
+    try:
+        with open(path, "rb") as file:
+            return [flumpy.to_numpy(panel) for panel in pickle.load(file, encoding="bytes")]
+    except OSError as error:
+        raise Sorry(f"mask.file={path} can't be read ({error.strerror}): check the name.") from error
+    except Exception as error:  # pickle and flumpy raise anything
+        raise Sorry(f"mask.file={path} is no mask as dials.generate_mask writes it.") from error
+
+
+def _shared(known: dict, array: np.ndarray) -> np.ndarray:
+    """The same array object for equal arrays."""
+    return known.setdefault(array.tobytes(), array)
+
+
+def _scales(table, series: Series, experiment) -> np.ndarray:
+    """The mean inverse scale factor of the reflections on each image, over the mean of all."""
+    if table is None or "inverse_scale_factor" not in table:
+        raise Sorry(
+            f"scale.model=from_refl needs the reflections of {experiment.identifier} as dials.scale writes them: give "
+            "scaled.refl, or another scale.model=."
+        )
+    factor = flumpy.to_numpy(table["inverse_scale_factor"])
+    z = flumpy.to_numpy(table["xyzcal.px"])[:, 2]
+    good = np.isfinite(factor) & (factor > 0.0)
+    if not good.any():
+        raise Sorry(f"No reflection of {experiment.identifier} has a scale factor: use another scale.model=.")
+    image = np.floor(z[good]).astype(int) - int(series.z[0])
+    inside = (image >= 0) & (image < series.n_images)
+    image, factor = image[inside], factor[good][inside]
+    n = np.bincount(image, minlength=series.n_images)
+    known = n > 0
+    if not known.any():
+        raise Sorry(
+            f"No image of {experiment.identifier} has reflections with a scale factor: use another scale.model=."
+        )
+    mean = np.bincount(image, factor, minlength=series.n_images) / np.maximum(n, 1)
+    return np.interp(np.arange(series.n_images), np.flatnonzero(known), mean[known])
+
+
+def read_background(path: str) -> tuple[str, Any]:
+    """The name and the experiments of a background.  Raises Sorry for experiments without detector or beam."""
+    experiments = read_with_images(path)
+    if not len(experiments):
+        raise Sorry(f"{path} has no experiments: give one made from images of the background.")
+    if any(experiment.detector is None or experiment.beam is None for experiment in experiments):
+        raise Sorry(f"{path} has no detector or no beam: import its images again.")
+    return path, experiments
+
+
+def _with_background(series: Series, usable: np.ndarray, experiment, background, settings: ImageSettings):
+    """The series with the mean of the background's images, and without pixels that it does not have."""
+    path, experiments = background
+    counts, time = np.zeros(usable.size), np.zeros(usable.size)
+    for other in experiments:
+        if not experiment.detector.is_similar_to(
+            other.detector, origin_tolerance=SAME_PLACE, fast_axis_tolerance=1e-3, slow_axis_tolerance=1e-3,
+            ignore_trusted_range=True,
+        ):  # fmt: skip
+            raise Sorry(f"{path} is of another detector, or of another place of it, than {experiment.identifier}.")
+        n = len(other.imageset)
+        times = np.ones(n)
+        if other.scan is not None and len(other.scan.get_exposure_times()) == n:
+            times = np.array(other.scan.get_exposure_times(), float)
+            times[times <= 0.0] = 1.0
+        read = Reader(other.imageset, np.arange(n))
+        good = _static_mask(other, None).astype(bool)
+        for i in range(n):
+            try:
+                values = np.concatenate([value.ravel() for value in read(i)])
+            except BadImage as error:
+                raise Sorry(f"Image {i + 1} of {path} can't be used: {error}.") from error
+            trusted = [np.repeat(np.array([p.trusted]), p.n_pixels, axis=0) for p in series.panels]
+            low, high = np.concatenate(trusted).T
+            pedestal, gain = (
+                np.concatenate([np.full(p.n_pixels, getattr(p, name)) for p in series.panels])
+                for name in ("pedestal", "gain")
+            )
+            seen = good & (values >= low) & (values < high)
+            counts[seen] += ((values - pedestal) / gain)[seen]
+            time[seen] += times[i]
+    seen = time > 0.0
+    rate = np.divide(counts, time, out=np.zeros_like(counts), where=seen)
+    variance = np.divide(np.maximum(counts, 1.0), time**2, out=np.zeros_like(counts), where=seen)
+    scale = settings.background_scale
+    series = replace(
+        series,
+        background=(scale * rate).astype(np.float32),
+        background_variance=(scale**2 * variance).astype(np.float32),
+    )
+    return series, usable & seen.astype(np.uint8)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0].rstrip(". ")

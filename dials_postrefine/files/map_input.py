@@ -1,0 +1,246 @@
+"""
+What dials.diffuse_map was given -> the sums that a map is made of.
+
+Either experiments, whose images are mapped on a grid, or the maps of earlier runs, whose sums are added.  Both lead to
+the same: sums with all that belongs to them (map_sums.Sums), the operations of the symmetry, and what the report says
+of the data.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from cctbx import sgtbx
+from dials.util import Sorry
+
+from dials_postrefine.diffuse import kernels
+from dials_postrefine.diffuse.grid import Grid, make_grid
+from dials_postrefine.diffuse.mapping import BadImage, MappingSettings, map_images
+from dials_postrefine.diffuse.merging import Map, merge
+from dials_postrefine.diffuse.sections import DEFAULT_PLANES, Collector, parse_plane
+from dials_postrefine.diffuse.symmetry import operations
+from dials_postrefine.files import images, map_sums
+from dials_postrefine.files.maps import Description
+from dials_postrefine.report.diffuse_summary import describe_dataset
+
+logger = logging.getLogger("dials.diffuse_map")
+
+MASKS = {
+    "profile": "the profile model's predictions",
+    "refl": "the bounding boxes of the reflections",
+    "box": "a box about each reciprocal-lattice point",
+    "none": "not masked",
+}
+
+
+@dataclass(frozen=True)
+class MapRequest:
+    """
+    What is to be mapped: paths of experiments, reflections and of a background, or of maps to add; how images are read
+    and mapped; d_min, d_max (Angstrom), subdivide or, for a Cartesian grid, spacing (1/Angstrom; None for a third of
+    the shortest reciprocal axis); symmetry "laue", "friedel" or "p1", the symbol of a space group in place of that of
+    the crystals; planes to show; the number of shells and of processes.
+    """
+
+    experiments: Sequence[str]
+    reflections: Sequence[str]
+    background: str | None
+    add: Sequence[str]
+    reading: images.ImageSettings
+    mapping: MappingSettings
+    d_min: float | None
+    d_max: float | None
+    frame: str
+    subdivide: tuple[int, int, int]
+    spacing: float | None
+    symmetry: str
+    space_group: str | None
+    planes: Sequence[str]
+    n_shells: int
+    nproc: int
+
+
+@dataclass
+class MapInput:
+    """
+    Sums and what they are of: the operations (n, 3, 3) to average over and those of the Laue class, or None where the
+    grid has not its symmetry; the planes to show; dataset and not_used as report.diffuse_summary takes them; remarks.
+    """
+
+    total: map_sums.Sums
+    operations: np.ndarray
+    laue: np.ndarray | None
+    n_shells: int
+    sections: Collector
+    dataset: dict
+    remarks: list[str]
+
+    def merge(self) -> Map:
+        """The map; the sums are folded in place."""
+        total = self.total
+        return merge(
+            total.sums, total.images, total.grid, total.settings, self.operations, self.laue, n_shells=self.n_shells
+        )
+
+
+def collect(
+    request: MapRequest, version: str, parameters: str, progress: Callable[[str, int, int], None] | None = None
+) -> MapInput:
+    """
+    Map the images, or add the maps; version and parameters go into the files.
+
+    Raises Sorry with one sentence for what can't be used.
+    """
+    if request.add:
+        total = map_sums.add_sums(request.add)
+        description = replace(total.description, symmetry=request.symmetry, version=version, parameters=parameters)
+        total = replace(total, description=description)
+        group = sgtbx.space_group_info(request.space_group or description.space_group).group()
+        dataset = _describe(request, group, description, 0.0, f"as in the maps added: {', '.join(request.add)}", None)
+        return _prepare(request, total, group, _sections(request, total.grid), dataset, [])
+    files = images.read_series(
+        request.experiments,
+        request.reflections,
+        request.background,
+        request.reading,
+        request.d_min,
+        request.space_group,
+    )
+    grid = _make_grid(request, files)
+    sections = _sections(request, grid)
+    _check_symmetry(request, grid, files.space_group)
+    beam = files.experiments[0].beam
+    mapping = request.mapping
+    if images.is_xray(beam):
+        mu_air = images.air_attenuation(beam.get_wavelength())
+        mapping = replace(mapping, corrections=replace(mapping.corrections, mu_air=mu_air))
+    _state_memory(grid, files)
+    try:
+        sums, results = map_images(files.series, grid, mapping, request.nproc, progress)
+    except BadImage as error:
+        raise Sorry(f"No map can be made: {error}.") from error
+    results, identifiers = map_sums.sort_images(results, [one.identifier for one in files.series])
+    description = Description(
+        unit_cell=files.cell,
+        space_group=files.space_group.type().lookup_symbol(),
+        ub=np.array(files.experiments[0].crystal.get_A()).reshape(3, 3),
+        wavelength=beam.get_wavelength(),
+        symmetry=request.symmetry,
+        version=version,
+        parameters=parameters,
+        input_files=(*request.experiments, *request.reflections),
+        identifiers=identifiers,
+    )
+    total = map_sums.Sums(sums, results, grid, mapping, description)
+    widths = [abs(e.scan.get_oscillation()[1]) for e in files.experiments if e.scan is not None]
+    fraction = files.series[0].beam.fraction
+    dataset = _describe(
+        request,
+        files.space_group,
+        description,
+        max(widths, default=0.0),
+        "; ".join(dict.fromkeys(MASKS[kind] for kind in files.masks)),
+        fraction if fraction >= 0.0 else None,
+    )
+    return _prepare(request, total, files.space_group, sections, dataset, files.remarks)
+
+
+def _make_grid(request: MapRequest, files: images.SeriesFiles) -> Grid:
+    d_max = request.d_max or np.inf
+    if not files.d_min < d_max:
+        raise Sorry(f"d_min={files.d_min:g} is not below d_max={d_max:g}: d_min is the high resolution limit.")
+    spacing = None
+    if request.frame == "cartesian":
+        spacing = request.spacing or float(np.linalg.norm(files.reciprocal, axis=0).min()) / 3.0
+    try:
+        grid = make_grid(files.reciprocal, files.d_min, d_max, request.subdivide, spacing)
+    except ValueError as error:
+        raise Sorry(
+            f"The grid would have {error}, more than can be addressed: use a larger d_min, or coarser voxels."
+        ) from error
+    needed, there = memory_needed(grid, request), _memory_there()
+    if needed > there:
+        raise Sorry(
+            f"The grid of {grid.n_voxels} voxels needs {needed / 2**30:.1f} GB, {there / 2**30:.1f} GB are free: use "
+            "a larger d_min, or coarser voxels."
+        )
+    return grid
+
+
+def memory_needed(grid: Grid, request: MapRequest) -> float:
+    """The memory (bytes) for the sums, of which rejection needs another set."""
+    return 8.0 * kernels.N_SUMS * grid.n_voxels * (2 if request.mapping.n_sigma is not None else 1)
+
+
+def _memory_there() -> float:
+    import psutil
+
+    return psutil.virtual_memory().available
+
+
+def _state_memory(grid: Grid, files: images.SeriesFiles) -> None:
+    n_images = sum(one.n_images for one in files.series)
+    logger.info(
+        "Mapping %d image%s onto %d x %d x %d voxels, of which %d within %.2f Angstrom take %.2f GB at most",
+        n_images,
+        "s" * (n_images != 1),
+        *grid.shape,
+        grid.n_voxels,
+        files.d_min,
+        8.0 * kernels.N_SUMS * grid.n_voxels / 2**30,
+    )
+    if files.n_bad:
+        logger.info("%d pixels are bad, or next to bad ones, and masked", files.n_bad)
+
+
+def _sections(request: MapRequest, grid: Grid) -> Collector:
+    try:
+        planes = [parse_plane(text) for text in request.planes or DEFAULT_PLANES[grid.frame]]
+        return Collector(grid, planes)
+    except ValueError as error:
+        raise Sorry(str(error)) from error
+
+
+def _rotations(group) -> np.ndarray:
+    return images.point_group_rotations(group)
+
+
+def _check_symmetry(request: MapRequest, grid: Grid, group) -> np.ndarray:
+    try:
+        return operations(grid, _rotations(group), request.symmetry)
+    except ValueError as error:
+        symbol = group.type().lookup_symbol()
+        raise Sorry(
+            f"The grid does not have the Laue symmetry of {symbol} ({error}): use the same grid.subdivide for axes "
+            "that symmetry takes to one another, grid.frame=hkl, or symmetry=friedel."
+        ) from error
+
+
+def _prepare(request, total, group, sections, dataset, remarks) -> MapInput:
+    found = _check_symmetry(request, total.grid, group)
+    try:
+        laue = operations(total.grid, _rotations(group), "laue")
+    except ValueError:
+        laue = None
+    return MapInput(total, found, laue, request.n_shells, sections, dataset, list(remarks))
+
+
+def _describe(request, group, description, oscillation: float, mask: str, fraction: float | None) -> dict:
+    laue = group.build_derived_point_group().build_derived_laue_group()
+    return describe_dataset(
+        files=description.input_files,
+        space_group=description.space_group,
+        laue_class=laue.type().lookup_symbol().replace("P ", ""),
+        symmetry=request.symmetry,
+        unit_cell=description.unit_cell,
+        wavelength=description.wavelength,
+        oscillation=oscillation,
+        phi_steps=request.reading.phi_steps,
+        mask=mask,
+        polarization_fraction=fraction,
+        background=request.background,
+    )
