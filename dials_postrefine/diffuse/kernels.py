@@ -8,7 +8,7 @@ the number of processes, nor adding two maps, changes a bit.  Their columns:
     EXPOSURE      sum f e               __init__.py, eq. 1
     PIXELS        sum f
     VARIANCE      sum f^2 var(n)
-    SQUARES       sum f n^2 / e         chi^2 = (sum f n^2/e - (sum f n)^2 / sum f e) / (sum f var / sum f e)
+    SQUARES       sum f (n^2 - var(n)) / e      for chi^2, see orbits.shell_sums
     HALF_COUNTS   COUNTS and EXPOSURE of one half of the data
     HALF_EXPOSURE
 
@@ -237,7 +237,7 @@ def accumulate(
             sums[a, EXPOSURE] += exposure
             sums[a, PIXELS] += as_integer(f * COUNT_SCALE)
             sums[a, VARIANCE] += as_integer(f * f * variance * COUNT_SCALE)
-            sums[a, SQUARES] += as_integer(f * n * n / e * square_scale)
+            sums[a, SQUARES] += as_integer(f * (n * n - variance) / e * square_scale)
             if half:
                 sums[a, HALF_COUNTS] += counts
                 sums[a, HALF_EXPOSURE] += exposure

@@ -223,6 +223,9 @@ def shell_sums(sums, rows, to_s, operations, edges, profile_s, profile, offset_s
     Sums over representatives of folded sums by even shells of |s|, edges (n + 1,): out (n, N_SHELL_SUMS), and of pairs
     of half sets, less the isotropic part, (n, N_PAIR).  offset at offset_s is what was taken off images.  scales: of
     exposure and squares, in quanta.
+
+    chi^2 of N pixels is N - 1 + [sum (n^2 - var n)/e - ((sum n)^2 - var(sum n)) / sum e] / mean(var n / e): by the
+    law of Poisson both terms in the bracket are sum e I^2 on average, at any count, whether or not pixels are shared.
     """
     exposure_scale, square_scale = scales
     limits, row_low, row_high, row_base = rows
@@ -260,7 +263,8 @@ def shell_sums(sums, rows, to_s, operations, edges, profile_s, profile, offset_s
                 out[k, SIGMA_SQ] += sigma * sigma
                 if pixels > 1.0 and variance > 0.0:
                     squares = sums[a, SQUARES] / square_scale
-                    out[k, CHI_SQ] += (squares - counts * intensity) / (variance / exposure)
+                    excess = squares - (counts * counts - variance) / exposure
+                    out[k, CHI_SQ] += pixels - 1.0 + excess * exposure / max(variance, counts)
                     out[k, FREEDOM] += pixels - 1.0
                 half_exposure = sums[a, HALF_EXPOSURE] / exposure_scale
                 if half_exposure > 0.0 and exposure - half_exposure > 0.0:
