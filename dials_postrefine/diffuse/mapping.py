@@ -126,8 +126,13 @@ def shell_edges(grid: Grid) -> np.ndarray:
     return np.linspace(1.0 / grid.d_max, 1.0 / grid.d_min, N_SHELLS + 1)
 
 
-def make_sums(grid: Grid) -> np.ndarray:
-    """Sums (n_voxels, N_SUMS) int64 of nothing, which forked processes share; memory is taken as voxels are reached."""
+def make_sums(grid: Grid, shared: bool = False) -> np.ndarray:
+    """
+    Sums (n_voxels, N_SUMS) int64 of nothing; memory is taken as voxels are reached.  shared: by forked processes (then
+    reading takes memory, too).
+    """
+    if not shared:
+        return np.zeros((grid.n_voxels, kernels.N_SUMS), np.int64)
     size = grid.n_voxels * kernels.N_SUMS
     return np.frombuffer(mmap.mmap(-1, 8 * size), np.int64).reshape(-1, kernels.N_SUMS)
 
@@ -158,7 +163,7 @@ def map_images(
 
 
 def _pass(series, grid, settings, nproc, progress, what, first=None):
-    sums = make_sums(grid)
+    sums = make_sums(grid, shared=nproc > 1)
     items = [(k, i) for k, one in enumerate(series) for i in range(one.n_images)]
     global _mapper
     _mapper = Mapper(series, grid, settings, sums, first)
@@ -200,7 +205,7 @@ class Mapper:
     def _see(self, series: Series) -> None:
         if self._detector == series.detector:
             return
-        self._detector = series.detector
+        self._detector, self._masked = series.detector, None
         self.pixels: Pixels = geometry.see(series.panels, series.beam, self.settings.corrections)
         n = len(self.pixels.weight)
         self.shell = np.empty(n, np.uint8)
@@ -223,7 +228,7 @@ class Mapper:
             result.error = str(error)
             return result
         self._see(series)
-        usable = self.in_range & series.usable.astype(bool) if series.usable.size else self.in_range
+        usable = self._usable(series)
         marks = np.empty(0, np.uint8)
         if series.peaks is not None:
             marks = self.marks
@@ -241,6 +246,13 @@ class Mapper:
         self._find_spots(series, i, values, address, result)
         self._accumulate(series, i, values, address, result)
         return result
+
+    def _usable(self, series: Series) -> np.ndarray:
+        if series.usable.size == 0:
+            return self.in_range
+        if self._masked is None or self._masked[0] is not series.usable:
+            self._masked = series.usable, self.in_range & series.usable.astype(bool)
+        return self._masked[1]
 
     def _read(self, series: Series, i: int) -> list[np.ndarray]:
         values = list(series.read(i))

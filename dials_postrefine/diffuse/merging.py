@@ -22,6 +22,8 @@ from dials_postrefine.diffuse import kernels, orbits
 from dials_postrefine.diffuse.grid import Grid
 from dials_postrefine.diffuse.mapping import N_SHELLS, ImageResult, MappingSettings, shell_edges
 
+# Of the normal equations: beyond it too little of the azimuth is seen to tell cos 2 phi from a constant.
+MOST_CONDITION = 1e6
 # Narrow shells for the isotropic part.
 N_RADIAL = 100
 
@@ -105,48 +107,48 @@ class Map:
     def plane(self, i: int) -> dict[str, np.ndarray]:
         """
         The voxels of the i-th plane along the first axis (n1, n2): intensity, sigma and anisotropic (NaN where there is
-        no pixel), counts (photons), exposure, pixels, half_1 and half_2 (the intensity of each half of the data), s.
+        no pixel), counts (photons), exposure, pixels, half_1 and half_2 (the intensity of each half of the data).
         """
         grid, (exposure_scale, _) = self.grid, self.settings.quanta
-        total = np.zeros((*grid.shape[1:], kernels.N_SUMS), np.int64)
-        orbits.gather(self.sums, orbits.rows_of(grid), self.operations, i, total)
+        length = grid.row_high[i] - grid.row_low[i]
+        first = int((grid.row_base[i] + grid.row_low[i])[0])
+        own = self.sums[first : first + int(length.sum())]  # the rows of a plane follow one another
+        observed = np.flatnonzero(own[:, kernels.EXPOSURE] > 0)
+        row = np.repeat(np.arange(grid.shape[1]), length)[observed]
+        x = np.stack([np.full(len(row), i + grid.low[0]), row + grid.low[1], first + observed - grid.row_base[i, row]])
+        s = np.linalg.norm(grid.to_s @ x, axis=0)
+        inside = (s < 1.0 / grid.d_min) & (s >= 1.0 / grid.d_max)
+        observed, x, s = observed[inside], x[:, inside], s[inside]
+        total = own[observed]
         counts, pixels, variance, half_counts = (
-            total[..., column] / kernels.COUNT_SCALE
+            total[:, column] / kernels.COUNT_SCALE
             for column in (kernels.COUNTS, kernels.PIXELS, kernels.VARIANCE, kernels.HALF_COUNTS)
         )
         exposure, half_exposure = (
-            total[..., column] / exposure_scale for column in (kernels.EXPOSURE, kernels.HALF_EXPOSURE)
+            total[:, column] / exposure_scale for column in (kernels.EXPOSURE, kernels.HALF_EXPOSURE)
         )
-        x = np.stack(
-            np.broadcast_arrays(
-                float(grid.low[0] + i),
-                (grid.low[1] + np.arange(grid.shape[1]))[:, None],
-                (grid.low[2] + np.arange(grid.shape[2]))[None, :],
-            ),
-            axis=-1,
-        )
-        s = np.linalg.norm(x @ grid.to_s.T, axis=-1)
-        inside = (s <= 1.0 / grid.d_min) & (s >= 1.0 / grid.d_max)
         offset = self.radial.offset_at(s)
         isotropic = self.radial.at(s)
         expected = np.clip((isotropic - offset) / self.level * exposure, 0.0, 1.0)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            intensity = self.level * counts / exposure + offset
-            sigma = self.level * np.sqrt(np.maximum(variance, expected)) / exposure
+        intensity = self.level * counts / exposure + offset
+        with np.errstate(invalid="ignore", divide="ignore"):  # a voxel may be in one half only
             half_1 = self.level * half_counts / half_exposure + offset
             half_2 = self.level * (counts - half_counts) / (exposure - half_exposure) + offset
-        observed = (exposure > 0.0) & inside
-        planes = {
-            "intensity": np.where(observed, intensity, np.nan),
-            "sigma": np.where(observed, sigma, np.nan),
-            "anisotropic": np.where(observed, intensity - isotropic, np.nan),
-            "counts": np.where(observed, counts, 0.0),
-            "exposure": np.where(observed, exposure, 0.0),
-            "pixels": np.where(observed, pixels, 0.0),
-            "half_1": np.where(observed & (half_exposure > 0.0), half_1, np.nan),
-            "half_2": np.where(observed & (exposure > half_exposure), half_2, np.nan),
+        values = {
+            "intensity": intensity,
+            "sigma": self.level * np.sqrt(np.maximum(variance, expected)) / exposure,
+            "anisotropic": intensity - isotropic,
+            "counts": counts,
+            "exposure": exposure,
+            "pixels": pixels,
+            "half_1": np.where(half_exposure > 0.0, half_1, np.nan),
+            "half_2": np.where(exposure > half_exposure, half_2, np.nan),
         }
-        planes["s"] = s
+        planes = {}
+        for name, value in values.items():
+            nothing = 0.0 if name in ("counts", "exposure", "pixels") else np.nan
+            planes[name] = np.full(grid.shape[1:], nothing)
+            planes[name][x[1] - grid.low[1], x[2] - grid.low[2]] = value
         return planes
 
 
@@ -230,24 +232,26 @@ def azimuthal_residual(
 ) -> list[tuple[float, float] | None]:
     """
     The amplitudes a, b of I(s) (1 + a cos 2 phi + b sin 2 phi) on the detector, by shells with edges (n + 1,) in |s|,
-    and over all: least squares with equal weights of exposure in narrow shells, averaged by exposure.
+    and over all: least squares in narrow shells, with weights of Poisson's law, and their mean with these weights.
     """
     total = np.zeros((N_SHELLS, kernels.N_PROFILE))
     for image in images:  # relative to the level of the image
         profile = image.profile / image.level if image.level else image.profile
         total += np.where(np.isin(np.arange(kernels.N_PROFILE), (0, 7, 8)), profile, image.profile)
     centres = 0.5 * (profile_edges[1:] + profile_edges[:-1])
-    amplitudes, weights = np.zeros((N_SHELLS, 2)), np.zeros(N_SHELLS)
+    amplitudes, weights = np.zeros((N_SHELLS, 2)), np.zeros((N_SHELLS, 2))
     for k, (n, e, c, s, cc, cs, ss, nc, ns) in enumerate(total[:, :9]):
         normal = np.array([[e, c, s], [c, cc, cs], [s, cs, ss]])
-        if e <= 0.0 or n <= 0.0 or np.linalg.cond(normal) > 1e6:
+        if e <= 0.0 or n <= 0.0 or np.linalg.cond(normal) > MOST_CONDITION:
             continue
         level, a, b = np.linalg.solve(normal, [n, nc, ns])
-        amplitudes[k], weights[k] = (a / level, b / level), e
+        amplitudes[k] = a / level, b / level
+        weights[k] = level / np.diag(np.linalg.inv(normal))[1:]
     found: list[tuple[float, float] | None] = []
     for chosen in [(centres >= low) & (centres < high) for low, high in zip(edges, edges[1:])] + [centres > 0.0]:
-        weight = weights * chosen
-        mean = weight @ amplitudes / weight.sum() if weight.any() else None
+        weight = weights * chosen[:, None]
+        total_weight = weight.sum(axis=0)
+        mean = (weight * amplitudes).sum(axis=0) / total_weight if (total_weight > 0.0).all() else None
         found.append(None if mean is None else (float(mean[0]), float(mean[1])))
     return found
 
@@ -283,7 +287,7 @@ def _radial(sums, images, grid, settings, level) -> Radial:
     found = found[found[:, 3] > 0.0]
     exposure = found[:, 1] / settings.quanta[0]
     s, plain = found[:, 2] / found[:, 1], found[:, 0] / exposure
-    sigma = level * np.sqrt(np.maximum(found[:, 0], 1.0)) / exposure
+    sigma = level * np.sqrt(np.maximum(found[:, 4], 1.0)) / exposure
     edges = shell_edges(grid)
     offset = np.zeros(N_SHELLS)
     if settings.radial_offset:

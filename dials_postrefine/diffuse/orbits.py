@@ -24,6 +24,8 @@ from dials_postrefine.diffuse.kernels import (
     jit,
 )
 
+# Voxel coordinates stay far below this.
+INDEX_BASE = 1 << 20
 # Columns of the sums over pairs of which a correlation is made.
 N_PAIR = 6
 # Columns of shell_sums.
@@ -72,11 +74,39 @@ def orbit(x, y, z, operations, rows, out):
             continue
         known = False
         for p in range(n):
-            known = known or out[p] == a
+            if out[p] == a:
+                known = True
+                break
         if not known:
             out[n] = a
             n += 1
     return n
+
+
+@jit
+def representatives(x, y, operations, rows):
+    """
+    From where to where along z the voxels x y z represent their orbits.
+
+    The representative is the one with the smallest p.x, p = (INDEX_BASE^2, INDEX_BASE, 1), which orders voxels as their
+    addresses do: (R' p - p).x >= 0 for all operations R, for each of which z is on one side of a bound.
+    """
+    limits, row_low, row_high, row_base = rows
+    i, j = x - limits[0], y - limits[1]
+    low, high = row_low[i, j], row_high[i, j]
+    for o in range(len(operations)):
+        m = operations[o]
+        w_x = INDEX_BASE * (INDEX_BASE * (m[0, 0] - 1) + m[1, 0]) + m[2, 0]
+        w_y = INDEX_BASE * (INDEX_BASE * m[0, 1] + m[1, 1] - 1) + m[2, 1]
+        w_z = INDEX_BASE * (INDEX_BASE * m[0, 2] + m[1, 2]) + m[2, 2] - 1
+        constant = w_x * x + w_y * y
+        if w_z > 0:
+            low = max(low, -(constant // w_z))  # the smallest z with w_z z >= -constant
+        elif w_z < 0:
+            high = min(high, constant // -w_z + 1)
+        elif constant < 0:
+            return 0, 0
+    return low, max(low, high)
 
 
 @jit
@@ -92,11 +122,11 @@ def _length(x, y, z, to_s):
 def radial_sums(sums, rows, to_s, edges):
     """
     Sums over all voxels by |s|, even edges (n + 1,): counts (photons), exposure (quanta), |s| times exposure, voxels
-    that were observed, as (n, 4).
+    that were observed, variance of the counts, as (n, 5).
     """
     limits, row_low, row_high, row_base = rows
     first, step, n = edges[0], edges[1] - edges[0], len(edges) - 1
-    out = np.zeros((n, 4))
+    out = np.zeros((n, 5))
     for i in range(limits[3]):
         for j in range(limits[4]):
             for z in range(row_low[i, j], row_high[i, j]):
@@ -111,6 +141,7 @@ def radial_sums(sums, rows, to_s, edges):
                     out[k, 1] += exposure
                     out[k, 2] += exposure * s
                     out[k, 3] += 1.0
+                    out[k, 4] += sums[a, VARIANCE] / COUNT_SCALE
     return out
 
 
@@ -129,92 +160,90 @@ def compare_mates(sums, rows, to_s, operations, edges, profile_s, profile, expos
     """
     How well mates agree, before they are averaged, by even shells of |s|, edges (n + 1,): sums over pairs (n, N_PAIR)
     of each voxel and the mean of its mates, of each voxel and its Friedel mate, both less the isotropic part, which is
-    profile at profile_s; and of orbits the observed mates.
+    profile at profile_s; and how many voxels are observed.
     """
     limits, row_low, row_high, row_base = rows
     first, step, n = edges[0], edges[1] - edges[0], len(edges) - 1
     laue, friedel, mates = np.zeros((n, N_PAIR)), np.zeros((n, N_PAIR)), np.zeros(n)
     found = np.empty(len(operations), np.int64)
+    values, weights = np.empty(len(operations)), np.empty(len(operations))
     for i in range(limits[3]):
         for j in range(limits[4]):
             x, y = i + limits[0], j + limits[1]
-            for z in range(row_low[i, j], row_high[i, j]):
-                a = row_base[i, j] + z
-                if sums[a, EXPOSURE] <= 0:
-                    continue
+            low, high = representatives(x, y, operations, rows)
+            for z in range(low, high):
                 s = _length(x, y, z, to_s)
                 k = int(np.floor((s - first) / step))
                 if k < 0 or k >= n:
                     continue
+                n_found, n_mates, counts, exposure = orbit(x, y, z, operations, rows, found), 0, 0.0, 0.0
+                for p in range(n_found):
+                    a = found[p]
+                    if sums[a, EXPOSURE] > 0:
+                        values[n_mates] = sums[a, COUNTS] / COUNT_SCALE
+                        weights[n_mates] = sums[a, EXPOSURE] / exposure_scale
+                        counts, exposure = counts + values[n_mates], exposure + weights[n_mates]
+                        n_mates += 1
+                mates[k] += n_mates
+                if n_mates < 2:
+                    continue
                 isotropic = np.interp(s, profile_s, profile)
-                own = sums[a, COUNTS] / COUNT_SCALE / (sums[a, EXPOSURE] / exposure_scale) - isotropic
-                opposite = _address(-x, -y, -z, rows)
-                if opposite > a and sums[opposite, EXPOSURE] > 0:
-                    other = sums[opposite, COUNTS] / COUNT_SCALE / (sums[opposite, EXPOSURE] / exposure_scale)
-                    add_pair(friedel[k], own, other - isotropic)
-                counts, exposure, observed = 0.0, 0.0, 0
-                for p in range(orbit(x, y, z, operations, rows, found)):
-                    b = found[p]
-                    if sums[b, EXPOSURE] > 0:
-                        observed += 1
-                        if b != a:
-                            counts += sums[b, COUNTS] / COUNT_SCALE
-                            exposure += sums[b, EXPOSURE] / exposure_scale
-                mates[k] += 1.0
-                if exposure > 0.0:
-                    add_pair(laue[k], own, counts / exposure - isotropic)
+                for p in range(n_mates):
+                    others = (counts - values[p]) / (exposure - weights[p])
+                    add_pair(laue[k], values[p] / weights[p] - isotropic, others - isotropic)
+    for i in range(limits[3]):
+        for j in range(limits[4]):
+            for z in range(row_low[i, j], row_high[i, j]):
+                a = row_base[i, j] + z
+                if sums[a, EXPOSURE] <= 0:
+                    continue
+                b = _address(-i - limits[0], -j - limits[1], -z, rows)
+                if b <= a or sums[b, EXPOSURE] <= 0:
+                    continue
+                s = _length(i + limits[0], j + limits[1], z, to_s)
+                k = int(np.floor((s - first) / step))
+                if k < 0 or k >= n:
+                    continue
+                isotropic = np.interp(s, profile_s, profile)
+                add_pair(
+                    friedel[k],
+                    sums[a, COUNTS] / COUNT_SCALE / (sums[a, EXPOSURE] / exposure_scale) - isotropic,
+                    sums[b, COUNTS] / COUNT_SCALE / (sums[b, EXPOSURE] / exposure_scale) - isotropic,
+                )
     return laue, friedel, mates
 
 
 @jit
-def fold(sums, rows, operations, proper_half):
+def fold(sums, rows, operations, proper):
     """
-    Add up orbits in place: the representative gets the sums of all.
+    Add up orbits in place: all mates get the sums of all.
 
-    proper_half (n,) bool: the half sets are the mates by these operations and the others, in place of the halves in the
-    sums; empty for the latter.
+    proper (n,) bool: the half sets are the mates by these operations and the others, in place of those in the sums;
+    empty for the latter.
     """
     limits, row_low, row_high, row_base = rows
-    found = np.empty(len(operations), np.int64)
+    found, rotated = np.empty(len(operations), np.int64), np.empty(len(operations), np.int64)
+    rotations = operations[proper] if proper.size > 0 else operations
+    total = np.empty(N_SUMS, np.int64)
     for i in range(limits[3]):
         for j in range(limits[4]):
             x, y = i + limits[0], j + limits[1]
-            for z in range(row_low[i, j], row_high[i, j]):
-                a = row_base[i, j] + z
+            low, high = representatives(x, y, operations, rows)
+            for z in range(low, high):
                 n = orbit(x, y, z, operations, rows, found)
-                lowest = True
+                total[:] = 0
                 for p in range(n):
-                    lowest = lowest and found[p] >= a
-                if not lowest:
+                    if sums[found[p], PIXELS] > 0:
+                        total += sums[found[p]]
+                if total[PIXELS] == 0:
                     continue
-                if proper_half.size > 0:
-                    for p in range(n):
-                        b = found[p]
-                        sums[b, HALF_COUNTS], sums[b, HALF_EXPOSURE] = 0, 0
-                    n_proper = orbit(x, y, z, operations[proper_half], rows, found)
-                    for p in range(n_proper):
-                        b = found[p]
-                        sums[b, HALF_COUNTS], sums[b, HALF_EXPOSURE] = sums[b, COUNTS], sums[b, EXPOSURE]
-                    n = orbit(x, y, z, operations, rows, found)
+                if proper.size > 0:
+                    total[HALF_COUNTS], total[HALF_EXPOSURE] = 0, 0
+                    for p in range(orbit(x, y, z, rotations, rows, rotated)):
+                        total[HALF_COUNTS] += sums[rotated[p], COUNTS]
+                        total[HALF_EXPOSURE] += sums[rotated[p], EXPOSURE]
                 for p in range(n):
-                    b = found[p]
-                    if b != a:
-                        for column in range(N_SUMS):
-                            sums[a, column] += sums[b, column]
-
-
-@jit
-def gather(sums, rows, operations, i, out):
-    """The sums of the representatives of the voxels of a plane, the i-th along the first axis: out (n1, n2, N_SUMS)."""
-    limits, row_low, row_high, row_base = rows
-    found = np.empty(len(operations), np.int64)
-    out[:] = 0
-    for j in range(limits[4]):
-        for z in range(row_low[i, j], row_high[i, j]):
-            lowest = row_base[i, j] + z
-            for p in range(orbit(i + limits[0], j + limits[1], z, operations, rows, found)):
-                lowest = min(lowest, found[p])
-            out[j, z - limits[2]] = sums[lowest]
+                    sums[found[p]] = total
 
 
 @jit
@@ -231,20 +260,15 @@ def shell_sums(sums, rows, to_s, operations, edges, profile_s, profile, offset_s
     limits, row_low, row_high, row_base = rows
     first, step, n = edges[0], edges[1] - edges[0], len(edges) - 1
     out, halves = np.zeros((n, N_SHELL_SUMS)), np.zeros((n, N_PAIR))
-    found = np.empty(len(operations), np.int64)
     for i in range(limits[3]):
         for j in range(limits[4]):
             x, y = i + limits[0], j + limits[1]
-            for z in range(row_low[i, j], row_high[i, j]):
+            low, high = representatives(x, y, operations, rows)
+            for z in range(low, high):
                 a = row_base[i, j] + z
                 s = _length(x, y, z, to_s)
                 k = int(np.floor((s - first) / step))
                 if k < 0 or k >= n:
-                    continue
-                lowest = a
-                for p in range(orbit(x, y, z, operations, rows, found)):
-                    lowest = min(lowest, found[p])
-                if lowest != a:
                     continue
                 out[k, POSSIBLE] += 1.0
                 if sums[a, EXPOSURE] <= 0:

@@ -128,7 +128,7 @@ def add_sums(paths: Sequence[str]) -> Sums:
                     else f"{path} is given twice, or holds image {key[1]} of {key[0]} twice: give each map once."
                 )
             owner[key] = path
-    sums = make_sums(first.grid)
+    sums = make_sums(first.grid, shared=True)  # read in a process of its own
     for path, part in zip(paths, parts):
         _read(path, lambda file, part=part: _add(file, part.grid, first.grid, sums))
     identifiers, images = [], []

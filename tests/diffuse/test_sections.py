@@ -105,7 +105,10 @@ def test_values_are_those_of_the_planes_of_the_map(grid):
             cube = np.array([plane[kind] for plane in planes])
             np.testing.assert_array_equal(section.values[kind], np.take(cube, number, axis).astype(np.float32))
         n_observed += np.isfinite(section.values["intensity"]).sum()
-        s = np.take(np.array([plane["s"] for plane in planes]), number, axis)
+        x = np.stack(
+            np.meshgrid(*(low + np.arange(n) for low, n in zip(found.grid.low, found.grid.shape)), indexing="ij")
+        )
+        s = np.take(np.linalg.norm(np.einsum("ij,jabc->iabc", found.grid.to_s, x), axis=0), number, axis)
         np.testing.assert_allclose(section.s(), s, atol=1e-12)
         assert not np.isfinite(section.values["intensity"][~section.inside()]).any()
         u, v = (found.grid.axes[a] for a in range(3) if a != axis)

@@ -183,7 +183,7 @@ class Synthetic:
                 kernels.EXPOSURE: np.full(len(seen), 4.0 * weight * exposure_scale),
                 kernels.PIXELS: np.full(len(seen), 4.0 * kernels.COUNT_SCALE),
                 kernels.VARIANCE: n * kernels.COUNT_SCALE,
-                kernels.SQUARES: (counts**2).sum(axis=0) / weight * square_scale,
+                kernels.SQUARES: (counts**2 - counts).sum(axis=0) / weight * square_scale,
             }
             if number % 2:
                 kernel_sums[kernels.HALF_COUNTS] = kernel_sums[kernels.COUNTS]
