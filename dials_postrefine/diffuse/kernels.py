@@ -2,7 +2,8 @@
 The compiled loops over pixels and voxels.
 
 Sums are integers, multiples of a quantum for each quantity, so that they are exact: neither the order of the images nor
-the number of processes, nor adding two maps, changes a bit.  Their columns:
+the number of processes, nor adding two maps, changes a bit (floats are added up within an image alone, in the order of
+its pixels).  Their columns:
 
     COUNTS        sum f n               photons, less the background
     EXPOSURE      sum f e               __init__.py, eq. 1
@@ -28,7 +29,7 @@ OUTSIDE, BRAGG, REJECTED = -1, -2, -3
 
 # Fixed point: counts, pixels and variances in 2^-16.
 COUNT_SCALE = 2.0**16
-# No single contribution to a sum may be larger (it would be an absurd one: it is kept from overflowing).
+# No single contribution to a sum may be larger, lest it overflows.
 LARGEST = 2.0**52
 # Which pixels the profile of an image is taken from: one block of BLOCK in EVERY; a prime, not to follow the columns.
 BLOCK, EVERY = 251, 4
@@ -86,15 +87,14 @@ def shells_of(s1, s0, edges, shell):
 
 
 @jit
-def locate(
-    s1, usable, values, low, high, matrix, shift, to_voxel, box, bragg, limits, row_low, row_high, row_base, out
-):
+def locate(s1, usable, values, low, high, to_h, h_0, to_x, x_0, box, bragg, limits, row_low, row_high, row_base, out):
     """
     The address of the voxel of each pixel, out (n,) int32.
 
-    h = matrix s1 + shift, x = to_voxel h; pixels that are not usable (n,), or whose values are below low, or not below
-    high, are OUTSIDE; those with all |h - round h| < box, or marked in bragg (n,), are BRAGG (box <= 0, size 0: none).
-    limits: low and shape of the grid (5,).  Returns the numbers of pixels that are inside, and that are Bragg.
+    h = to_h s1 + h_0 are its fractional indices, x = to_x s1 + x_0 its voxel coordinates; pixels that are not usable
+    (n,), or whose values are below low, or not below high, are OUTSIDE; those with all |h - round h| < box, or marked
+    in bragg (n,), are BRAGG (box <= 0, size 0: none).  limits: low and shape of the grid (5,).  Returns the numbers of
+    pixels that are inside, and that are Bragg.
     """
     low_0, low_1, low_2, shape_0, shape_1 = limits
     n_inside, n_bragg = 0, 0
@@ -105,12 +105,9 @@ def locate(
         if not usable[i] or not (low <= value < high):
             continue
         x, y, z = s1[i, 0], s1[i, 1], s1[i, 2]
-        h = matrix[0, 0] * x + matrix[0, 1] * y + matrix[0, 2] * z + shift[0]
-        k = matrix[1, 0] * x + matrix[1, 1] * y + matrix[1, 2] * z + shift[1]
-        l = matrix[2, 0] * x + matrix[2, 1] * y + matrix[2, 2] * z + shift[2]  # noqa: E741
-        a = int(np.floor(to_voxel[0, 0] * h + to_voxel[0, 1] * k + to_voxel[0, 2] * l + 0.5)) - low_0
-        b = int(np.floor(to_voxel[1, 0] * h + to_voxel[1, 1] * k + to_voxel[1, 2] * l + 0.5)) - low_1
-        c = int(np.floor(to_voxel[2, 0] * h + to_voxel[2, 1] * k + to_voxel[2, 2] * l + 0.5))
+        a = int(np.floor(to_x[0, 0] * x + to_x[0, 1] * y + to_x[0, 2] * z + x_0[0] + 0.5)) - low_0
+        b = int(np.floor(to_x[1, 0] * x + to_x[1, 1] * y + to_x[1, 2] * z + x_0[1] + 0.5)) - low_1
+        c = int(np.floor(to_x[2, 0] * x + to_x[2, 1] * y + to_x[2, 2] * z + x_0[2] + 0.5))
         if a < 0 or b < 0 or a >= shape_0 or b >= shape_1 or c < row_low[a, b] or c >= row_high[a, b]:
             continue
         n_inside += 1
@@ -119,6 +116,9 @@ def locate(
             n_bragg += 1
             continue
         if box > 0.0:
+            h = to_h[0, 0] * x + to_h[0, 1] * y + to_h[0, 2] * z + h_0[0]
+            k = to_h[1, 0] * x + to_h[1, 1] * y + to_h[1, 2] * z + h_0[1]
+            l = to_h[2, 0] * x + to_h[2, 1] * y + to_h[2, 2] * z + h_0[2]  # noqa: E741
             if (
                 abs(h - np.floor(h + 0.5)) < box
                 and abs(k - np.floor(k + 0.5)) < box
@@ -176,13 +176,41 @@ def profile(address, values, s1, weight, shell, n, m, gain, pedestal, background
 
 
 @jit
-def as_integer(value):
-    """The nearest integer of a float, kept from overflowing."""
-    return np.int64(np.floor(min(max(value, -LARGEST), LARGEST) + 0.5))
+def gather(address, values, weight, gain, pedestal, factor, first, voxel, runs):
+    """
+    Collect from the pixel `first` on what neighbours in one voxel add up to: the voxels, voxel (m,) int32, and the
+    sums, runs (m, 5) of columns COUNTS to SQUARES.  Returns how many there are, and the pixel to go on with.
+
+    address (n,) of voxels; e = factor weight.
+    """
+    inverse_gain, inverse_factor = 1.0 / gain, 1.0 / factor
+    last, k = -1, -1
+    counts, weights, pixels, squares = 0.0, 0.0, 0.0, 0.0
+    for i in range(first, len(address)):
+        a = address[i]
+        if a < 0:
+            continue
+        if a != last:
+            if k >= 0:
+                _put(runs[k], counts, factor * weights, pixels, counts, inverse_factor * squares)
+                if k + 1 == len(voxel):
+                    return k + 1, i
+            k += 1
+            voxel[k] = last = a
+            counts, weights, pixels, squares = 0.0, 0.0, 0.0, 0.0
+        n = (values[i] - pedestal) * inverse_gain
+        w = weight[i]
+        counts += n
+        weights += w
+        pixels += 1.0
+        squares += (n * n - n) / w
+    if k >= 0:
+        _put(runs[k], counts, factor * weights, pixels, counts, inverse_factor * squares)
+    return k + 1, len(address)
 
 
 @jit
-def accumulate(
+def gather_shared(
     address,
     values,
     weight,
@@ -195,35 +223,35 @@ def accumulate(
     dwell,
     factor,
     time,
-    scales,
-    half,
-    sums,
+    first,
+    voxel,
+    runs,
 ):
     """
-    Add a panel's pixels to the sums (n_voxels, N_SUMS) of their voxels.
+    As gather, of pixels that voxels share or from which something is taken off.
 
-    address (n_steps, n): the voxels that a pixel sweeps in equal parts of the time.  e = factor weight; offset
-    (n_shells + 1,) or empty: an isotropic part of n/e that is taken off; background (n,), its variance, photons a
-    second; dwell: how many images a pixel stays in a voxel.  scales: those of exposure and of squares, in quanta.
+    address (n_steps, n): the voxels that a pixel sweeps in equal parts of the time; offset (n_shells + 1,) or empty: an
+    isotropic part of n/e that is taken off; background (n,) or empty, its variance, photons a second; dwell: how many
+    images a pixel stays in a voxel.
     """
-    exposure_scale, square_scale = scales
-    n_steps = address.shape[0]
+    n_steps, n_pixels = address.shape
     has_background, has_offset = background.size > 0, offset.size > 0
-    for i in range(address.shape[1]):
+    k = 0
+    for i in range(first, n_pixels):
+        if k + n_steps > len(voxel):
+            return k, i
         for step in range(n_steps):
             a = address[step, i]
             if a < 0:
                 continue
-            f = 1.0
-            if n_steps > 1:
-                same, earlier = 0, False
-                for other in range(n_steps):
-                    if address[other, i] == a:
-                        same += 1
-                        earlier = earlier or other < step
-                if earlier:
-                    continue
-                f = same / n_steps
+            same, earlier = 0, False
+            for other in range(n_steps):
+                if address[other, i] == a:
+                    same += 1
+                    earlier = earlier or other < step
+            if earlier:
+                continue
+            f = same / n_steps
             e = factor * weight[i]
             n = (values[i] - pedestal) / gain
             variance = n
@@ -232,15 +260,38 @@ def accumulate(
                 variance += time * time * background_variance[i] * dwell
             if has_offset:
                 n -= e * offset[shell[i]]
-            counts, exposure = as_integer(f * n * COUNT_SCALE), as_integer(f * e * exposure_scale)
-            sums[a, COUNTS] += counts
-            sums[a, EXPOSURE] += exposure
-            sums[a, PIXELS] += as_integer(f * COUNT_SCALE)
-            sums[a, VARIANCE] += as_integer(f * f * variance * COUNT_SCALE)
-            sums[a, SQUARES] += as_integer(f * (n * n - variance) / e * square_scale)
-            if half:
-                sums[a, HALF_COUNTS] += counts
-                sums[a, HALF_EXPOSURE] += exposure
+            voxel[k] = a
+            _put(runs[k], f * n, f * e, f, f * f * variance, f * (n * n - variance) / e)
+            k += 1
+    return k, n_pixels
+
+
+@numba.njit(cache=True, nogil=True, inline="always")
+def _put(run, counts, exposure, pixels, variance, squares):
+    run[COUNTS], run[EXPOSURE], run[PIXELS], run[VARIANCE], run[SQUARES] = counts, exposure, pixels, variance, squares
+
+
+@jit
+def add(voxel, runs, n, scales, half, sums):
+    """
+    Add the first n of what was gathered to the sums (n_voxels, N_SUMS), and if half to those of the first half.
+
+    scales: those of exposure and of squares, in quanta.
+    """
+    exposure_scale, square_scale = scales
+    for k in range(n):
+        a = voxel[k]
+        counts = np.int64(np.floor(runs[k, COUNTS] * COUNT_SCALE + 0.5))
+        exposure = np.int64(runs[k, EXPOSURE] * exposure_scale + 0.5)
+        sums[a, COUNTS] += counts
+        sums[a, EXPOSURE] += exposure
+        sums[a, PIXELS] += np.int64(runs[k, PIXELS] * COUNT_SCALE + 0.5)
+        sums[a, VARIANCE] += np.int64(np.floor(runs[k, VARIANCE] * COUNT_SCALE + 0.5))
+        squares = min(max(runs[k, SQUARES] * square_scale, -LARGEST), LARGEST)
+        sums[a, SQUARES] += np.int64(np.floor(squares + 0.5))
+        if half:
+            sums[a, HALF_COUNTS] += counts
+            sums[a, HALF_EXPOSURE] += exposure
 
 
 @jit
@@ -284,7 +335,8 @@ def strong_pixels(address, values, weight, shell, gain, pedestal, time, mean, n_
         if (address[i] < 0 and address[i] != BRAGG) or shell[i] == NO_SHELL:
             continue
         mu = max(0.0, mean[shell[i]] * time * weight[i])
-        if (values[i] - pedestal) / gain - mu > n_sigma * np.sqrt(mu) + 3.0:
+        excess = (values[i] - pedestal) / gain - mu - 3.0
+        if excess > 0.0 and excess * excess > n_sigma * n_sigma * mu:
             out[n_strong] = i
             n_strong += 1
             if n_strong == len(out):
@@ -297,19 +349,20 @@ def mark_peaks(s1, first_pixel, shape, centres, directions, radii, half_widths, 
     """
     Mark in out (n,) the pixels of a panel of shape (slow, fast) whose direction is within an angle of that of a peak.
 
-    centres (m, 2) fast and slow (pixels), directions (m, 3) unit vectors, radii (m,) angle (rad), half_widths (m, 2)
-    the box of pixels to look at.  first_pixel: of the panel in s1 and out.
+    s1 are all of one length.  centres (m, 2) fast and slow (pixels), directions (m, 3) unit vectors, radii (m,) angle
+    (rad), half_widths (m, 2) the box of pixels to look at.  first_pixel: of the panel in s1 and out.
     """
+    v = s1[first_pixel]
+    length = np.sqrt(v[0] * v[0] + v[1] * v[1] + v[2] * v[2])
     for peak in range(len(centres)):
-        limit = np.cos(radii[peak])
+        limit = np.cos(radii[peak]) * length
         x, y = centres[peak]
         u = directions[peak]
         for i in range(max(0, int(y - half_widths[peak, 1])), min(shape[0], int(y + half_widths[peak, 1]) + 1)):
             for j in range(max(0, int(x - half_widths[peak, 0])), min(shape[1], int(x + half_widths[peak, 0]) + 1)):
                 p = first_pixel + i * shape[1] + j
                 v = s1[p]
-                along = v[0] * u[0] + v[1] * u[1] + v[2] * u[2]
-                if along > limit * np.sqrt(v[0] * v[0] + v[1] * v[1] + v[2] * v[2]):
+                if v[0] * u[0] + v[1] * u[1] + v[2] * u[2] > limit:
                     out[p] = 1
 
 

@@ -22,9 +22,13 @@ from dials_postrefine.diffuse.grid import Grid
 from dials_postrefine.parallel import ordered_map, single_thread
 
 N_SHELLS = 60
+# How many runs of neighbours in one voxel are gathered before they are added to the sums.
+MOST_RUNS = 1 << 18
 # For pixels of Bragg peaks, of which the mean offset of indices is taken.
 STRONG_SIGMA = 8.0
 MOST_STRONG = 200_000
+# Of a detector with more pixels strong spots are sought on one image in four, which are enough.
+MANY_PIXELS, SPOTS_EVERY = 2_000_000, 4
 SPOT_RANGE = 0.35
 # Exposures as integers (kernels.py): s sr where scales are near 1, photons where they are levels of images.
 QUANTA = {False: (2.0**52, 2.0**-10), True: (2.0**28, 2.0**16)}
@@ -198,6 +202,7 @@ class Mapper:
         self.series, self.grid, self.settings, self.sums, self.first = series, grid, settings, sums, first
         self.lock = multiprocessing.get_context("fork").Lock()
         self.edges = shell_edges(grid)
+        self.voxel, self.runs = np.empty(MOST_RUNS, np.int32), np.empty((MOST_RUNS, 5))
         self.limits = np.array([*grid.low, *grid.shape[:2]])
         self._detector = None
         self._see(series[0])
@@ -216,7 +221,7 @@ class Mapper:
             for low, high in self.settings.excluded:
                 self.in_range &= (s < low) | (s > high)
         self.axes = geometry.polarization_axes(series.beam)
-        self.marks = np.empty(n, np.uint8)
+        self.marks, self.address = np.empty(n, np.uint8), np.empty((0, 0), np.int32)
 
     def map_image(self, k: int, i: int) -> ImageResult:
         """Add the i-th image of series k."""
@@ -243,7 +248,8 @@ class Mapper:
             result.error = "it has no photons outside of Bragg peaks to scale it by"
         if result.error is not None:
             return result
-        self._find_spots(series, i, values, address, result)
+        if len(self.shell) <= MANY_PIXELS or result.number % SPOTS_EVERY == 1:
+            self._find_spots(series, i, values, address, result)
         self._accumulate(series, i, values, address, result)
         return result
 
@@ -268,18 +274,22 @@ class Mapper:
         grid, found = self.grid, []
         n_steps = series.settings.shape[1]
         inverse = np.linalg.inv(series.settings[i])
+        if self.address.shape[0] != n_steps or self.address.shape[1] != len(self.shell):
+            self.address = np.empty((n_steps, len(self.shell)), np.int32)
         for number, panel, own in self._slices(series):
-            address = np.empty((n_steps, panel.n_pixels), np.int32)
+            address = self.address[:, own]
             for step in range(n_steps):
-                matrix = inverse[step]
+                to_h = inverse[step]
+                h_0 = -to_h @ series.s0[i]
                 n_inside, n_bragg = kernels.locate(
                     self.pixels.s1[own],
                     usable[own],
                     values[number],
                     *panel.trusted,
-                    matrix,
-                    -matrix @ series.s0[i],
-                    grid.to_voxel,
+                    to_h,
+                    h_0,
+                    grid.to_voxel @ to_h,
+                    grid.to_voxel @ h_0,
                     series.box,
                     marks[own],
                     self.limits,
@@ -378,25 +388,41 @@ class Mapper:
                     settings.n_sigma,
                     self.first,
                 )
-        with self.lock:
-            for number, panel, own in self._slices(series):
-                kernels.accumulate(
-                    address[number],
-                    values[number],
-                    self.pixels.weight[own],
-                    self.shell[own],
-                    offset,
-                    panel.gain,
-                    panel.pedestal,
-                    series.background[own],
-                    series.background_variance[own],
-                    dwell,
-                    factor,
-                    result.time,
-                    settings.quanta,
-                    half,
-                    self.sums,
-                )
+        for number, panel, own in self._slices(series):
+            first = 0
+            while first < panel.n_pixels:
+                if series.background.size or offset.size or len(address[number]) > 1:
+                    n, first = kernels.gather_shared(
+                        address[number],
+                        values[number],
+                        self.pixels.weight[own],
+                        self.shell[own],
+                        offset,
+                        panel.gain,
+                        panel.pedestal,
+                        series.background[own],
+                        series.background_variance[own],
+                        dwell,
+                        factor,
+                        result.time,
+                        first,
+                        self.voxel,
+                        self.runs,
+                    )
+                else:
+                    n, first = kernels.gather(
+                        address[number][0],
+                        values[number],
+                        self.pixels.weight[own],
+                        panel.gain,
+                        panel.pedestal,
+                        factor,
+                        first,
+                        self.voxel,
+                        self.runs,
+                    )
+                with self.lock:
+                    kernels.add(self.voxel, self.runs, n, settings.quanta, half, self.sums)
 
     def _dwell(self, series: Series, i: int) -> float:
         """
