@@ -46,6 +46,12 @@ def run(args: list[str] | None = None, phil=phil_scope) -> None:
             raise Sorry(
                 "Either experiments or maps to add are needed: give an .expt file, or add=FIRST.nxs,SECOND.nxs."
             )
+        try:
+            import numba  # noqa: F401
+        except (ImportError, AttributeError) as error:  # the latter beside an old coverage
+            raise Sorry(
+                f"numba is needed ({error}): conda install numba, or pip install numba 'coverage>=7'."
+            ) from None
         map_files(params, verbosity, diff_phil)
 
 
