@@ -38,4 +38,5 @@ def operations(grid: Grid, rotations: np.ndarray, symmetry: str) -> np.ndarray:
     if np.abs(on_voxels - rounded).max() > TOLERANCE:
         raise ValueError("an operation takes voxels to places between voxels")
     unique = {tuple(matrix.ravel()): matrix for matrix in rounded.astype(np.int64)}
-    return np.array(sorted(unique.values(), key=lambda matrix: not np.array_equal(matrix, np.eye(3))))
+    # in an order of their own, so that sums over mates do not depend on how the group was made
+    return np.array([identity, *(unique[key] for key in sorted(unique) if key != tuple(identity.ravel()))], np.int64)

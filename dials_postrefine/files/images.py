@@ -242,12 +242,12 @@ def _common_crystal(experiments, space_group: str | None):
     group = models.common_space_group(experiments, space_group)
     cells = np.array([e.crystal.get_unit_cell().parameters() for e in experiments])
     median = np.median(cells, axis=0)
-    off = (np.abs(cells[:, :3] / median[:3] - 1.0) > CELL_LENGTH).any(axis=1)
-    off |= (np.abs(cells[:, 3:] - median[3:]) > CELL_ANGLE).any(axis=1)
+    off = (np.abs(cells[:, :3] / cells[0, :3] - 1.0) > CELL_LENGTH).any(axis=1)
+    off |= (np.abs(cells[:, 3:] - cells[0, 3:]) > CELL_ANGLE).any(axis=1)
     if off.any():
         raise Sorry(
-            f"Unit cells differ by more than {CELL_LENGTH:.0%} (the first: {experiments[int(off.argmax())].identifier})"
-            ": give data sets of one crystal form, in one setting."
+            f"Unit cells differ by more than {CELL_LENGTH:.0%} ({experiments[int(off.argmax())].identifier} from "
+            f"{experiments[0].identifier}): give data sets of one crystal form, in one setting."
         )
     cell = uctbx.unit_cell(tuple(median))
     if not models.unit_cell_fits(cell, group):

@@ -1,0 +1,43 @@
+"""Series of images on disk, as dials.diffuse_map takes them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def write_images(tmp_path_factory):
+    """A function: mean counts a pixel, SeriesOptions by name -> path of an .expt beside its images."""
+    pytest.importorskip("numba", reason="numba is not installed: dials.diffuse_map needs it")
+    from dials_postrefine.files.simulated_images import (
+        ImageOptions,
+        SeriesOptions,
+        intensity_of,
+        make_experiments,
+        with_mean_counts,
+        write_series,
+    )
+    from dials_postrefine.simulate_diffuse import BraggPeaks, SmoothIntensity
+
+    def write(mean: float = 5.0, peaks: bool = False, empty: bool = False, background=None, seed=0, **options) -> Path:
+        experiments = make_experiments(SeriesOptions(**{"n_images": 8, "oscillation": 0.5, **options}))
+        images = ImageOptions(n_phi=2)
+        intensity = None
+        if not empty:
+            smooth = with_mean_counts(
+                intensity_of(SmoothIntensity, experiments[0].crystal), mean, experiments[0], images
+            )
+            spots = intensity_of(BraggPeaks, experiments[0].crystal, level=100.0 * smooth.level)
+            intensity = (lambda h: smooth(h) + spots(h)) if peaks else smooth
+        prefix = tmp_path_factory.mktemp("images") / "image"
+        return Path(write_series(experiments, intensity, prefix, images, seed=seed, background=background))
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def sweep(write_images) -> Path:
+    """Eight images with Bragg peaks, of a crystal that drifts."""
+    return write_images(peaks=True, scan_varying=True)
