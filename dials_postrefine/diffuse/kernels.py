@@ -32,10 +32,12 @@ COUNT_SCALE = 2.0**16
 # No single contribution to a sum may be larger, lest it overflows.
 LARGEST = 2.0**52
 # Which pixels the profile of an image is taken from: one block of BLOCK in EVERY; a prime, not to follow the columns.
-BLOCK, EVERY = 251, 4
+BLOCK, EVERY = 251, 8
 # Sums of a shell in the profile of an image.
 N_PROFILE = 11
 NO_SHELL = 255
+# More voxels than any pixel is away from the first.
+FAR = 1 << 20
 
 jit = numba.njit(cache=True, nogil=True)
 
@@ -99,36 +101,33 @@ def locate(s1, usable, values, low, high, to_h, h_0, to_x, x_0, box, bragg, limi
     low_0, low_1, low_2, shape_0, shape_1 = limits
     n_inside, n_bragg = 0, 0
     marked = bragg.size > 0
+    # Rounded by cutting off what is positive thanks to FAR.
+    far_0, far_1, far_2 = x_0[0] + 0.5 - low_0 + FAR, x_0[1] + 0.5 - low_1 + FAR, x_0[2] + 0.5 + FAR
     for i in range(len(out)):
-        out[i] = OUTSIDE
+        address = OUTSIDE
         value = values[i]
-        if not usable[i] or not (low <= value < high):
-            continue
-        x, y, z = s1[i, 0], s1[i, 1], s1[i, 2]
-        a = int(np.floor(to_x[0, 0] * x + to_x[0, 1] * y + to_x[0, 2] * z + x_0[0] + 0.5)) - low_0
-        b = int(np.floor(to_x[1, 0] * x + to_x[1, 1] * y + to_x[1, 2] * z + x_0[1] + 0.5)) - low_1
-        c = int(np.floor(to_x[2, 0] * x + to_x[2, 1] * y + to_x[2, 2] * z + x_0[2] + 0.5))
-        if a < 0 or b < 0 or a >= shape_0 or b >= shape_1 or c < row_low[a, b] or c >= row_high[a, b]:
-            continue
-        n_inside += 1
-        if marked and bragg[i]:
-            out[i] = BRAGG
-            n_bragg += 1
-            continue
-        if box > 0.0:
-            h = to_h[0, 0] * x + to_h[0, 1] * y + to_h[0, 2] * z + h_0[0]
-            k = to_h[1, 0] * x + to_h[1, 1] * y + to_h[1, 2] * z + h_0[1]
-            l = to_h[2, 0] * x + to_h[2, 1] * y + to_h[2, 2] * z + h_0[2]  # noqa: E741
-            if (
-                abs(h - np.floor(h + 0.5)) < box
-                and abs(k - np.floor(k + 0.5)) < box
-                and abs(l - np.floor(l + 0.5)) < box
-            ):
-                out[i] = BRAGG
-                n_bragg += 1
-                continue
-        out[i] = row_base[a, b] + c
+        if usable[i] and low <= value < high:
+            x, y, z = s1[i, 0], s1[i, 1], s1[i, 2]
+            a = int(to_x[0, 0] * x + to_x[0, 1] * y + to_x[0, 2] * z + far_0) - FAR
+            b = int(to_x[1, 0] * x + to_x[1, 1] * y + to_x[1, 2] * z + far_1) - FAR
+            c = int(to_x[2, 0] * x + to_x[2, 1] * y + to_x[2, 2] * z + far_2) - FAR
+            if 0 <= a < shape_0 and 0 <= b < shape_1 and row_low[a, b] <= c < row_high[a, b]:
+                n_inside += 1
+                if (marked and bragg[i]) or (box > 0.0 and _near_integers(to_h, h_0, x, y, z, box)):
+                    address = BRAGG
+                    n_bragg += 1
+                else:
+                    address = row_base[a, b] + c
+        out[i] = address
     return n_inside, n_bragg
+
+
+@numba.njit(cache=True, nogil=True, inline="always")
+def _near_integers(to_h, h_0, x, y, z, box):
+    h = to_h[0, 0] * x + to_h[0, 1] * y + to_h[0, 2] * z + h_0[0]
+    k = to_h[1, 0] * x + to_h[1, 1] * y + to_h[1, 2] * z + h_0[1]
+    l = to_h[2, 0] * x + to_h[2, 1] * y + to_h[2, 2] * z + h_0[2]  # noqa: E741
+    return abs(h - np.floor(h + 0.5)) < box and abs(k - np.floor(k + 0.5)) < box and abs(l - np.floor(l + 0.5)) < box
 
 
 @jit
@@ -176,27 +175,42 @@ def profile(address, values, s1, weight, shell, n, m, gain, pedestal, background
 
 
 @jit
-def gather(address, values, weight, gain, pedestal, factor, first, voxel, runs):
+def gather(address, values, weight, gain, pedestal, factor, first, held, held_sums, voxel, runs):
     """
-    Collect from the pixel `first` on what neighbours in one voxel add up to: the voxels, voxel (m,) int32, and the
-    sums, runs (m, 5) of columns COUNTS to SQUARES.  Returns how many there are, and the pixel to go on with.
+    Collect from the pixel `first` on what pixels of one voxel add up to: the voxels, voxel (m,) int32, and the sums,
+    runs (m, 5) of columns COUNTS to SQUARES.  Returns how many there are, and the pixel to go on with.
 
-    address (n,) of voxels; e = factor weight.
+    address (n,) of voxels; e = factor weight.  The sums of neighbours in a row go to held_sums (n_held, 4), where those
+    of the rows before are if held (n_held,) int32 names their voxel, at its remainder by n_held, a power of two; what
+    was there of another voxel goes to the runs, as all does that is held after the last pixel.  held is -1 at first and
+    at last.
     """
-    inverse_gain, inverse_factor = 1.0 / gain, 1.0 / factor
-    last, k = -1, -1
+    inverse_gain = 1.0 / gain
+    last, k, room = -1, 0, len(voxel) - len(held) - 1
     counts, weights, pixels, squares = 0.0, 0.0, 0.0, 0.0
     for i in range(first, len(address)):
         a = address[i]
         if a < 0:
             continue
         if a != last:
-            if k >= 0:
-                _put(runs[k], counts, factor * weights, pixels, counts, inverse_factor * squares)
-                if k + 1 == len(voxel):
-                    return k + 1, i
-            k += 1
-            voxel[k] = last = a
+            if last >= 0:
+                slot = last & (len(held) - 1)
+                if held[slot] != last:
+                    if held[slot] >= 0:
+                        voxel[k] = held[slot]
+                        _put_held(runs, k, held_sums, slot, factor)
+                        k += 1
+                    held[slot] = last
+                    held_sums[slot, 0], held_sums[slot, 1] = counts, weights
+                    held_sums[slot, 2], held_sums[slot, 3] = pixels, squares
+                else:
+                    held_sums[slot, 0] += counts
+                    held_sums[slot, 1] += weights
+                    held_sums[slot, 2] += pixels
+                    held_sums[slot, 3] += squares
+                if k == room:
+                    return k, i
+            last = a
             counts, weights, pixels, squares = 0.0, 0.0, 0.0, 0.0
         n = (values[i] - pedestal) * inverse_gain
         w = weight[i]
@@ -204,9 +218,25 @@ def gather(address, values, weight, gain, pedestal, factor, first, voxel, runs):
         weights += w
         pixels += 1.0
         squares += (n * n - n) / w
-    if k >= 0:
-        _put(runs[k], counts, factor * weights, pixels, counts, inverse_factor * squares)
-    return k + 1, len(address)
+    if last >= 0:
+        voxel[k] = last
+        _put(runs[k], counts, factor * weights, pixels, counts, squares / factor)
+        k += 1
+    for slot in range(len(held)):
+        if held[slot] >= 0:
+            voxel[k] = held[slot]
+            _put_held(runs, k, held_sums, slot, factor)
+            held[slot] = -1
+            k += 1
+    return k, len(address)
+
+
+@numba.njit(cache=True, nogil=True, inline="always")
+def _put_held(runs, k, held_sums, slot, factor):
+    runs[k, COUNTS] = runs[k, VARIANCE] = held_sums[slot, 0]
+    runs[k, EXPOSURE] = factor * held_sums[slot, 1]
+    runs[k, PIXELS] = held_sums[slot, 2]
+    runs[k, SQUARES] = held_sums[slot, 3] / factor
 
 
 @jit
@@ -352,17 +382,18 @@ def mark_peaks(s1, first_pixel, shape, centres, directions, radii, half_widths, 
     s1 are all of one length.  centres (m, 2) fast and slow (pixels), directions (m, 3) unit vectors, radii (m,) angle
     (rad), half_widths (m, 2) the box of pixels to look at.  first_pixel: of the panel in s1 and out.
     """
-    v = s1[first_pixel]
-    length = np.sqrt(v[0] * v[0] + v[1] * v[1] + v[2] * v[2])
+    x, y, z = s1[first_pixel, 0], s1[first_pixel, 1], s1[first_pixel, 2]
+    length = np.sqrt(x * x + y * y + z * z)
+    n_slow, n_fast = shape
     for peak in range(len(centres)):
         limit = np.cos(radii[peak]) * length
-        x, y = centres[peak]
-        u = directions[peak]
-        for i in range(max(0, int(y - half_widths[peak, 1])), min(shape[0], int(y + half_widths[peak, 1]) + 1)):
-            for j in range(max(0, int(x - half_widths[peak, 0])), min(shape[1], int(x + half_widths[peak, 0]) + 1)):
-                p = first_pixel + i * shape[1] + j
-                v = s1[p]
-                if v[0] * u[0] + v[1] * u[1] + v[2] * u[2] > limit:
+        u, v, w = directions[peak, 0], directions[peak, 1], directions[peak, 2]
+        (x, y), (half_x, half_y) = centres[peak], half_widths[peak]
+        from_j, to_j = max(0, int(x - half_x)), min(n_fast, int(x + half_x) + 1)
+        for i in range(max(0, int(y - half_y)), min(n_slow, int(y + half_y) + 1)):
+            row = first_pixel + i * n_fast
+            for p in range(row + from_j, row + to_j):
+                if s1[p, 0] * u + s1[p, 1] * v + s1[p, 2] * w > limit:
                     out[p] = 1
 
 

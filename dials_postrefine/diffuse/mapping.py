@@ -24,6 +24,8 @@ from dials_postrefine.parallel import ordered_map, single_thread
 N_SHELLS = 60
 # How many runs of neighbours in one voxel are gathered before they are added to the sums.
 MOST_RUNS = 1 << 18
+# How many voxels are kept at hand where runs of neighbours in one row of pixels meet those of the next.
+N_HELD = 1 << 13
 # For pixels of Bragg peaks, of which the mean offset of indices is taken.
 STRONG_SIGMA = 8.0
 MOST_STRONG = 200_000
@@ -203,6 +205,7 @@ class Mapper:
         self.lock = multiprocessing.get_context("fork").Lock()
         self.edges = shell_edges(grid)
         self.voxel, self.runs = np.empty(MOST_RUNS, np.int32), np.empty((MOST_RUNS, 5))
+        self.held, self.held_sums = np.full(N_HELD, -1, np.int32), np.empty((N_HELD, 4))
         self.limits = np.array([*grid.low, *grid.shape[:2]])
         self._detector = None
         self._see(series[0])
@@ -418,6 +421,8 @@ class Mapper:
                         panel.pedestal,
                         factor,
                         first,
+                        self.held,
+                        self.held_sums,
                         self.voxel,
                         self.runs,
                     )

@@ -25,7 +25,6 @@ from dials.array_family import flex
 from dials.util import Sorry
 from dxtbx import flumpy
 from dxtbx.model.experiment_list import ExperimentListFactory
-from scitbx import matrix
 
 from dials_postrefine.diffuse import bad_pixels
 from dials_postrefine.diffuse.geometry import Beam, Panel, node_positions
@@ -228,13 +227,9 @@ def _check(experiments) -> None:
         if n:
             todo = "index and refine the images first" if model == "crystal" else "import the images again"
             raise Sorry(f"{n} of {len(experiments)} experiments have no {model}: {todo}.")
-    n = sum(_rotates(e) and e.goniometer is None for e in experiments)
+    n = sum(models.rotates(e) and e.goniometer is None for e in experiments)
     if n:
         raise Sorry(f"{n} of {len(experiments)} experiments are sweeps without a goniometer: import the images again.")
-
-
-def _rotates(experiment) -> bool:
-    return experiment.scan is not None and abs(experiment.scan.get_oscillation()[1]) > 0.0
 
 
 def _common_crystal(experiments, space_group: str | None):
@@ -266,7 +261,9 @@ def _reflections_by_experiment(paths, identifiers, experiments) -> list[Any]:
 
 
 def _kind_of_mask(wanted: str, experiment, table) -> str:
-    has_profile = experiment.profile is not None and hasattr(experiment.profile, "sigma_b") and _rotates(experiment)
+    has_profile = (
+        experiment.profile is not None and hasattr(experiment.profile, "sigma_b") and models.rotates(experiment)
+    )
     if wanted == "auto":
         return "profile" if has_profile else "refl" if table is not None and "bbox" in table else "box"
     if wanted == "profile" and not has_profile:
@@ -284,7 +281,7 @@ def _series(experiment, settings: ImageSettings) -> Series:
     n = len(imageset)
     numbers = np.array(scan.get_image_range()[0] + np.arange(n)) if scan is not None else np.arange(1, n + 1)
     chosen = np.arange(n)
-    if settings.image_range is not None and _rotates(experiment):
+    if settings.image_range is not None and models.rotates(experiment):
         first, last = settings.image_range
         chosen = chosen[(numbers >= first) & (numbers <= last)]
         if not len(chosen):
@@ -307,9 +304,9 @@ def _series(experiment, settings: ImageSettings) -> Series:
         read=Reader(imageset, chosen),
         numbers=numbers[chosen],
         z=z,
-        settings=np.array([[setting_matrix(experiment, i, f) for f in fractions] for i in z]),
-        middle=np.array([setting_matrix(experiment, i, 0.5) for i in z]),
-        s0=np.array([_s0(experiment, i) for i in z]),
+        settings=np.array([[models.setting_matrix(experiment, i, f) for f in fractions] for i in z]),
+        middle=np.array([models.setting_matrix(experiment, i, 0.5) for i in z]),
+        s0=np.array([models.incident_beam(experiment, i) for i in z]),
         times=times,
     )
 
@@ -381,41 +378,6 @@ class Reader:
         except Exception as error:  # readers of damaged images raise anything
             raise BadImage(f"it can't be read ({_first_line(error)})") from error
         return [value if value.dtype in (np.int32, np.float64) else value.astype(np.float64) for value in values]
-
-
-def setting_matrix(experiment, image: float, fraction: float = 0.5) -> np.ndarray:
-    """
-    S R F U B (3, 3), 1/Angstrom, of an experiment at the part `fraction` of the image with the number `image` in the
-    array of its scan.
-    """
-    model, goniometer, scan = experiment.crystal, experiment.goniometer, experiment.scan
-    first = scan.get_array_range()[0] if scan is not None else 0
-
-    def at(get, n_points):
-        start = min(max(int(image) - first, 0), n_points - 2)
-        return (1.0 - fraction) * np.array(get(start)) + fraction * np.array(get(start + 1))
-
-    ub = np.array(model.get_A())
-    if model.num_scan_points > 1:
-        ub = at(model.get_A_at_scan_point, model.num_scan_points)
-    ub = ub.reshape(3, 3)
-    if not _rotates(experiment):
-        return ub
-    setting = np.array(goniometer.get_setting_rotation())
-    if goniometer.num_scan_points > 1:
-        setting = at(goniometer.get_setting_rotation_at_scan_point, goniometer.num_scan_points)
-    axis = matrix.col(goniometer.get_rotation_axis_datum())
-    phi = scan.get_angle_from_array_index(float(image) + fraction, deg=True)
-    rotation = np.array(axis.axis_and_angle_as_r3_rotation_matrix(phi, deg=True)).reshape(3, 3)
-    return setting.reshape(3, 3) @ rotation @ np.array(goniometer.get_fixed_rotation()).reshape(3, 3) @ ub
-
-
-def _s0(experiment, image: float) -> np.ndarray:
-    beam = experiment.beam
-    if beam.num_scan_points < 2:
-        return np.array(beam.get_s0())
-    start = min(max(int(image) - experiment.scan.get_array_range()[0], 0), beam.num_scan_points - 2)
-    return 0.5 * (np.array(beam.get_s0_at_scan_point(start)) + np.array(beam.get_s0_at_scan_point(start + 1)))
 
 
 def _panel(panel, settings: ImageSettings) -> Panel:

@@ -26,6 +26,7 @@ from dials.util import Sorry
 from dxtbx import flumpy
 from dxtbx.model import DetectorFactory
 from dxtbx.model.experiment_list import ExperimentListFactory
+from scitbx import matrix
 
 CELL_LENGTH_TOLERANCE = 0.03
 CELL_ANGLE_TOLERANCE = 2.0
@@ -175,6 +176,47 @@ def geometry_arrays(experiments) -> tuple[np.ndarray, np.ndarray]:
     a_matrix = np.array([none if e.crystal is None else e.crystal.get_A() for e in experiments]).reshape(-1, 3, 3)
     s0 = np.array([e.beam.get_s0() for e in experiments]).reshape(-1, 3)
     return a_matrix, s0
+
+
+def rotates(experiment) -> bool:
+    """Whether the images of an experiment have a width in the angle of rotation."""
+    return experiment.scan is not None and abs(experiment.scan.get_oscillation()[1]) > 0.0
+
+
+def setting_matrix(experiment, image: float, fraction: float = 0.5) -> np.ndarray:
+    """
+    S R F U B (3, 3), 1/Angstrom, of an experiment at the part `fraction` of the image with the number `image` in the
+    array of its scan.
+    """
+    model, goniometer, scan = experiment.crystal, experiment.goniometer, experiment.scan
+    first = scan.get_array_range()[0] if scan is not None else 0
+
+    def at(get, n_points):
+        start = min(max(int(image) - first, 0), n_points - 2)
+        return (1.0 - fraction) * np.array(get(start)) + fraction * np.array(get(start + 1))
+
+    ub = np.array(model.get_A())
+    if model.num_scan_points > 1:
+        ub = at(model.get_A_at_scan_point, model.num_scan_points)
+    ub = ub.reshape(3, 3)
+    if not rotates(experiment):
+        return ub
+    setting = np.array(goniometer.get_setting_rotation())
+    if goniometer.num_scan_points > 1:
+        setting = at(goniometer.get_setting_rotation_at_scan_point, goniometer.num_scan_points)
+    axis = matrix.col(goniometer.get_rotation_axis_datum())
+    phi = scan.get_angle_from_array_index(float(image) + fraction, deg=True)
+    rotation = np.array(axis.axis_and_angle_as_r3_rotation_matrix(phi, deg=True)).reshape(3, 3)
+    return setting.reshape(3, 3) @ rotation @ np.array(goniometer.get_fixed_rotation()).reshape(3, 3) @ ub
+
+
+def incident_beam(experiment, image: float) -> np.ndarray:
+    """s0 (3,), 1/Angstrom, of an experiment in the middle of an image, by its number in the array of the scan."""
+    beam = experiment.beam
+    if beam.num_scan_points < 2:
+        return np.array(beam.get_s0())
+    start = min(max(int(image) - experiment.scan.get_array_range()[0], 0), beam.num_scan_points - 2)
+    return 0.5 * (np.array(beam.get_s0_at_scan_point(start)) + np.array(beam.get_s0_at_scan_point(start + 1)))
 
 
 def complete_set(cell: tuple[float, ...], space_group, d_min: float, d_max: float) -> np.ndarray:

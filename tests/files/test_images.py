@@ -46,7 +46,7 @@ def read(experiments, **settings):
 def fractional_indices(experiment, series, panel, xyz):
     """h (n, 3) at places (pixels, images; n, 3): between what the mapper has at the centres of the pixels around."""
     from dials_postrefine.diffuse.geometry import Corrections, see
-    from dials_postrefine.files.images import setting_matrix
+    from dials_postrefine.files.models import setting_matrix
 
     pixels = see(series.panels, series.beam, Corrections())
     start = np.asarray(pixels.starts)[panel]
@@ -86,7 +86,7 @@ def predicted(experiment):
 
 @pytest.mark.parametrize("case", CASES)
 def test_predicted_reflections_are_at_integer_indices(case):
-    from dials_postrefine.files.images import setting_matrix
+    from dials_postrefine.files.models import setting_matrix
 
     experiments = experiments_of(**CASES[case])
     h, panel, xyz = predicted(experiments[0])
