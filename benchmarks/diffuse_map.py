@@ -66,7 +66,6 @@ imageset.get_raw_data(0)
 start = time.process_time()
 for i in range(len(imageset)):
     imageset.get_raw_data(i)
-    imageset.clear_cache()
 print((time.process_time() - start) / len(imageset))
 """
 

@@ -2,10 +2,10 @@
 Which pixels belong to Bragg peaks.
 
 Either a box about each reciprocal-lattice point, |h - round h| < box in all three indices, tested pixel by pixel as it
-is located; or peaks: for each reflection a place on the detector and a range of images.  The place is the pixels whose
-direction is within an angle of the predicted one (n sigma_b of DIALS' profile model), or a box of pixels (the bounding
-box of an integrated reflection).  The range of images is n sigma_m / |zeta| to both sides of the predicted one, or that
-of the bounding box.  Source: Kabsch, Acta Cryst. 2010, D66, 133.
+is located; or peaks: for each reflection a place on the detector and a range of images.  The place is the ellipse of
+pixels whose direction is within an angle of the predicted one (n sigma_b of DIALS' profile model), or a box of pixels
+(the bounding box of an integrated reflection).  The range of images is n sigma_m / |zeta| to both sides of the
+predicted one, or that of the bounding box.  Source: Kabsch, Acta Cryst. 2010, D66, 133.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dials_postrefine.diffuse import kernels
-from dials_postrefine.diffuse.geometry import Panel, Pixels
+from dials_postrefine.diffuse.geometry import Panel
 
 
 @dataclass(frozen=True)
@@ -23,32 +23,28 @@ class Peaks:
     """
     The peaks of a series: panel (m,), images from and to (m, 2), numbers in the scan array with parts of images.
 
-    Either centres (m, 2) fast and slow (pixels), directions (m, 3) unit vectors, distances (m,; mm), cosines (m,) of
-    the angle of incidence and radii (m,; rad), or boxes (m, 4) int: fast from and to, slow from and to (pixels).
+    Either centres (m, 2) fast and slow (pixels) and ellipses (m, 3) about them, a, b, c of
+    a dx^2 + 2 b dx dy + c dy^2 < 1, or boxes (m, 4) int: fast from and to, slow from and to (pixels).
     """
 
     panel: np.ndarray
     images: np.ndarray
     centres: np.ndarray | None = None
-    directions: np.ndarray | None = None
-    distances: np.ndarray | None = None
-    cosines: np.ndarray | None = None
-    radii: np.ndarray | None = None
+    ellipses: np.ndarray | None = None
     boxes: np.ndarray | None = None
 
 
-def mark(peaks: Peaks, image: float, panels: list[Panel], pixels: Pixels, out: np.ndarray) -> None:
-    """Mark in out (n_pixels,) uint8 the pixels that peaks cover on the image from `image` to `image` + 1."""
+def mark(peaks: Peaks, image: float, panels: list[Panel], starts: np.ndarray, out: np.ndarray) -> None:
+    """
+    Mark in out (n_pixels,) uint8 the pixels that peaks cover on the image from `image` to `image` + 1; starts: the
+    first pixel of each panel.
+    """
     here = np.flatnonzero((peaks.images[:, 0] < image + 1.0) & (peaks.images[:, 1] > image))
     out[:] = 0
     for number in np.unique(peaks.panel[here]):
-        panel, start = panels[number], pixels.starts[number]
+        panel, start = panels[number], starts[number]
         own = here[peaks.panel[here] == number]
         if peaks.boxes is not None:
             kernels.mark_boxes(start, panel.shape, np.ascontiguousarray(peaks.boxes[own]), out)
             continue
-        size = peaks.radii[own] * peaks.distances[own] / peaks.cosines[own]
-        half_widths = size[:, None] / np.array(panel.pixel_size) + 1.0
-        kernels.mark_peaks(
-            pixels.s1, start, panel.shape, peaks.centres[own], peaks.directions[own], peaks.radii[own], half_widths, out
-        )
+        kernels.mark_ellipses(start, panel.shape, peaks.centres[own], peaks.ellipses[own], out)

@@ -31,8 +31,8 @@ OUTSIDE, BRAGG, REJECTED = -1, -2, -3
 COUNT_SCALE = 2.0**16
 # No single contribution to a sum may be larger, lest it overflows.
 LARGEST = 2.0**52
-# Which pixels the profile of an image is taken from: one block of BLOCK in EVERY; a prime, not to follow the columns.
-BLOCK, EVERY = 251, 8
+# Pixels of which one block in so many makes the profile of an image; a prime, not to follow the columns.
+BLOCK = 251
 # Sums of a shell in the profile of an image.
 N_PROFILE = 11
 NO_SHELL = 255
@@ -131,18 +131,18 @@ def _near_integers(to_h, h_0, x, y, z, box):
 
 
 @jit
-def profile(address, values, s1, weight, shell, n, m, gain, pedestal, background, time, first, out):
+def profile(address, values, s1, weight, shell, n, m, gain, pedestal, background, time, first, every, out):
     """
     Add a panel's pixels to the profile of the image, out (n_shells, N_PROFILE): sums of
 
         n, e, e c, e s, e c^2, e c s, e s^2, n c, n s        e = time weight, c = cos 2 phi, s = sin 2 phi
 
-    and of pixels, all that are inside and those that are Bragg, over one of EVERY blocks of pixels, phi the azimuth
+    and of pixels, all that are inside and those that are Bragg, over one block of pixels in `every`, phi the azimuth
     about the beam from m towards n; background (n,) or empty is photons a second.  first: the number of the panel's
     first pixel.
     """
     subtract = background.size > 0
-    for start in range((-(first // BLOCK) % EVERY) * BLOCK - first % BLOCK, len(address), EVERY * BLOCK):
+    for start in range((-(first // BLOCK) % every) * BLOCK - first % BLOCK, len(address), every * BLOCK):
         for i in range(max(start, 0), min(start + BLOCK, len(address))):
             k = shell[i]
             if k == NO_SHELL:
@@ -375,26 +375,27 @@ def strong_pixels(address, values, weight, shell, gain, pedestal, time, mean, n_
 
 
 @jit
-def mark_peaks(s1, first_pixel, shape, centres, directions, radii, half_widths, out):
+def mark_ellipses(first_pixel, shape, centres, ellipses, out):
     """
-    Mark in out (n,) the pixels of a panel of shape (slow, fast) whose direction is within an angle of that of a peak.
-
-    s1 are all of one length.  centres (m, 2) fast and slow (pixels), directions (m, 3) unit vectors, radii (m,) angle
-    (rad), half_widths (m, 2) the box of pixels to look at.  first_pixel: of the panel in s1 and out.
+    Mark in out (n,) the pixels of a panel of shape (slow, fast) whose middles are in ellipses: centres (m, 2) fast and
+    slow, a dx^2 + 2 b dx dy + c dy^2 < 1 of ellipses (m, 3) of a, b, c (pixels).  first_pixel: of the panel in out.
     """
-    x, y, z = s1[first_pixel, 0], s1[first_pixel, 1], s1[first_pixel, 2]
-    length = np.sqrt(x * x + y * y + z * z)
     n_slow, n_fast = shape
-    for peak in range(len(centres)):
-        limit = np.cos(radii[peak]) * length
-        u, v, w = directions[peak, 0], directions[peak, 1], directions[peak, 2]
-        (x, y), (half_x, half_y) = centres[peak], half_widths[peak]
-        from_j, to_j = max(0, int(x - half_x)), min(n_fast, int(x + half_x) + 1)
-        for i in range(max(0, int(y - half_y)), min(n_slow, int(y + half_y) + 1)):
+    for k in range(len(centres)):
+        x, y = centres[k, 0], centres[k, 1]
+        a, b, c = ellipses[k, 0], ellipses[k, 1], ellipses[k, 2]
+        half_y = np.sqrt(a / (a * c - b * b))
+        for i in range(max(0, int(np.ceil(y - half_y - 0.5))), min(n_slow, int(np.floor(y + half_y + 0.5)))):
+            dy = i + 0.5 - y
+            middle, square = x - b * dy / a, (b * dy / a) ** 2 - (c * dy * dy - 1.0) / a
+            if square <= 0.0:
+                continue
+            half_x = np.sqrt(square)
             row = first_pixel + i * n_fast
-            for p in range(row + from_j, row + to_j):
-                if s1[p, 0] * u + s1[p, 1] * v + s1[p, 2] * w > limit:
-                    out[p] = 1
+            for j in range(
+                max(0, int(np.ceil(middle - half_x - 0.5))), min(n_fast, int(np.floor(middle + half_x + 0.5)))
+            ):
+                out[row + j] = 1
 
 
 @jit

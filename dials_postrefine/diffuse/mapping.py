@@ -29,6 +29,8 @@ N_HELD = 1 << 13
 # For pixels of Bragg peaks, of which the mean offset of indices is taken.
 STRONG_SIGMA = 8.0
 MOST_STRONG = 200_000
+# So many pixels make the profile of an image.
+PROFILE_PIXELS = 500_000
 # Of a detector with more pixels strong spots are sought on one image in four, which are enough.
 MANY_PIXELS, SPOTS_EVERY = 2_000_000, 4
 SPOT_RANGE = 0.35
@@ -240,7 +242,7 @@ class Mapper:
         marks = np.empty(0, np.uint8)
         if series.peaks is not None:
             marks = self.marks
-            bragg.mark(series.peaks, series.z[i], series.panels, self.pixels, marks)
+            bragg.mark(series.peaks, series.z[i], series.panels, self.pixels.starts, marks)
         address = self._locate(series, i, values, usable, marks, result)
         self._profile(series, i, values, address, result)
         result.level = scaling.level(result.profile)
@@ -325,6 +327,7 @@ class Mapper:
                 series.background[own],
                 result.time,
                 own.start,
+                max(1, len(self.shell) // PROFILE_PIXELS),
                 result.profile,
             )
 

@@ -46,21 +46,28 @@ def predict_peaks(experiment, d_min: float, n_sigma: float) -> Peaks:
         half = n_sigma * sigma_m / np.maximum(np.abs(zeta), SMALLEST_ZETA) / abs(width)
         images = pixel[:, 2:] + half[:, None] * np.array([-1.0, 1.0])
     panel = flumpy.to_numpy(table["panel"].as_int())
-    distances, cosines = np.empty(len(panel)), np.empty(len(panel))
+    ellipses = np.empty((len(panel), 3))
     for number in np.unique(panel):
-        own, model = panel == number, experiment.detector[int(number)]
-        plane = np.array(model.get_normal())
-        cosines[own] = np.abs(unit[own] @ plane)
-        distances[own] = np.abs(np.array(model.get_origin()) @ plane) / cosines[own]
-    return Peaks(
-        panel=panel,
-        images=images,
-        centres=np.ascontiguousarray(pixel[:, :2]),
-        directions=unit,
-        distances=distances,
-        cosines=cosines,
-        radii=np.full(len(panel), n_sigma * sigma_b),
-    )
+        own = panel == number
+        ellipses[own] = _ellipses(experiment.detector[int(number)], unit[own], n_sigma * sigma_b)
+    return Peaks(panel, images, centres=np.ascontiguousarray(pixel[:, :2]), ellipses=ellipses)
+
+
+def _ellipses(panel, unit: np.ndarray, radius: float) -> np.ndarray:
+    """
+    What is within an angle (rad) of directions (n, 3), as a, b, c (n, 3) of a dx^2 + 2 b dx dy + c dy^2 < 1 in pixels.
+
+    The direction u of what lies at the distance d turns by (e - u (u.e))/d with a step e on the panel.
+    """
+    plane = np.array(panel.get_normal())
+    distance = np.abs(np.array(panel.get_origin()) @ plane) / np.abs(unit @ plane)
+    axes = (panel.get_fast_axis(), panel.get_slow_axis())
+    turns = []
+    for axis, size in zip(axes, panel.get_pixel_size()):
+        step = size * np.array(axis)
+        turns.append((step - unit * (unit @ step)[:, None]) / (distance * radius)[:, None])
+    x, y = turns
+    return np.stack([np.sum(x * x, axis=1), np.sum(x * y, axis=1), np.sum(y * y, axis=1)], axis=1)
 
 
 def observed_peaks(table, experiment) -> Peaks:

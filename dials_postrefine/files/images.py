@@ -374,7 +374,6 @@ class Reader:
             if self.imageset.has_dynamic_mask():  # shadows, which move
                 mask = self.imageset.get_mask(number)
                 values = [np.where(flumpy.to_numpy(m), value, np.inf) for m, value in zip(mask, values)]
-            self.imageset.clear_cache()
         except Exception as error:  # readers of damaged images raise anything
             raise BadImage(f"it can't be read ({_first_line(error)})") from error
         return [value if value.dtype in (np.int32, np.float64) else value.astype(np.float64) for value in values]

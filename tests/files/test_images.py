@@ -260,13 +260,43 @@ def test_predicted_peaks_cover_the_spots(options):
     marks = np.zeros(len(pixels.weight), np.uint8)
     covered, total, n_marked = 0.0, 0.0, 0
     for k, image in enumerate(images):
-        bragg.mark(series.peaks, series.z[k], series.panels, pixels, marks)
+        bragg.mark(series.peaks, series.z[k], series.panels, pixels.starts, marks)
         values = np.concatenate([panel.ravel() for panel in image])
         covered += values[inside & (marks == 1)].sum()
         total += values[inside].sum()
         n_marked += np.count_nonzero(marks[inside])
     assert covered / total > 0.99
     assert n_marked < 0.5 * 6 * np.count_nonzero(inside)
+
+
+@pytest.mark.parametrize("options", [{}, {"detector": "tiles"}])
+def test_peaks_are_the_pixels_within_the_angle(options):
+    from dials.algorithms.profile_model.gaussian_rs import Model
+
+    from dials_postrefine.diffuse import bragg
+    from dials_postrefine.diffuse.geometry import Corrections, see
+    from dials_postrefine.files.bragg_peaks import predict_peaks
+
+    experiments, _ = spots_in_memory(**options)
+    sigma_b, n_sigma = 0.15, 4.0
+    experiments[0].profile = Model(None, 3, sigma_b, 0.28, deg=True)
+    series = read(experiments, bragg="none").series[0]
+    peaks = predict_peaks(experiments[0], 2.1, n_sigma)
+    peaks.images[:] = -np.inf, np.inf
+    one = len(peaks.panel) // 2
+    chosen = slice(one, one + 1)
+    peaks = bragg.Peaks(peaks.panel[chosen], peaks.images[chosen], peaks.centres[chosen], peaks.ellipses[chosen])
+    pixels = see(series.panels, series.beam, Corrections())
+    marks = np.zeros(len(pixels.weight), np.uint8)
+    bragg.mark(peaks, 0, series.panels, pixels.starts, marks)
+    panel = experiments[0].detector[int(peaks.panel[0])]
+    direction = np.array(panel.get_pixel_lab_coord(tuple(peaks.centres[0])))
+    start, stop = pixels.starts[peaks.panel[0] : peaks.panel[0] + 2]
+    unit = pixels.s1[start:stop] * experiments[0].beam.get_wavelength()
+    angle = np.arccos(np.clip(unit @ direction / np.linalg.norm(direction), -1.0, 1.0))
+    within = angle < np.radians(n_sigma * sigma_b)
+    assert within.sum() > 50 and marks.sum() == marks[start:stop].sum()
+    assert np.count_nonzero(within != marks[start:stop]) <= 0.05 * within.sum()
 
 
 def test_boxes_of_reflections_are_masked_and_nothing_else():
@@ -285,10 +315,10 @@ def test_boxes_of_reflections_are_masked_and_nothing_else():
     peaks = observed_peaks(table, experiments[0])
     marks = np.zeros(len(pixels.weight), np.uint8)
     for image, expected in ((1, 4), (2, 16), (4, 16), (5, 4)):
-        bragg.mark(peaks, float(image), series.panels, pixels, marks)
+        bragg.mark(peaks, float(image), series.panels, pixels.starts, marks)
         assert marks.sum() == expected
     shape = series.panels[0].shape
-    bragg.mark(peaks, 2.0, series.panels, pixels, marks)
+    bragg.mark(peaks, 2.0, series.panels, pixels.starts, marks)
     assert marks.reshape(shape)[20:23, 10:14].all() and marks.reshape(shape)[238:240, 0:2].all()
 
 
