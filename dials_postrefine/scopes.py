@@ -30,12 +30,17 @@ def word(value) -> str:
     return "auto" if value is Auto else "none" if value is None else value
 
 
-def reading(params) -> dict:
-    """What files.stills.read_stills takes of dials.postrefine's parameters, by name; Sorry for limits that cross."""
+def check_limits(params) -> None:
+    """Raises Sorry for resolution limits that cross."""
     from dials.util import Sorry
 
     if params.d_min and params.d_max and params.d_min >= params.d_max:
         raise Sorry(f"d_min={params.d_min:g} is not below d_max={params.d_max:g}: d_min is the high resolution limit.")
+
+
+def reading(params) -> dict:
+    """What files.stills.read_stills takes of dials.postrefine's parameters, by name; Sorry for limits that cross."""
+    check_limits(params)
     return {
         "experiment_paths": params.input.experiments,
         "reflection_paths": params.input.reflections,
@@ -224,4 +229,45 @@ def map_request(params):
         planes=params.planes or (),
         n_shells=params.n_shells,
         nproc=params.nproc,
+    )
+
+
+def image_choice(params):
+    """Which observations dials.image_spread reads, of its parameters."""
+    from dials.util import Sorry
+
+    from dials_postrefine.files.scaled_images import ImageChoice
+
+    check_limits(params)
+    outer, inner = params.beam.annulus
+    if inner >= outer:
+        raise Sorry(f"beam.annulus={outer:g} {inner:g} ends before it begins: the larger resolution comes first.")
+    return ImageChoice(
+        intensity=params.intensity,
+        variance=params.variance,
+        keep_outliers=params.outliers == "keep",
+        d_min=params.d_min,
+        d_max=params.d_max,
+        image_width=params.image_width,
+        space_group=str(params.space_group) if params.space_group else None,
+        beam=word(params.beam.intensity),
+        annulus=(outer, inner),
+    )
+
+
+def spread_settings(params):
+    """How dials.image_spread compares images, of its parameters."""
+    from dials_postrefine.electron.imagespread import SpreadSettings
+
+    return SpreadSettings(
+        match=params.match,
+        min_common=params.min_common,
+        min_angle=float(np.radians(params.min_angle)),
+        max_pairs=params.max_pairs,
+        strong=params.strong,
+        n_shells=params.n_shells,
+        prior=params.random_match.prior,
+        n_permutations=params.random_match.permutations,
+        zone_axis_index=params.zone_axis.max_index,
+        seed=params.seed,
     )

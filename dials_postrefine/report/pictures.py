@@ -143,7 +143,7 @@ def picture(
             box = {"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 0.8}
             axes.annotate(f"{d:.3g} Å", place, ha="center", va="center", fontsize=6.0, bbox=box)
         _lattice_axes(axes, plane, radius)
-        _colour_bar(axes, colours, quantity, unit)
+        colour_bar(axes, colours, quantity, unit)
 
     return draw(name, title, paint, SIZE, margins=MARGINS)
 
@@ -251,7 +251,7 @@ def _nice(span: float, most: int = 7) -> float:
     return next(step * power for step in (*NICE_STEPS, 10.0) if step * power >= least * (1.0 - 1e-9))
 
 
-def _colour_bar(axes, colours: Colours, quantity: str, unit: str) -> None:
+def colour_bar(axes, colours: Colours, quantity: str, unit: str) -> None:
     """A colour bar beside the axes, and below it what is not observed."""
     factor, power = power_of(max(abs(colours.low), abs(colours.high)))
     bar = axes.inset_axes([1.05, 0.13, 0.05, 0.87])

@@ -1,0 +1,77 @@
+# LIBTBX_SET_DISPATCHER_NAME dials.image_spread
+"""
+Measure how reproducible scaled intensities are from image to image: which images show the same reflections, how far
+these differ, whether more than their errors allow (the excess relative spread tau), and what it depends on.
+
+Made for electron diffraction, where dynamical scattering spreads symmetry mates; X-ray data sets run the same way and
+give the comparison.
+
+Examples::
+
+  dials.image_spread scaled.expt scaled.refl match=laue
+
+  dials.image_spread scaled.expt scaled.refl match=laue min_angle=5 compare=profile
+
+  dials.image_spread first.expt first.refl second.expt second.refl image_width=1
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+from dials_postrefine.scopes import load
+
+logger = logging.getLogger("dials.image_spread")
+
+phil_scope = load("image_spread")
+
+
+def run(args: list[str] | None = None, phil=phil_scope) -> None:
+    """Run dials.image_spread from the command line."""
+    from dials_postrefine.command_line import exit_with_sorry, parse_arguments
+
+    with exit_with_sorry():
+        usage = "dials.image_spread [options] scaled.expt scaled.refl [more pairs]"
+        params, verbosity, diff_phil = parse_arguments(args, phil, usage, __doc__)
+        if params is not None:
+            analyse_files(params, verbosity, diff_phil)
+
+
+def analyse_files(params, verbosity: int = 0, diff_phil: str = "") -> None:
+    """Read the files that params name, analyse, write; raises Sorry for input that can't be used."""
+    from dials.util import Sorry
+
+    from dials_postrefine.command_line import show_progress, start_log, temporary_names
+    from dials_postrefine.electron.images import Unusable
+    from dials_postrefine.electron.imagespread import analyse
+    from dials_postrefine.files.image_pairs import write_pairs
+    from dials_postrefine.files.outputs import Outputs
+    from dials_postrefine.files.scaled_images import read_images
+    from dials_postrefine.report import spread as report
+    from dials_postrefine.report import spread_figures, spread_summary, spread_text
+    from dials_postrefine.scopes import image_choice, spread_settings, word
+
+    choice, settings = image_choice(params), spread_settings(params)
+    with Outputs() as outputs:
+        names = temporary_names(outputs, params.output, (), ("json", "pairs", "html", "log"))
+        version = start_log(verbosity, names["log"], diff_phil)
+        with show_progress("image") as progress:
+            files = read_images(params.input.experiments, params.input.reflections, choice, progress)
+        for remark in files.remarks:
+            logger.warning(remark)
+        try:
+            found = analyse(files.images, settings)
+            compared = spread_summary.compare(files, choice, settings, word(params.compare), found)
+        except Unusable as error:
+            raise Sorry(str(error)) from None
+        summary = spread_summary.make_summary(files, choice, settings, found, compared)
+        logger.info(spread_text.text(summary))
+        if names["pairs"]:
+            write_pairs(names["pairs"], files, found)
+        figures = spread_figures.collect(files.images, found, settings.match)
+        report.write_reports(summary, figures, version, names["json"], names["html"])
+
+
+if __name__ == "__main__":
+    sys.exit(run())
