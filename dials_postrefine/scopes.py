@@ -271,3 +271,36 @@ def spread_settings(params):
         zone_axis_index=params.zone_axis.max_index,
         seed=params.seed,
     )
+
+
+def model_request(params):
+    """What dials.intensity_model is asked for, of its parameters."""
+    from dials_postrefine.electron.intensitymodel import TreeSettings
+    from dials_postrefine.files.intensity_model import ModelRequest
+    from dials_postrefine.files.scaled_images import ImageChoice
+
+    check_limits(params)
+    trees = params.trees
+    return ModelRequest(
+        train=params.train or (),
+        test=params.test or (),
+        experiments=params.input.experiments,
+        reflections=params.input.reflections,
+        choice=ImageChoice(
+            intensity=params.intensity,
+            keep_outliers=params.outliers == "keep",
+            d_min=params.d_min,
+            d_max=params.d_max,
+            image_width=0.0,
+            space_group=str(params.space_group) if params.space_group else None,
+            beam="none",
+        ),
+        model=params.model,
+        reference=reference_settings(params.reference_model),
+        split=params.split,
+        n_folds=params.n_folds,
+        trees=TreeSettings(
+            trees.max_iter, trees.learning_rate, trees.min_samples_leaf, params.seed, trees.permutations
+        ),
+        compare=word(params.compare),
+    )

@@ -58,6 +58,15 @@ def parse_arguments(args, phil, usage: str, epilog: str):
     return params, options.verbose, parser.diff_phil.as_str()
 
 
+def comma_lists(args, names: Sequence[str]) -> list[str]:
+    """The arguments, name=a,b of these names with the comma that their help shows as PHIL has it, by blanks."""
+    found = []
+    for argument in map(os.fspath, sys.argv[1:] if args is None else args):
+        name, equals, value = argument.partition("=")
+        found.append(f"{name}={value.replace(',', ' ')}" if equals and name in names else argument)
+    return found
+
+
 def _refusal(phil, argument: str) -> str:
     """Why PHIL does not take name=value."""
     try:

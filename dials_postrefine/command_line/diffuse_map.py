@@ -32,14 +32,13 @@ OPTIONAL = ("ccp4", "anisotropic", "mtz", "radial", "html", "json", "log")
 
 def run(args: list[str] | None = None, phil=phil_scope) -> None:
     """Run dials.diffuse_map from the command line."""
-    from dials_postrefine.command_line import exit_with_sorry, parse_arguments
+    from dials_postrefine.command_line import comma_lists, exit_with_sorry, parse_arguments
 
     with exit_with_sorry():
         from dials.util import Sorry
 
-        args = [_as_list(os.fspath(arg)) for arg in (sys.argv[1:] if args is None else args)]
         usage = "dials.diffuse_map [options] refined.expt [refined.refl] [more data sets]"
-        params, verbosity, diff_phil = parse_arguments(args, phil, usage, __doc__)
+        params, verbosity, diff_phil = parse_arguments(comma_lists(args, ("add", "planes")), phil, usage, __doc__)
         if params is None:
             return
         if bool(params.input.experiments) == bool(params.add):
@@ -83,12 +82,6 @@ def map_files(params, verbosity: int = 0, diff_phil: str = "") -> None:
         summary["remarks"] = [*given.remarks, *notes, *summary["remarks"]]
         logger.info(diffuse_text.text(summary))
         report.write_reports(summary, given.sections.sections, version, names["json"], names["html"])
-
-
-def _as_list(argument: str) -> str:
-    """add=a.nxs,b.nxs with the comma that its help shows, as PHIL separates words by blanks."""
-    name, equals, value = argument.partition("=")
-    return f"{name}={value.replace(',', ' ')}" if name in ("add", "planes") and equals else argument
 
 
 if __name__ == "__main__":

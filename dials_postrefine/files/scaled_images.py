@@ -44,8 +44,9 @@ FEW_SPOTS = 10
 class ImageChoice:
     """
     Which observations are read and how: intensity "scale", "profile" or "sum"; variance of scaled ones "counting" or
-    "scaled"; whether scaling's outliers stay; limits (Angstrom); width of an image (degrees; None: module docstring);
-    beam intensity "auto", "images", "background" or "none", and the annulus (d_max, d_min; Angstrom).
+    "scaled"; whether scaling's outliers stay; limits (Angstrom); width of an image (degrees; 0: as they are, None:
+    module docstring); beam intensity "auto", "images", "background" or "none", and the annulus (d_max, d_min;
+    Angstrom).
     """
 
     intensity: str = "scale"
@@ -62,12 +63,14 @@ class ImageChoice:
 @dataclass
 class ImageFiles:
     """
-    What was read: the experiments, their names and the table of all, the images, row (n,) of each observation in the
-    table, cell (6,) and space group (cctbx), how many rows are out by reason, where the beam intensity is from.
+    What was read: the experiments, their names and how many each file has, the table of all, the images, row (n,) of
+    each observation in the table, cell (6,) and space group (cctbx), how many rows are out by reason, where the beam
+    intensity is from.
     """
 
     experiments: Any
     identifiers: list[str]
+    sizes: list[int]
     table: Any
     images: Images
     row: np.ndarray
@@ -77,13 +80,16 @@ class ImageFiles:
     beam_source: str
     remarks: list[str]
 
-    def of_column(self, kind: str) -> Images | None:
-        """The same observations with other intensities, `kind` of COLUMNS; None where the table has none of them."""
+    def of_column(self, kind: str) -> tuple[Images, np.ndarray] | None:
+        """
+        The same observations with other intensities, `kind` of COLUMNS, and which of them (n,) have such; None where
+        the table has none.
+        """
         if not has_intensity(self.table, kind):
             return None
         intensity, variance = (x[self.row] for x in intensities(self.table, kind, "counting"))
         kept = are_usable(intensity, variance)
-        return self.images.select(kept, intensity, variance)
+        return self.images.select(kept, intensity, variance), kept
 
 
 def read_images(
@@ -145,7 +151,8 @@ def read_images(
         symmetry=symmetry_of(cell, group),
     )
     names = [name for of_file in identifiers for name in of_file]
-    return ImageFiles(experiments, names, table, images, row, cell, group, n_excluded, source, remarks)
+    sizes = [len(of_file) for of_file in identifiers]
+    return ImageFiles(experiments, names, sizes, table, images, row, cell, group, n_excluded, source, remarks)
 
 
 def symmetry_of(cell: tuple[float, ...], space_group) -> Symmetry:
@@ -308,8 +315,8 @@ def _number_images(experiments, ids: np.ndarray, z: np.ndarray, width: float | N
             first = scan.get_array_range()[0]
         if models.rotates(experiment):
             oscillation = abs(scan.get_oscillation()[1])
-            step = max(1, round(width / oscillation)) if width else max(1, int(np.ceil(FEW_SPOTS / max(spots, 1e-9))))
-            step = min(step, n)
+            wanted = FEW_SPOTS / max(spots, 1e-9) if width is None else round(width / oscillation)
+            step = int(np.clip(np.ceil(wanted), 1, n))
         place = np.clip(np.floor(z[own]).astype(np.int64) - first, 0, n - 1) // step
         image[own] = len(found) + place
         for start in range(0, n, step):

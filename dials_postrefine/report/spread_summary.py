@@ -36,9 +36,10 @@ def compare(
 
     if column not in ("profile", "sum") or column == choice.intensity:
         return None
-    images = files.of_column(column)
-    if images is None:
+    others = files.of_column(column)
+    if others is None:
         return None
+    images, _ = others
     mates = find_mates(images.unique, images.intensity, images.variance)
     pairs = find_pairs(images, settings.match, settings.min_common, settings.min_angle, settings.max_pairs)
     other = measure_spread(images, mates, n_shells=1)

@@ -1,0 +1,68 @@
+# LIBTBX_SET_DISPATCHER_NAME dials.intensity_model
+"""
+Can the intensities of electron diffraction be predicted from what is known before they are measured?  Gradient boosted
+trees learn amplitudes from index, resolution, orientation, excitation error, scale, background and, if a model is
+given, |F_calc|; R1 of their predictions stands beside that of the mean of symmetry mates and of |F_calc| alone.
+
+Examples::
+
+  dials.intensity_model scaled.expt scaled.refl split=image_blocks model=quartz.cif
+
+  dials.intensity_model train=first.expt,first.refl test=second.expt,second.refl
+
+  dials.intensity_model scaled.expt scaled.refl split=unique model=quartz.cif reference_model.radiation=electron
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+from dials_postrefine.scopes import load
+
+logger = logging.getLogger("dials.intensity_model")
+
+phil_scope = load("intensity_model")
+
+
+def run(args: list[str] | None = None, phil=phil_scope) -> None:
+    """Run dials.intensity_model from the command line."""
+    from dials_postrefine.command_line import comma_lists, exit_with_sorry, parse_arguments
+
+    with exit_with_sorry():
+        usage = "dials.intensity_model [options] train=a.expt,a.refl test=b.expt,b.refl"
+        params, verbosity, diff_phil = parse_arguments(comma_lists(args, ("train", "test")), phil, usage, __doc__)
+        if params is not None:
+            predict_files(params, verbosity, diff_phil)
+
+
+def predict_files(params, verbosity: int = 0, diff_phil: str = "") -> None:
+    """Read the files that params name, train, predict, write; raises Sorry for input that can't be used."""
+    from dials_postrefine.command_line import show_progress, start_log, temporary_names
+    from dials_postrefine.files import intensity_model as model
+    from dials_postrefine.files.outputs import Outputs
+    from dials_postrefine.report import intensity_model as report
+    from dials_postrefine.scopes import model_request
+
+    request = model_request(params)
+    with Outputs() as outputs:
+        wanted = ["reflections", "json", "html", "log"] + ["experiments"] * bool(params.output.reflections)
+        names = temporary_names(outputs, params.output, (), wanted)
+        version = start_log(verbosity, names["log"], diff_phil)
+        with show_progress("step") as progress:
+            data = model.read_model_data(request, progress)
+            progress("Training", 0, 2)
+            prediction = model.make_prediction(data, request.trees)
+            progress("Training", 1, 2)
+            column = model.column_to_compare(data.files.table, request.compare, request.choice.intensity)
+            other = model.predict_column(data, column, request.trees)
+            progress("Training", 2, 2)
+        summary = report.make_summary(data, request, prediction, column, other)
+        logger.info(report.text(summary))
+        if names["reflections"]:
+            model.write_predictions(data, prediction, names["experiments"], names["reflections"])
+        report.write_reports(summary, version, names["json"], names["html"])
+
+
+if __name__ == "__main__":
+    sys.exit(run())
