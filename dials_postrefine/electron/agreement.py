@@ -11,6 +11,7 @@ on both images, I > strong sqrt(v):
     z                  (I1 - k I2)/sqrt(v1 + k^2 v2),  k = sum I1/sum I2;  its robust width 1.4826 median |z|
 
 MAD is the median of the absolute deviations from the median, so that a ratio of two images' scales does not count.
+The esd of CC is that of normally distributed intensities, and up to a third too small for such as real ones are.
 All arrays are (m,) or one number a group; NaN where a group has too few spots.
 """
 

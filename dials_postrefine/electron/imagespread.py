@@ -104,10 +104,10 @@ def analyse(images: Images, settings: SpreadSettings = SpreadSettings()) -> Imag
 
     Raises Unusable for one image, where no two images have enough indices in common, or no index was observed twice.
     """
-    if images.n_images < 2:
+    if len(np.unique(images.image)) < 2:
         raise Unusable("The data hold one image: the spread between images needs at least two.")
-    pairs = find_pairs(images, settings.match, settings.min_common, settings.min_angle, settings.max_pairs)
     mates = spread.find_mates(images.unique, images.intensity, images.variance)
+    pairs = find_pairs(images, settings.match, settings.min_common, settings.min_angle, settings.max_pairs)
     of_pairs, of_images, of_experiments, experiment_pairs = _agreements(images, pairs, settings.strong)
     ln_l = spread.ln_likelihoods(mates)
     of_mates = measure_spread(images, mates, ln_l, settings.n_shells)

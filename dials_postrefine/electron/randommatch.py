@@ -10,8 +10,11 @@ is the logarithm of the ratio of the likelihoods: mates against independent spot
 the probability of mates is 1/(1 + exp(-LLR) (1 - prior)/prior).  They are not normal (their residuals have long tails,
 and the test of this is reported), so that significance comes from permutations: the scores of all spots are permuted
 inside the shells, and p = (1 + how many permutations have an LLR as high)/(1 + n_permutations) is uniform where pairs
-are random.  AUC is the probability that a matched pair has a higher LLR than a random one; its esd is that of the mean
-over the pairs, sd/sqrt(n_pairs).
+are random.  AUC is the probability that a matched pair has a higher LLR than a random one, the mean of f_p, the
+fraction of random ones below that of pair p; as pairs share images, its esd is (Aronow et al. 2015, Polit. Anal. 23,
+564)
+
+    esd^2 = [sum_m (sum_(p with m) e_p)^2 - sum_p e_p^2]/n_pairs^2,    e_p = f_p - AUC,    m the images
 """
 
 from __future__ import annotations
@@ -75,6 +78,16 @@ def ln_likelihood_ratio(x: np.ndarray, y: np.ndarray, rho: float) -> np.ndarray:
     return -0.5 * np.log(rest) - (rho**2 * (x**2 + y**2) - 2.0 * rho * x * y) / (2.0 * rest)
 
 
+def _esd_of_mean(values: np.ndarray, a: np.ndarray, b: np.ndarray) -> float:
+    """The esd of the mean of values (n,) of pairs of images a and b (n,) (module docstring)."""
+    if len(values) < 2:
+        return np.nan
+    e = values - values.mean()
+    of_image = np.bincount(np.concatenate([a, b]), np.concatenate([e, e]))
+    plain = np.sum(e**2)
+    return float(np.sqrt(max(np.sum(of_image**2) - plain, plain))) / len(values)
+
+
 def compare_with_random(
     pairs: Pairs, n_shells: int = 5, prior: float = 0.5, n_permutations: int | None = None, seed: int = 0
 ) -> RandomMatch:
@@ -128,7 +141,7 @@ def compare_with_random(
         found,
         n_mates,
         float(below.mean()) if len(below) else np.nan,
-        float(below.std(ddof=1) / np.sqrt(len(below))) if len(below) > 1 else np.nan,
+        _esd_of_mean(below, pairs.a[some], pairs.b[some]),
         n_permutations,
         n_shells,
         float(kurtosis(residual)) if normal else np.nan,

@@ -141,6 +141,7 @@ def weighted_means(mates: Mates, tau: float, start: np.ndarray | None = None) ->
 
 
 def _ln_normal(difference: np.ndarray, variance: np.ndarray) -> np.ndarray:
+    """ln N + 1/2 ln 2 pi."""
     return -0.5 * (difference**2 / variance + np.log(variance))
 
 
@@ -218,7 +219,7 @@ class Predictions:
     ln_a: np.ndarray
 
     def ln_density(self, tau: np.ndarray | float, factor: np.ndarray | float = 1.0) -> np.ndarray:
-        """ln p(I_i | mates), (n,), of a tau and a factor g that are numbers or (n,)."""
+        """ln p(I_i | mates) + 1/2 ln 2 pi, (n,), of a tau and a factor g that are numbers or (n,)."""
         j = factor * self.nodes
         return _ln_sum(self.ln_a + _ln_normal(self.intensity - j, self.variance + (tau * j) ** 2))
 

@@ -194,10 +194,10 @@ def make_page(summary: dict, version: str) -> Page:
     """The page of a summary."""
     data = summary["dataset"]
     headers, rows = _r1_rows(summary)
-    tables = [Table(EXPLANATION.replace(" - ", " − "), headers, rows, long=len(rows) > 20)]
+    tables = [Table(EXPLANATION.replace(" - ", " − "), headers, _with_signs(rows), sortable=True, long=len(rows) > 20)]
     if summary["compare"]:
         compared_headers, compared = _compared_rows(summary)
-        tables.append(Table("Scaled and integrated intensities side by side.", compared_headers, compared))
+        tables.append(Table("Scaled and integrated intensities side by side.", compared_headers, _with_signs(compared)))
     importance_headers, importances = _importance_rows(summary)
     facts = [
         Fact(
@@ -226,7 +226,7 @@ def make_page(summary: dict, version: str) -> Page:
     return Page(
         title="dials.intensity_model",
         version=version,
-        lead=summary["findings"],
+        lead=[_with_sign(sentence) for sentence in summary["findings"]],
         facts=facts,
         remarks=summary["notes"],
         sections=[
@@ -238,11 +238,19 @@ def make_page(summary: dict, version: str) -> Page:
             Section(
                 "What the trees use",
                 ["How much R1 grows when a feature's values are permuted among the observations that are predicted."],
-                tables=[Table("Importances.", importance_headers, importances)],
+                tables=[Table("Importances.", importance_headers, _with_signs(importances))],
             ),
             Section("Data set", tables=[Table("What was read.", ("", ""), settings, n_text=2)]),
         ],
     )
+
+
+def _with_sign(text: str) -> str:
+    return text.replace("+-", "±")
+
+
+def _with_signs(rows: list[list[str]]) -> list[list[str]]:
+    return [[_with_sign(cell) for cell in row] for row in rows]
 
 
 def _r1_figure(summary: dict) -> str:

@@ -4,7 +4,9 @@ For the tests of what is reported: a run of dials.postrefine on simulated stills
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import sys
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -204,3 +206,23 @@ def make_synthetic():
     """Synthetic, for other cells and grids."""
     pytest.importorskip("numba", reason="the loops over voxels are compiled by numba")
     return Synthetic
+
+
+@pytest.fixture()
+def load_browser():
+    """A function: a copy of test_in_browser.py whose probe clicks on the headers of these columns, if any."""
+
+    def load(*columns: str):
+        name = "copy_of_test_in_browser"
+        spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name("test_in_browser.py"))
+        module = sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        if module.CHROMIUM is None:
+            pytest.skip("no chromium, chromium-browser or google-chrome is on PATH")
+        if columns:
+            probe = module.LAST.replace('["lattice", "G", "CC model"]', json.dumps(columns))
+            assert probe != module.LAST
+            module.LAST = probe
+        return module
+
+    return load

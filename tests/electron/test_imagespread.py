@@ -1,0 +1,65 @@
+"""The analysis as a whole, on arrays."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from dials_postrefine.electron import imagespread, spread
+from dials_postrefine.electron.images import Unusable
+from dials_postrefine.electron.imagespread import SpreadSettings, analyse
+
+
+def test_all_numbers_are_of_the_same_data(make_images):
+    images = make_images(n_images=12, n_spots=60, largest=2, tau=0.3)
+    found = analyse(images, SpreadSettings(match="laue", min_common=4, n_permutations=99))
+    assert found.mates.tau.low < 0.3 < found.mates.tau.high
+    assert len(found.by_image) == 12 and len(found.by_experiment) == 1
+    assert sum(one.n for one in found.by_image) == found.mates.tau.n
+    assert found.by_experiment[0].tau == pytest.approx(found.mates.tau.tau, rel=0.05)
+    assert found.of_pairs.n.sum() == found.whole.n[0] == len(found.pairs.pair)
+    assert found.of_images.n.sum() == 2 * found.whole.n[0]
+    assert found.of_experiments.n.tolist() == found.whole.n.tolist()
+
+
+def test_parts_shells_and_tenths_cover_the_unique_indices(make_images):
+    images = make_images(n_images=12, n_spots=60, largest=3)
+    mates = spread.find_mates(images.unique, images.intensity, images.variance)
+    found = imagespread.measure_spread(images, mates, n_shells=4)
+    for groups in (found.tenths, found.quartiles, found.shells):
+        assert sum(group.tau.n_unique for group in groups) == mates.n_unique
+        assert sum(group.tau.n for group in groups) == len(mates.row)
+    intensities = [group.intensity for group in found.tenths]
+    assert intensities == sorted(intensities)
+    limits = [limit for shell in found.shells for limit in shell.d_star_sq]
+    assert limits == sorted(limits)
+    half, tenth = found.parts["weakest half"], found.parts["strongest tenth"]
+    assert half.tau.n_unique == pytest.approx(0.5 * mates.n_unique, abs=1)
+    assert tenth.tau.n_unique == pytest.approx(0.1 * mates.n_unique, abs=1)
+    assert found.n_alone == len(images.h) - len(mates.row)
+
+
+def test_r_meas_is_that_of_its_definition():
+    unique = np.array([0, 0, 0, 1, 1])
+    intensity = np.array([1.0, 2.0, 3.0, 5.0, 6.0])
+    mates = spread.find_mates(unique, intensity, np.ones(5))
+    expected = (np.sqrt(3.0 / 2.0) * 2.0 + np.sqrt(2.0) * 1.0) / 17.0
+    assert imagespread.r_meas(mates) == pytest.approx(expected)
+
+
+def test_one_image_is_an_error(make_images):
+    with pytest.raises(Unusable, match="one image"):
+        analyse(make_images(n_images=1))
+
+
+def test_the_order_of_the_observations_changes_nothing(make_images):
+    images = make_images(n_images=8, tau=0.2)
+    settings = SpreadSettings(match="laue", n_permutations=99)
+    one = analyse(images, settings)
+    order = np.random.default_rng(0).permutation(len(images.h))
+    for name in ("image", "unique", "h", "intensity", "variance", "d_star_sq"):
+        setattr(images, name, getattr(images, name)[order])
+    other = analyse(images, settings)
+    assert other.mates.tau.tau == pytest.approx(one.mates.tau.tau, rel=1e-9)
+    np.testing.assert_array_equal(other.pairs.n_common, one.pairs.n_common)
+    np.testing.assert_allclose(other.random_match.llr, one.random_match.llr, rtol=1e-9)
