@@ -7,7 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dials_postrefine.scopes import candidates, dataset_settings, load
+from dials_postrefine.scopes import (
+    candidates,
+    dataset_settings,
+    image_choice,
+    load,
+    model_request,
+    spread_settings,
+)
 from dials_postrefine.stills.cycles import DatasetSettings
 from dials_postrefine.stills.minimise import LOSSES
 from dials_postrefine.stills.model import MODELS, PARAMETERS, RADII, UNIT_CELLS
@@ -25,6 +32,28 @@ def test_every_parameter_has_a_type_and_a_help_text(program):
 
 def test_the_defaults_of_phil_are_those_of_the_dataclasses():
     assert dataset_settings(load("postrefine").extract()) == DatasetSettings()
+
+
+def test_the_defaults_of_the_programs_for_electrons_are_those_of_the_dataclasses():
+    from dials_postrefine.electron.imagespread import SpreadSettings
+    from dials_postrefine.electron.intensitymodel import SPLITS, TreeSettings
+    from dials_postrefine.electron.pairs import MATCHES
+    from dials_postrefine.files.scaled_images import COLUMNS, ImageChoice
+
+    params = load("image_spread").extract()
+    assert spread_settings(params) == SpreadSettings() and image_choice(params) == ImageChoice()
+    request = model_request(load("intensity_model").extract())
+    assert request.trees == TreeSettings() and request.choice == ImageChoice(image_width=0.0, beam="none")
+    params.min_angle = 90.0
+    assert spread_settings(params).min_angle == pytest.approx(np.pi / 2.0)
+    choices = {
+        definition.path: [word.value.lstrip("*") for word in definition.object.words]
+        for program in ("image_spread", "intensity_model")
+        for definition in load(program).all_definitions()
+        if definition.object.type.phil_type == "choice"
+    }
+    assert choices["match"] == list(MATCHES) and choices["split"] == list(SPLITS)
+    assert choices["intensity"] == list(COLUMNS)
 
 
 def test_choices_are_what_the_rooms_offer():

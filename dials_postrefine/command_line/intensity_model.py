@@ -30,10 +30,17 @@ def run(args: list[str] | None = None, phil=phil_scope) -> None:
     from dials_postrefine.command_line import comma_lists, exit_with_sorry, parse_arguments
 
     with exit_with_sorry():
+        from dials.util import Sorry
+
         usage = "dials.intensity_model [options] train=a.expt,a.refl test=b.expt,b.refl"
         params, verbosity, diff_phil = parse_arguments(comma_lists(args, ("train", "test")), phil, usage, __doc__)
-        if params is not None:
-            predict_files(params, verbosity, diff_phil)
+        if params is None:
+            return
+        try:
+            import sklearn.ensemble  # noqa: F401
+        except ImportError as error:
+            raise Sorry(f"scikit-learn is needed ({error}): conda install scikit-learn, or pip install it.") from None
+        predict_files(params, verbosity, diff_phil)
 
 
 def predict_files(params, verbosity: int = 0, diff_phil: str = "") -> None:

@@ -11,7 +11,10 @@ import numpy as np
 
 def grouped_median(values: np.ndarray, group: np.ndarray, n_groups: int) -> np.ndarray:
     """The median of the values (m,) of each group (m,), NaN of an empty one."""
-    order = np.lexsort((values, group))
+    if n_groups == 1:
+        return np.array([np.median(values) if len(values) else np.nan])
+    order = np.argsort(values)
+    order = order[np.argsort(group[order], kind="stable")]
     n = np.bincount(group, minlength=n_groups)
     start, some = np.cumsum(n) - n, n > 0
     median = np.full(n_groups, np.nan)

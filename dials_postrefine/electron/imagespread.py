@@ -33,10 +33,10 @@ FEWEST_IN_SHELL = 10  # unique indices
 class SpreadSettings:
     """What the modules named above take: angles in radians."""
 
-    match: str = "laue"
+    match: str = "exact"
     min_common: int = 5
     min_angle: float = 0.0
-    max_pairs: int = 10_000
+    max_pairs: int = 5_000
     strong: float = 3.0
     n_shells: int = 10
     prior: float = 0.5

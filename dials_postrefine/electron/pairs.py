@@ -60,7 +60,7 @@ class Pairs:
         return len(self.a)
 
 
-def find_pairs(images: Images, match: str, min_common: int, min_angle: float = 0.0, max_pairs: int = 10_000) -> Pairs:
+def find_pairs(images: Images, match: str, min_common: int, min_angle: float = 0.0, max_pairs: int = 5_000) -> Pairs:
     """
     The pairs of images with at least min_common keys in common and min_angle (radians) apart (module docstring).
 

@@ -311,13 +311,17 @@ def _pair_figure(k: int, points: PairPoints, pair: dict) -> str:
     low, high = 0.6 * positive.min(), 1.7 * positive.max()
 
     def paint(axes):
+        from matplotlib.ticker import NullLocator
+
         cloud = points.cloud
         axes.plot(
-            cloud[:, 0], cloud[:, 1], ".", color=GREY, alpha=0.5, markersize=2.0, rasterized=len(cloud) > 500, zorder=1
+            cloud[:, 0], cloud[:, 1], ".", color=GREY, alpha=0.5, markersize=3.0, rasterized=len(cloud) > 500, zorder=1
         )
         axes.errorbar(points.i1, points.i2, points.sigma2, points.sigma1, fmt="o", color=BLUE, elinewidth=0.8, zorder=3)
         axes.set(xscale="log", yscale="log", xlim=(low, high), ylim=(low, high), aspect="equal")
         axes.plot([low, high], [low, high], "-", color="black", lw=0.6, zorder=2)
+        for axis in (axes.xaxis, axes.yaxis):  # hundreds of minor ticks take most of the time
+            axis.set_minor_locator(NullLocator())
         axes.set(xlabel=f"I on image {pair['first']}", ylabel=f"I on image {pair['second']}, or others")
 
     return plots.draw(name, title, paint, SQUARE)

@@ -146,6 +146,7 @@ def test_bad_input_is_one_sentence(refused, simulated, tmp_path):
     assert "are left to train on" in refused(*train, "d_min=2.5", "split=image_blocks")
 
 
+@pytest.mark.data
 def test_one_experiment_can_not_be_split_by_experiment(refused, shared_data):
     folder = shared_data / "ed_quartz_scaled"
     sentence = refused(folder / "scaled.expt", folder / "scaled.refl")
