@@ -56,15 +56,13 @@ def analyse_files(params, verbosity: int = 0, diff_phil: str = "") -> None:
     with Outputs() as outputs:
         names = temporary_names(outputs, params.output, (), ("json", "pairs", "html", "log"))
         version = start_log(verbosity, names["log"], diff_phil)
-        with show_progress("image") as progress:
+        with show_progress("step") as progress:
             files = read_images(params.input.experiments, params.input.reflections, choice, progress)
-        for remark in files.remarks:
-            logger.warning(remark)
-        try:
-            found = analyse(files.images, settings)
-            compared = spread_summary.compare(files, choice, settings, word(params.compare), found)
-        except Unusable as error:
-            raise Sorry(str(error)) from None
+            try:
+                found = analyse(files.images, settings, progress)
+                compared = spread_summary.compare(files, choice, settings, word(params.compare), found)
+            except Unusable as error:
+                raise Sorry(str(error)) from None
         summary = spread_summary.make_summary(files, choice, settings, found, compared)
         logger.info(spread_text.text(summary))
         if names["pairs"]:

@@ -9,6 +9,7 @@ and what it depends on (causes.py).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -98,46 +99,69 @@ class ImageSpread:
     axes: np.ndarray
 
 
-def analyse(images: Images, settings: SpreadSettings = SpreadSettings()) -> ImageSpread:
+def analyse(
+    images: Images,
+    settings: SpreadSettings = SpreadSettings(),
+    progress: Callable[[str, int, int], None] | None = None,
+) -> ImageSpread:
     """
-    The whole analysis.
+    The whole analysis; progress(what, done, total) is told of each part.
 
-    Raises Unusable for one image, where no two images have enough indices in common, or no index was observed twice.
+    Raises Unusable for one image, where no two images have enough indices in common, or too few mates were observed.
     """
+    parts = ("Pairs", "Agreement", "Spread", "Images", "Random pairs", "Causes", "Done")
+
+    def begin(k: int) -> None:
+        if progress:
+            progress(parts[k], k, len(parts) - 1)
+
     if len(np.unique(images.image)) < 2:
         raise Unusable("The data hold one image: the spread between images needs at least two.")
+    begin(0)
     mates = spread.find_mates(images.unique, images.intensity, images.variance)
     pairs = find_pairs(images, settings.match, settings.min_common, settings.min_angle, settings.max_pairs)
+    begin(1)
     of_pairs, of_images, of_experiments, experiment_pairs = _agreements(images, pairs, settings.strong)
-    ln_l = spread.ln_likelihoods(mates)
-    of_mates = measure_spread(images, mates, ln_l, settings.n_shells)
+    whole = measure_pairs(pairs, settings.strong)
+    begin(2)
+    of_mates = measure_spread(images, mates, n_shells=settings.n_shells)
     tau = of_mates.tau.tau
+    begin(3)
     predicted = spread.predict_from_mates(mates, tau)
     ln_p = spread.ln_densities(predicted)
     image = images.image[mates.row]
+    by_image = spread.fit_by_observation(mates, ln_p, image, images.n_images)
+    by_experiment = spread.fit_by_observation(mates, ln_p, images.experiment[image], images.n_experiments)
+    begin(4)
+    random_match = compare_with_random(
+        pairs, prior=settings.prior, n_permutations=settings.n_permutations, seed=settings.seed
+    )
+    begin(5)
     axes = zone_axes(settings.zone_axis_index)
     zone_angle, zone_axis = nearest_zone_axes(images.a_matrix, images.s0, axes)
+    causes = find_causes(mates, predicted, ln_p, tau, image, images.beam_intensity, zone_angle)
+    begin(6)
     return ImageSpread(
         pairs,
         of_pairs,
         of_images,
         of_experiments,
         experiment_pairs,
-        measure_pairs(pairs, settings.strong),
-        compare_with_random(pairs, prior=settings.prior, n_permutations=settings.n_permutations, seed=settings.seed),
+        whole,
+        random_match,
         of_mates,
-        spread.fit_by_observation(mates, ln_p, image, images.n_images),
-        spread.fit_by_observation(mates, ln_p, images.experiment[image], images.n_experiments),
-        find_causes(mates, predicted, ln_p, tau, image, images.beam_intensity, zone_angle),
+        by_image,
+        by_experiment,
+        causes,
         zone_angle,
         zone_axis,
         axes,
     )
 
 
-def measure_spread(images: Images, mates: Mates, ln_l: np.ndarray | None = None, n_shells: int = 10) -> SpreadOfMates:
+def measure_spread(images: Images, mates: Mates, n_shells: int = 10) -> SpreadOfMates:
     """tau as a whole, by intensity and by resolution."""
-    ln_l = spread.ln_likelihoods(mates) if ln_l is None else ln_l
+    ln_l = spread.ln_likelihoods(mates)
     mean, d_star_sq = mates.mean, images.d_star_sq[mates.row[mates.offsets[:-1]]]
     relative = np.sqrt(mates.sum(mates.variance) / mates.counts) / np.maximum(np.abs(mean), 1e-300)
 

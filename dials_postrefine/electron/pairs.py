@@ -81,8 +81,8 @@ def find_pairs(images: Images, match: str, min_common: int, min_angle: float = 0
     if not n_found:
         apart = f" that are {np.degrees(min_angle):g} degrees apart" if min_angle else ""
         raise Unusable(
-            f"No two images{apart} have {min_common} indices in common (match={match}): lower min_common, or make "
-            "images wider with image_width."
+            f"No two images{apart} have {min_common} indices in common (match={match}): "
+            f"{'set match=laue, ' * (match != 'laue')}lower min_common, or make images wider with image_width."
         )
     found = _most_matches(np.concatenate(best, axis=1), max_pairs)
     a, b, n, operation = found[:4].astype(np.int64)

@@ -119,6 +119,8 @@ def find_mates(unique: np.ndarray, intensity: np.ndarray, variance: np.ndarray, 
     has_mate = np.flatnonzero(counts > 1)
     if not len(has_mate):
         raise Unusable("No unique index was observed more than once: data with symmetry mates are needed.")
+    if counts[has_mate].sum() < FEWEST:
+        raise Unusable("One unique index alone was observed, and only twice: data with more symmetry mates are needed.")
     step = max(1, int(np.ceil(counts[has_mate].sum() / most)))
     chosen = np.zeros(len(counts), dtype=bool)
     chosen[has_mate[::step]] = True

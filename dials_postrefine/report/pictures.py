@@ -258,7 +258,7 @@ def colour_bar(axes, colours: Colours, quantity: str, unit: str) -> None:
     steps = np.linspace(colours.low, colours.high, BAR_PIXELS)
     extent = (0.0, 1.0, factor * colours.low, factor * colours.high)
     bar.imshow(colours.of(steps)[:, None], extent=extent, origin="lower", interpolation="none", aspect="auto")
-    bar.set_ylabel(f"{quantity} ({power}{unit})" if power or unit else quantity)
+    bar.set_ylabel(f"{quantity} ({(power + unit).strip()})" if power or unit else quantity)
     none = axes.inset_axes([1.05, 0.0, 0.05, 0.06])
     none.set(facecolor=[value / 255.0 for value in UNOBSERVED], yticks=[0.5], yticklabels=["no data"], ylim=(0.0, 1.0))
     for one in (bar, none):

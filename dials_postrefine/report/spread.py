@@ -14,6 +14,7 @@ from dials_postrefine.report.spread_figures import PairPoints, SpreadFigures
 from dials_postrefine.report.spread_text import CAUSES
 from dials_postrefine.report.summary import write_summary
 
+MANY_BARS = 150  # that hide what they belong to
 FEW_IMAGES = 3  # observations of an image, below which its tau is not drawn
 SQUARE = (4.4, 3.9)
 BAR_MARGINS = (0.72, 0.95, 0.45, 0.2, 0.0)
@@ -101,7 +102,9 @@ def _tau_figure(name: str, title: str, groups: list[dict], x: list, x_label: str
 
     def paint(axes):
         bars = [np.maximum(tau - low, 0.0), np.maximum(high - tau, 0.0)]
-        axes.errorbar(places, tau, bars, fmt="o", color=BLUE, elinewidth=0.8)
+        many = len(places) > MANY_BARS
+        axes.errorbar(places, tau, bars, fmt="none", ecolor=PALE if many else BLUE, elinewidth=0.8, rasterized=many)
+        axes.plot(places, tau, "o", color=BLUE, markersize=2.0 if many else 3.5, rasterized=many)
         axes.set(xlabel=x_label, ylabel="excess relative spread τ")
         axes.set_ylim(0.0, 1.15 * float(np.nanpercentile(high, 95.0)) or 1.0)
         if logarithmic and (places > 0.0).all():
