@@ -11,7 +11,7 @@ from dials_postrefine.report.lattices import number
 from dials_postrefine.report.page import Fact, Figure, Page, Section, Table, write_page
 from dials_postrefine.report.plots import BLUE, GREY, PALE, RED, Curve
 from dials_postrefine.report.spread_figures import PairPoints, SpreadFigures
-from dials_postrefine.report.spread_text import CAUSES
+from dials_postrefine.report.spread_text import CAUSES, CAUSES_EXPLAINED
 from dials_postrefine.report.summary import write_summary
 
 MANY_BARS = 150  # that hide what they belong to
@@ -229,11 +229,11 @@ def _causes(summary: dict) -> Section:
         "What the spread depends on",
         [
             "Each cause by itself, the one that explains most first. The gain is that of the logarithm of the "
-            "likelihood over one τ for all; less than about 2 means nothing. For causes of the size of the spread "
-            "the effect is τ at the 10th and 90th percentile of the cause."
+            "likelihood over one τ for all; less than about 2 means nothing. For causes of the size of the spread the "
+            f"effect is τ at the 10th and 90th percentile of the cause; {CAUSES_EXPLAINED}.",
         ],
         tables=[
-            Table("Causes.", headers, rows, n_text=2),
+            Table("Causes.", headers, rows),
             Table("τ without the noisiest observations.", ("left out", "τ [95 %]", "observations"), left),
         ],
     )

@@ -10,12 +10,17 @@ tau: how far symmetry mates differ beyond what the errors of the counts say, rel
 interval. log spread: of ln(I1/I2), robust, over sqrt 2; expected: what the errors allow; z: width of
 (I1 - k I2)/sigma, 1 where the errors are right."""
 CAUSES = {
-    "zone axis": "angle of the beam to the nearest low-index zone axis (degrees)",
-    "intensity": "intensity, as a rank from 0 (weakest) to 1",
-    "noise": "relative error of the counts, as a rank from 0 (least) to 1",
-    "images": "a factor common to each image",
-    "beam": "beam intensity of the image",
+    "zone axis": "angle to a zone axis",
+    "intensity": "intensity",
+    "noise": "noise",
+    "images": "factor of the image",
+    "beam": "beam intensity",
 }
+
+CAUSES_EXPLAINED = (
+    "the angle (degrees) is that of the beam to the nearest zone axis of low indices, noise the relative error of the "
+    "counts, both it and the intensity as ranks from 0 (least) to 1"
+)
 
 
 def text(summary: dict) -> str:
@@ -193,7 +198,7 @@ def causes_table(summary: dict) -> str:
             effect = f"slope {cause['value']:+.2f} [{cause['low']:+.2f}, {cause['high']:+.2f}]"
         share = number(cause["share"], "{:.0%}")
         rows.append([CAUSES[cause["name"]], effect, share, f"{cause['gain']:.1f}", f"{cause['p']:.1e}"])
-    lines = ["\nWhat the spread depends on, each cause by itself:"]
+    lines = [f"\nWhat the spread depends on, each cause by itself; {CAUSES_EXPLAINED}:"]
     lines.append(table(rows, ["cause", "effect", "share of tau^2", "gain in ln L", "p"]))
     lines += [f"Not tested: {CAUSES[name]}, as {why}." for name, why in causes["untested"].items()]
     left = ", ".join(f"{out['fraction']:.0%}: {interval(out)}" for out in causes["left_out"])
