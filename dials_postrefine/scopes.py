@@ -255,6 +255,12 @@ def image_choice(params):
     )
 
 
+def compared_column(params) -> str | None:
+    """The column of integrated intensities that dials.image_spread shows beside the others, of its parameters."""
+    wanted = word(params.compare)
+    return None if wanted in ("none", params.intensity) else wanted
+
+
 def spread_settings(params):
     """How dials.image_spread compares images, of its parameters."""
     from dials_postrefine.electron.imagespread import SpreadSettings

@@ -44,15 +44,16 @@ def analyse_files(params, verbosity: int = 0, diff_phil: str = "") -> None:
 
     from dials_postrefine.command_line import show_progress, start_log, temporary_names
     from dials_postrefine.electron.images import Unusable
-    from dials_postrefine.electron.imagespread import analyse
+    from dials_postrefine.electron.imagespread import analyse, measure_overall
     from dials_postrefine.files.image_pairs import write_pairs
     from dials_postrefine.files.outputs import Outputs
     from dials_postrefine.files.scaled_images import read_images
     from dials_postrefine.report import spread as report
     from dials_postrefine.report import spread_figures, spread_summary, spread_text
-    from dials_postrefine.scopes import image_choice, spread_settings, word
+    from dials_postrefine.scopes import compared_column, image_choice, spread_settings
 
     choice, settings = image_choice(params), spread_settings(params)
+    column = compared_column(params)
     with Outputs() as outputs:
         names = temporary_names(outputs, params.output, (), ("json", "pairs", "html", "log"))
         version = start_log(verbosity, names["log"], diff_phil)
@@ -60,10 +61,11 @@ def analyse_files(params, verbosity: int = 0, diff_phil: str = "") -> None:
             files = read_images(params.input.experiments, params.input.reflections, choice, progress)
             try:
                 found = analyse(files.images, settings, progress)
-                compared = spread_summary.compare(files, choice, settings, word(params.compare), found)
+                others = None if column is None else files.of_column(column)
+                other = None if others is None else (column, measure_overall(others[0], settings))
             except Unusable as error:
                 raise Sorry(str(error)) from None
-        summary = spread_summary.make_summary(files, choice, settings, found, compared)
+        summary = spread_summary.make_summary(files, choice, settings, found, other)
         logger.info(spread_text.text(summary))
         if names["pairs"]:
             write_pairs(names["pairs"], files, found)

@@ -76,11 +76,20 @@ class SpreadOfMates:
 
 
 @dataclass
+class Overall:
+    """tau, r_meas (a fraction) and the agreement of all matched spots, one group."""
+
+    tau: Tau
+    r_meas: float
+    agreement: Agreement
+
+
+@dataclass
 class ImageSpread:
     """
     Everything (module docstring): the agreement of the pairs, of images (n_images), of pairs of experiments, with the
-    two experiments of each, and of all; tau by image and by experiment; for each image the angle to the nearest zone
-    axis (radians), and which of the axes.
+    two experiments of each; what concerns all; tau by image and by experiment; for each image the angle to the nearest
+    zone axis (radians), and which of the axes.
     """
 
     pairs: Pairs
@@ -88,7 +97,7 @@ class ImageSpread:
     of_images: Agreement
     of_experiments: Agreement
     experiment_pairs: np.ndarray
-    whole: Agreement
+    overall: Overall
     random_match: RandomMatch
     mates: SpreadOfMates
     by_image: list[Tau]
@@ -122,7 +131,6 @@ def analyse(
     pairs = find_pairs(images, settings.match, settings.min_common, settings.min_angle, settings.max_pairs)
     begin(1)
     of_pairs, of_images, of_experiments, experiment_pairs = _agreements(images, pairs, settings.strong)
-    whole = measure_pairs(pairs, settings.strong)
     begin(2)
     of_mates = measure_spread(images, mates, n_shells=settings.n_shells)
     tau = of_mates.tau.tau
@@ -147,7 +155,7 @@ def analyse(
         of_images,
         of_experiments,
         experiment_pairs,
-        whole,
+        Overall(of_mates.tau, of_mates.r_meas, _agreement_of_all(pairs, settings.strong)),
         random_match,
         of_mates,
         by_image,
@@ -157,6 +165,13 @@ def analyse(
         zone_axis,
         axes,
     )
+
+
+def measure_overall(images: Images, settings: SpreadSettings) -> Overall:
+    """What concerns all, alone.  Raises Unusable as analyse does."""
+    mates = spread.find_mates(images.unique, images.intensity, images.variance)
+    pairs = find_pairs(images, settings.match, settings.min_common, settings.min_angle, settings.max_pairs)
+    return Overall(spread.fit_tau(mates), r_meas(mates), _agreement_of_all(pairs, settings.strong))
 
 
 def measure_spread(images: Images, mates: Mates, n_shells: int = 10) -> SpreadOfMates:
@@ -195,8 +210,7 @@ def _range(values: np.ndarray) -> tuple[float, float]:
     return (float(values.min()), float(values.max())) if len(values) else (np.nan, np.nan)
 
 
-def measure_pairs(pairs: Pairs, strong: float) -> Agreement:
-    """The agreement of all matched spots together."""
+def _agreement_of_all(pairs: Pairs, strong: float) -> Agreement:
     return _agreement(pairs, strong, np.zeros(len(pairs.pair), dtype=int), 1)
 
 
@@ -210,11 +224,11 @@ def _agreements(images: Images, pairs: Pairs, strong: float):
     """The agreement of pairs, images, pairs of experiments with these."""
     every = np.arange(len(pairs.pair))
     on_images = np.concatenate([pairs.a[pairs.pair], pairs.b[pairs.pair]])
-    both = np.stack([images.experiment[pairs.a], images.experiment[pairs.b]])[:, pairs.pair]
+    both = np.stack([images.experiment[pairs.a], images.experiment[pairs.b]])
     experiment_pairs, which = np.unique(np.sort(both, axis=0), axis=1, return_inverse=True)
     return (
         _agreement(pairs, strong, pairs.pair, pairs.n_pairs),
         _agreement(pairs, strong, on_images, images.n_images, np.concatenate([every, every])),
-        _agreement(pairs, strong, which.ravel(), experiment_pairs.shape[1]),
+        _agreement(pairs, strong, which.ravel()[pairs.pair], experiment_pairs.shape[1]),
         experiment_pairs.T,
     )

@@ -11,11 +11,8 @@ from dataclasses import asdict, replace
 
 import numpy as np
 
-from dials_postrefine.electron.agreement import Agreement
 from dials_postrefine.electron.causes import Cause
-from dials_postrefine.electron.imagespread import Group, ImageSpread, SpreadSettings, measure_pairs
-from dials_postrefine.electron.pairs import find_pairs
-from dials_postrefine.electron.spread import Tau, find_mates
+from dials_postrefine.electron.imagespread import Group, ImageSpread, Overall, SpreadSettings
 from dials_postrefine.files.scaled_images import COLUMNS, ImageChoice, ImageFiles
 from dials_postrefine.report.summary import finite
 
@@ -28,36 +25,14 @@ SIGNIFICANT = 0.05
 FLAT = 2.5  # tau of the weakest over that of the strongest tenth, up to which it is called flat
 
 
-def compare(
-    files: ImageFiles, choice: ImageChoice, settings: SpreadSettings, column: str, found: ImageSpread
-) -> dict | None:
-    """The spread of intensities beside that of a column of integrated ones, None where that is not wanted."""
-    from dials_postrefine.electron.imagespread import measure_spread
-
-    if column not in ("profile", "sum") or column == choice.intensity:
-        return None
-    others = files.of_column(column)
-    if others is None:
-        return None
-    images, _ = others
-    mates = find_mates(images.unique, images.intensity, images.variance)
-    pairs = find_pairs(images, settings.match, settings.min_common, settings.min_angle, settings.max_pairs)
-    other = measure_spread(images, mates, n_shells=1)
-    columns = {
-        choice.intensity: _compared(found.mates.tau, found.mates.r_meas, found.whole),
-        column: _compared(other.tau, other.r_meas, measure_pairs(pairs, settings.strong)),
-    }
-    return finite({"columns": columns})
-
-
-def _compared(tau: Tau, r_meas: float, whole: Agreement) -> dict:
-    return {"tau": asdict(tau), "r_meas": r_meas, "pairs": whole.of(0)}
-
-
 def make_summary(
-    files: ImageFiles, choice: ImageChoice, settings: SpreadSettings, found: ImageSpread, compared: dict | None
+    files: ImageFiles,
+    choice: ImageChoice,
+    settings: SpreadSettings,
+    found: ImageSpread,
+    other: tuple[str, Overall] | None = None,
 ) -> dict:
-    """The summary (module docstring)."""
+    """The summary (module docstring); other: a column of integrated intensities by name, and its spread."""
     images, mates, pairs = files.images, found.mates, found.pairs
     wavelength = 1.0 / np.linalg.norm(images.s0, axis=1)
     summary = {
@@ -95,7 +70,7 @@ def make_summary(
         "pairs": {
             "n_found": pairs.n_found,
             "n_analysed": pairs.n_pairs,
-            "whole": found.whole.of(0),
+            "whole": found.overall.agreement.of(0),
             "experiments": [
                 {"first": files.identifiers[a], "second": files.identifiers[b], **found.of_experiments.of(k)}
                 for k, (a, b) in enumerate(found.experiment_pairs)
@@ -109,12 +84,22 @@ def make_summary(
             "untested": found.causes.untested,
             "left_out": [{"fraction": fraction, **asdict(tau)} for fraction, tau in found.causes.left_out],
         },
-        "compare": compared,
+        "compare": None if other is None else _compare(choice.intensity, found.overall, *other),
         "remarks": list(files.remarks),
     }
     summary = finite(summary)
     summary["remarks"] += remarks(summary)
     return summary
+
+
+def _compare(intensity: str, own: Overall, column: str, other: Overall) -> dict:
+    """The spread of the intensities beside that of a column of integrated ones."""
+    return {
+        "columns": {
+            name: {"tau": asdict(one.tau), "r_meas": one.r_meas, "pairs": one.agreement.of(0)}
+            for name, one in ((intensity, own), (column, other))
+        }
+    }
 
 
 def name_image(files: ImageFiles, k: int) -> str:
@@ -175,10 +160,7 @@ def _image(files: ImageFiles, found: ImageSpread, k: int) -> dict:
         "image": name_image(files, k),
         "angle": np.degrees(images.angle[k]),
         **asdict(found.by_image[k]),
-        "n_pairs_spots": agreement.n[k],
-        "log_spread": agreement.log_spread[k],
-        "r": agreement.r[k],
-        "cc": agreement.cc[k],
+        "pairs": agreement.of(k),
         "factor": 1.0 + found.causes.factors.excess[k],
         "factor_esd": found.causes.factors.esd[k],
         "beam_intensity": images.beam_intensity[k],

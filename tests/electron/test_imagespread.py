@@ -17,9 +17,12 @@ def test_all_numbers_are_of_the_same_data(make_images):
     assert len(found.by_image) == 12 and len(found.by_experiment) == 1
     assert sum(one.n for one in found.by_image) == found.mates.tau.n
     assert found.by_experiment[0].tau == pytest.approx(found.mates.tau.tau, rel=0.05)
-    assert found.of_pairs.n.sum() == found.whole.n[0] == len(found.pairs.pair)
-    assert found.of_images.n.sum() == 2 * found.whole.n[0]
-    assert found.of_experiments.n.tolist() == found.whole.n.tolist()
+    alone = imagespread.measure_overall(images, SpreadSettings(match="laue", min_common=4))
+    assert (alone.tau, alone.r_meas) == (found.mates.tau, found.mates.r_meas)
+    assert alone.agreement.of(0) == found.overall.agreement.of(0)
+    assert found.of_pairs.n.sum() == found.overall.agreement.n[0] == len(found.pairs.pair)
+    assert found.of_images.n.sum() == 2 * found.overall.agreement.n[0]
+    assert found.of_experiments.n.tolist() == found.overall.agreement.n.tolist()
 
 
 def test_parts_shells_and_tenths_cover_the_unique_indices(make_images):

@@ -14,7 +14,7 @@ pytest.importorskip("dials.array_family.flex", reason="the tables are those of D
 pytest.importorskip("jinja2", reason="the page is a jinja2 template")
 pytest.importorskip("matplotlib", reason="the figures are drawn by matplotlib")
 
-from dials_postrefine.electron.imagespread import SpreadSettings, analyse
+from dials_postrefine.electron.imagespread import SpreadSettings, analyse, measure_overall
 from dials_postrefine.electron.intensitymodel import TreeSettings
 from dials_postrefine.files import intensity_model as model_files
 from dials_postrefine.files.reference_model import ReferenceSettings
@@ -39,8 +39,8 @@ def names(tmp_path_factory):
 def analysed(names):
     files = read_images([names[0]], [names[1]])
     found = analyse(files.images, SETTINGS)
-    compared = spread_summary.compare(files, ImageChoice(), SETTINGS, "profile", found)
-    return files, found, spread_summary.make_summary(files, ImageChoice(), SETTINGS, found, compared)
+    other = "profile", measure_overall(files.of_column("profile")[0], SETTINGS)
+    return files, found, spread_summary.make_summary(files, ImageChoice(), SETTINGS, found, other)
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +114,7 @@ def test_a_summary_without_spread_says_so(tmp_path):
     names = write_sweeps(simulate_sweeps(SweepOptions(n_images=60, n_crystals=2)), tmp_path / "scaled")
     files = read_images([names[0]], [names[1]])
     found = analyse(files.images, SETTINGS)
-    summary = spread_summary.make_summary(files, ImageChoice(), SETTINGS, found, None)
+    summary = spread_summary.make_summary(files, ImageChoice(), SETTINGS, found)
     assert summary["spread"]["overall"]["low"] == 0.0
     assert any("no excess spread" in remark for remark in summary["remarks"])
     page = render(spread.make_page(summary, spread_figures.collect(files.images, found, "laue"), "version 1"))
