@@ -2,9 +2,9 @@
 Data sets and an atomic model -> what electron/intensitymodel.py learns from, and its predictions -> a table.
 
 |F_calc| come from the machinery of reference intensities (reference_model.py), on the scale of the mean intensities of
-the training data, or of all where these are split into folds; systematic absences have zero.  The predicted intensity goes into the column intensity.model.value,
-which is to be divided by inverse_scale_factor as intensity.scale.value is; it is 0 where nothing was predicted, as
-intensity.ref.value is.
+the training data, or of all where these are split into folds; systematic absences have zero.  The predicted intensity
+goes into the column intensity.model.value, which is to be divided by inverse_scale_factor as intensity.scale.value is;
+it is 0 where nothing was predicted, as intensity.ref.value is.
 """
 
 from __future__ import annotations
