@@ -348,9 +348,9 @@ def _beam_intensities(experiments, paths, choice, table, row, d_star_sq, image, 
     if opened is not None:
         d_max, d_min = choice.annulus
         means = [beam_intensity.annulus_means(e, d_min, d_max, progress) for e in opened]
-        level = np.array(
-            [np.nanmean(means[k][start : start + n]) for k, start, n in zip(frames.experiment, frames.start, frames.n)]
-        )
+        binned = [means[k][start : start + n] for k, start, n in zip(frames.experiment, frames.start, frames.n)]
+        known = [values[np.isfinite(values)] for values in binned]
+        level = np.array([values.mean() if len(values) else np.nan for values in known])
         source = f"mean count between {d_max:g} and {d_min:g} Angstrom on the images"
     elif choice.beam == "images":
         raise Sorry("The images can't be opened: they must lie where the .expt file says, or set beam.intensity.")

@@ -95,7 +95,7 @@ def simulate_sweeps(options: SweepOptions = SweepOptions()) -> Sweeps:
         z = flumpy.to_numpy(table["xyzcal.px"])[:, 2]
         table = table.select(flumpy.from_numpy((z >= 0.0) & (z < options.n_images)))
         table["id"] = flex.int(len(table), k)
-        tables.append(_drop_paths(table))
+        tables.append(_without_identifiers(table))
     table = tables[0]
     for more in tables[1:]:
         table.extend(more)
@@ -104,7 +104,7 @@ def simulate_sweeps(options: SweepOptions = SweepOptions()) -> Sweeps:
     return _fill(options, experiments, table)
 
 
-def _drop_paths(table):
+def _without_identifiers(table):
     for key in list(table.experiment_identifiers().keys()):
         del table.experiment_identifiers()[key]
     return table

@@ -267,3 +267,38 @@ def test_the_annulus_gives_the_exposure_of_the_image():
     np.testing.assert_allclose(found, levels, rtol=0.02)
     with pytest.raises(Sorry, match="No pixel lies between"):
         beam_intensity.annulus_means(experiments[0], 0.1, 0.2)
+
+
+@pytest.mark.parametrize("width", [0.0, 1.0])
+def test_the_beam_intensity_of_images_on_disk(tmp_path, width):
+    from dials_postrefine.files.simulated_images import ImageOptions, SeriesOptions, make_experiments, write_series
+    from dials_postrefine.indices import to_flex_miller
+
+    experiments = make_experiments(SeriesOptions(n_images=6, oscillation=0.5))
+    exposures = np.array([1.0, 2.0, 3.0, 1.0, 2.0, 5.0])
+    experiments[0].scan.set_exposure_times(exposures.tolist())
+    expt = write_series(experiments, None, tmp_path / "image", ImageOptions(), background=lambda s: 2e6 + 0.0 * s[:, 0])
+    n = 12
+    table = flex.reflection_table()
+    table["id"] = flex.int(n, 0)
+    table.experiment_identifiers()[0] = experiments[0].identifier
+    table["miller_index"] = to_flex_miller(np.tile([[1, 2, 3]], (n, 1)))
+    table["flags"] = flex.size_t(n, int(table.flags.integrated_sum))
+    table["s1"] = flex.vec3_double(n, (0.0, 0.0, -1.0))
+    z = np.repeat(np.arange(6), 2) + 0.5
+    table["xyzcal.px"] = flex.vec3_double([(1.0, 1.0, float(one)) for one in z])
+    for name in ("intensity.sum", "intensity.scale"):
+        table[f"{name}.value"], table[f"{name}.variance"] = flex.double(n, 1.0), flex.double(n, 0.1)
+    table["inverse_scale_factor"] = flex.double(n, 1.0)
+    table["background.mean"] = flex.double(n, 7.0)
+    table.as_file(str(tmp_path / "scaled.refl"))
+    choice = ImageChoice(image_width=width, annulus=(6.0, 2.5))
+    files = read_images([str(expt)], [str(tmp_path / "scaled.refl")], choice)
+    level = files.images.beam_intensity
+    expected = exposures if width == 0.0 else exposures.reshape(3, 2).mean(axis=1)
+    np.testing.assert_allclose(level / level.mean(), expected / expected.mean(), rtol=0.02)
+    assert "on the images" in files.beam_source
+    (tmp_path / "image_00003.cbf").unlink()
+    missing = read_images([str(expt)], [str(tmp_path / "scaled.refl")], choice)
+    if width == 0.0:
+        assert np.flatnonzero(np.isnan(missing.images.beam_intensity)).tolist() == [2]
