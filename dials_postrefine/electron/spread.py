@@ -21,10 +21,10 @@ sum over h, the tau of the indices of an intensity or resolution comes from a pa
 
 Of an image, or an experiment, each observation is compared with what its mates say of it at the tau of the data set,
 
-    p(I_i | mates) = sum_k a_ik N(I_i; g J_k, v_i + (tau g J_k)^2),
+    p(I_i | mates) = sum_k a_ik N(I_i; J_k, v_i + (tau J_k)^2),
     a_ik ~ p(J_k | all)/N(I_i; J_k, v_i + tau^2 J_k^2)
 
-where g is a factor of the image, 1 for the tau of an image, and a_ik are normalised (Predictions).
+where a_ik are normalised (Predictions).
 
 Intensities in any unit, tau dimensionless.
 """
@@ -220,10 +220,9 @@ class Predictions:
     nodes: np.ndarray
     ln_a: np.ndarray
 
-    def ln_density(self, tau: np.ndarray | float, factor: np.ndarray | float = 1.0) -> np.ndarray:
-        """ln p(I_i | mates) + 1/2 ln 2 pi, (n,), of a tau and a factor g that are numbers or (n,)."""
-        j = factor * self.nodes
-        return _ln_sum(self.ln_a + _ln_normal(self.intensity - j, self.variance + (tau * j) ** 2))
+    def ln_density(self, tau: np.ndarray | float) -> np.ndarray:
+        """ln p(I_i | mates) + 1/2 ln 2 pi, (n,), of a tau that is a number or (n,)."""
+        return _ln_sum(self.ln_a + _ln_normal(self.intensity - self.nodes, self.variance + (tau * self.nodes) ** 2))
 
     def slope(self, tau: np.ndarray) -> np.ndarray:
         """The derivative of ln_density by ln tau, (n,), tau (n,)."""

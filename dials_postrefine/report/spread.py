@@ -87,10 +87,6 @@ def _facts(summary: dict) -> list[Fact]:
     ]
 
 
-def _tau_curve(groups: list[dict], x: list) -> Curve:
-    return Curve("τ", x, [group["tau"] for group in groups], BLUE, "o")
-
-
 def _tau_figure(name: str, title: str, groups: list[dict], x: list, x_label: str, logarithmic: bool = False) -> str:
     """tau with its intervals over x."""
     known = [k for k, group in enumerate(groups) if group["tau"] is not None and x[k] is not None]

@@ -57,8 +57,9 @@ def data_lines(summary: dict) -> str:
     """What was read."""
     data = summary["dataset"]
     lines = [
-        f"{data['n_images']} images of {len(data['experiments'])} experiments, {data['n_observations']} observations "
-        f"of {data['n_unique']} unique indices, {data['d_max']:.2f} to {data['d_min']:.2f} A",
+        f"{data['n_images']} images of {len(data['experiments'])} experiment{'s' * (len(data['experiments']) > 1)}, "
+        f"{data['n_observations']} observations of {data['n_unique']} unique indices, {data['d_max']:.2f} to "
+        f"{data['d_min']:.2f} A",
         f"Intensities: {data['column']}{' / inverse_scale_factor' * data['column'].startswith('intensity.scale')}, "
         f"variances {data['variance']}, outliers {data['outliers']}; beam intensity: {data['beam_intensity']}",
     ]
