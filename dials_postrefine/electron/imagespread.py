@@ -202,8 +202,8 @@ def measure_spread(images: Images, mates: Mates, n_shells: int = 10) -> SpreadOf
 
 def r_meas(mates: Mates) -> float:
     """sum_h sqrt(n/(n - 1)) sum_i |I_i - <I_h>| / sum I (Diederichs and Karplus 1997, Nat. Struct. Biol. 4, 269)."""
-    counts, deviation = mates.counts, np.abs(mates.intensity - mates.at(mates.mean))
-    return float(np.sum(np.sqrt(counts / (counts - 1.0)) * mates.sum(deviation)) / mates.intensity.sum())
+    counts, deviation, total = mates.counts, np.abs(mates.intensity - mates.at(mates.mean)), mates.intensity.sum()
+    return float(np.sum(np.sqrt(counts / (counts - 1.0)) * mates.sum(deviation)) / total) if total > 0.0 else np.nan
 
 
 def _range(values: np.ndarray) -> tuple[float, float]:

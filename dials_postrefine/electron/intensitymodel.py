@@ -116,7 +116,7 @@ def predict(
 
     f_calc (n,), NaN where unknown.  One thread does it all: scikit-learn 1.2 beside the OpenMP of cctbx may find leaves
     without observations, and what a sum is does not depend on the number of threads then.
-    Raises Unusable where too few observations are left to train on.
+    Raises Unusable where too few observations are left to train on, or none is above zero.
     """
     import sklearn.ensemble  # noqa: F401 - loads the library whose threads are limited
 
@@ -126,6 +126,8 @@ def predict(
 
 def _predict(images, features, f_calc, fold, settings, importances) -> Prediction:
     amplitude = amplitudes(images.intensity)
+    if not amplitude.any():
+        raise Unusable("No intensity is above zero: there are no amplitudes to predict.")
     predicted = {name: np.full(len(fold), np.nan) for name in PREDICTIONS if f_calc is not None or name != "both"}
     if f_calc is None:
         del predicted["f_calc"]

@@ -50,6 +50,26 @@ def test_r_meas_is_that_of_its_definition():
     assert imagespread.r_meas(mates) == pytest.approx(expected)
 
 
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda i: -np.abs(i),
+        lambda i: 0.0 * i,
+        lambda i: 0.0 * i + 1.0,
+        lambda i: 1e-12 * i,
+        lambda i: np.where(np.arange(len(i)) == 0, 1e9 * i, i),
+    ],
+    ids=["negative", "zero", "equal", "tiny", "one wild"],
+)
+def test_odd_intensities_do_not_end_the_analysis(make_images, change):
+    for n_images, n_spots, largest in ((2, 10, 1), (3, 6, 1), (6, 20, 2)):
+        images = make_images(n_images=n_images, n_spots=n_spots, largest=largest)
+        images.intensity = change(images.intensity)
+        found = analyse(images, SpreadSettings(match="laue", min_common=1, n_permutations=9))
+        assert found.mates.tau.low <= found.mates.tau.tau <= found.mates.tau.high
+
+
 def test_one_image_is_an_error(make_images):
     with pytest.raises(Unusable, match="one image"):
         analyse(make_images(n_images=1))

@@ -130,6 +130,14 @@ def test_too_few_to_train_on_is_an_error(make_images):
         model.predict(images, make_features(images, B), None, fold, SMALL)
 
 
+def test_no_intensity_above_zero_is_an_error(make_images):
+    images = make_images()
+    images.intensity = -images.intensity.clip(min=0.0)
+    fold = model.make_folds(images, "image_blocks", 3)
+    with pytest.raises(Unusable, match="above zero"):
+        model.predict(images, make_features(images, B), None, fold, SMALL)
+
+
 @pytest.fixture(scope="module")
 def learned(tmp_path_factory):
     """A function: perturbation -> the prediction of four simulated sweeps, and the true factors of the amplitudes."""
