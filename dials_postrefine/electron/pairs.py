@@ -87,7 +87,7 @@ def find_pairs(images: Images, match: str, min_common: int, min_angle: float = 0
     found = _most_matches(np.concatenate(best, axis=1), max_pairs)
     a, b, n, operation = found[:4].astype(np.int64)
     size = np.diff(spots.offsets)
-    first, second, counts = _match_spots(spots, a, b, translation[operation])
+    first, second, counts = _match_spots(spots, a, b, translation, operation)
     return Pairs(
         a,
         b,
@@ -157,11 +157,11 @@ def _most_matches(found: np.ndarray, most: int) -> np.ndarray:
     return found[:, np.lexsort((found[1], found[0], -found[2]))[:most]]
 
 
-def _match_spots(spots: Spots, a: np.ndarray, b: np.ndarray, mapped: np.ndarray):
+def _match_spots(spots: Spots, a: np.ndarray, b: np.ndarray, translation: np.ndarray, operation: np.ndarray):
     """Rows of the spots that match, on a and on b, pair by pair, and their number (n_pairs,)."""
     first, second, counts = [], [], []
-    for one, other, of_pair in zip(a, b, mapped):
-        new = of_pair[spots.keys_of(one)]
+    for one, other, k in zip(a, b, operation):
+        new = translation[k, spots.keys_of(one)]
         rows = np.flatnonzero(new >= 0)
         theirs = spots.keys_of(other)
         place = np.searchsorted(theirs, new[rows])
