@@ -69,11 +69,11 @@ def _annulus(panel, s0: np.ndarray, d_min: float, d_max: float) -> np.ndarray:
     """Which pixels (slow, fast) of a flat panel are in the annulus and behind no mask."""
     n_fast, n_slow = panel.get_image_size()
     x, y = (size * (np.arange(n) + 0.5) for size, n in zip(panel.get_pixel_size(), (n_fast, n_slow)))
+    x, y = x[None, :], y[:, None]
     origin, fast, slow = (np.array(v) for v in (panel.get_origin(), panel.get_fast_axis(), panel.get_slow_axis()))
-    place = origin + x[None, :, None] * fast + y[:, None, None] * slow
-    length = np.linalg.norm(s0)
-    s = place / np.linalg.norm(place, axis=2, keepdims=True) * length - s0
-    s_sq = np.einsum("ijk,ijk->ij", s, s)
+    along = origin @ s0 + x * (fast @ s0) + y * (slow @ s0)
+    square = origin @ origin + x**2 + y**2 + 2.0 * (x * (origin @ fast) + y * (origin @ slow) + x * y * (fast @ slow))
+    s_sq = 2.0 * (s0 @ s0 - np.sqrt(s0 @ s0 / square) * along)
     return (s_sq >= d_max**-2) & (s_sq < d_min**-2) & flumpy.to_numpy(panel.get_untrusted_rectangle_mask())
 
 

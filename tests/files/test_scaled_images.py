@@ -302,3 +302,17 @@ def test_the_beam_intensity_of_images_on_disk(tmp_path, width):
     missing = read_images([str(expt)], [str(tmp_path / "scaled.refl")], choice)
     if width == 0.0:
         assert np.flatnonzero(np.isnan(missing.images.beam_intensity)).tolist() == [2]
+
+
+@pytest.mark.parametrize("detector", ["flat", "tilted", "reversed"])
+def test_the_annulus_is_where_dials_has_its_resolutions(detector):
+    from dials_postrefine.files.simulated_images import SeriesOptions, make_experiments
+
+    experiment = make_experiments(SeriesOptions(n_images=1, detector=detector))[0]
+    panel, s0 = experiment.detector[0], experiment.beam.get_s0()
+    found = beam_intensity._annulus(panel, np.array(s0), 2.5, 6.0)[::7, ::7]
+    n_fast, n_slow = panel.get_image_size()
+    places = [[(x + 0.5, y + 0.5) for x in range(0, n_fast, 7)] for y in range(0, n_slow, 7)]
+    d = np.array([[panel.get_resolution_at_pixel(s0, place) for place in row] for row in places])
+    # DIALS' resolutions have the parallax of the sensor, a fraction of a pixel
+    assert np.count_nonzero(found != ((d > 2.5) & (d <= 6.0))) <= 0.01 * found.sum()
