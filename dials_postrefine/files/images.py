@@ -227,9 +227,7 @@ def _check(experiments) -> None:
         if n:
             todo = "index and refine the images first" if model == "crystal" else "import the images again"
             raise Sorry(f"{n} of {len(experiments)} experiments have no {model}: {todo}.")
-    n = sum(models.rotates(e) and e.goniometer is None for e in experiments)
-    if n:
-        raise Sorry(f"{n} of {len(experiments)} experiments are sweeps without a goniometer: import the images again.")
+    models.check_goniometers(experiments)
 
 
 def _common_crystal(experiments, space_group: str | None):

@@ -183,6 +183,13 @@ def rotates(experiment) -> bool:
     return experiment.scan is not None and abs(experiment.scan.get_oscillation()[1]) > 0.0
 
 
+def check_goniometers(experiments) -> None:
+    """Raises Sorry for sweeps without a goniometer."""
+    n = sum(rotates(experiment) and experiment.goniometer is None for experiment in experiments)
+    if n:
+        raise Sorry(f"{n} of {len(experiments)} experiments are sweeps without a goniometer: import the images again.")
+
+
 def setting_matrix(experiment, image: float, fraction: float = 0.5) -> np.ndarray:
     """
     S R F U B (3, 3), 1/Angstrom, of an experiment at the part `fraction` of the image with the number `image` in the

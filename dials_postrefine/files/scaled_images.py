@@ -122,12 +122,12 @@ def read_images(
     cell = models.median_cell(experiments, group)
     h = miller_indices_to_numpy(table["miller_index"])
     d_star_sq = models.d_star_sq(cell, h)
-    row, n_excluded = _usable_rows(table, choice, h, d_star_sq)
+    intensity, variance = intensities(table, choice.intensity, choice.variance)
+    row, n_excluded = _usable_rows(table, choice, h, d_star_sq, are_usable(intensity, variance))
     if not len(row):
         reasons = ", ".join(f"{n} {reason}" for reason, n in n_excluded.items() if n)
         raise Sorry(f"No observation can be used ({reasons or 'the tables are empty'}): check the .refl files.")
-    h, d_star_sq = h[row], d_star_sq[row]
-    intensity, variance = (x[row] for x in intensities(table, choice.intensity, choice.variance))
+    h, d_star_sq, intensity, variance = (x[row] for x in (h, d_star_sq, intensity, variance))
     ids = flumpy.to_numpy(table["id"])[row]
     image, frames = _number_images(experiments, ids, flumpy.to_numpy(table["xyzcal.px"])[row, 2], choice.image_width)
     n_images = len(frames.experiment)
@@ -196,9 +196,7 @@ def intensities(table, kind: str, variance: str = "counting") -> tuple[np.ndarra
 
 def counting_variance(table, value: np.ndarray) -> np.ndarray:
     """The variance of the counts (n,), of intensity.scale.value (n,) before the scale factor (module docstring)."""
-    corrections = [flumpy.to_numpy(table[name]) for name in ("lp", "qe", "dqe", "partiality") if name in table]
-    names = [name for name in ("lp", "qe", "dqe", "partiality") if name in table]
-    known = dict(zip(names, corrections))
+    known = {name: flumpy.to_numpy(table[name]) for name in ("lp", "qe", "dqe", "partiality") if name in table}
     c = known.get("lp", 1.0) / known.get("qe", known.get("dqe", 1.0))
     factor = {"profile": c, "sum": c / known.get("partiality", 1.0)}
     own = {}
@@ -221,9 +219,7 @@ def _check_experiments(experiments) -> None:
         n = sum(getattr(experiment, model) is None for experiment in experiments)
         if n:
             raise Sorry(f"{n} of {len(experiments)} experiments have no {model}: give those that dials.scale wrote.")
-    n = sum(models.rotates(e) and e.goniometer is None for e in experiments)
-    if n:
-        raise Sorry(f"{n} of {len(experiments)} experiments are sweeps without a goniometer: import the images again.")
+    models.check_goniometers(experiments)
 
 
 def _check_columns(table, choice: ImageChoice) -> list[str]:
@@ -254,8 +250,10 @@ def _check_columns(table, choice: ImageChoice) -> list[str]:
     return []
 
 
-def _usable_rows(table, choice: ImageChoice, h: np.ndarray, d_star_sq: np.ndarray) -> tuple[np.ndarray, dict[str, int]]:
-    """The rows to be used, and how many are out by reason."""
+def _usable_rows(
+    table, choice: ImageChoice, h: np.ndarray, d_star_sq: np.ndarray, usable: np.ndarray
+) -> tuple[np.ndarray, dict[str, int]]:
+    """The rows to be used, of those whose intensities are usable (n,), and how many are out by reason."""
     flags, names = flumpy.to_numpy(table["flags"]), table.flags
     keep, n_excluded = np.ones(len(flags), dtype=bool), {}
 
@@ -263,19 +261,15 @@ def _usable_rows(table, choice: ImageChoice, h: np.ndarray, d_star_sq: np.ndarra
         n_excluded[reason] = int(np.count_nonzero(mask & keep))
         keep[mask] = False
 
-    integrated = {"profile": names.integrated_prf, "sum": names.integrated_sum, "scale": names.integrated}
-    some = int(integrated[choice.intensity])
-    if choice.intensity == "scale":  # either will do
-        some = int(names.integrated_prf) | int(names.integrated_sum)
-    exclude("not integrated", flags & some == 0)
+    integrated = {"profile": int(names.integrated_prf), "sum": int(names.integrated_sum)}
+    integrated["scale"] = integrated["profile"] | integrated["sum"]  # either will do
+    exclude("not integrated", flags & integrated[choice.intensity] == 0)
     exclude(
         "excluded from scaling", flags & (int(names.excluded_for_scaling) | int(names.user_excluded_in_scaling)) != 0
     )
     if not choice.keep_outliers:
         exclude("outliers of scaling", flags & int(names.outlier_in_scaling) != 0)
-    exclude(
-        "with bad intensity, variance or scale", ~are_usable(*intensities(table, choice.intensity, choice.variance))
-    )
+    exclude("with bad intensity, variance or scale", ~usable)
     exclude("of the index 0,0,0", ~h.any(axis=1))
     if choice.d_min:
         exclude("beyond d_min", d_star_sq > choice.d_min**-2)

@@ -11,7 +11,6 @@ from dataclasses import asdict, replace
 
 import numpy as np
 
-from dials_postrefine.electron.causes import Cause
 from dials_postrefine.electron.imagespread import Group, ImageSpread, Overall, SpreadSettings
 from dials_postrefine.files.scaled_images import COLUMNS, ImageChoice, ImageFiles
 from dials_postrefine.report.summary import finite
@@ -53,10 +52,7 @@ def make_summary(
             "beam_intensity": files.beam_source,
         },
         "not_used": files.n_excluded,
-        "settings": {
-            **asdict(replace(settings, min_angle=float(np.degrees(settings.min_angle)))),
-            "strong": settings.strong,
-        },
+        "settings": asdict(replace(settings, min_angle=float(np.degrees(settings.min_angle)))),
         "spread": {
             "overall": asdict(mates.tau),
             "r_meas": mates.r_meas,
@@ -80,7 +76,7 @@ def make_summary(
         "random_match": _random_match(found),
         "images": [_image(files, found, k) for k in range(images.n_images)],
         "causes": {
-            "ranked": [_cause(cause) for cause in found.causes.ranked],
+            "ranked": [asdict(cause) for cause in found.causes.ranked],
             "untested": found.causes.untested,
             "left_out": [{"fraction": fraction, **asdict(tau)} for fraction, tau in found.causes.left_out],
         },
@@ -167,10 +163,6 @@ def _image(files: ImageFiles, found: ImageSpread, k: int) -> dict:
         "zone_angle": np.degrees(found.zone_angle[k]),
         "zone_axis": "[" + " ".join(str(i) for i in found.axes[found.zone_axis[k]]) + "]",
     }
-
-
-def _cause(cause: Cause) -> dict:
-    return {**asdict(cause), "x_at": cause.x_at, "tau_at": cause.tau_at}
 
 
 def remarks(summary: dict) -> list[str]:
