@@ -11,6 +11,7 @@ from dials_postrefine.report.lattices import number, show_lattices, show_paramet
 from dials_postrefine.report.page import Fact, Figure, Page, Section, Table, write_page
 from dials_postrefine.report.plots import BLUE, GREEN, GREY, RED, Curve
 from dials_postrefine.report.summary import write_summary
+from dials_postrefine.stills.selection import MARGIN
 
 
 def write_reports(summary: dict, version: str, json_path: str | None, html_path: str | None) -> None:
@@ -132,11 +133,33 @@ def _dataset(summary: dict) -> Section:
     folded = []
     if summary["tried"]:
         rows = [
-            [one["profile"], one["radius"], one["unit_cell"], number(one["correlation"], ".3f"), str(one["n_accepted"])]
+            [
+                one["profile"],
+                one["radius"],
+                one["unit_cell"],
+                number(one["correlation"], ".3f"),
+                number(one["difference"], "+.4f"),
+                number(one["difference_esd"], ".4f"),
+                str(one["n_accepted"]),
+                one["decision"],
+            ]
             for one in summary["tried"]
         ]
-        headers = ("profile", "radius", "unit cell", "held-out CC", "accepted")
-        caption = "Models that were tried: median correlation of a lattice's amplitudes that no fit has seen."
+        headers = (
+            "profile",
+            "radius",
+            "unit cell",
+            "held-out CC",
+            "difference",
+            "esd",
+            "accepted",
+            "decision",
+        )
+        caption = (
+            "Models that were tried: mean correlation of a lattice's amplitudes that no fit has seen, and its "
+            f"difference to the default, lattice by lattice, less {MARGIN:g} for each parameter more. The largest one is "
+            "chosen if it is above its esd, else the default stays."
+        )
         folded.append(Section("Models that were tried", tables=[Table(caption, headers, rows, n_text=3)]))
     return Section("Data set", tables=tables, folded=folded)
 

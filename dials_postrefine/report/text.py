@@ -24,7 +24,7 @@ from dials_postrefine.stills.model import (
     THETA_Y,
 )
 from dials_postrefine.stills.reindexing import Ambiguity
-from dials_postrefine.stills.selection import Candidate
+from dials_postrefine.stills.selection import MARGIN, Candidate
 from dials_postrefine.stills.statistics import Statistics
 
 FAR_FROM_SETTLED = 10.0  # times the convergence limit, after the last cycle
@@ -199,9 +199,26 @@ def unsettled_warning(change: float) -> str:
 
 
 def candidates_table(candidates: Sequence[Candidate]) -> str:
-    """The profiles and radii that were tried, with the median held-out correlation of a lattice."""
-    rows = [[c.profile, c.radius, c.unit_cell, number(c.correlation, "{:.3f}"), str(c.n_accepted)] for c in candidates]
-    return table(rows, ["profile", "radius", "unit cell", "held-out CC(amplitudes)", "accepted"])
+    """What was tried: the mean held-out correlation of a lattice, and the test that decided (selection.py)."""
+    rows = [
+        [
+            c.profile,
+            c.radius,
+            c.unit_cell,
+            number(c.correlation, "{:.3f}"),
+            number(c.difference, "{:+.4f}"),
+            number(c.difference_esd, "{:.4f}"),
+            str(c.n_accepted),
+            c.decision.value,
+        ]
+        for c in candidates
+    ]
+    headers = ["profile", "radius", "unit cell", "held-out CC", "difference", "esd", "accepted", "decision"]
+    return (
+        f"{table(rows, headers)}\nheld-out CC: mean over the lattices, of amplitudes that no fit has seen; difference: "
+        f"to the default, lattice by\nlattice, less {MARGIN:g} for each parameter more; the largest one is chosen if "
+        "it is above its esd, else the default stays."
+    )
 
 
 def all_rejected(result: PostrefinedStills) -> str:

@@ -2,18 +2,25 @@
 Which profile, which radius and which cell describe a data set: the choice by agreement on reflections that no fit has
 seen.
 
-A quarter of the unique indices, the same for every lattice, takes no part in the fits.  Each candidate postrefines a
-sample of the lattices for a few cycles; what is compared is the median over the lattices of the correlation between
-observed and calculated amplitudes (signed roots of the intensities) of the unseen reflections, less MARGIN for each
-parameter more: the mosaicity of a mosaic radius, the scale of a cell.  What is chosen must also be better than the
-program's default (the first candidate, where that is not among them) for more lattices than worse, by more than chance:
-wins - losses > sqrt(wins + losses).  Else the default stays, as where too few lattices share reflections to tell.
+A quarter of the unique indices, the same for every lattice, takes no part in the fits.  Each candidate i postrefines a
+sample of L lattices for a few cycles; C_ik is then the correlation of lattice k between observed and calculated
+amplitudes (signed roots of the intensities) of the unseen reflections, zero where there is none.  Candidates are
+compared with the default 0, lattice by lattice,
+
+    D_i = mean over k of (C_ik - C_0k) - MARGIN (m_i - m_0),      s_i = std over k of (C_ik - C_0k) / sqrt(L)
+
+m being the number of parameters more that a lattice has: the mosaicity of a mosaic radius, the scale of a cell.  The
+candidate with the largest D is chosen of those with D_i > s_i, by the one-standard-error rule (Breiman et al. 1984,
+Classification and Regression Trees); where there is none, the default stays: a candidate that agrees worse is never
+chosen.  The default is what the program takes unless told otherwise, or of what it was told to try the one that is
+most like it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from enum import Enum
 
 import numpy as np
 
@@ -29,20 +36,57 @@ MARGIN = 0.002
 DEFAULT = {"profile": FitSettings.profile, "radius": FitSettings.radius, "unit_cell": FitSettings.unit_cell}
 
 
+class Decision(str, Enum):
+    """What became of a candidate."""
+
+    CHOSEN = "chosen"
+    DEFAULT_STAYS = "default, chosen"
+    DEFAULT_LOSES = "default"
+    NOT_BETTER = "not better than the default"
+    SECOND = "better than the default, but less than the chosen one"
+
+
 @dataclass
 class Candidate:
-    """What was tried, the median held-out correlation of a lattice, and how many lattices were accepted."""
+    """
+    What was tried, the mean held-out correlation of a lattice, and how many lattices were accepted; D, s (module
+    docstring), s NaN of fewer than two lattices, and what was decided by them.
+    """
 
     profile: str
     radius: str
     unit_cell: str
     correlation: float
     n_accepted: int
+    difference: float = 0.0
+    difference_esd: float = 0.0
+    decision: Decision | None = None
 
     @property
-    def score(self) -> float:
-        """What is compared."""
-        return self.correlation - MARGIN * ((self.radius != "constant") + (self.unit_cell != "fixed"))
+    def n_more(self) -> int:
+        """m, the number of parameters more."""
+        return (self.radius != "constant") + (self.unit_cell != "fixed")
+
+
+def decide(candidates: Sequence[Candidate], found: np.ndarray, usual: int) -> int:
+    """
+    The number of the candidate that is chosen (module docstring); fills in D, s and the decision of each.
+
+    found: C (n_candidates, L); usual: the number of the default.
+    """
+    n = found.shape[1]
+    for candidate, own in zip(candidates, found):
+        apart = own - found[usual]
+        candidate.difference = float(apart.mean()) - MARGIN * (candidate.n_more - candidates[usual].n_more)
+        candidate.difference_esd = float(apart.std(ddof=1) / np.sqrt(n)) if n > 1 else np.nan
+        candidate.decision = Decision.NOT_BETTER
+    better = [i for i, one in enumerate(candidates) if i != usual and one.difference > one.difference_esd]
+    best = max(better, key=lambda i: candidates[i].difference, default=usual)
+    for i in better:
+        candidates[i].decision = Decision.SECOND
+    candidates[usual].decision = Decision.DEFAULT_LOSES
+    candidates[best].decision = Decision.CHOSEN if best != usual else Decision.DEFAULT_STAYS
+    return best
 
 
 def choose_model(
@@ -58,7 +102,8 @@ def choose_model(
     free: np.ndarray | None = None,
 ) -> tuple[DatasetSettings, list[Candidate]]:
     """
-    The settings with the profile, radius and cell that agree best with unseen reflections, and all candidates.
+    The settings with the profile, radius and cell that agree best with unseen reflections, and all candidates with
+    what decided.
 
     Of one candidate alone nothing is tried.  reference (n_unique,) as postrefine takes it; free (n_unique,) names
     unique indices that take no part in the choice either.
@@ -86,13 +131,10 @@ def choose_model(
         )
         found[i] = np.nan_to_num(result.free.cc_after)  # what can't be fitted at all counts as not described
         candidates.append(
-            Candidate(**choice, correlation=float(np.median(found[i])), n_accepted=int(result.accepted.sum()))
+            Candidate(**choice, correlation=float(found[i].mean()), n_accepted=int(result.accepted.sum()))
         )
-    usual = choices.index(DEFAULT) if DEFAULT in choices else 0
-    wins, losses = np.sum(found > found[usual], axis=1), np.sum(found < found[usual], axis=1)
-    better = [i for i in range(len(choices)) if wins[i] - losses[i] > np.sqrt(wins[i] + losses[i])]
-    best = max(better, key=lambda i: candidates[i].score, default=usual)
-    return _with(settings, choices[best]), candidates
+    usual = max(range(len(choices)), key=lambda i: sum(choices[i][name] == value for name, value in DEFAULT.items()))
+    return _with(settings, choices[decide(candidates, found, usual)]), candidates
 
 
 def _with(settings: DatasetSettings, choice: dict[str, str]) -> DatasetSettings:

@@ -7,11 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from dials_postrefine.report.text import candidates_table
 from dials_postrefine.simulate import StillsOptions, simulate_stills
 from dials_postrefine.stills.cycles import DatasetSettings, postrefine
 from dials_postrefine.stills.model import RADII, UNIT_CELLS
 from dials_postrefine.stills.partiality import PROFILES
-from dials_postrefine.stills.selection import choose_model
+from dials_postrefine.stills.selection import MARGIN, Candidate, Decision, choose_model, decide
 
 
 @pytest.mark.parametrize("profile", PROFILES)
@@ -75,3 +76,59 @@ def test_the_default_stays_where_nothing_can_be_told(as_stills):
     fit, tried = choose_model(apart, DatasetSettings(), list(PROFILES), RADII, UNIT_CELLS)
     assert len(tried) == 12
     assert (fit.fit.profile, fit.fit.radius, fit.fit.unit_cell) == ("lorentzian", "constant", "fixed")
+
+
+def candidates_with(values: dict[tuple[str, str], list[float]]) -> tuple[list[Candidate], np.ndarray]:
+    """Candidates with these correlations of each lattice."""
+    named = [Candidate("lorentzian", radius, cell, np.mean(own), len(own)) for (radius, cell), own in values.items()]
+    return named, np.array(list(values.values()))
+
+
+def test_the_default_wins_against_a_candidate_that_is_lower_though_most_lattices_prefer_it():
+    """Seven of eight lattices gain a hair, one loses ten times that: as a vote it would win, as a mean it loses."""
+    default = np.linspace(0.5, 0.9, 8)
+    other = default + np.where(np.arange(8) < 7, 0.01, -0.09)
+    candidates, found = candidates_with({("constant", "fixed"): default, ("mosaic", "fixed"): other})
+    assert decide(candidates, found, 0) == 0
+    assert candidates[1].difference == pytest.approx(-0.02 / 8 - MARGIN)
+    assert [one.decision for one in candidates] == [Decision.DEFAULT_STAYS, Decision.NOT_BETTER]
+
+
+def test_the_default_loses_by_the_margin_and_the_esd_and_not_before():
+    """Differences with the mean m and the esd 0.01: the limit is 0.01 above what the parameters more cost."""
+    apart = 0.01 * np.sqrt(7.0) * np.tile([1.0, -1.0], 4)  # of eight values std/sqrt(8), with n - 1, is 0.01
+    default = np.full(8, 0.6)
+    for cell, n_more in (("fixed", 0), ("scale", 1)):
+        for above, chosen in ((-1e-4, 0), (1e-4, 1)):
+            own = default + apart + 0.01 + MARGIN * (1 + n_more) + above
+            candidates, found = candidates_with({("constant", "fixed"): default, ("mosaic", cell): own})
+            assert decide(candidates, found, 0) == chosen
+            assert candidates[1].difference == pytest.approx(0.01 + above)
+            assert candidates[1].difference_esd == pytest.approx(0.01)
+            # and the other way round: what costs more has to be better by it, default or not
+    assert decide(*candidates_with({("mosaic", "fixed"): default, ("constant", "fixed"): default}), 0) == 1
+
+
+def test_the_best_of_several_that_are_better_is_chosen():
+    default = np.linspace(0.4, 0.5, 20)
+    candidates, found = candidates_with(
+        {("constant", "fixed"): default, ("mosaic", "fixed"): default + 0.05, ("constant", "scale"): default + 0.03}
+    )
+    assert decide(candidates, found, 0) == 1
+    assert [one.decision for one in candidates] == [Decision.DEFAULT_LOSES, Decision.CHOSEN, Decision.SECOND]
+
+
+def test_what_was_tried_says_why(as_stills):
+    """The figures of the table are those of the decision, and the log has them."""
+    stills = as_stills(simulate_stills(StillsOptions(n_lattices=40, d_min=2.5, profile="gaussian", seed=4)))
+    settings, tried = choose_model(stills, DatasetSettings(), list(PROFILES), ["constant"], ["fixed"])
+    chosen = [one for one in tried if one.decision in (Decision.CHOSEN, Decision.DEFAULT_STAYS)]
+    assert [one.profile for one in chosen] == [settings.fit.profile] == ["gaussian"]
+    assert chosen[0].difference == max(one.difference for one in tried) > chosen[0].difference_esd > 0.0
+    usual = next(one for one in tried if one.profile == "lorentzian")
+    for one in tried:
+        assert one.difference == pytest.approx(one.correlation - usual.correlation)
+    line = next(line for line in candidates_table(tried).splitlines() if line.startswith("| gaussian"))
+    assert [float(word) for word in line.split("|")[5:7]] == [
+        pytest.approx(value, abs=5e-5) for value in (chosen[0].difference, chosen[0].difference_esd)
+    ]
