@@ -51,7 +51,8 @@ def postrefine_files(params, verbosity: int = 0, diff_phil: str = "") -> None:
     from dials_postrefine.files import handover
     from dials_postrefine.files.merged_data import take_reference
     from dials_postrefine.files.outputs import Outputs
-    from dials_postrefine.files.stills import apply_result, lattice_parameters, read_stills
+    from dials_postrefine.files.stills import apply_result, lattice_parameters, read_stills, rows_by_lattice
+    from dials_postrefine.files.symmetry import group_operations
     from dials_postrefine.files.tables import write_table
     from dials_postrefine.files.versions import available_cores, scaled_history
     from dials_postrefine.parallel import single_thread
@@ -59,9 +60,10 @@ def postrefine_files(params, verbosity: int = 0, diff_phil: str = "") -> None:
     from dials_postrefine.report import stills as report
     from dials_postrefine.report import text
     from dials_postrefine.report.diagnostics import collect_diagnostics
-    from dials_postrefine.report.summary import describe_dataset, make_summary
+    from dials_postrefine.report.summary import FAR_FROM_SETTLED, count_observations, describe_dataset, make_summary
     from dials_postrefine.scattering.prior import ModelPrior
     from dials_postrefine.stills.refinement import refine
+    from dials_postrefine.stills.symmetry import weigh_symmetry
 
     cores = available_cores()
     nproc = cores if params.nproc in (None, Auto) else params.nproc
@@ -99,7 +101,7 @@ def postrefine_files(params, verbosity: int = 0, diff_phil: str = "") -> None:
         result, statistics, tried = refinement.result, refinement.statistics, refinement.tried
         logger.info(text.course(identifiers, result, tried, files.order))
         change = result.cycles[-1].change
-        if params.n_cycles in (None, Auto) and change > text.FAR_FROM_SETTLED * params.convergence:
+        if params.n_cycles in (None, Auto) and change > FAR_FROM_SETTLED * params.convergence:
             logger.warning(text.unsettled_warning(change))
         if statistics is None:
             raise Sorry(text.all_rejected(result))
@@ -107,19 +109,24 @@ def postrefine_files(params, verbosity: int = 0, diff_phil: str = "") -> None:
         merge_command = text.merge_command(
             params.output.experiments, params.output.reflections, params.partiality_threshold, stills.s0
         )
-        logger.info(text.outcome(stills, result, statistics))
         if model is not None:
             weighed = prior.last if len(result.cycles) > 1 else None
             described["share"] = model_report.describe_share(weighed, files.d_star_sq)
-            logger.info(model_report.share_text(described["share"]))
-
         parameters = [lattice_parameters(result, k, files.ambiguity) for k in range(stills.n_lattices)]
-        dataset = describe_dataset(stills, result, symbol, files.cell, excluded, params.reference, params.convergence)
+        counts = count_observations(stills, result, rows_by_lattice(files))
+        about = (counts, params.reference, params.convergence)
+        dataset = describe_dataset(stills, result, symbol, files.cell, excluded, *about)
+        operations = group_operations(files.experiments, files.space_group)
+        evidence = weigh_symmetry(stills, result.linear_scale, result.accepted, files.d_star_sq, *operations)
         diagnostics = collect_diagnostics(stills, result, reference, files.d_star_sq, drawn)
-        of_run = (merge_command, diagnostics, dataset, tried, files.order)
+        of_run = (merge_command, diagnostics, dataset, counts, evidence, tried, files.order)
         record = make_summary(identifiers, result, statistics, parameters, *of_run)
         xfel_merge = handover.xfel_merge_command(prefix, files.space_group, files.cell, files.d_star_sq)
         record |= {"xfel_merge_command": xfel_merge, "reference_model": described}
+        logger.info(text.outcome(record))
+        if model is not None:
+            logger.info(model_report.share_text(described["share"]))
+        logger.info("\n%s", text.remark_lines(record["remarks"]))
         report.write_reports(record, version, names["json"], names["html"])
         apply_result(files, result)
         write_table(files.table, names["reflections"])

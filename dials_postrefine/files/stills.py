@@ -94,7 +94,9 @@ def read_stills(
     for more in lists[1:]:
         experiments.extend(more)
     models.check_stills(experiments)
+    n_rows = sum(map(len, loaded))
     table = tables.join_tables(reflection_paths, loaded, identifiers)
+    n_stray = n_rows - len(table)
     del loaded
     tables.check_integrated(table, intensity_choice)
     experiments, place = _sort_by_identifier(experiments, table)
@@ -102,6 +104,8 @@ def read_stills(
 
     group = models.common_space_group(experiments, space_group)
     usable = tables.usable_observations(table, experiments, intensity_choice, d_min, d_max, filters.significance)
+    if n_stray:
+        usable.n_excluded = {"of no lattice": n_stray} | usable.n_excluded
     if not len(usable.row):
         reasons = ", ".join(f"{n} {reason}" for reason, n in usable.n_excluded.items())
         raise Sorry(f"No usable reflections are left ({reasons}): check the input and the resolution limits.")
@@ -193,6 +197,11 @@ def _assemble(
     limits = d_star_sq.max() ** -0.5, d_star_sq.min() ** -0.5
     complete = models.complete_set(cell, group, limits[0] * (1.0 - 1e-6), limits[1] * (1.0 + 1e-6))
     return StillsFiles(experiments, table, usable, group, cell, h_unique, d_star_sq, complete, stills, filters, place)
+
+
+def rows_by_lattice(files: StillsFiles) -> np.ndarray:
+    """How many rows of the tables each lattice has (L,), usable or not."""
+    return np.bincount(flumpy.to_numpy(files.table["id"]), minlength=files.stills.n_lattices)
 
 
 def resolve_ambiguity(files: StillsFiles, reference: tuple[np.ndarray, np.ndarray] | None = None) -> StillsFiles:

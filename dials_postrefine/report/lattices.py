@@ -12,23 +12,13 @@ from dials_postrefine.report import plots
 from dials_postrefine.report.diagnostics import CURVE_POINTS
 from dials_postrefine.report.page import Figure, Section, Table
 from dials_postrefine.report.plots import BLUE, RED, Curve
-from dials_postrefine.report.summary import HISTOGRAMS
+from dials_postrefine.report.summary import HISTOGRAMS, PARAMETERS, label
 from dials_postrefine.stills.partiality import PROFILES
 
 NO_NUMBER = "–"
 # A reflection of one lattice is drawn where its observed partiality is known to this.
 MAX_P_ESD = 0.25
 Z_LIMIT = 8.0
-# Parameters as they are shown: name, unit, factor from the JSON's number, and format.
-PARAMETERS = {
-    "scale": ("G", "", 1.0, ".3f"),
-    "b_factor": ("B", "Å²", 1.0, ".2f"),
-    "theta_x": ("theta_x", "degrees", 1.0, ".4f"),
-    "theta_y": ("theta_y", "degrees", 1.0, ".4f"),
-    "radius": ("r_s", "10⁻³ Å⁻¹", 1000.0, ".3f"),
-    "mosaicity": ("eta", "degrees", 1.0, ".4f"),
-    "cell_scale": ("epsilon", "%", 100.0, ".4f"),
-}
 MEANING = {
     "scale": "G, the scale of a lattice (logarithmic axis): how much crystal there was in how many photons.",
     "b_factor": "B enters as exp(-2 B d*²): it is a quarter of the conventional B factor. Without an external "
@@ -62,14 +52,6 @@ def with_esd(values: dict, name: str) -> str:
         return NO_NUMBER
     text = number(values[name], pattern, factor)
     return f"{text} ± {number(values[name + '_esd'], pattern, factor)}" if values[name + "_esd"] else text
-
-
-def label(name: str, summary: dict) -> str:
-    """The symbol and unit of a parameter."""
-    symbol, unit = PARAMETERS[name][:2]
-    if name == "radius" and summary["radius"] == "mosaic":
-        symbol = "r_0"
-    return f"{symbol} ({unit})" if unit else symbol
 
 
 def show_parameters(summary: dict) -> Section:
@@ -133,7 +115,19 @@ def show_lattices(summary: dict) -> Section:
     lattices = summary["lattices"]
     free = any(one["n_free"] for one in lattices)
     shown = [name for name in PARAMETERS if name in summary["histograms"]]
-    headers = ["lattice", "verdict", "matched", "kept", *(label(name, summary) for name in shown)]
+    counts = ("n_input", "n_not_used", "n_absent", "n_merged", "n_outliers")
+    headers = [
+        "lattice",
+        "verdict",
+        "input",
+        "not used",
+        "absent",
+        "merged",
+        "outliers",
+        "matched",
+        "kept",
+        *(label(name, summary) for name in shown),
+    ]
     headers += ["CC before", "CC after", "CC model", "partial CC", *["CC_free before", "CC_free after"] * free]
     rows = []
     for one in lattices:
@@ -146,6 +140,7 @@ def show_lattices(summary: dict) -> Section:
             [
                 one["identifier"],
                 verdict,
+                *(str(one[key]) for key in counts),
                 str(one["n_matched"]),
                 str(one["n_kept"]),
                 *(with_esd(one, name) for name in shown),

@@ -11,6 +11,7 @@ from dials_postrefine.report.lattices import number, show_lattices, show_paramet
 from dials_postrefine.report.page import Fact, Figure, Page, Section, Table, write_page
 from dials_postrefine.report.plots import BLUE, GREEN, GREY, RED, Curve
 from dials_postrefine.report.summary import write_summary
+from dials_postrefine.report.text import absences_line
 from dials_postrefine.stills.selection import MARGIN
 
 
@@ -48,6 +49,7 @@ def make_page(summary: dict, version: str) -> Page:
             _dataset(summary),
             *([_model(summary["reference_model"])] if summary.get("reference_model") else []),
             _by_resolution(summary),
+            _symmetry(summary),
             show_parameters(summary),
             _partiality(summary),
             _residuals(summary),
@@ -116,9 +118,12 @@ def _dataset(summary: dict) -> Section:
         ["median unit cell", f"{a:.2f}, {b:.2f}, {c:.2f} Å; {', '.join(f'{x:.2f}' for x in angles)}°"],
         ["wavelength", f"{dataset['wavelength']:.5f} Å{spread}"],
         ["lattices", f"{dataset['n_lattices']}"],
+        ["observations", f"{dataset['n_input']}"],
         ["usable observations", f"{dataset['n_observations']}" + (f" (not used: {not_used})" if not_used else "")],
         ["merged observations", f"{dataset['n_merged']}"],
         ["outliers", f"{dataset['n_outliers']}"],
+        ["below the partiality threshold", f"{dataset['n_below_threshold']}"],
+        ["of rejected lattices", f"{dataset['n_of_rejected']}"],
         ["reference", dataset["reference"] or "the mean of the data themselves"],
         [
             "model",
@@ -157,11 +162,35 @@ def _dataset(summary: dict) -> Section:
         )
         caption = (
             "Models that were tried: mean correlation of a lattice's amplitudes that no fit has seen, and its "
-            f"difference to the default, lattice by lattice, less {MARGIN:g} for each parameter more. The largest one is "
+            f"difference to the default, lattice by lattice, less {MARGIN:g} for each parameter more. The largest is "
             "chosen if it is above its esd, else the default stays."
         )
         folded.append(Section("Models that were tried", tables=[Table(caption, headers, rows, n_text=3)]))
     return Section("Data set", tables=tables, folded=folded)
+
+
+def _symmetry(summary: dict) -> Section:
+    """What the observations say of the space group."""
+    verdicts = {None: "can't be told", True: "supported", False: "not supported"}
+    rows = [
+        [
+            one["name"],
+            "yes" if one["in_input"] else "no",
+            number(one["cc"], ".3f"),
+            str(one["n_pairs"]),
+            number(one["chance"], ".3f"),
+            verdicts[one["supported"]],
+        ]
+        for one in summary["symmetry"]["operations"]
+    ]
+    text = [
+        "Does the space group hold? Each operation relates reflections that were measured apart, in different half "
+        "sets of lattices: their correlation, before any correction by a fit, should be that of a reflection with itself "
+        "(h,k,l). An operation far below is not there.",
+        absences_line(summary["symmetry"]["absences"]),
+    ]
+    headers = ("operation", "of the crystals as read", "CC", "pairs", "by chance", "verdict")
+    return Section("Symmetry", text, tables=[Table("The operations of the space group.", headers, rows)])
 
 
 def _model(model: dict) -> Section:

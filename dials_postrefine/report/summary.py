@@ -10,17 +10,18 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, fields
 
 import numpy as np
 
 from dials_postrefine.report.diagnostics import Diagnostics, histogram
-from dials_postrefine.report.text import FAR_FROM_SETTLED
 from dials_postrefine.stills.cycles import PostrefinedStills
 from dials_postrefine.stills.dataset import Stills
 from dials_postrefine.stills.selection import Candidate
 from dials_postrefine.stills.statistics import Statistics
+from dials_postrefine.stills.symmetry import SymmetryEvidence
 
+ABSENT = "systematically absent"
 # Which parameters of a lattice have a histogram, and whether its bins are even in the logarithm.
 HISTOGRAMS = {
     "scale": True,
@@ -32,9 +33,23 @@ HISTOGRAMS = {
     "cell_scale": False,
 }
 
-# What is worth a remark: so many lattices rejected; a lack of completeness and multiplicity; residuals so far from unit
+FAR_FROM_SETTLED = 10.0  # times the convergence limit, after the last cycle
+# Parameters as they are shown: name, unit, factor from the JSON's number, and format.
+PARAMETERS = {
+    "scale": ("G", "", 1.0, ".3f"),
+    "b_factor": ("B", "Å²", 1.0, ".2f"),
+    "theta_x": ("theta_x", "degrees", 1.0, ".4f"),
+    "theta_y": ("theta_y", "degrees", 1.0, ".4f"),
+    "radius": ("r_s", "10⁻³ Å⁻¹", 1000.0, ".3f"),
+    "mosaicity": ("eta", "degrees", 1.0, ".4f"),
+    "cell_scale": ("epsilon", "%", 100.0, ".4f"),
+}
+# What is worth a remark: so many lattices rejected; so many observations left out by one test;
+# a lack of completeness and multiplicity; residuals so far from unit
 # width; CC1/2 by custom so far above the honest one.
 MANY_REJECTED = 0.2
+MANY_LEFT_OUT = 0.1
+ASKED_FOR = ("outside of d_min and d_max", "excluded by the user")  # and no news
 INCOMPLETE = 0.9
 FEW_OBSERVATIONS = 4.0
 WIDTH_RANGE = (0.7, 1.4)
@@ -43,18 +58,68 @@ TOO_GOOD = 0.1
 PROFILE_OFF = (0.1, 3.0, 0.25)
 
 
+@dataclass
+class Counts:
+    """
+    What became of the observations of each lattice, (L,) each:
+
+    n_input = n_observations + n_not_used                                        (n_absent being among the not used)
+    n_observations = n_merged + n_outliers + n_below_threshold + n_of_rejected
+
+    of the usable ones, those of rejected lattices count as that alone.
+    """
+
+    n_input: np.ndarray
+    n_observations: np.ndarray
+    n_not_used: np.ndarray
+    n_absent: np.ndarray
+    n_merged: np.ndarray
+    n_outliers: np.ndarray
+    n_below_threshold: np.ndarray
+    n_of_rejected: np.ndarray
+
+
+def count_observations(stills: Stills, result: PostrefinedStills, n_input: np.ndarray) -> Counts:
+    """The counts by lattice; n_input (L,) rows of each in the tables."""
+    lattice, absent = stills.lattice(), stills.absent[stills.unique]
+
+    def by_lattice(mask: np.ndarray) -> np.ndarray:
+        return np.bincount(lattice[mask], minlength=stills.n_lattices)
+
+    accepted, usable = result.accepted[lattice], by_lattice(~absent)
+    present = ~absent & accepted
+    return Counts(
+        n_input=n_input,
+        n_observations=usable,
+        n_not_used=n_input - usable,
+        n_absent=by_lattice(absent),
+        n_merged=by_lattice(present & result.kept & ~result.outlier),
+        n_outliers=by_lattice(present & result.kept & result.outlier),
+        n_below_threshold=by_lattice(present & ~result.kept),
+        n_of_rejected=by_lattice(~absent & ~accepted),
+    )
+
+
+def usable_and_not(stills: Stills, n_excluded: dict[str, int]) -> tuple[int, dict[str, int]]:
+    """The number of usable observations, and that of the others by reason, systematic absences included."""
+    n_absent = int(np.count_nonzero(stills.absent[stills.unique]))
+    return len(stills.unique) - n_absent, n_excluded | ({ABSENT: n_absent} if n_absent else {})
+
+
 def describe_dataset(
     stills: Stills,
     result: PostrefinedStills,
     space_group: str,
     cell: Sequence[float],
-    not_used: dict[str, int],
+    n_excluded: dict[str, int],
+    counts: Counts,
     reference: str | None,
     convergence: float,
 ) -> dict:
     """What the data set is, and what of it was merged, as plain numbers and text."""
     wavelength = 1.0 / np.linalg.norm(stills.s0, axis=1)
-    merged = result.kept & ~result.outlier & ~stills.absent[stills.unique]
+    n_usable, not_used = usable_and_not(stills, n_excluded)
+    names = ("n_merged", "n_outliers", "n_below_threshold", "n_of_rejected")
     return {
         "space_group": space_group,
         "unit_cell": [float(x) for x in cell],
@@ -63,10 +128,10 @@ def describe_dataset(
         "wavelength_max": float(wavelength.max()),
         "n_lattices": stills.n_lattices,
         "n_accepted": int(np.count_nonzero(result.accepted)),
-        "n_observations": len(stills.unique),
-        "n_merged": int(np.count_nonzero(merged)),
-        "n_outliers": int(np.count_nonzero(result.outlier)),
-        "not_used": dict(not_used or {}),
+        "n_input": n_usable + sum(not_used.values()),
+        "n_observations": n_usable,
+        **{name: int(getattr(counts, name).sum()) for name in names},
+        "not_used": not_used,
         "reference": reference,
         "convergence": convergence,
     }
@@ -80,12 +145,14 @@ def make_summary(
     merge_command: str,
     diagnostics: Diagnostics,
     dataset: dict,
+    counts: Counts,
+    symmetry: SymmetryEvidence,
     tried: Sequence[Candidate] = (),
     order: Sequence[int] | None = None,
 ) -> dict:
     """
     The summary as plain numbers and text; parameters (L) as files.stills.lattice_parameters gives them, order (L,) the
-    numbers of the lattices as they are to be listed.
+    numbers of the lattices as they are to be listed; counts of their observations.
     """
     lattices, free = [], result.free
     for k in range(len(identifiers)) if order is None else order:
@@ -97,6 +164,7 @@ def make_summary(
                 "reason": None if reason is None else reason.value,
                 "n_matched": fit.n_matched,
                 "n_kept": fit.n_kept,
+                **{field.name: getattr(counts, field.name)[k] for field in fields(counts)},
                 "n_iterations": fit.n_iterations,
                 "n_free": free.n[k],
                 "cc_free_before": free.cc_before[k],
@@ -119,10 +187,16 @@ def make_summary(
             "unit_cell": result.unit_cell,
             "tried": [asdict(candidate) for candidate in tried],
             "error_model": None if result.error_model is None else asdict(result.error_model),
+            "symmetry": asdict(symmetry),
+            "free": free_summary(result),
+            "median_correlation": {
+                when: _median([getattr(result.fits[k], f"correlation_{when}") for k in np.flatnonzero(result.accepted)])
+                for when in ("before", "after")
+            },
             "before": [asdict(shell) for shell in statistics.before],
             "after": [asdict(shell) for shell in statistics.after],
             "cycles": [asdict(cycle) for cycle in result.cycles],
-            "rejected": dict(Counter(reason.value for reason in result.reasons if reason is not None).most_common()),
+            "rejected": count_rejected(result),
             "histograms": parameter_histograms(parameters, result),
             **collected,
             "lattices": lattices,
@@ -131,6 +205,31 @@ def make_summary(
     )
     summary["remarks"] = remarks(summary)
     return summary
+
+
+def count_rejected(result: PostrefinedStills) -> dict[str, int]:
+    """Lattices out by reason, most frequent first."""
+    return dict(Counter(reason.value for reason in result.reasons if reason is not None).most_common())
+
+
+def free_summary(result: PostrefinedStills) -> dict | None:
+    """The accepted lattices and the free reflections, medians; None where none were held out."""
+    free, accepted = result.free, result.accepted
+    if not free.n.any():
+        return None
+    names = ("cc_before", "cc_after", "r_before", "r_after")
+    return {
+        "n": _median(free.n[accepted]),
+        **{name: _median(getattr(free, name)[accepted]) for name in names},
+        "n_reverted": int(np.count_nonzero(free.reverted)),
+    }
+
+
+def _median(values: Sequence[float]) -> float:
+    """The median of those that exist, NaN of none."""
+    values = np.asarray(values, dtype=float)
+    known = values[np.isfinite(values)]
+    return float(np.median(known)) if len(known) else np.nan
 
 
 def parameter_histograms(parameters: Sequence[dict], result: PostrefinedStills) -> dict:
@@ -150,6 +249,14 @@ def parameter_histograms(parameters: Sequence[dict], result: PostrefinedStills) 
     return found
 
 
+def label(name: str, summary: dict) -> str:
+    """The symbol and unit of a parameter."""
+    symbol, unit = PARAMETERS[name][:2]
+    if name == "radius" and summary["radius"] == "mosaic":
+        symbol = "r_0"
+    return f"{symbol} ({unit})" if unit else symbol
+
+
 def remarks(summary: dict) -> list[str]:
     """What somebody who knows would point at, each a sentence with what to do; the summary as it is written."""
     dataset, after, found = summary["dataset"], summary["after"][-1], []
@@ -160,6 +267,7 @@ def remarks(summary: dict) -> list[str]:
             f"{n_rejected} of {n} lattices were rejected, most often because of '{reason}': look at the table of "
             "lattices, and at indexing and space group."
         )
+    found += [*left_out_remarks(dataset), *symmetry_remarks(summary)]
     change, limit = summary["cycles"][-1]["change"], dataset["convergence"]
     if change is not None and change > FAR_FROM_SETTLED * limit:
         found.append(
@@ -199,6 +307,48 @@ def remarks(summary: dict) -> list[str]:
         found.append(
             f"In {len(off)} of {len(bins)} bins the observed partiality is more than {difference} off the predicted "
             "one: try profile=auto radius=auto unit_cell=auto."
+        )
+    return found
+
+
+def left_out_remarks(dataset: dict) -> list[str]:
+    """A sentence for each test that leaves out more than a tenth of the observations."""
+    found = [
+        f"{n} of {dataset['n_input']} observations ({n / dataset['n_input']:.0%}) were not used: {reason}."
+        for reason, n in dataset["not_used"].items()
+        if n > MANY_LEFT_OUT * dataset["n_input"] and reason not in ASKED_FOR
+    ]
+    n = dataset["n_observations"] - dataset["n_of_rejected"]
+    kept = n - dataset["n_below_threshold"]
+    for key, of, words in (
+        (
+            "n_below_threshold",
+            n,
+            "are below partiality_threshold= and were not merged: radius or orientation may be off",
+        ),
+        ("n_outliers", kept, "are outliers and were not merged (outlier_z=): look at space group, indexing and errors"),
+    ):
+        if dataset[key] > MANY_LEFT_OUT * of:
+            found.append(f"{dataset[key]} of {of} observations ({dataset[key] / of:.0%}) {words}.")
+    return found
+
+
+def symmetry_remarks(summary: dict) -> list[str]:
+    """A sentence where absences are as strong as the rest, and one for operations that the data do not support."""
+    found, absences = [], summary["symmetry"]["absences"]
+    group = summary["dataset"]["space_group"]
+    if absences["strong"]:
+        found.append(
+            f"{absences['n']} observations that {group} has as systematically absent are {absences['ratio']:.2f} +- "
+            f"{absences['ratio_esd']:.2f} times as strong as the others: centring or screw axis are wrong; set "
+            "space_group=."
+        )
+    wrong = [one for one in summary["symmetry"]["operations"] if one["supported"] is False]
+    if wrong:
+        named = "; ".join(f"{one['name']} (CC {one['cc']:.2f} of {one['n_pairs']} pairs)" for one in wrong)
+        found.append(
+            f"Operations of {group} that the intensities do not support: {named}. The group is too high, or the "
+            "lattices are indexed in several ways; set space_group= or reindex=auto."
         )
     return found
 

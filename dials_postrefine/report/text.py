@@ -3,31 +3,17 @@
 from __future__ import annotations
 
 import shlex
-from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
 from tabulate import tabulate
 
+from dials_postrefine.report.summary import PARAMETERS, count_rejected, label, usable_and_not
 from dials_postrefine.stills.cycles import Cycle, PostrefinedStills
 from dials_postrefine.stills.dataset import Stills
-from dials_postrefine.stills.errormodel import ErrorModel
-from dials_postrefine.stills.merging import MAD_TO_SIGMA, Shell
-from dials_postrefine.stills.model import (
-    B_FACTOR,
-    CELL_SCALE,
-    LN_MOSAICITY,
-    LN_RADIUS,
-    LN_SCALE,
-    N_PARAMETERS,
-    THETA_X,
-    THETA_Y,
-)
+from dials_postrefine.stills.merging import Shell
 from dials_postrefine.stills.reindexing import Ambiguity
 from dials_postrefine.stills.selection import MARGIN, Candidate
-from dials_postrefine.stills.statistics import Statistics
-
-FAR_FROM_SETTLED = 10.0  # times the convergence limit, after the last cycle
 
 
 def table(rows: Sequence[Sequence], headers: Sequence[str], formats: Sequence[str] = ()) -> str:
@@ -37,9 +23,9 @@ def table(rows: Sequence[Sequence], headers: Sequence[str], formats: Sequence[st
     )
 
 
-def number(value: float | None, pattern: str) -> str:
-    """A number as text, a dash for one that does not exist."""
-    return pattern.format(value) if value is not None and np.isfinite(value) else "-"
+def number(value: float | None, pattern: str, factor: float = 1.0) -> str:
+    """A number, times a factor, as text, a dash for one that does not exist."""
+    return pattern.format(factor * value) if value is not None and np.isfinite(value) else "-"
 
 
 def course(
@@ -61,36 +47,89 @@ def course(
     return "\n".join(parts)
 
 
-def outcome(stills: Stills, result: PostrefinedStills, statistics: Statistics) -> str:
-    """What came of it: the data set before and after, as a whole and by resolution, and the parameters."""
+def outcome(summary: dict) -> str:
+    """
+    What came of it: the data set before and after, as a whole and by resolution, the parameters, and what the
+    observations say of the space group; all of it as the summary (summary.make_summary) has it.
+    """
     return f"""
-{dataset_table(stills, result, statistics)}
+{dataset_table(summary)}
+{observations_line(summary["dataset"])}
 
 Scaled only, by resolution:
-{shells_table(statistics.before)}
+{shells_table(summary["before"])}
 
 Postrefined, by resolution:
-{shells_table(statistics.after)}
+{shells_table(summary["after"])}
 
-{parameters_table(result)}
+{parameters_table(summary)}
 
-{error_model_lines(result.error_model)}"""
+{error_model_lines(summary["error_model"])}
+
+{symmetry_table(summary)}"""
 
 
-def error_model_lines(model: ErrorModel | None) -> str:
+def observations_line(dataset: dict) -> str:
+    """What became of the observations that can be used."""
+    return (
+        f"Of {dataset['n_observations']} usable observations {dataset['n_merged']} were merged, "
+        f"{dataset['n_outliers']} are outliers, {dataset['n_below_threshold']} below the partiality threshold, "
+        f"{dataset['n_of_rejected']} of rejected lattices."
+    )
+
+
+def symmetry_table(summary: dict) -> str:
+    """The operations of the space group and its absences (stills/symmetry.py)."""
+    verdicts = {None: "can't be told", True: "supported", False: "NOT supported"}
+    rows = [
+        [
+            one["name"],
+            "yes" if one["in_input"] else "no",
+            number(one["cc"], "{:.3f}"),
+            str(one["n_pairs"]),
+            number(one["chance"], "{:.3f}"),
+            verdicts[one["supported"]],
+        ]
+        for one in summary["symmetry"]["operations"]
+    ]
+    headers = ["operation", "of the crystals", "CC", "pairs", "by chance", "verdict"]
+    return f"{table(rows, headers)}\n{absences_line(summary['symmetry']['absences'])}"
+
+
+def absences_line(absences: dict) -> str:
+    """How strong what should be absent is."""
+    if not absences["n"]:
+        return "No systematically absent reflection was observed."
+    text = f"{absences['n']} observations are systematically absent and not used"
+    if absences["ratio"] is None:
+        return f"{text}: too few to tell how strong they are."
+    return (
+        f"{text}: I/sigma {absences['i_over_sigma']:.2f} on average, that of the others at their resolution "
+        f"{absences['i_over_sigma_others']:.2f}, the ratio {absences['ratio']:.3f} +- {absences['ratio_esd']:.3f}."
+    )
+
+
+def remark_lines(found: Sequence[str]) -> str:
+    """The remarks of the summary."""
+    return "\n".join(["Remarks:", *(f"- {remark}" for remark in found)]) if found else "No remarks."
+
+
+def error_model_lines(model: dict | None) -> str:
     """The error model, and how wide the normalised residuals are with it."""
     if model is None:
         return "No error model: the variances are those of the counts."
-    formula = f"Error model: var' = a^2 (var + (b I)^2 + c^2 t I^2), a={model.a:.3f} b={model.b:.3f} c={model.c:.3f}"
-    if not model.n:
+    a, b, c = (model[name] for name in "abc")
+    formula = f"Error model: var' = a^2 (var + (b I)^2 + c^2 t I^2), a={a:.3f} b={b:.3f} c={c:.3f}"
+    if not model["n"]:
         return f"{formula}, assumed: too few indices were observed more than once."
-    widths = " ".join(f"{width:.2f}" for width in model.widths)
-    return f"{formula},\nfrom {model.n} residuals; their widths by tenths of the intensity, weak to strong: {widths}"
+    widths = " ".join(number(width, "{:.2f}") for width in model["widths"])
+    return f"{formula},\nfrom {model['n']} residuals; their widths by tenths of the intensity, weak to strong: {widths}"
 
 
-def shells_table(shells: list[Shell]) -> str:
-    """Statistics by resolution shell, the last row all shells together."""
-    honest = any(np.isfinite(s.cc_half_honest) for s in shells)
+def shells_table(shells: Sequence[Shell | dict]) -> str:
+    """Statistics by resolution shell, the last row all shells together; also as the summary has them."""
+    shells = [Shell(**s) if isinstance(s, dict) else s for s in shells]
+    honest = any(number(s.cc_half_honest, "{}") != "-" for s in shells)
     headers = ["d range (A)", "obs", "unique", "compl.", "mult.", "I/sigma", "CC1/2", "R_split", "CC ref"]
     headers += ["honest CC1/2", "R_split"] * honest
     rows = [
@@ -111,74 +150,64 @@ def shells_table(shells: list[Shell]) -> str:
     return table(rows, headers)
 
 
-def dataset_table(stills: Stills, result: PostrefinedStills, statistics: Statistics) -> str:
+def dataset_table(summary: dict) -> str:
     """The data set before and after in one column each."""
-    before, after = statistics.before[-1], statistics.after[-1]
-    accepted = result.accepted
-    correlations = [
-        [np.median([getattr(result.fits[k], name) for k in np.flatnonzero(accepted)] or [np.nan])]
-        for name in ("correlation_before", "correlation_after")
-    ]
+    dataset, before, after = summary["dataset"], summary["before"][-1], summary["after"][-1]
+
+    def both(name, key, pattern):
+        return [name, number(before[key], pattern), number(after[key], pattern)]
+
+    correlations = [number(summary["median_correlation"][when], "{:.3f}") for when in ("before", "after")]
     rows = [
-        ["lattices", str(stills.n_lattices), str(np.count_nonzero(accepted))],
-        ["observations", str(len(stills.unique)), str(np.count_nonzero(result.kept & ~result.outlier))],
-        ["unique reflections", str(before.n_unique), str(after.n_unique)],
-        ["completeness", f"{before.completeness:.1%}", f"{after.completeness:.1%}"],
-        ["multiplicity", number(before.multiplicity, "{:.2f}"), number(after.multiplicity, "{:.2f}")],
-        ["CC1/2", number(before.cc_half, "{:.3f}"), number(after.cc_half, "{:.3f}")],
-        ["R_split", number(before.r_split, "{:.3f}"), number(after.r_split, "{:.3f}")],
-        ["CC1/2, honest half sets", "-", number(after.cc_half_honest, "{:.3f}")],
-        ["R_split, honest half sets", "-", number(after.r_split_honest, "{:.3f}")],
-        ["mean I/sigma", number(before.i_over_sigma, "{:.1f}"), number(after.i_over_sigma, "{:.1f}")],
-        ["CC to the reference", number(before.cc_reference, "{:.3f}"), number(after.cc_reference, "{:.3f}")],
-        ["median CC of a lattice", *(number(*value, "{:.3f}") for value in correlations)],
-        *free_rows(result),
+        ["lattices", str(dataset["n_lattices"]), str(dataset["n_accepted"])],
+        ["observations", str(before["n_observations"]), str(after["n_observations"])],
+        ["unique reflections", str(before["n_unique"]), str(after["n_unique"])],
+        both("completeness", "completeness", "{:.1%}"),
+        both("multiplicity", "multiplicity", "{:.2f}"),
+        both("CC1/2", "cc_half", "{:.3f}"),
+        both("R_split", "r_split", "{:.3f}"),
+        ["CC1/2, honest half sets", "-", number(after["cc_half_honest"], "{:.3f}")],
+        ["R_split, honest half sets", "-", number(after["r_split_honest"], "{:.3f}")],
+        both("mean I/sigma", "i_over_sigma", "{:.1f}"),
+        both("CC to the reference", "cc_reference", "{:.3f}"),
+        ["median CC of a lattice", *correlations],
+        *free_rows(summary["free"]),
     ]
     return table(rows, ["data set", "scaled only", "postrefined"])
 
 
-def free_rows(result: PostrefinedStills) -> list[list[str]]:
+def free_rows(free: dict | None) -> list[list[str]]:
     """The accepted lattices and the free reflections: none where none were held out."""
-    free, accepted = result.free, result.accepted
-    if not free.n.any():
+    if free is None:
         return []
-
-    def median(values):
-        known = values[accepted & np.isfinite(values)]
-        return number(np.median(known) if len(known) else np.nan, "{:.3f}")
-
+    cc, r = ([number(free[f"{key}_{when}"], "{:.3f}") for when in ("before", "after")] for key in ("cc", "r"))
     return [
-        ["free reflections of a lattice, median", "", f"{np.median(free.n[accepted]):.0f}"],
-        ["CC_free of a lattice, median", median(free.cc_before), median(free.cc_after)],
-        ["R_free of a lattice, median", median(free.r_before), median(free.r_after)],
-        ["worse, back to unrefined geometry", "", str(np.count_nonzero(free.reverted))],
+        ["free reflections of a lattice, median", "", number(free["n"], "{:.0f}")],
+        ["CC_free of a lattice, median", *cc],
+        ["R_free of a lattice, median", *r],
+        ["worse, back to unrefined geometry", "", str(free["n_reverted"])],
     ]
 
 
-def parameters_table(result: PostrefinedStills) -> str:
-    """Median, spread (1.48 times the median absolute deviation) and median esd of the accepted lattices' parameters."""
-    accepted = result.accepted
-    x = result.x[accepted]
-    esd = np.sqrt(np.array([np.diag(c) for c in result.covariance[accepted]])).reshape(-1, N_PARAMETERS)
-    scale, radius = np.exp(x[:, LN_SCALE]), np.exp(x[:, LN_RADIUS])
-    columns = {
-        "scale G": (scale, scale * esd[:, LN_SCALE]),
-        "B (A^2), a quarter of the conventional": (x[:, B_FACTOR], esd[:, B_FACTOR]),
-        "theta_x (degrees)": (np.degrees(x[:, THETA_X]), np.degrees(esd[:, THETA_X])),
-        "theta_y (degrees)": (np.degrees(x[:, THETA_Y]), np.degrees(esd[:, THETA_Y])),
-        "radius r_0 (1/A)" if result.radius == "mosaic" else "radius r_s (1/A)": (radius, radius * esd[:, LN_RADIUS]),
-    }
-    if result.radius == "mosaic":
-        eta = np.degrees(np.exp(x[:, LN_MOSAICITY]))
-        columns["mosaicity eta (degrees)"] = eta, eta * esd[:, LN_MOSAICITY]
-    if result.unit_cell == "scale":
-        columns["scale of the reciprocal cell - 1 (%)"] = 100.0 * x[:, CELL_SCALE], 100.0 * esd[:, CELL_SCALE]
+def parameters_table(summary: dict) -> str:
+    """Median, spread and median esd of the refined lattices' parameters: the histograms' (diagnostics.Histogram)."""
     rows = []
-    for name, (values, esds) in columns.items():
-        median = np.median(values)
-        spread = MAD_TO_SIGMA * np.median(np.abs(values - median))
-        rows.append([name, *(f"{number:.3g}" for number in (median, spread, np.median(esds)))])
-    return table(rows, ["parameter", "median", "spread", "esd"])
+    for name, data in summary["histograms"].items():
+        if data is not None:
+            _, _, factor, pattern = PARAMETERS[name]
+            values = (data[key] for key in ("median", "spread", "median_esd"))
+            title = label(name, summary).replace("10⁻³ Å⁻¹", "0.001/A").replace("Å²", "A^2")
+            title += ", a quarter of the conventional" if name == "b_factor" else ""
+            rows.append([title, *(positive_zero(number(v, f"{{:{pattern}}}", factor)) for v in values)])
+    data = summary["histograms"]["scale"]
+    n = 0 if data is None else data["n"]
+    line = f"{n} of {summary['dataset']['n_accepted']} accepted lattices were refined and are counted here."
+    return f"{table(rows, ['parameter', 'median', 'spread', 'esd'])}\n{line}" if rows else line
+
+
+def positive_zero(text: str) -> str:
+    """No minus nothing."""
+    return text.lstrip("-") if not text.strip("-0.%") and text.strip("-") else text
 
 
 def cycles_table(cycles: list[Cycle]) -> str:
@@ -223,7 +252,7 @@ def candidates_table(candidates: Sequence[Candidate]) -> str:
 
 def all_rejected(result: PostrefinedStills) -> str:
     """What to say where no lattice is left."""
-    reason = Counter(reason.value for reason in result.reasons).most_common(1)[0][0]
+    reason = next(iter(count_rejected(result)))
     return (
         f"All {len(result.reasons)} lattices were rejected, most often because of '{reason}': check space group, "
         "resolution limits and reference."
@@ -232,8 +261,7 @@ def all_rejected(result: PostrefinedStills) -> str:
 
 def rejections_table(result: PostrefinedStills) -> str:
     """Lattices out by reason, most frequent first."""
-    counted = Counter(reason.value for reason in result.reasons if reason is not None)
-    return table([[reason, str(n)] for reason, n in counted.most_common()], ["rejected because", "lattices"])
+    return table([[reason, str(n)] for reason, n in count_rejected(result).items()], ["rejected because", "lattices"])
 
 
 def rejected_table(identifiers: Sequence[str], result: PostrefinedStills, order: Sequence[int]) -> str:
@@ -260,12 +288,15 @@ def input_lines(
     ambiguity: Ambiguity | None = None,
 ) -> str:
     """What was read and what of it can be used, and how it was reindexed where the lattice leaves a choice."""
+    n_usable, not_used = usable_and_not(stills, n_excluded)
+    n_unique = int(np.count_nonzero(~stills.absent))
     lines = [
-        f"{stills.n_lattices} lattices, {len(stills.unique)} usable observations of {stills.n_unique} unique indices",
+        f"{stills.n_lattices} lattices, {n_usable + sum(not_used.values())} observations, {n_usable} of them usable, "
+        f"of {n_unique} unique indices",
         f"Space group {space_group}, median unit cell {', '.join(f'{x:.2f}' for x in cell)}",
     ]
-    if n_excluded:
-        lines.append("Not used: " + ", ".join(f"{n} {reason}" for reason, n in n_excluded.items()))
+    if not_used:
+        lines.append("Not used: " + ", ".join(f"{n} {reason}" for reason, n in not_used.items()))
     if ambiguity is not None:
         lines.append(ambiguity_lines(ambiguity))
     return "\n".join(lines)

@@ -1,0 +1,185 @@
+"""
+What the observations say of the space group they are treated in: its absences and its operations.
+
+Before any correction that a fit has made, so that no fit to means of the wrong group can speak for it:
+b = sign(I) sqrt|I/k|, k the linear scale of the lattice, less the mean of b in its resolution shell, over its spread
+there.
+
+    absences     R = sum of I/sigma of the systematically absent observations / sum of what the others of their
+                 resolution shells have on average; with its esd, from the scatter of the absent ones.  Nothing but
+                 noise gives R = 0, a reflection that is there R = 1.  They are as strong as the rest where R is above
+                 STRONG by SIGNIFICANT esds
+    operation M  CC of the means of b over one half set of the lattices at h with those over the other half at h M,
+                 Friedel mates being one, over the n pairs where both exist; h M = h left out.  By chance it is
+                 1/sqrt(n).  The identity (h in both half sets) tells what agreement the data allow
+
+With Z = arctanh(CC) +- 1/sqrt(n - 3) an operation is not supported where it is below half of the best one, the identity
+or another operation, Z < Z_best/2 by SIGNIFICANT esds. (Evans 2006, Acta Cryst. D62, 72,
+scores operations in this way.)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from dials_postrefine.indices import pack
+from dials_postrefine.stills.dataset import Stills
+from dials_postrefine.stills.lattice import signed_root
+from dials_postrefine.stills.merging import correlation
+
+N_SHELLS = 20
+FEWEST_PAIRS = 10
+FEWEST_ABSENT = 2
+STRONG = 0.5
+SIGNIFICANT = 3.0
+LARGEST_CC = 1.0 - 1e-9
+
+
+@dataclass
+class Absences:
+    """The absent observations: n, their mean I/sigma, that of the others in their shells, R, its esd and the verdict."""
+
+    n: int
+    i_over_sigma: float
+    i_over_sigma_others: float
+    ratio: float
+    ratio_esd: float
+    strong: bool
+
+
+@dataclass
+class Operation:
+    """An operation as x,y,z of indices: whether the crystals had it as they were read, CC, pairs, chance, verdict."""
+
+    name: str
+    in_input: bool
+    cc: float
+    n_pairs: int
+    chance: float
+    supported: bool | None
+
+
+@dataclass
+class SymmetryEvidence:
+    """What the observations say of the group: identity first among the operations."""
+
+    absences: Absences
+    operations: list[Operation]
+
+
+def weigh_symmetry(
+    stills: Stills,
+    linear_scale: np.ndarray,
+    accepted: np.ndarray,
+    d_star_sq: np.ndarray,
+    rotations: np.ndarray,
+    names: list[str],
+    in_input: np.ndarray,
+) -> SymmetryEvidence:
+    """
+    The evidence for a group (module docstring): absences of all lattices, operations of the accepted ones (L,), or of
+    all where there is none.
+
+    linear_scale (L,); d_star_sq (n_unique,); rotations (m, 3, 3) take the row h to h M, the identity first, with their
+    names and whether the crystals had them as they were read (m,).
+    """
+    scale = linear_scale[stills.lattice()]
+    used = np.isfinite(scale) & (scale > 0.0)
+    if accepted.any():
+        used &= accepted[stills.lattice()]
+    absent = stills.absent[stills.unique]
+    shell = _shells(d_star_sq[stills.unique])
+    ratio = stills.intensity / np.sqrt(stills.variance)
+    absences = weigh_absences(ratio, shell, absent)
+
+    used &= ~absent
+    b = _standardised(signed_root(stills.intensity[used] / scale[used]), shell[used])
+    second = stills.half[stills.lattice()[used]]
+    pairs = correlate_operations(stills.h[used], b, second, rotations)
+    return SymmetryEvidence(absences, judge_operations(names, in_input, pairs))
+
+
+def weigh_absences(ratio: np.ndarray, shell: np.ndarray, absent: np.ndarray) -> Absences:
+    """R of the observations (n,) of I/sigma = ratio in their shells (n,), of which some are absent (n,)."""
+    n = int(np.count_nonzero(absent))
+    others = np.bincount(shell[~absent], ratio[~absent], N_SHELLS)
+    n_others = np.bincount(shell[~absent], minlength=N_SHELLS)
+    mean = np.divide(others, n_others, out=np.full(N_SHELLS, np.nan), where=n_others > 0)
+    known = absent & np.isfinite(mean[shell])
+    own, expected = ratio[known], mean[shell[known]]
+    if len(own) < FEWEST_ABSENT or not expected.sum() > 0.0:
+        return Absences(n, float(own.mean()) if len(own) else np.nan, np.nan, np.nan, np.nan, False)
+    r = float(own.sum() / expected.sum())
+    # the scatter, and of few no less than that of the errors, which is one
+    esd = float(max(own.std(ddof=1), 1.0) * np.sqrt(len(own)) / expected.sum())
+    strong = r - STRONG > SIGNIFICANT * esd
+    return Absences(n, float(own.mean()), float(expected.mean()), r, esd, bool(strong))
+
+
+def correlate_operations(
+    h: np.ndarray, b: np.ndarray, second: np.ndarray, rotations: np.ndarray
+) -> list[tuple[float, int]]:
+    """CC and the number of pairs of each rotation (m, 3, 3), of b (n,) at h (n, 3) in the first or second half (n,)."""
+    key, first, index = np.unique(pack(_one_of_mates(h)), return_index=True, return_inverse=True)
+    h_one = h[first]
+    means = []
+    for part in (~second, second):
+        n = np.bincount(index[part], minlength=len(key))
+        total = np.bincount(index[part], b[part], len(key))
+        means.append(np.divide(total, n, out=np.full(len(key), np.nan), where=n > 0))
+    found = []
+    for i, rotation in enumerate(rotations):
+        turned = pack(_one_of_mates(np.rint(h_one @ rotation).astype(np.int32)))
+        place = np.minimum(np.searchsorted(key, turned), max(len(key) - 1, 0))
+        pair = key[place] == turned
+        if i:
+            pair &= turned != key
+        x, y = means[0][pair], means[1][place[pair]]
+        both = np.isfinite(x) & np.isfinite(y)
+        n = int(np.count_nonzero(both))
+        found.append((correlation(x[both], y[both]) if n >= FEWEST_PAIRS else np.nan, n))
+    return found
+
+
+def judge_operations(names: list[str], in_input: np.ndarray, pairs: list[tuple[float, int]]) -> list[Operation]:
+    """The operations with their verdicts (module docstring), None where there are too few pairs."""
+    cc = np.array([one for one, _ in pairs])
+    n = np.array([count for _, count in pairs])
+    known = np.isfinite(cc)
+    z = np.where(known, np.arctanh(np.clip(np.nan_to_num(cc), -LARGEST_CC, LARGEST_CC)), np.nan)
+    error = 1.0 / np.sqrt(np.maximum(n - 3.0, 1.0))
+    certain = np.where(known, z - error, -np.inf)
+    best = int(np.argmax(certain)) if len(certain) else 0
+    found = []
+    for i, name in enumerate(names):
+        supported = None
+        if known[i] and z[best] > SIGNIFICANT * error[best]:
+            limit = 0.5 * z[best] - z[i]
+            supported = not limit > SIGNIFICANT * np.hypot(0.5 * error[best], error[i])
+        chance = float(1.0 / np.sqrt(n[i])) if n[i] else np.nan
+        found.append(Operation(name, bool(in_input[i]), float(cc[i]), int(n[i]), chance, supported))
+    return found
+
+
+def _one_of_mates(h: np.ndarray) -> np.ndarray:
+    """h (n, 3), or -h where its last number that is not zero is negative: one of the two Friedel mates."""
+    sign = np.sign(h[:, 2])
+    for axis in (1, 0):
+        sign = np.where(sign == 0, np.sign(h[:, axis]), sign)
+    return np.where(sign[:, None] < 0, -h, h).astype(np.int32)
+
+
+def _shells(d_star_sq: np.ndarray) -> np.ndarray:
+    """The shell (n,) of each observation, of N_SHELLS with equal numbers."""
+    edges = np.quantile(d_star_sq, np.linspace(0.0, 1.0, N_SHELLS + 1)[1:-1])
+    return np.searchsorted(edges, d_star_sq)
+
+
+def _standardised(values: np.ndarray, shell: np.ndarray) -> np.ndarray:
+    """The values (n,) less the mean of their shell, over their standard deviation in it; zero where there is none."""
+    n = np.maximum(np.bincount(shell, minlength=N_SHELLS), 1)
+    off = values - (np.bincount(shell, values, N_SHELLS) / n)[shell]
+    spread = np.sqrt(np.bincount(shell, off**2, N_SHELLS) / n)[shell]
+    return np.divide(off, spread, out=np.zeros(len(off)), where=spread > 0.0)
