@@ -203,7 +203,9 @@ def merge(
             mates=_ratio(mates[chosen].sum(), n),
             mean=None if mean is None else level * mean,
             sigma=None if sigma is None else level * sigma,
-            anisotropy=None if not noise_sq else math.sqrt(max(0.0, anisotropic_sq - noise_sq) / noise_sq),
+            anisotropy=None
+            if not noise_sq or anisotropic_sq is None
+            else math.sqrt(max(0.0, anisotropic_sq - noise_sq) / noise_sq),
             cc_half=correlation(pairs_half[chosen].sum(axis=0)),
             cc_friedel=correlation(pairs_friedel[chosen].sum(axis=0)),
             cc_laue=correlation(pairs_laue[chosen].sum(axis=0)),
@@ -235,8 +237,10 @@ def azimuthal_residual(
     and over all: least squares in narrow shells, with weights of Poisson's law, and their mean with these weights.
     """
     total = np.zeros((N_SHELLS, kernels.N_PROFILE))
-    for image in images:  # relative to the level of the image
-        profile = image.profile / image.level if image.level else image.profile
+    for image in images:  # relative to the level of the image; one that has none tells nothing
+        if not (np.isfinite(image.level) and image.level > 0.0 and np.isfinite(image.profile).all()):
+            continue
+        profile = image.profile / image.level
         total += np.where(np.isin(np.arange(kernels.N_PROFILE), (0, 7, 8)), profile, image.profile)
     centres = 0.5 * (profile_edges[1:] + profile_edges[:-1])
     amplitudes, weights = np.zeros((N_SHELLS, 2)), np.zeros((N_SHELLS, 2))

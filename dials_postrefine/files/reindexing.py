@@ -90,7 +90,7 @@ def open_operations(experiments, offsets, h, operations, space_group, cell) -> n
             difference = np.abs(np.array(changed.parameters()) - median)
             difference[:3] /= median[:3]
             now = difference[:3].max() / LENGTH_TOLERANCE, difference[3:].max() / ANGLE_TOLERANCE
-            distance = distance or now
+            distance = now if distance is None else distance
             near = now[0] <= distance[0] + 1.0 and now[1] <= distance[1] + 1.0
             allowed[k, m] = near and unit_cell_fits(changed, space_group) and whole[m][own].all()
     return allowed

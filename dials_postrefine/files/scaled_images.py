@@ -271,9 +271,9 @@ def _usable_rows(
         exclude("outliers of scaling", flags & int(names.outlier_in_scaling) != 0)
     exclude("with bad intensity, variance or scale", ~usable)
     exclude("of the index 0,0,0", ~h.any(axis=1))
-    if choice.d_min:
+    if choice.d_min is not None and choice.d_min > 0.0:
         exclude("beyond d_min", d_star_sq > choice.d_min**-2)
-    if choice.d_max:
+    if choice.d_max is not None:
         exclude("below d_max", d_star_sq < choice.d_max**-2)
     return np.flatnonzero(keep), {reason: n for reason, n in n_excluded.items() if n}
 

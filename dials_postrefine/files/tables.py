@@ -311,9 +311,9 @@ def usable_observations(
     n_excluded["with an index that can't diffract"] = int(np.count_nonzero(inside & ~possible))
     inside &= possible
     in_range = np.ones(len(row), dtype=bool)
-    if d_min:
+    if d_min is not None and d_min > 0.0:
         in_range &= d_star_sq <= d_min**-2
-    if d_max:
+    if d_max is not None:
         in_range &= d_star_sq >= d_max**-2
     n_excluded["outside of d_min and d_max"] = int(np.count_nonzero(inside & ~in_range))
     inside &= in_range

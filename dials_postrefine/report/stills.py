@@ -185,8 +185,8 @@ def _symmetry(summary: dict) -> Section:
     ]
     text = [
         "Does the space group hold? Each operation relates reflections that were measured apart, in different half "
-        "sets of lattices: their correlation, before any correction by a fit, should be that of a reflection with itself "
-        "(h,k,l). An operation far below is not there.",
+        "sets of lattices: their correlation, before any correction by a fit, should be that of a reflection with "
+        "itself (h,k,l). An operation far below is not there.",
         absences_line(summary["symmetry"]["absences"]),
     ]
     headers = ("operation", "of the crystals as read", "CC", "pairs", "by chance", "verdict")

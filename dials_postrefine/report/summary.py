@@ -45,8 +45,8 @@ PARAMETERS = {
     "cell_scale": ("epsilon", "%", 100.0, ".4f"),
 }
 # What is worth a remark: so many lattices rejected; so many observations left out by one test;
-# a lack of completeness and multiplicity; residuals so far from unit
-# width; CC1/2 by custom so far above the honest one.
+# a lack of completeness and multiplicity; residuals so far from unit width; CC1/2 by custom so far above the
+# honest one.
 MANY_REJECTED = 0.2
 MANY_LEFT_OUT = 0.1
 ASKED_FOR = ("outside of d_min and d_max", "excluded by the user")  # and no news

@@ -291,8 +291,8 @@ def input_lines(
     n_usable, not_used = usable_and_not(stills, n_excluded)
     n_unique = int(np.count_nonzero(~stills.absent))
     lines = [
-        f"{stills.n_lattices} lattices, {n_usable + sum(not_used.values())} observations, {n_usable} of them usable, "
-        f"of {n_unique} unique indices",
+        f"{stills.n_lattices} lattices, {n_usable + sum(not_used.values())} observations, "
+        f"{n_usable} usable observations of {n_unique} unique indices",
         f"Space group {space_group}, median unit cell {', '.join(f'{x:.2f}' for x in cell)}",
     ]
     if not_used:

@@ -10,7 +10,8 @@ there.
                  noise gives R = 0, a reflection that is there R = 1.  They are as strong as the rest where R is above
                  STRONG by SIGNIFICANT esds
     operation M  CC of the means of b over one half set of the lattices at h with those over the other half at h M,
-                 Friedel mates being one, over the n pairs where both exist; h M = h left out.  By chance it is
+                 Friedel mates being one, over the n pairs where both exist.  Indices that an operation leaves
+                 as they are take no part: there M does what an operation does that may be right.  By chance it is
                  1/sqrt(n).  The identity (h in both half sets) tells what agreement the data allow
 
 With Z = arctanh(CC) +- 1/sqrt(n - 3) an operation is not supported where it is below half of the best one, the identity
@@ -39,7 +40,7 @@ LARGEST_CC = 1.0 - 1e-9
 
 @dataclass
 class Absences:
-    """The absent observations: n, their mean I/sigma, that of the others in their shells, R, its esd and the verdict."""
+    """The absent observations: n, their mean I/sigma, that of the others in their shells, R, its esd, the verdict."""
 
     n: int
     i_over_sigma: float
@@ -121,7 +122,9 @@ def weigh_absences(ratio: np.ndarray, shell: np.ndarray, absent: np.ndarray) -> 
 def correlate_operations(
     h: np.ndarray, b: np.ndarray, second: np.ndarray, rotations: np.ndarray
 ) -> list[tuple[float, int]]:
-    """CC and the number of pairs of each rotation (m, 3, 3), of b (n,) at h (n, 3) in the first or second half (n,)."""
+    """
+    CC and the number of pairs of each rotation (m, 3, 3), identity first; b (n,) at h (n, 3), in the second half or not.
+    """
     key, first, index = np.unique(pack(_one_of_mates(h)), return_index=True, return_inverse=True)
     h_one = h[first]
     means = []
@@ -129,13 +132,14 @@ def correlate_operations(
         n = np.bincount(index[part], minlength=len(key))
         total = np.bincount(index[part], b[part], len(key))
         means.append(np.divide(total, n, out=np.full(len(key), np.nan), where=n > 0))
+    turned_keys = [pack(_one_of_mates(np.rint(h_one @ rotation).astype(np.int32))) for rotation in rotations]
+    general = np.ones(len(key), dtype=bool)
+    for turned in turned_keys[1:]:
+        general &= turned != key
     found = []
-    for i, rotation in enumerate(rotations):
-        turned = pack(_one_of_mates(np.rint(h_one @ rotation).astype(np.int32)))
+    for turned in turned_keys:
         place = np.minimum(np.searchsorted(key, turned), max(len(key) - 1, 0))
-        pair = key[place] == turned
-        if i:
-            pair &= turned != key
+        pair = general & (key[place] == turned)
         x, y = means[0][pair], means[1][place[pair]]
         both = np.isfinite(x) & np.isfinite(y)
         n = int(np.count_nonzero(both))

@@ -136,6 +136,11 @@ def test_every_lattice_is_in_the_table(run):
     lattices = run.summary["lattices"]
     assert len(rows) == len(lattices) == 40
     keys = {
+        "input": ("n_input", 1.0),
+        "not used": ("n_not_used", 1.0),
+        "absent": ("n_absent", 1.0),
+        "merged": ("n_merged", 1.0),
+        "outliers": ("n_outliers", 1.0),
         "matched": ("n_matched", 1.0),
         "kept": ("n_kept", 1.0),
         "G": ("scale", 1.0),
