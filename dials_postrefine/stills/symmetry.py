@@ -123,7 +123,8 @@ def correlate_operations(
     h: np.ndarray, b: np.ndarray, second: np.ndarray, rotations: np.ndarray
 ) -> list[tuple[float, int]]:
     """
-    CC and the number of pairs of each rotation (m, 3, 3), identity first; b (n,) at h (n, 3), in the second half or not.
+    CC and the number of pairs of each rotation (m, 3, 3), identity first; b (n,) at h (n, 3), in the second half
+    or not.
     """
     key, first, index = np.unique(pack(_one_of_mates(h)), return_index=True, return_inverse=True)
     h_one = h[first]

@@ -241,3 +241,23 @@ def test_a_reference_of_another_protein_is_refused(run_program, shared_data, tmp
     done = run_program("dials.postrefine", *pair, f"reference={reference}", cwd=tmp_path)
     sentence = assert_one_sentence(done, tmp_path)
     assert "unit cell 93.40 93.40 131.10" in sentence and "79.34 79.34 37.81" in sentence
+
+
+@pytest.mark.parametrize(("group", "wrong"), [("P41", False), ("P43212", True), ("I41", True)])
+def test_a_wrong_space_group_is_a_remark(shared_data, run_program, tmp_path, group, wrong):
+    """Nuclease is P 41: the twofold axes of P43212 are not there, nor is the centring that makes half of all absent."""
+    files = [shared_data / "snase_stills_48" / f"stills.{kind}" for kind in ("expt", "refl")]
+    options = [f"space_group={group}", "cross_validation=none", "n_cycles=1", "nproc=1"]
+    run_program("dials.postrefine", *files, *options, cwd=tmp_path, check=True)
+    summary = json.loads((tmp_path / "dials.postrefine.json").read_text())
+    dataset, symmetry = summary["dataset"], summary["symmetry"]
+    assert dataset["n_input"] == 23595 == dataset["n_observations"] + sum(dataset["not_used"].values())
+    supported = {one["name"]: one["supported"] for one in symmetry["operations"]}
+    assert supported["k,-h,l"] and supported["-h,-k,l"]
+    assert any("set space_group=" in remark for remark in summary["remarks"]) == wrong
+    if group == "P43212":
+        assert supported["h,-k,-l"] is supported["-h,k,-l"] is False
+        assert not symmetry["absences"]["strong"]  # the screw axis along c is there
+    if group == "I41":
+        assert symmetry["absences"]["n"] == 11775 and symmetry["absences"]["strong"]
+        assert symmetry["absences"]["ratio"] == pytest.approx(1.0, abs=0.1)
