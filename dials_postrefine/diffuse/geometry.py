@@ -52,23 +52,23 @@ class Panel:
 
 @dataclass(frozen=True)
 class Beam:
-    """wavelength (Angstrom), s0 (3,; 1/Angstrom), polarisation normal (3,) and fraction."""
+    """wavelength (Angstrom), s0 (3,; 1/Angstrom), polarisation normal (3,) and fraction; attenuation of the air, 1/mm."""
 
     wavelength: float
     s0: np.ndarray
     normal: np.ndarray
     fraction: float
+    mu_air: float = 0.0
 
 
 @dataclass(frozen=True)
 class Corrections:
-    """Which corrections are made; mu_air in 1/mm."""
+    """Which corrections are made."""
 
     solid_angle: bool = True
     polarization: bool = True
     efficiency: bool = True
     air: bool = True
-    mu_air: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def see(panels: list[Panel], beam: Beam, corrections: Corrections) -> Pixels:
     unit = beam.s0 / np.linalg.norm(beam.s0)
     n, m = polarization_axes(beam)
     fraction = beam.fraction if corrections.polarization else -1.0
-    mu_air = corrections.mu_air if corrections.air else 0.0
+    mu_air = beam.mu_air if corrections.air else 0.0
     fixed = 0.0
     if not corrections.solid_angle:  # one for all pixels: of that in the beam, on a detector that is not tilted
         first = panels[0]

@@ -78,6 +78,13 @@ class Series:
     def n_images(self) -> int:
         return len(self.numbers)
 
+    def beam_at(self, i: int) -> Beam:
+        """The beam of the i-th image: another one than `beam` where it moves, or changes its wavelength."""
+        s0 = self.s0[i]
+        if np.array_equal(s0, self.beam.s0):
+            return self.beam
+        return replace(self.beam, s0=s0, wavelength=1.0 / float(np.linalg.norm(s0)))
+
 
 @dataclass(frozen=True)
 class MappingSettings:
@@ -200,7 +207,7 @@ def _map_image(item: tuple[int, int]) -> ImageResult:
 
 
 class Mapper:
-    """Adds images to sums; keeps the geometry of the detector of the last one."""
+    """Adds images to sums; keeps the geometry of the last one."""
 
     def __init__(self, series, grid, settings, sums, first=None):
         self.series, self.grid, self.settings, self.sums, self.first = series, grid, settings, sums, first
@@ -209,23 +216,26 @@ class Mapper:
         self.voxel, self.runs = np.empty(MOST_RUNS, np.int32), np.empty((MOST_RUNS, 5))
         self.held, self.held_sums = np.full(N_HELD, -1, np.int32), np.empty((N_HELD, 4))
         self.limits = np.array([*grid.low, *grid.shape[:2]])
-        self._detector = None
-        self._see(series[0])
+        self._seen = None
+        self._see(series[0], 0)
 
-    def _see(self, series: Series) -> None:
-        if self._detector == series.detector:
+    def _see(self, series: Series, i: int) -> None:
+        """The pixels as the beam of the i-th image meets them; kept until detector or beam is another one."""
+        beam = series.beam_at(i)
+        key = series.detector, beam.s0.tobytes()
+        if self._seen == key:
             return
-        self._detector, self._masked = series.detector, None
-        self.pixels: Pixels = geometry.see(series.panels, series.beam, self.settings.corrections)
+        self._seen, self._masked = key, None
+        self.pixels: Pixels = geometry.see(series.panels, beam, self.settings.corrections)
         n = len(self.pixels.weight)
         self.shell = np.empty(n, np.uint8)
-        kernels.shells_of(self.pixels.s1, series.beam.s0, self.edges, self.shell)
+        kernels.shells_of(self.pixels.s1, beam.s0, self.edges, self.shell)
         self.in_range = (self.shell != kernels.NO_SHELL) & (self.pixels.weight > 0.0)
         if self.settings.excluded:
-            s = np.linalg.norm(self.pixels.s1 - series.beam.s0.astype(np.float32), axis=1)
+            s = np.linalg.norm(self.pixels.s1 - beam.s0.astype(np.float32), axis=1)
             for low, high in self.settings.excluded:
                 self.in_range &= (s < low) | (s > high)
-        self.axes = geometry.polarization_axes(series.beam)
+        self.axes = geometry.polarization_axes(beam)
         self.marks, self.address = np.empty(n, np.uint8), np.empty((0, 0), np.int32)
 
     def map_image(self, k: int, i: int) -> ImageResult:
@@ -237,7 +247,7 @@ class Mapper:
         except BadImage as error:
             result.error = str(error)
             return result
-        self._see(series)
+        self._see(series, i)
         usable = self._usable(series)
         marks = np.empty(0, np.uint8)
         if series.peaks is not None:

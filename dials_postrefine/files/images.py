@@ -316,6 +316,7 @@ def _beam(experiment, settings: ImageSettings) -> Beam:
         np.array(beam.get_s0()),
         np.array(beam.get_polarization_normal()),
         (beam.get_polarization_fraction() if fraction is None else fraction) if is_xray(beam) else -1.0,
+        air_attenuation(beam.get_wavelength()) if is_xray(beam) else 0.0,
     )
 
 

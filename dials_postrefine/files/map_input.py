@@ -115,9 +115,6 @@ def collect(
     _check_symmetry(request, grid, files.space_group)
     beam = files.experiments[0].beam
     mapping = request.mapping
-    if images.is_xray(beam):
-        mu_air = images.air_attenuation(beam.get_wavelength())
-        mapping = replace(mapping, corrections=replace(mapping.corrections, mu_air=mu_air))
     _state_memory(grid, files)
     try:
         sums, results = map_images(files.series, grid, mapping, request.nproc, progress)

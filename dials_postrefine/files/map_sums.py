@@ -223,7 +223,9 @@ def _read_header(group) -> Sums:
     grid = make_grid(**{**header["grid"], "reciprocal": np.array(header["grid"]["reciprocal"])})
     if _fingerprint(grid) != header["voxels"]:
         raise Sorry(f"{group.file.filename} was written by another version of dials_postrefine: make the map again.")
-    corrections = Corrections(**_tuples(header["settings"].pop("corrections")))
+    corrections = header["settings"].pop("corrections")
+    corrections.pop("mu_air", None)  # which belongs to a beam, and older files have here
+    corrections = Corrections(**_tuples(corrections))
     settings = MappingSettings(corrections, **_tuples(header["settings"]))
     ub = header["description"].pop("ub")
     description = Description(ub=None if ub is None else np.array(ub), **_tuples(header["description"]))

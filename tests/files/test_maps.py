@@ -488,7 +488,7 @@ def test_sums_come_back_bit_for_bit(tmp_path, spacing, monkeypatch):
     grid, cell = small_grid(spacing=spacing)
     sums = random_sums(grid, 1)
     images = [*random_images(1, range(9), series=1), *random_images(2, (7, 5, 3), series=0)]
-    corrections = Corrections(air=False, mu_air=0.125)
+    corrections = Corrections(air=False)
     settings = MappingSettings(corrections, "smooth", "random", True, 3.5, False)
     description = replace(description_of(CASE, cell), identifiers=("z", "a"), ub=None if spacing else np.eye(3) / 3.0)
     path = str(tmp_path / "diffuse.nxs")
