@@ -25,6 +25,7 @@ from dials_postrefine.diffuse.sections import DEFAULT_PLANES, Collector, parse_p
 from dials_postrefine.diffuse.symmetry import operations
 from dials_postrefine.files import images, map_sums
 from dials_postrefine.files.maps import Description
+from dials_postrefine.files.radiation import is_xray
 from dials_postrefine.report.diffuse_summary import describe_dataset
 
 logger = logging.getLogger("dials.diffuse_map")
@@ -115,7 +116,7 @@ def collect(
     _check_symmetry(request, grid, files.space_group)
     beam = files.experiments[0].beam
     mapping = request.mapping
-    if images.is_xray(beam):
+    if is_xray(beam):
         mu_air = images.air_attenuation(beam.get_wavelength())
         mapping = replace(mapping, corrections=replace(mapping.corrections, mu_air=mu_air))
     _state_memory(grid, files)
