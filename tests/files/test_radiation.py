@@ -71,7 +71,9 @@ def test_xrays_alone_have_a_polarisation(wavelength, radiation, xray):
     beam.set_polarization_normal((0.0, 1.0, 0.0))
     beam.set_polarization_fraction(0.9)
     s1 = np.array([0.4, 0.3, np.sqrt(0.75)])
-    table = flex.reflection_table({"id": flex.int([0]), "s1": flex.vec3_double([tuple(s1 / wavelength)])})
+    table = flex.reflection_table()
+    table["id"] = flex.int([0])
+    table["s1"] = flex.vec3_double([tuple(map(float, s1 / wavelength))])
     add_polarisation(table, ExperimentList([Experiment(beam=beam)]), radiation)
     along, across = 1.0 - 0.4**2, 1.0 - 0.3**2  # 1 - cos^2 of the angles to the two axes of the electric field
     fraction = 0.9  # in the plane whose normal is y, that is along x
