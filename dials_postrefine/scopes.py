@@ -56,6 +56,7 @@ def reading(params) -> dict:
         "d_max": params.d_max,
         "seed": params.seed,
         "filters": input_filters(params),
+        "radiation": reference_settings(params.reference_model).radiation,
     }
 
 

@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import sys
+import threading
 from collections.abc import Sequence
 
 import dials_postrefine
@@ -25,16 +26,17 @@ def parse_arguments(args, phil, usage: str, epilog: str):
     and for values that a parameter can't have.
     """
     from dials.util import Sorry
-    from dials.util.options import ArgumentParser
 
-    parser = ArgumentParser(usage=usage, phil=phil, epilog=epilog)
+    parser = _argument_parser(usage=usage, phil=phil, epilog=epilog)
     args = sys.argv[1:] if args is None else [os.fspath(arg) for arg in args]
     try:
-        params, options, unhandled = parser.parse_args(args, show_diff_phil=False, return_unhandled=True)
+        with _reader_may_leave():
+            params, options, unhandled = parser.parse_args(args, show_diff_phil=False, return_unhandled=True)
     except (Sorry, RuntimeError, ArithmeticError, OSError) as error:  # how PHIL refuses a value or a file
         raise Sorry(f"{_one_line(error)}; -c -a2 shows what each parameter takes.") from None
     if not args:
-        parser.print_help()
+        with _reader_may_leave():
+            parser.print_help()
         return None, 0, ""
     for name in unhandled:
         if name.endswith((".expt", ".json")):
@@ -56,6 +58,36 @@ def parse_arguments(args, phil, usage: str, epilog: str):
     for names in (params.input.experiments, params.input.reflections):
         names[:] = [name for name in names if name is not None]
     return params, options.verbose, parser.diff_phil.as_str()
+
+
+def _argument_parser(**kwargs):
+    """DIALS' parser, of which the newest, too, refuses by an exception instead of the usage text and exit status 2."""
+    from dials.util import Sorry
+    from dials.util.options import ArgumentParser
+
+    class Parser(ArgumentParser):
+        def error(self, message):
+            raise Sorry(message.removeprefix("Invalid phil parameter: "))
+
+    return Parser(**kwargs)
+
+
+@contextlib.contextmanager
+def _reader_may_leave():
+    """Where nobody reads any more what is printed in the block (`-h | head`), the program ends without a word."""
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        _stop_printing()
+        sys.exit(0)
+
+
+def _stop_printing() -> None:
+    """Whatever is printed from now on goes nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def comma_lists(args, names: Sequence[str]) -> list[str]:
@@ -104,8 +136,13 @@ def temporary_names(outputs, scope, needed: Sequence[str], optional: Sequence[st
 @contextlib.contextmanager
 def show_progress(unit: str):
     """A function (what, done, total) that draws a bar on a terminal and nothing in a log."""
+    from tqdm import tqdm
+
     from dials.util import progress
 
+    # We draw from one process only; tqdm's own lock is a semaphore of the system, which some versions of Python report
+    # as leaked.
+    tqdm.set_lock(threading.RLock())
     with progress(total=1, unit=unit) as bar:
 
         def show(what: str, done: int, total: int) -> None:
@@ -137,7 +174,7 @@ def start_log(verbosity: int, path: str | None, diff_phil: str) -> str:
         error = sys.exc_info()[1]
         if not isinstance(error, BrokenPipeError):
             raise error
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _stop_printing()
 
     for name in ("dials", "dxtbx", "py.warnings"):
         for handler in logging.getLogger(name).handlers:

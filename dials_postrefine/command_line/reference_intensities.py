@@ -79,6 +79,7 @@ def calculate_files(params, verbosity: int = 0, diff_phil: str = "") -> None:
             anomalous,
             settings.d_min,
             given.intensity_choice,
+            settings.radiation,
         )
         data = data or Data(None, Beam())
         if given.wavelength:

@@ -21,6 +21,12 @@ with m_i and u_i the mean and variance of J by the mates, over the observations 
     images      g_m - 1 ~ N(mu, s^2 + e_m^2): s is the variation between images, s^2/tau^2 its share
     beam        g_m - 1 ~ N(mu + beta x_m, s^2 + e_m^2), x_m = ln(beam intensity/its mean), by restricted likelihood
 
+p is that of twice the gain where nothing depends on the cause: chi squared of one degree of freedom, but for s, which
+can't be negative.  Half of all data then have s = 0 and no gain, and p = 1; p of the other half is half of chi
+squared's (Self and Liang 1987, J. Am. Stat. Assoc. 82, 605; Stram and Lee 1994, Biometrics 50, 1171).  So p <= a in a
+fraction a of such data for a below a half, to the accuracy that many images have.  beta has no boundary, and s no part
+in its p, as it is free with and without beta.
+
 tau of the fractions with the noisiest observations left out says the same of the noise without a model.
 """
 
@@ -149,7 +155,10 @@ def _of_size(name: str, predicted: Predictions, x: np.ndarray, tau: float, step:
     return Cause(name, float(beta), *map(float, interval), float(gain), _p(gain), len(x) * step, *pairs)
 
 
-def _p(gain: float) -> float:
+def _p(gain: float, on_boundary: bool = False) -> float:
+    """p of a gain in ln L by one parameter; on_boundary: one that can't be below its value without a gain."""
+    if on_boundary:
+        return 1.0 if gain <= 0.0 else float(0.5 * chi2.sf(2.0 * gain, 1))
     return float(chi2.sf(2.0 * gain, 1))
 
 
@@ -193,7 +202,9 @@ def _of_images(factors: ImageFactors, tau: float) -> Cause:
     y, e_sq = factors.excess[known], factors.esd[known] ** 2
     s, low, high, gain, _ = _component(y, e_sq, np.ones((len(y), 1)))
     share = min(s**2 / tau**2, 1.0) if tau > 0.0 else None
-    return Cause("images", float(s), float(low), float(high), float(gain), _p(gain), len(y), share=share)
+    return Cause(
+        "images", float(s), float(low), float(high), float(gain), _p(gain, on_boundary=True), len(y), share=share
+    )
 
 
 def _of_beam(factors: ImageFactors, x: np.ndarray) -> Cause:

@@ -104,6 +104,7 @@ def xfel_merge_command(prefix: str | None, space_group, cell: Sequence[float], d
         f"input.path={prefix}.refl",
         "input.experiments_suffix=.expt",
         "input.reflections_suffix=.refl",
+        "input.keep_imagesets=False",  # the newest looks into image sets, and finds none
         f"dispatch.step_list={' '.join(XFEL_MERGE_STEPS)}",
         f"scaling.unit_cell={','.join(f'{x:.4f}' for x in cell)}",
         f"scaling.space_group={space_group.type().lookup_symbol().replace(' ', '')}",

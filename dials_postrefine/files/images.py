@@ -31,12 +31,11 @@ from dials_postrefine.diffuse.geometry import Beam, Panel, node_positions
 from dials_postrefine.diffuse.mapping import BadImage, Series
 from dials_postrefine.files import models, tables
 from dials_postrefine.files.bragg_peaks import observed_peaks, predict_peaks
+from dials_postrefine.files.radiation import is_xray
 
 # Dry air at 20 degrees C and 1013 hPa: g/cm^3, and parts of its mass.
 AIR_DENSITY = 1.2041e-3
 AIR = {"N": 0.7552, "O": 0.2315, "Ar": 0.0129}
-# Below this wavelength (Angstrom) a beam that does not say what it is is taken for electrons.
-ELECTRONS = 0.05
 # How much unit cells may differ, relative and in degrees.
 CELL_LENGTH, CELL_ANGLE = 0.02, 1.5
 # How far (mm) the detectors of data and background may be apart.
@@ -211,12 +210,6 @@ def ice_rings(unit_cell, space_group, width: float, d_min: float | None) -> tupl
     rings = symmetry.build_miller_set(anomalous_flag=False, d_min=d_min or 0.8)
     centres = np.unique(np.round(flumpy.to_numpy(rings.d_star_sq().data()), 9))
     return tuple((float(np.sqrt(max(0.0, c - 0.5 * width))), float(np.sqrt(c + 0.5 * width))) for c in centres)
-
-
-def is_xray(beam) -> bool:
-    """Whether a beam is of X-rays: newer models say so, older ones are known by the wavelength."""
-    probe = str(getattr(beam, "get_probe", lambda: "")()).lower()
-    return not ("electron" in probe or "neutron" in probe) and beam.get_wavelength() >= ELECTRONS
 
 
 def _check(experiments) -> None:

@@ -21,7 +21,7 @@ from dxtbx import flumpy
 from dials_postrefine.electron.features import Features, make_features
 from dials_postrefine.electron.images import Unusable
 from dials_postrefine.electron.intensitymodel import Prediction, TreeSettings, make_folds, predict
-from dials_postrefine.files.merged_data import probe_of
+from dials_postrefine.files.radiation import probe_of
 from dials_postrefine.files.reference import align
 from dials_postrefine.files.reference_model import Beam, ReferenceSettings, compute_reference, open_reference
 from dials_postrefine.files.reflection_files import index_array

@@ -20,6 +20,7 @@ from dials.util import Sorry
 from dxtbx import flumpy
 
 from dials_postrefine.files import models
+from dials_postrefine.files.radiation import probe_of
 from dials_postrefine.files.reference import align, read_reference
 from dials_postrefine.files.reference_model import (
     Beam,
@@ -75,11 +76,13 @@ def read_data(
     anomalous: bool = False,
     d_min: float | None = None,
     intensity_choice: str = "sum",
+    radiation: str | None = None,
 ) -> Data | None:
     """
     The data of the files, None where there are none; path: a reflection file instead of .expt and .refl.
 
-    space_group: in place of what the files say; intensity_choice: of stills (files/tables.py).
+    space_group: in place of what the files say; intensity_choice: of stills (files/tables.py); radiation: what was
+    scattered, None for what the beam models say.
     Raises Sorry for files that can't be used or do not go together.
     """
     if path and (experiments or reflections):
@@ -101,7 +104,7 @@ def read_data(
         return Data(symmetry, beam, experiment=every[0])
     scaled = [is_scaled(read_table(name)) for name in reflections]
     if not any(scaled):
-        files = read_stills(experiments, reflections, space_group, intensity_choice, d_min)
+        files = read_stills(experiments, reflections, space_group, intensity_choice, d_min, radiation=radiation)
         symmetry = crystal.symmetry(unit_cell=files.cell, space_group=files.space_group)
         return Data(symmetry, beam, stills=files, experiment=every[0])
     if len(scaled) > 1 or len(experiments) > 1:
@@ -135,18 +138,6 @@ def merge_stills(data: Data, h: np.ndarray, intensity: np.ndarray, anomalous: bo
         files.h_unique[some], data.symmetry, total[some] / count[some], np.sqrt(variance[some]) / count[some]
     )
     return replace(data, merged=merged)
-
-
-def probe_of(beam) -> str | None:
-    """
-    electron or neutron where the beam model says so (dxtbx from 3.17 on).
-
-    What it calls X-rays may be electrons: that is what models have whose format says nothing.
-    """
-    if not hasattr(beam, "get_probe_name"):
-        return None
-    name = beam.get_probe_name()
-    return name if name in ("electron", "neutron") else None
 
 
 def _of_file(path: str, labels: str | None, space_group: str | None, anomalous: bool, d_min: float | None) -> Data:

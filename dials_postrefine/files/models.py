@@ -310,6 +310,7 @@ def write_scaling_model(experiment, scale, scale_esd, b_factor, b_factor_esd, ex
                 "parameter_esds": flex.double([4.0 * b_factor_esd]),
             },
         },
-        {"corrections": ["scale", "decay"], **extra},
+        # dials.export format=xds_ascii asks for the type of the error model, and stops where there is none
+        {"corrections": ["scale", "decay"], "error_model_type": "none", **extra},
         is_scaled=True,
     )

@@ -19,10 +19,11 @@ from dxtbx import flumpy
 
 from dials_postrefine.files import atomic_models, reflection_files
 from dials_postrefine.files.compatibility import check_compatibility
+from dials_postrefine.files.radiation import choose_radiation
 from dials_postrefine.files.reference import align
 from dials_postrefine.files.reindexing import find_operations
 from dials_postrefine.files.versions import miller_indices_to_numpy
-from dials_postrefine.scattering.form_factors import FormFactors, choose_form_factors, choose_radiation
+from dials_postrefine.scattering.form_factors import FormFactors, choose_form_factors
 from dials_postrefine.scattering.reference import (
     AtomicSource,
     ReferenceIntensities,

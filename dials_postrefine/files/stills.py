@@ -80,11 +80,13 @@ def read_stills(
     d_max: float | None = None,
     seed: int = 0,
     filters: InputFilters = InputFilters(),
+    radiation: str | None = None,
 ) -> StillsFiles:
     """
     Read any number of .expt and .refl files as one data set.
 
-    The half set of a lattice follows from its identifier and the seed alone.  Raises Sorry with one sentence for input
+    radiation: xray, electron or neutron, None for what the beam models say.  The half set of a lattice follows from its
+    identifier and the seed alone.  Raises Sorry with one sentence for input
     that can't be used; a single bad lattice is marked as rejected instead.
     """
     lists = [models.read_experiments(path) for path in experiment_paths]
@@ -103,7 +105,10 @@ def read_stills(
     earlier = _earlier_fits(experiments)
 
     group = models.common_space_group(experiments, space_group)
-    usable = tables.usable_observations(table, experiments, intensity_choice, d_min, d_max, filters.significance)
+    limits = d_min, d_max
+    usable = tables.usable_observations(
+        table, experiments, intensity_choice, *limits, filters.significance, radiation=radiation
+    )
     if n_stray:
         usable.n_excluded = {"of no lattice": n_stray} | usable.n_excluded
     if not len(usable.row):

@@ -6,8 +6,8 @@ In: all tables as one, its `id` the index of the experiment in the list, and fro
 
     I = I_sum lp/qe,    v = v_sum (lp/qe)^2
 
-with the columns `lp` and `qe` (or `dqe`) where the integrator wrote them, else lp = 1/P from the beam model, which is
-written as such, and qe = 1.
+with the columns `lp` and `qe` (or `dqe`) where the integrator wrote them, else lp = 1/P from the beam model (1 where
+that is not of X-rays, files/radiation.py), which is written as such, and qe = 1.
 
 Out (dials-facts.md, "What the next program needs of a scaled table"):
 
@@ -37,6 +37,7 @@ from dxtbx import flumpy
 from dials_postrefine.files.guarded import call_in_child
 from dials_postrefine.files.models import d_star_sq, has_crystal
 from dials_postrefine.files.msgpack_structure import check_table
+from dials_postrefine.files.radiation import is_xray
 from dials_postrefine.files.versions import miller_indices_to_numpy
 from dials_postrefine.indices import pack, to_flex_miller
 from dials_postrefine.stills.filters import SignificanceFilter, significant_observations
@@ -262,6 +263,7 @@ def usable_observations(
     d_min: float | None = None,
     d_max: float | None = None,
     significance: SignificanceFilter | None = None,
+    radiation: str | None = None,
 ) -> Usable:
     """
     Select and correct the observations (module docstring).
@@ -301,7 +303,7 @@ def usable_observations(
     order = np.lexsort((pack(h), ids[row]))  # by index within an experiment: the order of the table changes no sum
     row, h = row[order], h[order]
     offsets = np.searchsorted(ids[row], np.arange(len(experiments) + 1))
-    add_polarisation(table, experiments)
+    add_polarisation(table, experiments, radiation)
     correction, d_star_sq = _corrections(table, experiments, row, offsets, h)
     with np.errstate(invalid="ignore", over="ignore"):
         corrected = value[row] * correction, variance[row] * correction**2
@@ -366,9 +368,10 @@ def _corrections(table, experiments, row, offsets, h) -> tuple[np.ndarray, np.nd
     return correction, d_star_sq
 
 
-def add_polarisation(table, experiments) -> None:
+def add_polarisation(table, experiments, radiation: str | None = None) -> None:
     """
-    Give the table the column `lp` = 1/P from the beam models, unless the integrator wrote one.
+    Give the table the column `lp` = 1/P from the beam models, unless the integrator wrote one; 1 where the radiation
+    (files/radiation.py; None: that of each beam model) is not X-rays.
 
     It stays in the table: a program that starts from the integrated intensities finds the correction there, once.
     """
@@ -380,6 +383,8 @@ def add_polarisation(table, experiments) -> None:
     lp = np.ones(len(ids))
     for k, experiment in enumerate(experiments):
         rows, beam = order[offsets[k] : offsets[k + 1]], experiment.beam
+        if not is_xray(beam, radiation):
+            continue
         normal, fraction = np.array(beam.get_polarization_normal()), beam.get_polarization_fraction()
         lp[rows] = 1.0 / polarisation(s1[rows], np.array(beam.get_s0()), normal, fraction)
     lp[~np.isfinite(lp)] = 1.0  # no direction: such a row is not used

@@ -29,7 +29,6 @@ from cctbx.eltbx.neutron import neutron_news_1992_table
 
 BOHR_RADIUS = 0.529177210903  # Angstrom (CODATA 2018)
 MOTT_BETHE = 1.0 / (8.0 * math.pi**2 * BOHR_RADIUS)  # 1/Angstrom
-ELECTRON_WAVELENGTH = 0.05  # Angstrom: beams of less are electrons, above 60 keV; X-rays of 250 keV do no such work
 TABLES = {"xray": ("wk1995", "it1992", "n_gaussian"), "electron": ("electron",), "neutron": ("neutron",)}
 MIN_D = {"it1992": 1.0 / 4.0, "wk1995": 1.0 / 12.0, "electron": 1.0 / 4.0}  # Angstrom, to which a table reaches
 # Of one water, f(0) in the units of each radiation, which scales what bulk solvent is for X-rays.  Electrons: the sum
@@ -55,13 +54,6 @@ class FormFactors:
     nuclear_charge: dict[str, float] = field(default_factory=dict)
     dispersion: dict[str, tuple[float, float]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
-
-
-def choose_radiation(wavelength: float | None, probe: str | None = None) -> str:
-    """xray, electron or neutron: of the beam's probe where it has one, else electrons below 0.05 Angstrom."""
-    if probe:
-        return probe
-    return "electron" if wavelength is not None and wavelength < ELECTRON_WAVELENGTH else "xray"
 
 
 def choose_form_factors(

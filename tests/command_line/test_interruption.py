@@ -80,8 +80,13 @@ def parts(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.glob(".part-*"))
 
 
-def begin(arguments, folder: Path, **options) -> subprocess.Popen:
-    """The program as a process, in a session (and process group) of its own."""
+def begin(arguments, folder: Path, ignored=(), **options) -> subprocess.Popen:
+    """The program as a process, in a session (and process group) of its own, that ignores some signals."""
+
+    def set_signals():  # a shell that runs the tests in the background lets them, and so the program, ignore Ctrl-C
+        for number in WORDS:
+            signal.signal(number, signal.SIG_IGN if number in ignored else signal.SIG_DFL)
+
     return subprocess.Popen(
         [sys.executable, "-m", "dials_postrefine.command_line.postrefine", *arguments],
         cwd=folder,
@@ -89,6 +94,7 @@ def begin(arguments, folder: Path, **options) -> subprocess.Popen:
         stderr=subprocess.PIPE,
         encoding="utf-8",
         start_new_session=True,
+        preexec_fn=set_signals,
         **options,
     )
 
@@ -150,7 +156,7 @@ def test_a_signal_leaves_all_files_alone_and_no_process(folder, number, to_all, 
 
 def test_ignored_signals_stay_ignored(folder):
     """As under nohup."""
-    program = begin([*ARGUMENTS, "nproc=2"], folder, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
+    program = begin([*ARGUMENTS, "nproc=2"], folder, ignored=[signal.SIGHUP])
     with ended(program):
         wait_until(lambda: parts(folder), program)
         os.killpg(program.pid, signal.SIGHUP)

@@ -22,7 +22,7 @@ from dxtbx import flumpy
 from dials_postrefine.files.reference_model import describe, find_ways
 from dials_postrefine.files.versions import miller_indices_to_numpy
 from dials_postrefine.scattering import compare
-from dials_postrefine.scattering.form_factors import choose_form_factors, choose_radiation
+from dials_postrefine.scattering.form_factors import choose_form_factors
 from dials_postrefine.scattering.reference import (
     AtomicSource,
     ScaleSettings,
@@ -157,19 +157,3 @@ def test_agreement_is_what_one_counts_by_hand():
     assert np.isnan(shells[0].cc_i) and shells[2].cc_i == pytest.approx(np.corrcoef(observed, model)[0, 1])
     assert shells[2].i_over_sigma == pytest.approx(7.0)
     assert shells[0].model_error == pytest.approx(1.0 / 3.0)
-
-
-@pytest.mark.parametrize(
-    "wavelength, probe, expected",
-    [
-        (0.02508, None, "electron"),
-        (0.0498, None, "electron"),
-        (0.2, None, "xray"),
-        (1.0, None, "xray"),
-        (None, None, "xray"),
-        (1.5, "neutron", "neutron"),
-        (0.9, "electron", "electron"),
-    ],
-)
-def test_radiation_is_that_of_the_beam(wavelength, probe, expected):
-    assert choose_radiation(wavelength, probe) == expected
