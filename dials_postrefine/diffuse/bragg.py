@@ -36,11 +36,16 @@ class Peaks:
 
 def mark(peaks: Peaks, image: float, panels: list[Panel], starts: np.ndarray, out: np.ndarray) -> None:
     """
-    Mark in out (n_pixels,) uint8 the pixels that peaks cover on the image from `image` to `image` + 1; starts: the
-    first pixel of each panel.
+    Mark in out (n_pixels,) uint8 the pixels that peaks cover on the image from `image` to `image` + 1, and no
+    others; starts: the first pixel of each panel.
     """
-    here = np.flatnonzero((peaks.images[:, 0] < image + 1.0) & (peaks.images[:, 1] > image))
     out[:] = 0
+    mark_also(peaks, image, panels, starts, out)
+
+
+def mark_also(peaks: Peaks, image: float, panels: list[Panel], starts: np.ndarray, out: np.ndarray) -> None:
+    """As mark, beside what is marked: for the peaks of several crystals."""
+    here = np.flatnonzero((peaks.images[:, 0] < image + 1.0) & (peaks.images[:, 1] > image))
     for number in np.unique(peaks.panel[here]):
         panel, start = panels[number], starts[number]
         own = here[peaks.panel[here] == number]

@@ -265,7 +265,7 @@ def gather_shared(
     images a pixel stays in a voxel.
     """
     n_steps, n_pixels = address.shape
-    has_background, has_offset = background.size > 0, offset.size > 0
+    has_background = background.size > 0
     k = 0
     for i in range(first, n_pixels):
         if k + n_steps > len(voxel):
@@ -285,15 +285,27 @@ def gather_shared(
             e = factor * weight[i]
             n = (values[i] - pedestal) / gain
             variance = n
+            n -= _taken_off(i, e, time, background, shell, offset)
             if has_background:
-                n -= time * background[i]
                 variance += time * time * background_variance[i] * dwell
-            if has_offset:
-                n -= e * offset[shell[i]]
             voxel[k] = a
             _put(runs[k], f * n, f * e, f, f * f * variance, f * (n * n - variance) / e)
             k += 1
     return k, n_pixels
+
+
+@numba.njit(cache=True, nogil=True, inline="always")
+def _taken_off(i, e, time, background, shell, offset):
+    """
+    The photons that are taken off those of pixel i before they go to the sums: its background and, e offset, the
+    isotropic part of its image; both passes ask here, so that they expect the same.
+    """
+    n = 0.0
+    if background.size > 0:
+        n += time * background[i]
+    if offset.size > 0:
+        n += e * offset[shell[i]]
+    return n
 
 
 @numba.njit(cache=True, nogil=True, inline="always")
@@ -325,32 +337,51 @@ def add(voxel, runs, n, scales, half, sums):
 
 
 @jit
-def reject(address, values, weight, gain, pedestal, background, factor, time, scales, n_sigma, sums):
+def reject(address, values, weight, shell, offset, gain, pedestal, background, factor, time, scales, n_sigma, sums):
     """
-    Mark as REJECTED the pixels whose deviance against the other pixels of their voxel, sums of a first pass, is
+    Mark as REJECTED the pixels whose deviance against the other pixels of their voxels, sums of a first pass, is
     beyond n_sigma: |n - mu| of Poisson's law as sqrt(2 (n ln(n/mu) - n + mu)), two-sided.  Returns how many.
+
+        mu = max(0, e m + t) + e / E      m = sum_v f_v (C_v - f_v (n - t)) / (E_v - f_v e) / sum_v f_v
+
+    C_v and E_v are the sums of COUNTS and EXPOSURE of a voxel v in which the pixel has the part f_v, t what is taken
+    off it before it goes there (gather_shared), so that both passes have one model; E is the smallest of the E_v - f_v
+    e, whose own uncertainty counts as that of one photon more among them.  Voxels that have less than the pixel itself
+    from others can't tell.
     """
     rejected = 0
+    n_steps = address.shape[0]
     for i in range(address.shape[1]):
-        for step in range(address.shape[0]):
+        n = (values[i] - pedestal) / gain
+        e = factor * weight[i]
+        taken = _taken_off(i, e, time, background, shell, offset)
+        total, parts, fewest = 0.0, 0.0, np.inf
+        for step in range(n_steps):
             a = address[step, i]
             if a < 0:
                 continue
-            n = (values[i] - pedestal) / gain
-            b = time * background[i] if background.size else 0.0
-            e = factor * weight[i]
-            others = sums[a, EXPOSURE] / scales[0] - e
+            same, earlier = 0, False
+            for other in range(n_steps):
+                if address[other, i] == a:
+                    same += 1
+                    earlier = earlier or other < step
+            if earlier:
+                continue
+            f = same / n_steps
+            others = sums[a, EXPOSURE] / scales[0] - f * e
             if others < e:  # too few others to tell
                 continue
-            mean = max(0.0, sums[a, COUNTS] / COUNT_SCALE - (n - b)) / others
-            # its own uncertainty counts as that of one photon more among them
-            mu = e * (mean + 1.0 / others) + b
-            deviance = mu - n if n <= 0.0 else n * np.log(n / mu) - n + mu
-            if 2.0 * deviance > n_sigma * n_sigma:
-                for other in range(address.shape[0]):
-                    address[other, i] = REJECTED
-                rejected += 1
-                break
+            total += f * (sums[a, COUNTS] / COUNT_SCALE - f * (n - taken)) / others
+            parts += f
+            fewest = min(fewest, others)
+        if parts == 0.0:
+            continue
+        mu = max(0.0, e * total / parts + taken) + e / fewest
+        deviance = mu - n if n <= 0.0 else n * np.log(n / mu) - n + mu
+        if 2.0 * deviance > n_sigma * n_sigma:
+            for step in range(n_steps):
+                address[step, i] = REJECTED
+            rejected += 1
     return rejected
 
 
@@ -396,6 +427,14 @@ def mark_ellipses(first_pixel, shape, centres, ellipses, out):
                 max(0, int(np.ceil(middle - half_x - 0.5))), min(n_fast, int(np.floor(middle + half_x + 0.5)))
             ):
                 out[row + j] = 1
+
+
+@jit
+def mark_near_integers(s1, to_h, h_0, box, out):
+    """Mark in out (n,) the pixels of s1 (n, 3) whose indices h = to_h s1 + h_0 are within box of integers."""
+    for i in range(len(out)):
+        if _near_integers(to_h, h_0, s1[i, 0], s1[i, 1], s1[i, 2], box):
+            out[i] = 1
 
 
 @jit

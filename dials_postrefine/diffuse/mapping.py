@@ -52,8 +52,9 @@ class Series:
     those of the images, z (n,) those in the array of the scan; settings (n, n_steps, 3, 3) take h to the laboratory
     (1/Angstrom) at the middles of n_steps equal parts of the image's time, middle (n, 3, 3) at that of the image; s0
     (n, 3); times (n,) of exposure, s; usable (n_pixels,) uint8 or empty; peaks or box (indices), or neither, mask Bragg
-    peaks; scales (n,) or None; background and its variance (n_pixels,) photons / s, or empty.  detector names what the
-    geometry of pixels depends on: series with the same name share it.
+    peaks; others: the series of other crystals on the same images, whose peaks are masked as well, and with each which
+    of its images the i-th one is (n,), -1 for none; scales (n,) or None; background and its variance (n_pixels,)
+    photons / s, or empty.  detector names what the geometry of pixels depends on: series with the same name share it.
     """
 
     identifier: str
@@ -73,6 +74,7 @@ class Series:
     scales: np.ndarray | None = None
     background: np.ndarray = field(default_factory=lambda: np.empty(0, np.float32))
     background_variance: np.ndarray = field(default_factory=lambda: np.empty(0, np.float32))
+    others: tuple[tuple[Series, np.ndarray], ...] = ()
 
     @property
     def n_images(self) -> int:
@@ -249,10 +251,7 @@ class Mapper:
             return result
         self._see(series, i)
         usable = self._usable(series)
-        marks = np.empty(0, np.uint8)
-        if series.peaks is not None:
-            marks = self.marks
-            bragg.mark(series.peaks, series.z[i], series.panels, self.pixels.starts, marks)
+        marks = self._mark(series, i)
         address = self._locate(series, i, values, usable, marks, result)
         self._profile(series, i, values, address, result)
         result.level = scaling.level(result.profile)
@@ -267,6 +266,20 @@ class Mapper:
             self._find_spots(series, i, values, address, result)
         self._accumulate(series, i, values, address, result)
         return result
+
+    def _mark(self, series: Series, i: int) -> np.ndarray:
+        """The pixels that Bragg peaks of any crystal cover, but for the box of its own; empty where there are none."""
+        others = [(other, int(places[i])) for other, places in series.others if places[i] >= 0]
+        if series.peaks is None and not others:
+            return np.empty(0, np.uint8)
+        self.marks[:] = 0
+        for one, j in [(series, i), *others]:
+            if one.peaks is not None:
+                bragg.mark_also(one.peaks, one.z[j], one.panels, self.pixels.starts, self.marks)
+            if one is not series and one.box > 0.0:
+                for inverse in np.linalg.inv(one.settings[j]):
+                    kernels.mark_near_integers(self.pixels.s1, inverse, -inverse @ one.s0[j], one.box, self.marks)
+        return self.marks
 
     def _usable(self, series: Series) -> np.ndarray:
         if series.usable.size == 0:
@@ -395,6 +408,8 @@ class Mapper:
                     address[number],
                     values[number],
                     self.pixels.weight[own],
+                    self.shell[own],
+                    offset,
                     panel.gain,
                     panel.pedestal,
                     series.background[own],
@@ -458,9 +473,13 @@ class Mapper:
 
 
 def in_first_half(half_sets: str, identifier: str, number: int) -> bool:
-    """Whether an image belongs to the first half: odd ones, or half of all by a hash of their name and number."""
-    if half_sets == "random":
-        from hashlib import sha256
+    """
+    Whether an image belongs to the first half: of each experiment every other image, beginning by a hash of its name,
+    so that stills, which are image 1 of an experiment each, are halved, too; or half of all by a hash of their name and
+    number.  Nothing but the image itself decides: neither the order of experiments nor adding maps changes it.
+    """
+    from hashlib import sha256
 
+    if half_sets == "random":
         return bool(sha256(f"{identifier} {number}".encode()).digest()[0] & 1)
-    return half_sets == "images" and number % 2 == 1
+    return half_sets == "images" and (number + sha256(identifier.encode()).digest()[0]) % 2 == 1

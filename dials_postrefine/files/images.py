@@ -40,6 +40,8 @@ AIR = {"N": 0.7552, "O": 0.2315, "Ar": 0.0129}
 CELL_LENGTH, CELL_ANGLE = 0.02, 1.5
 # How far (mm) the detectors of data and background may be apart.
 SAME_PLACE = 0.5
+# A test that takes away more than this part of the data is worth a remark.
+MUCH = 0.1
 
 
 @dataclass(frozen=True)
@@ -159,12 +161,19 @@ def make_series(
         if settings.scales:
             one = replace(one, scales=_scales(table, one, experiment))
         series.append(one)
+    _join_lattices(experiments, series, remarks)
     if n_masked > settings.max_masked * n_pixels:
         raise Sorry(
             f"Masks take away {n_masked / n_pixels:.0%} of the pixels, more than mask.max_fraction="
             f"{settings.max_masked:g}: check the mask, or allow it."
         )
     n_bad = sum(int(pixels.sum()) for pixels in bad.values())
+    worst = max((float(pixels.mean()) for pixels in bad.values()), default=0.0)
+    if worst > MUCH:
+        remarks.append(
+            f"{worst:.0%} of the detector's pixels were taken for bad ones: too many for a detector; look whether "
+            "they are (dials.image_viewer), or set mask.bad_pixels=False."
+        )
     return SeriesFiles(
         experiments, series, cell, group, float(d_min), masks, n_masked / max(1, n_pixels), n_bad, remarks
     )
@@ -350,6 +359,41 @@ def _find_bad_pixels(experiments, settings: ImageSettings) -> dict[str, np.ndarr
         if n_read >= bad_pixels.FEWEST_IMAGES:
             found[key] = np.concatenate([bad_pixels.bad(out, n_read).ravel() for out in suspect]).astype(np.uint8)
     return found
+
+
+def _image_keys(imageset) -> list[tuple[str, int] | None]:
+    """What tells the images of a set from all others: file and place in it; None for images that are in no file."""
+    indices = imageset.indices()
+    keys: list[tuple[str, int] | None] = []
+    for i in range(len(imageset)):
+        path = imageset.get_path(i)
+        keys.append((os.path.realpath(path), int(indices[i])) if path and os.path.exists(path) else None)
+    return keys
+
+
+def _join_lattices(experiments, series: list[Series], remarks: list[str]) -> None:
+    """Tell each series of the others on the same images (Series.others), whichever .expt file they came from."""
+    keys = [
+        [known[int(i)] for i in one.read.chosen]
+        for known, one in zip((_image_keys(e.imageset) for e in experiments), series)
+    ]
+    holders: dict[tuple[str, int], dict[int, int]] = {}
+    for number, own in enumerate(keys):
+        for place, key in enumerate(own):
+            if key is not None:
+                holders.setdefault(key, {})[number] = place
+    plain = list(series)  # which know of no others, lest there is a circle
+    for number, own in enumerate(keys):
+        found: dict[int, np.ndarray] = {}
+        for place, key in enumerate(own):
+            for other, there in holders[key].items() if key is not None else ():
+                if other != number:
+                    found.setdefault(other, np.full(len(own), -1))[place] = there
+        if found:
+            series[number] = replace(plain[number], others=tuple((plain[k], places) for k, places in found.items()))
+    n_shared = sum(len(who) > 1 for who in holders.values())
+    if n_shared and any(one.peaks is not None or one.box > 0.0 for one in plain):
+        remarks.append(f"{n_shared} images have several crystals: on them the Bragg peaks of all of these are masked.")
 
 
 class Reader:

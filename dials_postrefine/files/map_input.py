@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from cctbx import sgtbx
+from cctbx import sgtbx, uctbx
 from dials.util import Sorry
 
 from dials_postrefine.diffuse import kernels
@@ -23,7 +23,7 @@ from dials_postrefine.diffuse.mapping import BadImage, MappingSettings, map_imag
 from dials_postrefine.diffuse.merging import Map, merge
 from dials_postrefine.diffuse.sections import DEFAULT_PLANES, Collector, parse_plane
 from dials_postrefine.diffuse.symmetry import operations
-from dials_postrefine.files import images, map_sums
+from dials_postrefine.files import images, map_sums, models
 from dials_postrefine.files.maps import Description
 from dials_postrefine.report.diffuse_summary import describe_dataset
 
@@ -97,11 +97,23 @@ def collect(
     """
     if request.add:
         total = map_sums.add_sums(request.add)
-        description = replace(total.description, symmetry=request.symmetry, version=version, parameters=parameters)
+        group = sgtbx.space_group_info(request.space_group or total.description.space_group).group()
+        cell = uctbx.unit_cell(total.description.unit_cell)
+        if not models.unit_cell_fits(cell, group):
+            raise Sorry(
+                f"The unit cell of the maps does not fit space_group={request.space_group}: give one that it fits, or "
+                "none for that of the maps."
+            )
+        description = replace(
+            total.description,
+            unit_cell=group.average_unit_cell(cell).parameters(),
+            space_group=group.type().lookup_symbol(),
+            symmetry=request.symmetry,
+            version=version,
+            parameters=parameters,
+        )
         total = replace(total, description=description)
-        group = sgtbx.space_group_info(request.space_group or description.space_group).group()
-        dataset = _describe(request, group, description, 0.0, f"as in the maps added: {', '.join(request.add)}", None)
-        return _prepare(request, total, group, _sections(request, total.grid), dataset, [])
+        return _prepare(request, total, group, _sections(request, total.grid), _describe(group, description), [])
     files = images.read_series(
         request.experiments,
         request.reflections,
@@ -121,28 +133,27 @@ def collect(
     except BadImage as error:
         raise Sorry(f"No map can be made: {error}.") from error
     results, identifiers = map_sums.sort_images(results, [one.identifier for one in files.series])
+    fractions = {one.beam.fraction for one in files.series}
     description = Description(
         unit_cell=files.cell,
         space_group=files.space_group.type().lookup_symbol(),
-        ub=np.array(files.experiments[0].crystal.get_A()).reshape(3, 3),
+        ub=_common_ub(files.experiments),
         wavelength=beam.get_wavelength(),
         symmetry=request.symmetry,
         version=version,
         parameters=parameters,
         input_files=(*request.experiments, *request.reflections),
         identifiers=identifiers,
+        oscillation=max(
+            (abs(e.scan.get_oscillation()[1]) for e in files.experiments if e.scan is not None), default=0.0
+        ),
+        phi_steps=request.reading.phi_steps,
+        mask="; ".join(dict.fromkeys(MASKS[kind] for kind in files.masks)),
+        polarization_fraction=fractions.pop() if len(fractions) == 1 and min(fractions) >= 0.0 else None,
+        background=request.background,
     )
     total = map_sums.Sums(sums, results, grid, mapping, description)
-    widths = [abs(e.scan.get_oscillation()[1]) for e in files.experiments if e.scan is not None]
-    fraction = files.series[0].beam.fraction
-    dataset = _describe(
-        request,
-        files.space_group,
-        description,
-        max(widths, default=0.0),
-        "; ".join(dict.fromkeys(MASKS[kind] for kind in files.masks)),
-        fraction if fraction >= 0.0 else None,
-    )
+    dataset = _describe(files.space_group, description)
     return _prepare(request, total, files.space_group, sections, dataset, files.remarks)
 
 
@@ -226,18 +237,24 @@ def _prepare(request, total, group, sections, dataset, remarks) -> MapInput:
     return MapInput(total, found, laue, request.n_shells, sections, dataset, list(remarks))
 
 
-def _describe(request, group, description, oscillation: float, mask: str, fraction: float | None) -> dict:
+def _common_ub(experiments) -> np.ndarray | None:
+    """The UB (3, 3; 1/Angstrom) of all crystals, None where they differ."""
+    matrices = [np.array(experiment.crystal.get_A()).reshape(3, 3) for experiment in experiments]
+    return matrices[0] if all(np.array_equal(matrices[0], other) for other in matrices[1:]) else None
+
+
+def _describe(group, description: Description) -> dict:
     laue = group.build_derived_point_group().build_derived_laue_group()
     return describe_dataset(
         files=description.input_files,
         space_group=description.space_group,
         laue_class=laue.type().lookup_symbol().replace("P ", ""),
-        symmetry=request.symmetry,
+        symmetry=description.symmetry,
         unit_cell=description.unit_cell,
         wavelength=description.wavelength,
-        oscillation=oscillation,
-        phi_steps=request.reading.phi_steps,
-        mask=mask,
-        polarization_fraction=fraction,
-        background=request.background,
+        oscillation=description.oscillation,
+        phi_steps=description.phi_steps,
+        mask=description.mask,
+        polarization_fraction=description.polarization_fraction,
+        background=description.background,
     )

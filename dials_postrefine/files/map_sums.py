@@ -137,8 +137,28 @@ def add_sums(paths: Sequence[str]) -> Sums:
         identifiers += part.description.identifiers
     images, names = sort_images(images, identifiers)
     files = dict.fromkeys(name for part in parts for name in part.description.input_files)
-    description = replace(first.description, identifiers=names, input_files=tuple(files))
+    description = replace(_common(parts), identifiers=names, input_files=tuple(files))
     return Sums(sums, images, first.grid, first.settings, description)
+
+
+def _common(parts: Sequence[Sums]) -> Description:
+    """What is true of all maps that are added; the first one's where one is as good as another."""
+    every = [part.description for part in parts]
+    first = every[0]
+
+    def same(name: str):
+        values = [getattr(one, name) for one in every]
+        return values[0] if all(np.array_equal(values[0], value) for value in values[1:]) else None
+
+    return replace(
+        first,
+        ub=same("ub"),
+        oscillation=max(one.oscillation for one in every),
+        phi_steps=max(one.phi_steps for one in every),
+        mask="; ".join(dict.fromkeys(text for one in every for text in one.mask.split("; ") if text)),
+        polarization_fraction=same("polarization_fraction"),
+        background=", ".join(dict.fromkeys(one.background for one in every if one.background)) or None,
+    )
 
 
 def _pieces(occupied: np.ndarray) -> Iterator[np.ndarray]:

@@ -43,7 +43,9 @@ class Description:
 
     unit_cell (Angstrom, degrees), space_group its symbol, ub (3, 3; 1/Angstrom; None where there is not one),
     wavelength (Angstrom), symmetry "laue", "friedel" or "p1", the version of the program, its changed parameters, the
-    input files, and the identifiers of the experiments, in the order of their series.
+    input files, and the identifiers of the experiments, in the order of their series; the widest oscillation of an
+    image (degrees), followed in phi_steps, the masks of Bragg peaks in words, the polarisation fraction (None where
+    there is not one) and the .expt of the background.
     """
 
     unit_cell: tuple[float, ...]
@@ -55,6 +57,11 @@ class Description:
     parameters: str
     input_files: tuple[str, ...]
     identifiers: tuple[str, ...]
+    oscillation: float = 0.0
+    phi_steps: int = 1
+    mask: str = ""
+    polarization_fraction: float | None = None
+    background: str | None = None
 
 
 def write_map(

@@ -24,7 +24,7 @@ CHI_SQ_RANGE = (0.8, 1.25)
 # CC_Laue so far below what CC1/2 lets expect.
 CC_SHORT = 0.15
 INCOMPLETE = 0.8
-MUCH_MASKED = 0.5
+MUCH_MASKED = 0.1
 MUCH_REJECTED = 0.01
 # From one image to the next a scale jumps where it changes by more than this, and by so many times the usual change.
 JUMP, JUMP_RATIO = 0.1, 5.0
