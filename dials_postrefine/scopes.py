@@ -50,6 +50,7 @@ def reading(params) -> dict:
         "d_max": params.d_max,
         "seed": params.seed,
         "filters": input_filters(params),
+        "reindex": word(params.reindex) == "auto",
     }
 
 
