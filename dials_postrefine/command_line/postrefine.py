@@ -83,7 +83,8 @@ def postrefine_files(params, verbosity: int = 0, diff_phil: str = "") -> None:
         stills, identifiers = files.stills, list(files.experiments.identifiers())
         symbol, excluded = files.space_group.type().lookup_symbol(), files.usable.n_excluded
         drawn = report.numbers_of(identifiers, params.lattice_plots)
-        logger.info(text.input_lines(stills, symbol, files.cell, excluded, files.ambiguity))
+        choices = files.choices.counts(), files.reindexed
+        logger.info(text.input_lines(stills, symbol, files.cell, excluded, files.ambiguity, *choices))
         described, prior = None, None
         if model is not None:
             described = model_report.summarise(params.reference, model)
@@ -114,12 +115,17 @@ def postrefine_files(params, verbosity: int = 0, diff_phil: str = "") -> None:
             logger.info(model_report.share_text(described["share"]))
 
         parameters = [lattice_parameters(result, k, files.ambiguity) for k in range(stills.n_lattices)]
-        dataset = describe_dataset(stills, result, symbol, files.cell, excluded, params.reference, params.convergence)
+        settings = params.reference, params.convergence
+        found = *choices, files.choices.others
+        dataset = describe_dataset(stills, result, symbol, files.cell, excluded, *settings, *found)
         diagnostics = collect_diagnostics(stills, result, reference, files.d_star_sq, drawn)
         of_run = (merge_command, diagnostics, dataset, tried, files.order)
         record = make_summary(identifiers, result, statistics, parameters, *of_run)
         xfel_merge = handover.xfel_merge_command(prefix, files.space_group, files.cell, files.d_star_sq)
         record |= {"xfel_merge_command": xfel_merge, "reference_model": described}
+        remark = text.wavelength_remark(dataset["wavelengths"])
+        if remark:
+            logger.warning(remark)
         report.write_reports(record, version, names["json"], names["html"])
         apply_result(files, result)
         write_table(files.table, names["reflections"])

@@ -27,7 +27,6 @@ from dials_postrefine import populations
 from dials_postrefine.files import models
 
 MAX_GROUPS = 30  # of cells that are compared with the main one; each lattice that agrees with none is a group
-MIN_OTHERS = 5  # lattices of another form that are worth a word
 
 
 @dataclass

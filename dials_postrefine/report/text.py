@@ -241,17 +241,52 @@ def input_lines(
     cell: Sequence[float],
     n_excluded: dict[str, int],
     ambiguity: Ambiguity | None = None,
+    choices: Sequence[tuple[str, int]] = (),
+    reindexed: bool = True,
 ) -> str:
-    """What was read and what of it can be used, and how it was reindexed where the lattice leaves a choice."""
+    """
+    What was read and what of it can be used, and how it was reindexed where the lattice leaves a choice; choices are the
+    operations of lattices indexed with another cell, each with their number.
+    """
     lines = [
         f"{stills.n_lattices} lattices, {len(stills.unique)} usable observations of {stills.n_unique} unique indices",
         f"Space group {space_group}, median unit cell {', '.join(f'{x:.2f}' for x in cell)}",
     ]
     if n_excluded:
         lines.append("Not used: " + ", ".join(f"{n} {reason}" for reason, n in n_excluded.items()))
+    if choices:
+        lines.append(choices_lines(choices, reindexed))
     if ambiguity is not None:
         lines.append(ambiguity_lines(ambiguity))
     return "\n".join(lines)
+
+
+def choices_lines(counts: Sequence[tuple[str, int]], reindexed: bool) -> str:
+    """How many lattices were indexed with another choice of the unit cell, by operation, and what was done."""
+    done = "reindexed" if reindexed else "rejected, as reindex=none wants; dials.reindex change_of_basis_op= is"
+    rows = [[name, str(n)] for name, n in counts]
+    total = sum(n for _, n in counts)
+    return f"{total} lattices, indexed with another choice of the unit cell, are {done}:\n" + table(
+        rows, ["by", "lattices"]
+    )
+
+
+def wavelength_remark(groups: Sequence[dict]) -> str | None:
+    """
+    What to do where the wavelengths fall into groups, each with wavelength and n_lattices; None for a single one.
+
+    The tolerance for dials.merge is half of the smallest difference of two groups.
+    """
+    if len(groups) < 2:
+        return None
+    found = ", ".join(f"{group['wavelength']:.5f} A ({group['n_lattices']} lattices)" for group in groups)
+    values = np.array([group["wavelength"] for group in groups])
+    tolerance = 0.5 * np.diff(np.sort(values)).min()
+    return (
+        f"The lattices are of {len(groups)} wavelengths, {found}, and are merged into one data set: the anomalous "
+        "differences of each are lost. Postrefine the lattices of each wavelength by themselves, all against one "
+        f"reference=, or let dials.merge keep them apart with wavelength_tolerance={tolerance:.2g}."
+    )
 
 
 def ambiguity_lines(ambiguity: Ambiguity) -> str:
