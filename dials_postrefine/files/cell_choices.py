@@ -139,7 +139,7 @@ def common_cell(experiments, space_group, length: float, angle: float) -> tuple[
 
 
 def _centred_alike(experiments, space_group) -> np.ndarray:
-    """Which crystals say nothing else of the centring than the space group, or primitive, which may be unknown: (n,)."""
+    """Which crystals are centred as the space group, or primitive, which may mean that it is not known: (n,)."""
     own = space_group.conventional_centring_type_symbol()
     return np.array(
         [

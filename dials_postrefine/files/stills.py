@@ -110,7 +110,8 @@ def read_stills(
     choices = find_cell_choices(experiments, group, filters.cell_length, filters.cell_angle)
     if reindex and choices.chosen.any():
         reindexing.reindex_files(table, experiments, choices.operations, choices.chosen, group)
-        models.set_space_group([experiments[int(k)] for k in np.flatnonzero(choices.chosen)], group)
+        for k in np.flatnonzero(choices.chosen):
+            experiments[int(k)].crystal.set_space_group(group)
     usable = tables.usable_observations(table, experiments, intensity_choice, d_min, d_max, filters.significance)
     if not len(usable.row):
         reasons = ", ".join(f"{n} {reason}" for reason, n in usable.n_excluded.items())

@@ -193,8 +193,8 @@ def remarks(summary: dict) -> list[str]:
         if other["n_lattices"] >= max(MIN_OTHERS, OTHER_FORM * n):
             cell = ", ".join(f"{x:.2f}" for x in other["unit_cell"])
             found.append(
-                f"{other['n_lattices']} of {n} lattices have another unit cell ({cell}), which no change of basis takes "
-                "to that of the others, and were rejected: if they are another crystal form, postrefine them by "
+                f"{other['n_lattices']} of {n} lattices have another unit cell ({cell}), which no change of basis "
+                "takes to that of the others, and were rejected: if they are another crystal form, postrefine them by "
                 "themselves."
             )
     change, limit = summary["cycles"][-1]["change"], dataset["convergence"]

@@ -245,8 +245,8 @@ def input_lines(
     reindexed: bool = True,
 ) -> str:
     """
-    What was read and what of it can be used, and how it was reindexed where the lattice leaves a choice; choices are the
-    operations of lattices indexed with another cell, each with their number.
+    What was read and what of it can be used, and how it was reindexed where the lattice leaves a choice; choices are
+    the operations of lattices indexed with another cell, each with their number.
     """
     lines = [
         f"{stills.n_lattices} lattices, {len(stills.unique)} usable observations of {stills.n_unique} unique indices",
