@@ -26,6 +26,9 @@ from dials.util import Sorry
 from dials_postrefine import populations
 from dials_postrefine.files import models
 
+# Where no experiment is to be left out: cells that agree, and the part of the experiments that may stray.
+COMMON_LENGTH, COMMON_ANGLE = 0.03, 2.0
+MAX_STRAY = 0.05
 MAX_GROUPS = 30  # of cells that are compared with the main one; each lattice that agrees with none is a group
 
 
@@ -114,16 +117,20 @@ def find_cell_choices(experiments, space_group, length: float, angle: float) -> 
     return CellChoices(target, operations, chosen, main, others)
 
 
-def common_cell(experiments, space_group, length: float, angle: float) -> tuple[float, ...]:
+def common_cell(
+    experiments, space_group, length: float = COMMON_LENGTH, angle: float = COMMON_ANGLE
+) -> tuple[float, ...]:
     """
-    The one cell of experiments of which none is to be left out: the median, exact for the space group.
+    The one cell of experiments of which none is to be left out: the median of the main group, exact for the group.
 
-    Raises Sorry where they do not agree, with the operation for dials.reindex where it is a matter of choice.
+    Raises Sorry where they are of several choices, with the operation for dials.reindex, or more than MAX_STRAY of them
+    are of another cell.
     """
     choices = find_cell_choices(experiments, space_group, length, angle)
     off = (choices.chosen > 0) | ~choices.main
-    if not off.any():
+    if not choices.chosen.any() and off.sum() <= MAX_STRAY * len(off):
         return choices.cell
+    off = choices.chosen > 0 if choices.chosen.any() else off
     k = int(off.argmax())
     name, n = experiments[k].identifier or str(k), int(off.sum())
     has = ", ".join(f"{x:.2f}" for x in choices.cell)
