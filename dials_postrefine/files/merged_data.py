@@ -20,6 +20,7 @@ from dials.util import Sorry
 from dxtbx import flumpy
 
 from dials_postrefine.files import models
+from dials_postrefine.files.cell_choices import common_cell
 from dials_postrefine.files.reference import align, read_reference
 from dials_postrefine.files.reference_model import (
     Beam,
@@ -97,8 +98,8 @@ def read_data(
         raise Sorry("The .expt files hold experiments without a crystal or a beam: index and integrate first.")
     beam = Beam(main_value(np.array([e.beam.get_wavelength() for e in every])), probe_of(every[0].beam))
     group = models.common_space_group(every, space_group)
-    symmetry = crystal.symmetry(unit_cell=models.median_cell(every, group), space_group=group)
     if not reflections:
+        symmetry = crystal.symmetry(unit_cell=common_cell(every, group), space_group=group)
         return Data(symmetry, beam, experiment=every[0])
     scaled = [is_scaled(read_table(name)) for name in reflections]
     if not any(scaled):
@@ -107,6 +108,7 @@ def read_data(
         return Data(symmetry, beam, stills=files, experiment=every[0])
     if len(scaled) > 1 or len(experiments) > 1:
         raise Sorry("Several scaled pairs are given: scale them together, and give one.")
+    symmetry = crystal.symmetry(unit_cell=common_cell(every, group), space_group=group)
     array = scaled_intensities(reflections[0], experiments[0])
     merged = _merge(reflections[0], array, symmetry, anomalous, d_min)
     return Data(symmetry, beam, merged, experiment=every[0])
