@@ -57,6 +57,7 @@ def reading(params) -> dict:
         "seed": params.seed,
         "filters": input_filters(params),
         "radiation": reference_settings(params.reference_model).radiation,
+        "reindex": word(params.reindex) == "auto",
     }
 
 

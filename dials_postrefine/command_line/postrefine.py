@@ -85,7 +85,8 @@ def postrefine_files(params, verbosity: int = 0, diff_phil: str = "") -> None:
         stills, identifiers = files.stills, list(files.experiments.identifiers())
         symbol, excluded = files.space_group.type().lookup_symbol(), files.usable.n_excluded
         drawn = report.numbers_of(identifiers, params.lattice_plots)
-        logger.info(text.input_lines(stills, symbol, files.cell, excluded, files.ambiguity))
+        choices = files.choices.counts(), files.reindexed
+        logger.info(text.input_lines(stills, symbol, files.cell, excluded, files.ambiguity, *choices))
         described, prior = None, None
         if model is not None:
             described = model_report.summarise(params.reference, model)
@@ -114,7 +115,7 @@ def postrefine_files(params, verbosity: int = 0, diff_phil: str = "") -> None:
             described["share"] = model_report.describe_share(weighed, files.d_star_sq)
         parameters = [lattice_parameters(result, k, files.ambiguity) for k in range(stills.n_lattices)]
         counts = count_observations(stills, result, rows_by_lattice(files))
-        about = (counts, params.reference, params.convergence)
+        about = (counts, params.reference, params.convergence, *choices, files.choices.others)
         dataset = describe_dataset(stills, result, symbol, files.cell, excluded, *about)
         operations = group_operations(files.experiments, files.space_group)
         evidence = weigh_symmetry(stills, result.linear_scale, result.accepted, files.d_star_sq, *operations)

@@ -31,6 +31,7 @@ from dials_postrefine.diffuse.geometry import Beam, Panel, node_positions
 from dials_postrefine.diffuse.mapping import BadImage, Series
 from dials_postrefine.files import models, tables
 from dials_postrefine.files.bragg_peaks import observed_peaks, predict_peaks
+from dials_postrefine.files.cell_choices import common_cell, find_cell_choices
 from dials_postrefine.files.radiation import is_xray
 
 # Dry air at 20 degrees C and 1013 hPa: g/cm^3, and parts of its mass.
@@ -240,6 +241,8 @@ def _common_crystal(experiments, space_group: str | None):
     off = (np.abs(cells[:, :3] / cells[0, :3] - 1.0) > CELL_LENGTH).any(axis=1)
     off |= (np.abs(cells[:, 3:] - cells[0, 3:]) > CELL_ANGLE).any(axis=1)
     if off.any():
+        if find_cell_choices(experiments, group, CELL_LENGTH, CELL_ANGLE).chosen.any():
+            common_cell(experiments, group, CELL_LENGTH, CELL_ANGLE)  # raises Sorry with the operation
         raise Sorry(
             f"Unit cells differ by more than {CELL_LENGTH:.0%} ({experiments[int(off.argmax())].identifier} from "
             f"{experiments[0].identifier}): give data sets of one crystal form, in one setting."

@@ -20,6 +20,7 @@ from dials.util import Sorry
 from dxtbx import flumpy
 
 from dials_postrefine.files import models
+from dials_postrefine.files.cell_choices import common_cell
 from dials_postrefine.files.radiation import probe_of
 from dials_postrefine.files.reference import align, read_reference
 from dials_postrefine.files.reference_model import (
@@ -40,6 +41,7 @@ from dials_postrefine.files.reflection_files import (
 from dials_postrefine.files.stills import StillsFiles, read_stills, resolve_ambiguity
 from dials_postrefine.files.tables import read_table
 from dials_postrefine.files.versions import miller_indices_to_numpy
+from dials_postrefine.populations import main_value
 from dials_postrefine.stills.scaling import linear_scales
 
 SIGMA_OF_NONE = 0.01  # of the intensity and of the mean intensity, where data come without sigmas
@@ -97,10 +99,10 @@ def read_data(
     every = [experiment for one in lists for experiment in one]
     if not every or any(experiment.beam is None or experiment.crystal is None for experiment in every):
         raise Sorry("The .expt files hold experiments without a crystal or a beam: index and integrate first.")
-    beam = Beam(float(np.median([e.beam.get_wavelength() for e in every])), probe_of(every[0].beam))
+    beam = Beam(main_value(np.array([e.beam.get_wavelength() for e in every])), probe_of(every[0].beam))
     group = models.common_space_group(every, space_group)
-    symmetry = crystal.symmetry(unit_cell=models.median_cell(every, group), space_group=group)
     if not reflections:
+        symmetry = crystal.symmetry(unit_cell=common_cell(every, group), space_group=group)
         return Data(symmetry, beam, experiment=every[0])
     scaled = [is_scaled(read_table(name)) for name in reflections]
     if not any(scaled):
@@ -109,6 +111,7 @@ def read_data(
         return Data(symmetry, beam, stills=files, experiment=every[0])
     if len(scaled) > 1 or len(experiments) > 1:
         raise Sorry("Several scaled pairs are given: scale them together, and give one.")
+    symmetry = crystal.symmetry(unit_cell=common_cell(every, group), space_group=group)
     array = scaled_intensities(reflections[0], experiments[0])
     merged = _merge(reflections[0], array, symmetry, anomalous, d_min)
     return Data(symmetry, beam, merged, experiment=every[0])
@@ -211,7 +214,7 @@ def take_reference(
 
 
 def _of_stills(files: StillsFiles, symmetry) -> Data:
-    wavelength = float(np.median([e.beam.get_wavelength() for e in files.experiments]))
+    wavelength = main_value(np.array([e.beam.get_wavelength() for e in files.experiments]))
     experiment = files.experiments[0]
     return Data(symmetry, Beam(wavelength, probe_of(experiment.beam)), stills=files, experiment=experiment)
 

@@ -151,6 +151,15 @@ def cells_fit(experiments, space_group) -> np.ndarray:
     )
 
 
+def check_cells_fit(experiments, space_group, crystal: np.ndarray, fits: np.ndarray) -> None:
+    """Raises Sorry where no cell fits the space group; crystal, fits (n,) as has_crystal and cells_fit give them."""
+    if not fits.any():
+        raise Sorry(
+            f"No unit cell fits the space group {space_group.type().lookup_symbol()} (the first is "
+            f"{experiments[int(crystal.argmax())].crystal.get_unit_cell()!s}): set space_group= to the crystals' own."
+        )
+
+
 def unit_cell_fits(cell, space_group) -> bool:
     """Whether the unit cell fits the space group, within 2 % and 1.5 degrees."""
     return space_group.is_compatible_unit_cell(cell, 0.02, 1.5)
@@ -165,7 +174,7 @@ def symmetric_cells(experiments, fits: np.ndarray, space_group) -> np.ndarray:
 
 
 def median_cell(experiments, space_group) -> tuple[float, ...]:
-    """The median unit cell, made exact for the space group."""
+    """The median unit cell of experiments whose cells agree (cell_choices.py), made exact for the space group."""
     cells = np.median([e.crystal.get_unit_cell().parameters() for e in experiments], axis=0)
     return space_group.average_unit_cell(uctbx.unit_cell(tuple(cells))).parameters()
 

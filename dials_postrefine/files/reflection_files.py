@@ -21,8 +21,9 @@ from dials.util import Sorry
 from dxtbx import flumpy
 
 from dials_postrefine.files.atomic_models import REFLECTIONS, choose_block, read_cif
+from dials_postrefine.files.cell_choices import common_cell
 from dials_postrefine.files.guarded import ChildFailed, call_in_child
-from dials_postrefine.files.models import median_cell, read_experiments
+from dials_postrefine.files.models import read_experiments
 from dials_postrefine.files.tables import read_table
 from dials_postrefine.files.versions import miller_indices_to_numpy
 from dials_postrefine.indices import to_flex_miller
@@ -68,7 +69,7 @@ def scaled_intensities(path: str, experiments_path: str | None = None):
     if not len(table):
         raise Sorry(f"The table {path} holds no reflection that was scaled: scale again.")
     space_group = experiments[0].crystal.get_space_group()
-    symmetry = crystal.symmetry(unit_cell=median_cell(experiments, space_group), space_group=space_group)
+    symmetry = crystal.symmetry(unit_cell=common_cell(experiments, space_group), space_group=space_group)
     factor = table["inverse_scale_factor"]
     indices = miller.set(symmetry, table["miller_index"], anomalous_flag=True)
     array = indices.array(

@@ -31,6 +31,7 @@ from dxtbx import flumpy
 
 from dials_postrefine.electron.images import Images, Symmetry
 from dials_postrefine.files import beam_intensity, models, tables
+from dials_postrefine.files.cell_choices import common_cell
 from dials_postrefine.files.reindexing import MAX_DELTA
 from dials_postrefine.files.versions import miller_indices_to_numpy
 from dials_postrefine.indices import pack, to_flex_miller
@@ -119,7 +120,7 @@ def read_images(
             f"Not all unit cells fit the space group {group.type().lookup_symbol()}: give data sets of one crystal "
             "form, in one setting."
         )
-    cell = models.median_cell(experiments, group)
+    cell = common_cell(experiments, group)
     h = miller_indices_to_numpy(table["miller_index"])
     d_star_sq = models.d_star_sq(cell, h)
     intensity, variance = intensities(table, choice.intensity, choice.variance)

@@ -15,6 +15,7 @@ from dials.util import Sorry
 from dxtbx import flumpy
 
 from dials_postrefine.files import models, reindexing, tables
+from dials_postrefine.files.cell_choices import CellChoices, find_cell_choices
 from dials_postrefine.files.reference import align
 from dials_postrefine.files.versions import miller_indices_to_numpy
 from dials_postrefine.rotations import rotate
@@ -47,7 +48,8 @@ class StillsFiles:
 
     usable is the selection with its corrections; cell the median unit cell; h_unique (n_unique, 3), d_star_sq
     (n_unique,) of the unique indices and complete (m,) of all that exist in their range, in 1/Angstrom^2; ambiguity
-    what was found of the indexing ambiguity, where there is one; filters what was tested before any fit.
+    what was found of the indexing ambiguity, where there is one; filters what was tested before any fit; choices which
+    lattices were indexed with another choice of the cell, and reindexed whether they have been.
 
     Experiments, and with them ids and lattices, are in the order of their identifiers, so that the order of the input
     changes no sum; place (n,) is where each stood in the input, and order (n,) their numbers in that order.
@@ -64,6 +66,8 @@ class StillsFiles:
     stills: Stills
     filters: InputFilters
     place: np.ndarray
+    choices: CellChoices
+    reindexed: bool = True
     ambiguity: Ambiguity | None = None
 
     @property
@@ -81,11 +85,13 @@ def read_stills(
     seed: int = 0,
     filters: InputFilters = InputFilters(),
     radiation: str | None = None,
+    reindex: bool = True,
 ) -> StillsFiles:
     """
     Read any number of .expt and .refl files as one data set.
 
-    radiation: xray, electron or neutron, None for what the beam models say.  The half set of a lattice follows from its
+    radiation: xray, electron or neutron, None for what the beam models say.  reindex: lattices that were indexed with
+    another choice of the unit cell are reindexed; else they are rejected.  The half set of a lattice follows from its
     identifier and the seed alone.  Raises Sorry with one sentence for input
     that can't be used; a single bad lattice is marked as rejected instead.
     """
@@ -105,6 +111,11 @@ def read_stills(
     earlier = _earlier_fits(experiments)
 
     group = models.common_space_group(experiments, space_group)
+    choices = find_cell_choices(experiments, group, filters.cell_length, filters.cell_angle)
+    if reindex and choices.chosen.any():
+        reindexing.reindex_files(table, experiments, choices.operations, choices.chosen, group)
+        for k in np.flatnonzero(choices.chosen):
+            experiments[int(k)].crystal.set_space_group(group)
     limits = d_min, d_max
     usable = tables.usable_observations(
         table, experiments, intensity_choice, *limits, filters.significance, radiation=radiation
@@ -115,7 +126,7 @@ def read_stills(
         reasons = ", ".join(f"{n} {reason}" for reason, n in usable.n_excluded.items())
         raise Sorry(f"No usable reflections are left ({reasons}): check the input and the resolution limits.")
     half = np.array([in_second_half(identifier, seed) for identifier in experiments.identifiers()])
-    return _assemble(experiments, table, usable, group, half, earlier, filters, place)
+    return _assemble(experiments, table, usable, group, half, earlier, filters, place, choices, reindex)
 
 
 def _sort_by_identifier(experiments, table):
@@ -167,21 +178,29 @@ def read_earlier_fit(configuration: dict) -> EarlierFit | None:
 
 
 def _assemble(
-    experiments, table, usable: tables.Usable, group, half: np.ndarray, earlier, filters: InputFilters, place
+    experiments,
+    table,
+    usable: tables.Usable,
+    group,
+    half: np.ndarray,
+    earlier,
+    filters: InputFilters,
+    place: np.ndarray,
+    choices: CellChoices,
+    reindexed: bool,
 ) -> StillsFiles:
     """What follows from the indices and crystals as they are.  Raises Sorry where no cell fits the space group."""
     crystal, fits = models.has_crystal(experiments), models.cells_fit(experiments, group)
-    if not fits.any():
-        raise Sorry(
-            f"No unit cell fits the space group {group.type().lookup_symbol()} (the first is "
-            f"{experiments[int(crystal.argmax())].crystal.get_unit_cell()!s}): set space_group= to the crystals' own."
-        )
+    models.check_cells_fit(experiments, group, crystal, fits)
     cells = models.symmetric_cells(experiments, fits, group)
+    other = np.zeros(len(fits), dtype=bool) if reindexed else choices.chosen > 0
+    cells[other] = np.nan
     outlier = cell_outliers(cells, filters.cell_length, filters.cell_angle)
     rejected = {int(k): Reason.CELL if crystal[k] else Reason.NO_CRYSTAL for k in np.flatnonzero(~fits)}
     rejected |= {int(k): Reason.CELL_OUTLIER for k in np.flatnonzero(outlier)}
+    rejected |= {int(k): Reason.CELL_CHOICE for k in np.flatnonzero(other)}
     unique, h_unique, absent = tables.number_unique(usable.h, group)
-    cell = models.median_cell([e for e, good in zip(experiments, fits & ~outlier) if good], group)
+    cell = models.median_cell([e for e, good in zip(experiments, fits & ~outlier & ~other) if good], group)
     d_star_sq = models.d_star_sq(cell, h_unique)
     a_matrix, s0 = models.geometry_arrays(experiments)
     stills = Stills(
@@ -201,7 +220,8 @@ def _assemble(
     )
     limits = d_star_sq.max() ** -0.5, d_star_sq.min() ** -0.5
     complete = models.complete_set(cell, group, limits[0] * (1.0 - 1e-6), limits[1] * (1.0 + 1e-6))
-    return StillsFiles(experiments, table, usable, group, cell, h_unique, d_star_sq, complete, stills, filters, place)
+    arrays = h_unique, d_star_sq, complete, stills
+    return StillsFiles(experiments, table, usable, group, cell, *arrays, filters, place, choices, reindexed)
 
 
 def rows_by_lattice(files: StillsFiles) -> np.ndarray:
@@ -231,7 +251,8 @@ def resolve_ambiguity(files: StillsFiles, reference: tuple[np.ndarray, np.ndarra
         reindexing.reindex_files(files.table, experiments, operations, choice.operation, group)
         half, earlier = files.stills.half, files.stills.earlier
         usable = replace(usable, h=h)
-        files = _assemble(experiments, files.table, usable, group, half, earlier, files.filters, files.place)
+        of_input = half, earlier, files.filters, files.place, files.choices, files.reindexed
+        files = _assemble(experiments, files.table, usable, group, *of_input)
     return replace(files, ambiguity=Ambiguity([operation.as_hkl() for operation in operations], choice))
 
 

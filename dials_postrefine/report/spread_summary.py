@@ -13,6 +13,7 @@ import numpy as np
 
 from dials_postrefine.electron.imagespread import Group, ImageSpread, Overall, SpreadSettings
 from dials_postrefine.files.scaled_images import COLUMNS, ImageChoice, ImageFiles
+from dials_postrefine.populations import main_value
 from dials_postrefine.report.summary import finite
 
 # Of the pairs so many are in the summary; the table of all is image_pairs.csv.
@@ -39,7 +40,7 @@ def make_summary(
             "experiments": files.identifiers,
             "space_group": files.space_group.type().lookup_symbol(),
             "unit_cell": list(files.cell),
-            "wavelength": float(np.median(wavelength)),
+            "wavelength": main_value(wavelength),
             "n_images": images.n_images,
             "n_observations": len(images.h),
             "n_unique": len(np.unique(images.unique)),

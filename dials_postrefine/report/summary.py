@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, fields
 
 import numpy as np
 
+from dials_postrefine.populations import group_values, main_value
 from dials_postrefine.report.diagnostics import Diagnostics, histogram
 from dials_postrefine.stills.cycles import PostrefinedStills
 from dials_postrefine.stills.dataset import Stills
@@ -52,6 +53,7 @@ MANY_LEFT_OUT = 0.1
 ASKED_FOR = ("outside of d_min and d_max", "excluded by the user")  # and no news
 INCOMPLETE = 0.9
 FEW_OBSERVATIONS = 4.0
+MIN_OTHERS, OTHER_FORM = 5, 0.05  # lattices of another crystal form, and as a fraction of all
 WIDTH_RANGE = (0.7, 1.4)
 TOO_GOOD = 0.1
 # The profile does not fit where more than a quarter of the bins is off by 0.1 and three esds.
@@ -115,17 +117,31 @@ def describe_dataset(
     counts: Counts,
     reference: str | None,
     convergence: float,
+    cell_choices: Sequence[tuple[str, int]] = (),
+    reindexed: bool = True,
+    other_cells: Sequence[tuple[Sequence[float], int]] = (),
 ) -> dict:
-    """What the data set is, and what of it was merged, as plain numbers and text."""
+    """
+    What the data set is, and what of it was merged, as plain numbers and text.
+
+    cell_choices: the operations of lattices that were indexed with another choice of the cell, and how many; reindexed
+    or not.  other_cells: cells of another crystal form, and how many.
+    """
     wavelength = 1.0 / np.linalg.norm(stills.s0, axis=1)
     n_usable, not_used = usable_and_not(stills, n_excluded)
     names = ("n_merged", "n_outliers", "n_below_threshold", "n_of_rejected")
     return {
         "space_group": space_group,
         "unit_cell": [float(x) for x in cell],
-        "wavelength": float(np.median(wavelength)),
+        "wavelength": main_value(wavelength),
         "wavelength_min": float(wavelength.min()),
         "wavelength_max": float(wavelength.max()),
+        "wavelengths": [
+            {"wavelength": float(np.median(wavelength[group])), "n_lattices": len(group)}
+            for group in group_values(wavelength)
+        ],
+        "cell_choices": [{"operation": name, "n_lattices": n, "reindexed": reindexed} for name, n in cell_choices],
+        "other_cells": [{"unit_cell": [float(x) for x in own], "n_lattices": n} for own, n in other_cells],
         "n_lattices": stills.n_lattices,
         "n_accepted": int(np.count_nonzero(result.accepted)),
         "n_input": n_usable + sum(not_used.values()),
@@ -257,6 +273,24 @@ def label(name: str, summary: dict) -> str:
     return f"{symbol} ({unit})" if unit else symbol
 
 
+def wavelength_remark(groups: Sequence[dict]) -> str | None:
+    """
+    What to do where the wavelengths fall into groups, each with wavelength and n_lattices; None for a single one.
+
+    The tolerance for dials.merge is half of the smallest difference of two groups.
+    """
+    if len(groups) < 2:
+        return None
+    found = ", ".join(f"{group['wavelength']:.5f} A ({group['n_lattices']} lattices)" for group in groups)
+    values = np.array([group["wavelength"] for group in groups])
+    tolerance = 0.5 * np.diff(np.sort(values)).min()
+    return (
+        f"The lattices are of {len(groups)} wavelengths, {found}, and are merged into one data set: the anomalous "
+        "differences of each are lost. Postrefine the lattices of each wavelength by themselves, all against one "
+        f"reference=, or let dials.merge keep them apart with wavelength_tolerance={tolerance:.2g}."
+    )
+
+
 def remarks(summary: dict) -> list[str]:
     """What somebody who knows would point at, each a sentence with what to do; the summary as it is written."""
     dataset, after, found = summary["dataset"], summary["after"][-1], []
@@ -268,6 +302,27 @@ def remarks(summary: dict) -> list[str]:
             "lattices, and at indexing and space group."
         )
     found += [*left_out_remarks(dataset), *symmetry_remarks(summary)]
+    remark = wavelength_remark(dataset["wavelengths"])
+    if remark:
+        found.append(remark)
+    for choice in dataset["cell_choices"]:
+        done = (
+            "they were reindexed."
+            if choice["reindexed"]
+            else "they were rejected; reindex them by dials.reindex, or let reindex=auto do it."
+        )
+        found.append(
+            f"{choice['n_lattices']} of {n} lattices were indexed with another choice of the unit cell "
+            f"(change_of_basis_op={choice['operation']}): {done}"
+        )
+    for other in dataset["other_cells"]:
+        if other["n_lattices"] >= max(MIN_OTHERS, OTHER_FORM * n):
+            cell = ", ".join(f"{x:.2f}" for x in other["unit_cell"])
+            found.append(
+                f"{other['n_lattices']} of {n} lattices have another unit cell ({cell}), which no change of basis "
+                "takes to that of the others, and were rejected: if they are another crystal form, postrefine them by "
+                "themselves."
+            )
     change, limit = summary["cycles"][-1]["change"], dataset["convergence"]
     if change is not None and change > FAR_FROM_SETTLED * limit:
         found.append(

@@ -286,8 +286,13 @@ def input_lines(
     cell: Sequence[float],
     n_excluded: dict[str, int],
     ambiguity: Ambiguity | None = None,
+    choices: Sequence[tuple[str, int]] = (),
+    reindexed: bool = True,
 ) -> str:
-    """What was read and what of it can be used, and how it was reindexed where the lattice leaves a choice."""
+    """
+    What was read and what of it can be used, and how it was reindexed where the lattice leaves a choice; choices are
+    the operations of lattices indexed with another cell, each with their number.
+    """
     n_usable, not_used = usable_and_not(stills, n_excluded)
     n_unique = int(np.count_nonzero(~stills.absent))
     lines = [
@@ -297,9 +302,21 @@ def input_lines(
     ]
     if not_used:
         lines.append("Not used: " + ", ".join(f"{n} {reason}" for reason, n in not_used.items()))
+    if choices:
+        lines.append(choices_lines(choices, reindexed))
     if ambiguity is not None:
         lines.append(ambiguity_lines(ambiguity))
     return "\n".join(lines)
+
+
+def choices_lines(counts: Sequence[tuple[str, int]], reindexed: bool) -> str:
+    """How many lattices were indexed with another choice of the unit cell, by operation, and what was done."""
+    done = "reindexed" if reindexed else "rejected, as reindex=none wants; dials.reindex change_of_basis_op= is"
+    rows = [[name, str(n)] for name, n in counts]
+    total = sum(n for _, n in counts)
+    return f"{total} lattices, indexed with another choice of the unit cell, are {done}:\n" + table(
+        rows, ["by", "lattices"]
+    )
 
 
 def ambiguity_lines(ambiguity: Ambiguity) -> str:

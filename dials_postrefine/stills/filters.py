@@ -1,13 +1,14 @@
 """
 Filters: which lattices and which observations take no part.
 
-Before any fit.  The unit cell of a lattice, each parameter made exact for the space group, must be near the median of
-the data set,
+Before any fit.  The unit cell of a lattice, each parameter made exact for the space group, must be one of the main
+group of the data set (populations.py): near the median of that group,
 
-    |c - median(c)| <= max(tolerance, CELL_Z * 1.4826 MAD(c)),     MAD = median |c - median(c)|,
+    |c - median(c)| <= max(tolerance, 5 x 1.4826 MAD(c)),     MAD = median |c - median(c)|,
 
 the tolerance being a fraction of the median for lengths and a number of degrees for angles.  It is never tighter than
-the spread of the data set itself, so that a wide population, or one of two sizes, is not cut through.  The observations
+the spread of the group itself, so that a wide population is not cut through; of two that lie apart one is taken, the
+larger one or else the first.  The observations
 of a lattice are significant up to the resolution from which on the mean of I/sigma, in bins of equal numbers of
 reflections, falls below a limit (cctbx.xfel.merge, select.significance_filter).
 
@@ -44,6 +45,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dials_postrefine.populations import find_main_cells
 from dials_postrefine.stills.lattice import LatticeFit, Reason, signed_root
 from dials_postrefine.stills.merging import MAD_TO_SIGMA, correlation
 from dials_postrefine.stills.model import (
@@ -60,7 +62,6 @@ from dials_postrefine.stills.model import (
 
 MIN_POPULATION = 20
 MOST_OUTLIERS = 0.05
-CELL_Z = 5.0
 CLIP = 2.5
 FISHER_Z = 3.0
 LARGEST_R = 1.0 - 1e-12
@@ -104,18 +105,12 @@ class LatticeFilters:
 
 def cell_outliers(cells: np.ndarray, length_tolerance: float, angle_tolerance: float) -> np.ndarray:
     """
-    Which unit cells are far from the median (module docstring): (L,) bool.
+    Which unit cells are not of the main group (module docstring): (L,) bool.
 
     cells (L, 6) in Angstrom and degrees as DIALS gives them, NaN where there is none: that one is no outlier.
     """
     known = np.isfinite(cells).all(axis=1)
-    if not known.any():
-        return known
-    median = np.median(cells[known], axis=0)
-    deviation = np.abs(cells - median)
-    tolerance = np.concatenate([length_tolerance * median[:3], np.full(3, angle_tolerance)])
-    limit = np.maximum(tolerance, CELL_Z * MAD_TO_SIGMA * np.median(deviation[known], axis=0))
-    return (deviation > limit).any(axis=1)
+    return known & ~find_main_cells(cells, length_tolerance, angle_tolerance)
 
 
 def significant_observations(

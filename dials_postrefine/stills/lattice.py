@@ -65,6 +65,7 @@ class Reason(str, Enum):
     NO_CRYSTAL = "no crystal"
     CELL = "unit cell does not fit the space group"
     CELL_OUTLIER = "unit cell far from the median"
+    CELL_CHOICE = "indexed with another choice of the unit cell"
     FEW_REFLECTIONS = "too few reflections"
     NO_SCALE = "no positive scale to the reference"
     FIT_FAILED = "fit failed"

@@ -69,8 +69,13 @@ def test_the_tolerance_of_cells_is_never_tighter_than_the_spread_of_the_data_set
     cells = cells_like(0.02)
     assert not cell_outliers(cells, 0.03, 2.0).any()
     assert np.abs(cells[:, :3] / CELL[:3] - 1.0).max() > 0.04
-    two_sizes = np.concatenate([cells_like(0.001), 1.05 * cells_like(0.001, seed=1)])
-    assert not cell_outliers(two_sizes, 0.03, 10.0).any()
+
+
+@pytest.mark.parametrize("n_large", [20, 40, 60])
+def test_of_two_sizes_the_larger_group_is_taken_and_of_equal_ones_the_first(n_large):
+    two_sizes = np.concatenate([cells_like(0.001), cells_like(0.001, n_large, seed=1)])
+    two_sizes[40:, :3] *= 1.05
+    assert np.array_equal(cell_outliers(two_sizes, 0.03, 10.0), (np.arange(40 + n_large) >= 40) == (n_large <= 40))
 
 
 def test_the_median_cell_holds_against_many_that_are_off_and_cells_that_are_none_stay():
