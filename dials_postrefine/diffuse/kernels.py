@@ -250,6 +250,7 @@ def gather_shared(
     pedestal,
     background,
     background_variance,
+    noise,
     dwell,
     factor,
     time,
@@ -261,8 +262,8 @@ def gather_shared(
     As gather, of pixels that voxels share or from which something is taken off.
 
     address (n_steps, n): the voxels that a pixel sweeps in equal parts of the time; offset (n_shells + 1,) or empty: an
-    isotropic part of n/e that is taken off; background (n,) or empty, its variance, photons a second; dwell: how many
-    images a pixel stays in a voxel.
+    isotropic part of n/e that is taken off; background (n,) or empty, its variance, photons a second; noise (n,) or
+    empty: the variance by reading a pixel, photons^2; dwell: how many images a pixel stays in a voxel.
     """
     n_steps, n_pixels = address.shape
     has_background, has_offset = background.size > 0, offset.size > 0
@@ -285,6 +286,8 @@ def gather_shared(
             e = factor * weight[i]
             n = (values[i] - pedestal) / gain
             variance = n
+            if noise.size:
+                variance += noise[i]
             if has_background:
                 n -= time * background[i]
                 variance += time * time * background_variance[i] * dwell
@@ -325,10 +328,13 @@ def add(voxel, runs, n, scales, half, sums):
 
 
 @jit
-def reject(address, values, weight, gain, pedestal, background, factor, time, scales, n_sigma, sums):
+def reject(address, values, weight, gain, pedestal, background, noise, factor, time, scales, n_sigma, sums):
     """
     Mark as REJECTED the pixels whose deviance against the other pixels of their voxel, sums of a first pass, is
     beyond n_sigma: |n - mu| of Poisson's law as sqrt(2 (n ln(n/mu) - n + mu)), two-sided.  Returns how many.
+
+    With a variance by reading, noise (n,) or empty, n + noise is compared with mu + noise, which has the mean and the
+    variance of what was read.
     """
     rejected = 0
     for i in range(address.shape[1]):
@@ -345,6 +351,8 @@ def reject(address, values, weight, gain, pedestal, background, factor, time, sc
             mean = max(0.0, sums[a, COUNTS] / COUNT_SCALE - (n - b)) / others
             # its own uncertainty counts as that of one photon more among them
             mu = e * (mean + 1.0 / others) + b
+            if noise.size:
+                n, mu = n + noise[i], mu + noise[i]
             deviance = mu - n if n <= 0.0 else n * np.log(n / mu) - n + mu
             if 2.0 * deviance > n_sigma * n_sigma:
                 for other in range(address.shape[0]):
@@ -355,10 +363,11 @@ def reject(address, values, weight, gain, pedestal, background, factor, time, sc
 
 
 @jit
-def strong_pixels(address, values, weight, shell, gain, pedestal, time, mean, n_sigma, out):
+def strong_pixels(address, values, weight, shell, gain, pedestal, time, mean, noise, n_sigma, out):
     """
     The numbers of the pixels, out (n,), inside of the grid that exceed mean (n_shells,), the photons per exposure of
-    their shell, by n_sigma of its Poisson noise and three photons; returns how many there are.
+    their shell, by n_sigma of its Poisson noise and the variance by reading, noise (n,) or empty, and three photons;
+    returns how many there are.
     """
     n_strong = 0
     for i in range(len(address)):
@@ -366,7 +375,8 @@ def strong_pixels(address, values, weight, shell, gain, pedestal, time, mean, n_
             continue
         mu = max(0.0, mean[shell[i]] * time * weight[i])
         excess = (values[i] - pedestal) / gain - mu - 3.0
-        if excess > 0.0 and excess * excess > n_sigma * n_sigma * mu:
+        variance = mu + noise[i] if noise.size else mu
+        if excess > 0.0 and excess * excess > n_sigma * n_sigma * variance:
             out[n_strong] = i
             n_strong += 1
             if n_strong == len(out):

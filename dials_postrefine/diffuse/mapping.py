@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from dials_postrefine.diffuse import bragg, geometry, kernels, scaling
+from dials_postrefine.diffuse import BadImage, bragg, geometry, kernels, scaling
 from dials_postrefine.diffuse.geometry import Beam, Corrections, Panel, Pixels
 from dials_postrefine.diffuse.grid import Grid
 from dials_postrefine.parallel import ordered_map, single_thread
@@ -39,10 +39,6 @@ QUANTA = {False: (2.0**52, 2.0**-10), True: (2.0**28, 2.0**16)}
 HALVES = ("images", "random", "friedel")
 
 
-class BadImage(Exception):
-    """An image that can't be read, or used; the message says why."""
-
-
 @dataclass
 class Series:
     """
@@ -52,8 +48,9 @@ class Series:
     those of the images, z (n,) those in the array of the scan; settings (n, n_steps, 3, 3) take h to the laboratory
     (1/Angstrom) at the middles of n_steps equal parts of the image's time, middle (n, 3, 3) at that of the image; s0
     (n, 3); times (n,) of exposure, s; usable (n_pixels,) uint8 or empty; peaks or box (indices), or neither, mask Bragg
-    peaks; scales (n,) or None; background and its variance (n_pixels,) photons / s, or empty.  detector names what the
-    geometry of pixels depends on: series with the same name share it.
+    peaks; scales (n,) or None; background and its variance (n_pixels,) photons / s, or empty; noise (n_pixels,) the
+    variance of a pixel by reading it, photons^2, or empty.  detector names what the geometry of pixels depends on:
+    series with the same name share it.
     """
 
     identifier: str
@@ -73,6 +70,7 @@ class Series:
     scales: np.ndarray | None = None
     background: np.ndarray = field(default_factory=lambda: np.empty(0, np.float32))
     background_variance: np.ndarray = field(default_factory=lambda: np.empty(0, np.float32))
+    noise: np.ndarray = field(default_factory=lambda: np.empty(0, np.float32))
 
     @property
     def n_images(self) -> int:
@@ -348,6 +346,7 @@ class Mapper:
                 panel.pedestal,
                 result.time,
                 mean,
+                series.noise[own],
                 STRONG_SIGMA,
                 strong,
             )
@@ -388,6 +387,7 @@ class Mapper:
                     panel.gain,
                     panel.pedestal,
                     series.background[own],
+                    series.noise[own],
                     factor,
                     result.time,
                     settings.quanta,
@@ -397,7 +397,7 @@ class Mapper:
         for number, panel, own in self._slices(series):
             first = 0
             while first < panel.n_pixels:
-                if series.background.size or offset.size or len(address[number]) > 1:
+                if series.background.size or series.noise.size or offset.size or len(address[number]) > 1:
                     n, first = kernels.gather_shared(
                         address[number],
                         values[number],
@@ -408,6 +408,7 @@ class Mapper:
                         panel.pedestal,
                         series.background[own],
                         series.background_variance[own],
+                        series.noise[own],
                         dwell,
                         factor,
                         result.time,
