@@ -199,6 +199,7 @@ def image_settings(params):
         max_masked=params.mask.max_fraction,
         gain=params.gain,
         pedestal=params.pedestal,
+        read_noise=params.read_noise,
         polarization_fraction=params.polarization_fraction,
         background_scale=params.background.scale,
     )

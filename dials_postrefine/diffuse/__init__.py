@@ -23,3 +23,9 @@ The estimate of a voxel v is a ratio of sums, which is unbiased at any count and
 
 Nothing here knows files, DIALS' objects or parameters.  numba is imported with kernels.py, and by nothing else.
 """
+
+from __future__ import annotations
+
+
+class BadImage(Exception):
+    """An image that can't be read, or used; the message says why."""

@@ -7,9 +7,11 @@ What a pixel sees: the direction s1 of its centre and its part of the exposure, 
     eps   = 1 - exp(-mu t / |cos w|)            mu, t of the sensor
     air   = exp(-mu_air d)
 
-Positions come from a coarse lattice of points on each panel, between which they are interpolated linearly: exact for a
-flat panel, and for the shift by parallax off by less than a thousandth of a pixel.  P is that of Kahn et al., J. Appl.
-Cryst. 1982, 15, 330, in the form of DIALS' corrections.h.
+Positions come from a lattice of points on each panel, between which they are interpolated linearly.  Where they are
+smooth a point every NODE_STEP pixels will do: on a flat panel to rounding, with the shift by parallax to less than a
+thousandth of a pixel.  Where a map of distortions shifts each pixel by itself the points are the middles of all pixels
+(and Omega stays that of the panel's pixel: what distortion does to areas belongs to the flat field).  P is that of
+Kahn et al., J. Appl. Cryst. 1982, 15, 330, in the form of DIALS' corrections.h.
 """
 
 from __future__ import annotations

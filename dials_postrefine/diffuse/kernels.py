@@ -250,6 +250,7 @@ def gather_shared(
     pedestal,
     background,
     background_variance,
+    noise,
     dwell,
     factor,
     time,
@@ -261,8 +262,8 @@ def gather_shared(
     As gather, of pixels that voxels share or from which something is taken off.
 
     address (n_steps, n): the voxels that a pixel sweeps in equal parts of the time; offset (n_shells + 1,) or empty: an
-    isotropic part of n/e that is taken off; background (n,) or empty, its variance, photons a second; dwell: how many
-    images a pixel stays in a voxel.
+    isotropic part of n/e that is taken off; background (n,) or empty, its variance, photons a second; noise (n,) or
+    empty: the variance by reading a pixel, photons^2; dwell: how many images a pixel stays in a voxel.
     """
     n_steps, n_pixels = address.shape
     has_background = background.size > 0
@@ -285,6 +286,8 @@ def gather_shared(
             e = factor * weight[i]
             n = (values[i] - pedestal) / gain
             variance = n
+            if noise.size:
+                variance += noise[i]
             n -= _taken_off(i, e, time, background, shell, offset)
             if has_background:
                 variance += time * time * background_variance[i] * dwell
@@ -337,7 +340,9 @@ def add(voxel, runs, n, scales, half, sums):
 
 
 @jit
-def reject(address, values, weight, shell, offset, gain, pedestal, background, factor, time, scales, n_sigma, sums):
+def reject(
+    address, values, weight, shell, offset, gain, pedestal, background, noise, factor, time, scales, n_sigma, sums
+):
     """
     Mark as REJECTED the pixels whose deviance against the other pixels of their voxels, sums of a first pass, is
     beyond n_sigma: |n - mu| of Poisson's law as sqrt(2 (n ln(n/mu) - n + mu)), two-sided.  Returns how many.
@@ -348,6 +353,9 @@ def reject(address, values, weight, shell, offset, gain, pedestal, background, f
     off it before it goes there (gather_shared), so that both passes have one model; E is the smallest of the E_v - f_v
     e, whose own uncertainty counts as that of one photon more among them.  Voxels that have less than the pixel itself
     from others can't tell.
+
+    With a variance by reading, noise (n,) or empty, n + noise is compared with mu + noise, which has the mean and the
+    variance of what was read.
     """
     rejected = 0
     n_steps = address.shape[0]
@@ -377,6 +385,8 @@ def reject(address, values, weight, shell, offset, gain, pedestal, background, f
         if parts == 0.0:
             continue
         mu = max(0.0, e * total / parts + taken) + e / fewest
+        if noise.size:
+            n, mu = n + noise[i], mu + noise[i]
         deviance = mu - n if n <= 0.0 else n * np.log(n / mu) - n + mu
         if 2.0 * deviance > n_sigma * n_sigma:
             for step in range(n_steps):
@@ -386,10 +396,11 @@ def reject(address, values, weight, shell, offset, gain, pedestal, background, f
 
 
 @jit
-def strong_pixels(address, values, weight, shell, gain, pedestal, time, mean, n_sigma, out):
+def strong_pixels(address, values, weight, shell, gain, pedestal, time, mean, noise, n_sigma, out):
     """
     The numbers of the pixels, out (n,), inside of the grid that exceed mean (n_shells,), the photons per exposure of
-    their shell, by n_sigma of its Poisson noise and three photons; returns how many there are.
+    their shell, by n_sigma of its Poisson noise and the variance by reading, noise (n,) or empty, and three photons;
+    returns how many there are.
     """
     n_strong = 0
     for i in range(len(address)):
@@ -397,7 +408,8 @@ def strong_pixels(address, values, weight, shell, gain, pedestal, time, mean, n_
             continue
         mu = max(0.0, mean[shell[i]] * time * weight[i])
         excess = (values[i] - pedestal) / gain - mu - 3.0
-        if excess > 0.0 and excess * excess > n_sigma * n_sigma * mu:
+        variance = mu + noise[i] if noise.size else mu
+        if excess > 0.0 and excess * excess > n_sigma * n_sigma * variance:
             out[n_strong] = i
             n_strong += 1
             if n_strong == len(out):

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from dials_postrefine.diffuse import bragg, geometry, kernels, scaling
+from dials_postrefine.diffuse import BadImage, bragg, geometry, kernels, scaling
 from dials_postrefine.diffuse.geometry import Beam, Corrections, Panel, Pixels
 from dials_postrefine.diffuse.grid import Grid
 from dials_postrefine.parallel import ordered_map, single_thread
@@ -39,10 +39,6 @@ QUANTA = {False: (2.0**52, 2.0**-10), True: (2.0**28, 2.0**16)}
 HALVES = ("images", "random", "friedel")
 
 
-class BadImage(Exception):
-    """An image that can't be read, or used; the message says why."""
-
-
 @dataclass
 class Series:
     """
@@ -54,7 +50,8 @@ class Series:
     (n, 3); times (n,) of exposure, s; usable (n_pixels,) uint8 or empty; peaks or box (indices), or neither, mask Bragg
     peaks; others: the series of other crystals on the same images, whose peaks are masked as well, and with each which
     of its images the i-th one is (n,), -1 for none; scales (n,) or None; background and its variance (n_pixels,)
-    photons / s, or empty.  detector names what the geometry of pixels depends on: series with the same name share it.
+    photons / s, or empty; noise (n_pixels,) the variance of a pixel by reading it, photons^2, or empty.  detector names
+    what the geometry of pixels depends on: series with the same name share it.
     """
 
     identifier: str
@@ -75,6 +72,7 @@ class Series:
     background: np.ndarray = field(default_factory=lambda: np.empty(0, np.float32))
     background_variance: np.ndarray = field(default_factory=lambda: np.empty(0, np.float32))
     others: tuple[tuple[Series, np.ndarray], ...] = ()
+    noise: np.ndarray = field(default_factory=lambda: np.empty(0, np.float32))
 
     @property
     def n_images(self) -> int:
@@ -371,6 +369,7 @@ class Mapper:
                 panel.pedestal,
                 result.time,
                 mean,
+                series.noise[own],
                 STRONG_SIGMA,
                 strong,
             )
@@ -413,6 +412,7 @@ class Mapper:
                     panel.gain,
                     panel.pedestal,
                     series.background[own],
+                    series.noise[own],
                     factor,
                     result.time,
                     settings.quanta,
@@ -422,7 +422,7 @@ class Mapper:
         for number, panel, own in self._slices(series):
             first = 0
             while first < panel.n_pixels:
-                if series.background.size or offset.size or len(address[number]) > 1:
+                if series.background.size or series.noise.size or offset.size or len(address[number]) > 1:
                     n, first = kernels.gather_shared(
                         address[number],
                         values[number],
@@ -433,6 +433,7 @@ class Mapper:
                         panel.pedestal,
                         series.background[own],
                         series.background_variance[own],
+                        series.noise[own],
                         dwell,
                         factor,
                         result.time,

@@ -12,26 +12,26 @@ the parallax of its sensor.
 from __future__ import annotations
 
 import os
-import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
 
 from cctbx import crystal, uctbx
 from cctbx.eltbx import attenuation_coefficient
-from dials.array_family import flex
 from dials.util import Sorry
 from dxtbx import flumpy
 from dxtbx.model.experiment_list import ExperimentListFactory
 
-from dials_postrefine.diffuse import bad_pixels
+from dials_postrefine.diffuse import BadImage, bad_pixels
 from dials_postrefine.diffuse.geometry import Beam, Panel, node_positions
-from dials_postrefine.diffuse.mapping import BadImage, Series
+from dials_postrefine.diffuse.mapping import Series
 from dials_postrefine.files import models, tables
 from dials_postrefine.files.bragg_peaks import observed_peaks, predict_peaks
 from dials_postrefine.files.cell_choices import common_cell, find_cell_choices
+from dials_postrefine.files.pixels import Reader, Scale, first_line, static_mask
 from dials_postrefine.files.radiation import is_xray
 
 # Dry air at 20 degrees C and 1013 hPa: g/cm^3, and parts of its mass.
@@ -39,6 +39,8 @@ AIR_DENSITY = 1.2041e-3
 AIR = {"N": 0.7552, "O": 0.2315, "Ar": 0.0129}
 # How much unit cells may differ, relative and in degrees.
 CELL_LENGTH, CELL_ANGLE = 0.02, 1.5
+# Strategies of dxtbx by which positions on a panel change smoothly.
+SMOOTH = ("SimplePxMmStrategy", "ParallaxCorrectedPxMmStrategy")
 # How far (mm) the detectors of data and background may be apart.
 SAME_PLACE = 0.5
 # A test that takes away more than this part of the data is worth a remark.
@@ -51,7 +53,8 @@ class ImageSettings:
     How images are read: the first and last to use (None: all), parts of an image's rotation, mask of Bragg peaks
     ("auto", "profile", "refl", "box", "none") with the extent of a peak (sigma) and of the box (indices), whether scale
     factors are wanted of the reflections, a mask file, how much masks may take away, and gain, pedestal and
-    polarisation fraction in place of those of the models; whether to look for bad pixels.
+    polarisation fraction in place of those of the models or maps; the read noise (counts rms); whether to look for bad
+    pixels.
     """
 
     image_range: tuple[int, int] | None = None
@@ -64,6 +67,7 @@ class ImageSettings:
     max_masked: float = 0.5
     gain: float | None = None
     pedestal: float | None = None
+    read_noise: float = 0.0
     polarization_fraction: float | None = None
     background_scale: float = 1.0
     bad_pixels: bool = True
@@ -142,7 +146,7 @@ def make_series(
     bad = _find_bad_pixels(experiments, settings) if settings.bad_pixels else {}
     for number, experiment in enumerate(experiments):
         one = _series(experiment, settings)
-        usable = _static_mask(experiment, settings.mask_file)
+        usable = static_mask(experiment, settings.mask_file)
         if one.detector in bad:
             usable &= ~bad[one.detector] & 1
         n_pixels += usable.size
@@ -187,7 +191,7 @@ def read_with_images(path: str):
         experiments = ExperimentListFactory.from_json_file(path, check_format=True)
     except Exception as error:  # dxtbx raises anything where an image is missing or unknown
         raise Sorry(
-            f"The images behind {path} can't be opened ({_first_line(error)}): they must lie where the file says."
+            f"The images behind {path} can't be opened ({first_line(error)}): they must lie where the file says."
         ) from error
     if any(experiment.imageset is None for experiment in experiments):
         raise Sorry(f"{path} names no images: give experiments that were made from images.")
@@ -298,20 +302,25 @@ def _series(experiment, settings: ImageSettings) -> Series:
     if scan is not None and len(scan.get_exposure_times()) == n:
         times = np.array(scan.get_exposure_times(), float)
     times = np.where(times > 0.0, times, 1.0)[chosen]
-    panels = [_panel(panel, settings) for panel in experiment.detector]
+    read = _reader(experiment, settings, chosen)
     return Series(
         identifier=experiment.identifier,
         detector=_detector_key(experiment, settings),
-        panels=panels,
+        panels=[_panel(panel, scale) for panel, scale in zip(experiment.detector, read.scales)],
         beam=_beam(experiment, settings),
-        read=Reader(imageset, chosen),
+        read=read,
         numbers=numbers[chosen],
         z=z,
         settings=np.array([[models.setting_matrix(experiment, i, f) for f in fractions] for i in z]),
         middle=np.array([models.setting_matrix(experiment, i, 0.5) for i in z]),
         s0=np.array([models.incident_beam(experiment, i) for i in z]),
         times=times,
+        noise=read.noise(settings.read_noise) if settings.read_noise > 0.0 else np.empty(0, np.float32),
     )
+
+
+def _reader(experiment, settings: ImageSettings, chosen=None) -> Reader:
+    return Reader(experiment, chosen, settings.gain, settings.pedestal)
 
 
 def _beam(experiment, settings: ImageSettings) -> Beam:
@@ -327,7 +336,8 @@ def _beam(experiment, settings: ImageSettings) -> Beam:
 
 def _detector_key(experiment, settings: ImageSettings) -> str:
     """What the geometry of the pixels depends on, as text."""
-    return str(experiment.detector.to_dict()) + str((_beam(experiment, settings), settings.gain, settings.pedestal))
+    distortions = [_distortion(panel) for panel in experiment.detector]
+    return str(experiment.detector.to_dict()) + str((_beam(experiment, settings), distortions))
 
 
 def _find_bad_pixels(experiments, settings: ImageSettings) -> dict[str, np.ndarray]:
@@ -337,28 +347,29 @@ def _find_bad_pixels(experiments, settings: ImageSettings) -> dict[str, np.ndarr
     """
     images: dict[str, list] = {}
     for experiment in experiments:
-        read = Reader(experiment.imageset, np.arange(len(experiment.imageset)))
+        read = _reader(experiment, settings)
         key = _detector_key(experiment, settings)
-        images.setdefault(key, []).extend((experiment, read, i) for i in range(len(experiment.imageset)))
+        images.setdefault(key, []).extend((read, i) for i in range(len(experiment.imageset)))
     found = {}
     for key, known in images.items():
         if len(known) < bad_pixels.FEWEST_IMAGES:
             continue
         places = np.unique(np.linspace(0, len(known) - 1, bad_pixels.MOST_IMAGES).round().astype(int))
-        panels = [_panel(panel, settings) for panel in known[0][0].detector]
-        suspect = [np.zeros(panel.shape, np.uint8) for panel in panels]
+        suspect = None
         n_read = 0
         for place in places:
-            _, read, i = known[place]
+            read, i = known[place]
             try:
-                values = read(i)
+                photons = read.photons(i)
             except BadImage:  # it will be told when it is mapped
                 continue
-            if [value.shape for value in values] != [panel.shape for panel in panels]:
-                continue
-            n_read += 1
-            for panel, value, out in zip(panels, values, suspect):
-                bad_pixels.suspects(np.ascontiguousarray(value), *panel.trusted, panel.pedestal, panel.gain, out)
+            suspect = suspect or [np.zeros(panel.shape, np.uint8) for panel in photons]
+            noise = read.noise(settings.read_noise)
+            n_read, start = n_read + 1, 0
+            for panel, out in zip(photons, suspect):
+                own = noise[start : start + panel.size].reshape(panel.shape)
+                bad_pixels.suspects(panel, own, out)
+                start += panel.size
         if n_read >= bad_pixels.FEWEST_IMAGES:
             found[key] = np.concatenate([bad_pixels.bad(out, n_read).ravel() for out in suspect]).astype(np.uint8)
     return found
@@ -399,35 +410,15 @@ def _join_lattices(experiments, series: list[Series], remarks: list[str]) -> Non
         remarks.append(f"{n_shared} images have several crystals: on them the Bragg peaks of all of these are masked.")
 
 
-class Reader:
-    """read(i) of a Series: the i-th of the chosen images of an image set."""
-
-    def __init__(self, imageset, chosen: np.ndarray):
-        self.imageset, self.chosen = imageset, chosen
-
-    def __call__(self, i: int) -> list[np.ndarray]:
-        number = int(self.chosen[i])
-        try:
-            raw = self.imageset.get_raw_data(number)
-            values = [flumpy.to_numpy(panel) for panel in raw]
-            if self.imageset.has_dynamic_mask():  # shadows, which move
-                mask = self.imageset.get_mask(number)
-                values = [np.where(flumpy.to_numpy(m), value, np.inf) for m, value in zip(mask, values)]
-        except Exception as error:  # readers of damaged images raise anything
-            raise BadImage(f"it can't be read ({_first_line(error)})") from error
-        return [value if value.dtype in (np.int32, np.float64) else value.astype(np.float64) for value in values]
-
-
-def _panel(panel, settings: ImageSettings) -> Panel:
+def _panel(panel, scale: Scale) -> Panel:
     n_fast, n_slow = panel.get_image_size()
-    slow, fast = node_positions(n_slow), node_positions(n_fast)
-    points = np.array([(x, y) for y in slow for x in fast])
-    millimetres = panel.pixel_to_millimeter(flex.vec2_double(points))
+    if _is_smooth(panel):
+        slow, fast = node_positions(n_slow), node_positions(n_fast)
+    else:  # every pixel
+        slow, fast = np.arange(n_slow) + 0.5, np.arange(n_fast) + 0.5
+    points = np.stack(np.meshgrid(fast, slow), axis=-1).reshape(-1, 2)
+    millimetres = panel.pixel_to_millimeter(flumpy.vec_from_numpy(points))
     nodes = flumpy.to_numpy(panel.get_lab_coord(millimetres)).reshape(len(slow), len(fast), 3)
-    low, high = panel.get_trusted_range()
-    if low == -1:  # as it was written when the lower limit was not part of the range
-        low = 0.0
-    gain = panel.get_gain() if settings.gain is None else settings.gain
     return Panel(
         slow=slow,
         fast=fast,
@@ -437,38 +428,24 @@ def _panel(panel, settings: ImageSettings) -> Panel:
         shape=(n_slow, n_fast),
         mu=panel.get_mu(),
         thickness=panel.get_thickness(),
-        gain=gain if gain > 0.0 else 1.0,
-        pedestal=panel.get_pedestal() if settings.pedestal is None else settings.pedestal,
-        trusted=(float(low), float(high) if high > low else np.inf),
+        gain=scale.gain,
+        pedestal=scale.pedestal,
+        trusted=scale.trusted,
     )
 
 
-def _static_mask(experiment, mask_file: str | None) -> np.ndarray:
-    """The pixels (n_pixels,) uint8 that no mask takes away which is the same on all images."""
-    detector, found = experiment.detector, []
-    external = experiment.imageset.external_lookup.mask.data
-    given = None if external.empty() else [flumpy.to_numpy(tile.data()) for tile in external]
-    read = None if mask_file is None else _read_mask(mask_file)
-    for number, panel in enumerate(detector):
-        usable = flumpy.to_numpy(panel.get_untrusted_rectangle_mask()).copy()
-        for masks, name in ((given, "of the images"), (read, mask_file)):
-            if masks is None:
-                continue
-            if len(masks) != len(detector) or masks[number].shape != usable.shape:
-                raise Sorry(f"The mask {name} has another number or size of panels than the detector.")
-            usable &= masks[number]
-        found.append(usable.ravel())
-    return np.concatenate(found).astype(np.uint8)
+def _is_smooth(panel) -> bool:
+    """Whether positions on a panel can be interpolated: not where a map of distortions, or what we don't know, is."""
+    return panel.get_px_mm_strategy().name() in SMOOTH
 
 
-def _read_mask(path: str) -> list[np.ndarray]:
-    try:
-        with open(path, "rb") as file:
-            return [flumpy.to_numpy(panel) for panel in pickle.load(file, encoding="bytes")]
-    except OSError as error:
-        raise Sorry(f"mask.file={path} can't be read ({error.strerror}): check the name.") from error
-    except Exception as error:  # pickle and flumpy raise anything
-        raise Sorry(f"mask.file={path} is no mask as dials.generate_mask writes it.") from error
+def _distortion(panel) -> str:
+    """What names the map of distortions of a panel, of which its dictionary says nothing."""
+    strategy, digest = panel.get_px_mm_strategy(), sha256()
+    for name in ("dx", "dy"):
+        if hasattr(strategy, name):
+            digest.update(np.ascontiguousarray(flumpy.to_numpy(getattr(strategy, name)())).tobytes())
+    return "" if _is_smooth(panel) else digest.hexdigest()
 
 
 def _shared(known: dict, array: np.ndarray) -> np.ndarray:
@@ -514,7 +491,7 @@ def read_background(path: str) -> tuple[str, Any]:
 def _with_background(series: Series, usable: np.ndarray, experiment, background, settings: ImageSettings):
     """The series with the mean of the background's images, and without pixels that it does not have."""
     path, experiments = background
-    counts, time = np.zeros(usable.size), np.zeros(usable.size)
+    counts, read_variance, time = np.zeros(usable.size), np.zeros(usable.size), np.zeros(usable.size)
     for other in experiments:
         if not experiment.detector.is_similar_to(
             other.detector, origin_tolerance=SAME_PLACE, fast_axis_tolerance=1e-3, slow_axis_tolerance=1e-3,
@@ -526,25 +503,21 @@ def _with_background(series: Series, usable: np.ndarray, experiment, background,
         if other.scan is not None and len(other.scan.get_exposure_times()) == n:
             times = np.array(other.scan.get_exposure_times(), float)
             times[times <= 0.0] = 1.0
-        read = Reader(other.imageset, np.arange(n))
-        good = _static_mask(other, None).astype(bool)
+        read = _reader(other, settings)
+        noise = read.noise(settings.read_noise)
+        good = static_mask(other, None).astype(bool)
         for i in range(n):
             try:
-                values = np.concatenate([value.ravel() for value in read(i)])
+                photons = np.concatenate([panel.ravel() for panel in read.photons(i)])
             except BadImage as error:
                 raise Sorry(f"Image {i + 1} of {path} can't be used: {error}.") from error
-            trusted = [np.repeat(np.array([p.trusted]), p.n_pixels, axis=0) for p in series.panels]
-            low, high = np.concatenate(trusted).T
-            pedestal, gain = (
-                np.concatenate([np.full(p.n_pixels, getattr(p, name)) for p in series.panels])
-                for name in ("pedestal", "gain")
-            )
-            seen = good & (values >= low) & (values < high)
-            counts[seen] += ((values - pedestal) / gain)[seen]
+            seen = good & np.isfinite(photons)
+            counts[seen] += photons[seen]
+            read_variance[seen] += noise[seen]
             time[seen] += times[i]
     seen = time > 0.0
     rate = np.divide(counts, time, out=np.zeros_like(counts), where=seen)
-    variance = np.divide(np.maximum(counts, 1.0), time**2, out=np.zeros_like(counts), where=seen)
+    variance = np.divide(np.maximum(counts, 1.0) + read_variance, time**2, out=np.zeros_like(counts), where=seen)
     scale = settings.background_scale
     series = replace(
         series,
@@ -552,7 +525,3 @@ def _with_background(series: Series, usable: np.ndarray, experiment, background,
         background_variance=(scale**2 * variance).astype(np.float32),
     )
     return series, usable & seen.astype(np.uint8)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0].rstrip(". ")

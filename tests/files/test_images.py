@@ -385,10 +385,21 @@ def test_scale_factors_of_reflections_become_those_of_images():
         make_series(experiments, settings, 2.0, reflections=[table])
 
 
-def test_what_the_old_and_the_new_trusted_range_exclude():
+@pytest.mark.parametrize("limits", [(0.0, 1000.0), (-1.0, 1000.0), (-10.0, 65535.0), (5.0, 6.0)])
+@pytest.mark.parametrize("dtype", [np.int32, np.float64])
+def test_values_are_trusted_where_the_installed_dxtbx_trusts_them(limits, dtype):
+    from dials.array_family import flex
+
     experiments = experiments_of()
     panel = experiments[0].detector[0]
-    panel.set_trusted_range((-1.0, 1000.0))
-    assert read(experiments).series[0].panels[0].trusted == (0.0, 1000.0)
-    panel.set_trusted_range((0.0, 1000.0))
-    assert read(experiments).series[0].panels[0].trusted == (0.0, 1000.0)
+    panel.set_trusted_range(limits)
+    low, high = read(experiments).series[0].panels[0].trusted
+    values = np.array([limits[0] + d for d in (-1, 0, 1)] + [limits[1] + d for d in (-1, 0, 1)], dtype)
+    if dtype is np.float64:
+        values = np.concatenate([values, [np.nextafter(v, w) for v in limits for w in (-np.inf, np.inf)]])
+    full = np.full(panel.get_image_size()[::-1], values[2])
+    full[0, : len(values)] = values
+    image = (flex.int if dtype is np.int32 else flex.double)(np.ascontiguousarray(full))
+    expected = panel.get_trusted_range_mask(image).as_numpy_array()[0, : len(values)]
+    expected &= values != -1.0  # what was not measured, also where limits belong to the range
+    np.testing.assert_array_equal((low <= values) & (values < high), expected)
