@@ -202,6 +202,9 @@ def image_settings(params):
         read_noise=params.read_noise,
         polarization_fraction=params.polarization_fraction,
         background_scale=params.background.scale,
+        exposure_time=tuple(params.exposure_time) if params.exposure_time else None,
+        background_exposure_time=params.background.exposure_time,
+        scale=word(params.scale.model),
     )
 
 

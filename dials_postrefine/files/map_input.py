@@ -37,6 +37,10 @@ MASKS = {
 }
 
 
+# How much wavelengths may differ, relative, before it is said.
+SAME_WAVELENGTH = 5e-3
+
+
 @dataclass(frozen=True)
 class MapRequest:
     """
@@ -113,7 +117,8 @@ def collect(
             parameters=parameters,
         )
         total = replace(total, description=description)
-        return _prepare(request, total, group, _sections(request, total.grid), _describe(group, description), [])
+        dataset = _describe(group, description)
+        return _prepare(request, total, group, _sections(request, total.grid), dataset, _on_times(total))
     files = images.read_series(
         request.experiments,
         request.reflections,
@@ -125,7 +130,6 @@ def collect(
     grid = _make_grid(request, files)
     sections = _sections(request, grid)
     _check_symmetry(request, grid, files.space_group)
-    beam = files.experiments[0].beam
     mapping = request.mapping
     _state_memory(grid, files)
     try:
@@ -138,7 +142,9 @@ def collect(
         unit_cell=files.cell,
         space_group=files.space_group.type().lookup_symbol(),
         ub=_common_ub(files.experiments),
-        wavelength=beam.get_wavelength(),
+        wavelength=map_sums.common_wavelength(
+            [one.beam.wavelength for one in files.series], [one.n_images for one in files.series]
+        ),
         symmetry=request.symmetry,
         version=version,
         parameters=parameters,
@@ -151,10 +157,35 @@ def collect(
         mask="; ".join(dict.fromkeys(MASKS[kind] for kind in files.masks)),
         polarization_fraction=fractions.pop() if len(fractions) == 1 and min(fractions) >= 0.0 else None,
         background=request.background,
+        times_known=files.times_known,
     )
     total = map_sums.Sums(sums, results, grid, mapping, description)
     dataset = _describe(files.space_group, description)
-    return _prepare(request, total, files.space_group, sections, dataset, files.remarks)
+    return _prepare(request, total, files.space_group, sections, dataset, [*files.remarks, *_on_beams(files)])
+
+
+def _on_times(total: map_sums.Sums) -> list[str]:
+    if total.description.times_known:
+        return []
+    return [
+        "The exposure times of some of these images are unknown: "
+        + ("levels of images depend on them." if total.settings.normalised else "they are taken for equal.")
+    ]
+
+
+def _on_beams(files: images.SeriesFiles) -> list[str]:
+    """What is to be said where beams differ, of which the files name one."""
+    wavelengths = [one.beam.wavelength for one in files.series]
+    low, high = min(wavelengths), max(wavelengths)
+    remarks = []
+    if high / low - 1.0 > SAME_WAVELENGTH:
+        remarks.append(
+            f"Wavelengths from {low:.5g} to {high:.5g} Angstrom were mapped together, each as it is; the files name "
+            "their mean."
+        )
+    if len({one.beam.fraction for one in files.series}) > 1:
+        remarks.append("Series differ in the polarisation of their beams, and are corrected by that of each.")
+    return remarks
 
 
 def _make_grid(request: MapRequest, files: images.SeriesFiles) -> Grid:

@@ -45,7 +45,7 @@ class Description:
     wavelength (Angstrom), symmetry "laue", "friedel" or "p1", the version of the program, its changed parameters, the
     input files, and the identifiers of the experiments, in the order of their series; the widest oscillation of an
     image (degrees), followed in phi_steps, the masks of Bragg peaks in words, the polarisation fraction (None where
-    there is not one) and the .expt of the background.
+    there is not one), the .expt of the background, and whether exposure times are known.
     """
 
     unit_cell: tuple[float, ...]
@@ -62,6 +62,7 @@ class Description:
     mask: str = ""
     polarization_fraction: float | None = None
     background: str | None = None
+    times_known: bool = True
 
 
 def write_map(
