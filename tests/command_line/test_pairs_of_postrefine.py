@@ -17,10 +17,11 @@ import dials_postrefine  # noqa: F401  (makes cctbx findable)
 pytest.importorskip("cctbx", reason="the tables and experiments are those of DIALS")
 pytest.importorskip("dials.array_family.flex", reason="the tables and experiments are those of DIALS")
 
+from pairwise import all_pairs, factors, value_of
+
 from cctbx import miller, sgtbx
 from dials.array_family import flex
 from dxtbx.model.experiment_list import ExperimentList
-from pairwise import all_pairs, factors, value_of
 
 from dials_postrefine import scopes
 from dials_postrefine.command_line.postrefine import run
