@@ -27,7 +27,7 @@ demo: env  ## refine a simulated data set and compare with the truth; the files 
 env: $(STAMP)  ## the set-up alone; the programs are then in .venv/bin, or on PATH in an activated environment
 
 test: env browser  ## all tests
-	$(PYTHON) -m pytest -ra
+	$(PYTHON) -m pytest -ra -n auto --dist loadfile
 
 # The report is looked at in a browser; where there is none to be had, that test says so and is skipped.
 browser:

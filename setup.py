@@ -28,7 +28,7 @@ def read_version() -> str:
 
 # For dials.diffuse_map.  numba asks for a coverage that is newer than Debian's, wherever there is one.
 DIFFUSE = ["numba", "coverage>=7"]
-TEST = [*DIFFUSE, "gemmi", "hypothesis", "pytest>=7"]
+TEST = [*DIFFUSE, "gemmi", "hypothesis", "pytest>=7", "pytest-xdist"]
 # Another minor version of ruff may format otherwise.
 DEV = [*TEST, "ruff~=0.17.5"]
 

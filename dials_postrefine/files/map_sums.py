@@ -33,7 +33,7 @@ from dials_postrefine.diffuse.mapping import ImageResult, MappingSettings, make_
 from dials_postrefine.files import exposure
 from dials_postrefine.files.guarded import ChildFailed, call_in_child
 from dials_postrefine.files.images import CELL_ANGLE, CELL_LENGTH
-from dials_postrefine.files.map_nexus import COMPRESSION, LIBVER, make_group, write_chunks, write_entry
+from dials_postrefine.files.map_nexus import COMPRESSION, create_file, make_group, write_chunks, write_entry
 from dials_postrefine.files.maps import Description, cell_parameters
 
 FORMAT = 1
@@ -76,14 +76,13 @@ def write_sums(
     description: Description,
 ) -> None:
     """Begin the NeXus file of a map with its sums; merging.merge changes them, and comes later."""
-    import h5py
 
     images, identifiers = sort_images(images, description.identifiers)
     description = replace(description, identifiers=identifiers)
     pixels = sums[:, kernels.PIXELS]
     occupied = np.concatenate([np.packbits(pixels[i : i + 8 * PIECE] != 0) for i in range(0, len(sums), 8 * PIECE)])
     n = sum(len(piece) for piece in _pieces(occupied))
-    with h5py.File(path, "w", libver=LIBVER) as file:
+    with create_file(path) as file:
         write_entry(file, description, grid.reciprocal)
         group = make_group(file["entry"], "sums", "NXcollection")
         group.attrs["format"] = FORMAT
