@@ -1,0 +1,96 @@
+"""
+Every two options of dials.intensity_model together, on simulated sweeps whose amplitudes are |F_calc| (1 + a f).
+
+What |F_calc| explains is known of each reflection, and so is its R1; trees that have it are better than trees alone.
+"""
+
+from __future__ import annotations
+
+import json
+from io import StringIO
+
+import numpy as np
+import pytest
+
+import dials_postrefine  # noqa: F401  (makes cctbx findable)
+
+pytest.importorskip("cctbx", reason="the tables and experiments are those of DIALS")
+pytest.importorskip("dials.array_family.flex", reason="the tables and experiments are those of DIALS")
+pytest.importorskip("sklearn", reason="scikit-learn grows the trees")
+
+from pairwise import all_pairs, factors, value_of
+
+from dials_postrefine import scopes
+from dials_postrefine.command_line.intensity_model import run
+
+pytestmark = [pytest.mark.dials, pytest.mark.slow]
+
+VARIED = {
+    "n_folds": ("3", "2"),
+    "model": ("None", "quartz.cif"),
+    "d_min": ("None", "1.0"),
+    "d_max": ("None", "3"),
+    "space_group": ("None", "P321"),
+    "trees.max_iter": ("40", "20"),
+    "trees.learning_rate": ("0.1", "0.2"),
+    "trees.min_samples_leaf": ("5", "10"),
+    "trees.permutations": ("2", "3"),
+    "seed": ("0", "1"),
+}
+CONSTANT = {
+    "input.*": "data",
+    "output.*": "names of files",
+    "train": "in place of split: test_intensity_model.py",
+    "test": "in place of split: test_intensity_model.py",
+    "reference_model.*": "of the reference: test_reference_intensities_pairs.py",
+}
+FACTORS = factors(scopes.load("intensity_model"), VARIED, CONSTANT)
+ROWS = all_pairs(FACTORS)
+
+
+@pytest.fixture(scope="module")
+def simulated(tmp_path_factory):
+    """The sweeps, their files, and the model."""
+    from dials_postrefine.files.simulated_sweeps import SweepOptions, simulate_sweeps, structure, write_sweeps
+
+    folder = tmp_path_factory.mktemp("sweeps")
+    sweeps = simulate_sweeps(SweepOptions(n_crystals=3, n_images=40, perturbation=0.3))
+    text = StringIO()
+    structure().as_cif_simple(out=text)
+    (folder / "quartz.cif").write_text(text.getvalue())
+    return sweeps, [str(name) for name in write_sweeps(sweeps, folder / "scaled")], folder / "quartz.cif"
+
+
+def r1(f, p):
+    """sum |F - k P| / sum F with the k that makes it least."""
+    ratio = f / p
+    order = np.argsort(ratio)
+    k = ratio[order][np.searchsorted(np.cumsum(p[order]), 0.5 * p.sum())]  # the weighted median
+    return np.abs(f - k * p).sum() / f.sum()
+
+
+@pytest.mark.parametrize("row", ROWS, ids=[str(i) for i in range(len(ROWS))])
+def test_every_pair_of_options_gives_the_r1_of_the_truth(row, simulated, monkeypatch, tmp_path):
+    sweeps, files, model = simulated
+    monkeypatch.chdir(tmp_path)
+    run([*files, *(f"model={model}" if item == "model=quartz.cif" else item for item in row), "output.html=None"])
+    with open("intensity_model.json") as file:
+        summary = json.load(file)
+    overall, dataset = summary["overall"], summary["dataset"]
+    assert dataset["n_observations"] + sum(summary["not_used"].values()) == len(sweeps.f_calc)
+    if value_of(row, "model") == "None":
+        assert set(overall) == {"mates", "trees"}
+        return
+    d_star_sq = sweeps.experiments[0].crystal.get_unit_cell().d_star_sq(sweeps.table["miller_index"])
+    low, high = (value_of(row, name) for name in ("d_min", "d_max"))
+    inside = np.array(d_star_sq) <= (np.inf if low == "None" else float(low) ** -2)
+    inside &= np.array(d_star_sq) >= (0.0 if high == "None" else float(high) ** -2)
+    f_calc, factor = sweeps.f_calc[inside], sweeps.factor[inside]
+    expected = r1(f_calc * factor, f_calc)
+    found = overall["f_calc"]
+    assert found["esd"] < 0.1 * expected
+    if value_of(row, "intensity") == "scale":
+        assert abs(found["value"] - expected) < 3.0 * found["esd"]
+    else:  # as integrated: the Lorentz factor and the scale of the image are still in it
+        assert found["value"] > expected
+    assert overall["both"]["value"] < min(overall["trees"]["value"], found["value"] + 2.0 * found["esd"])
