@@ -75,18 +75,6 @@ def test_photons_are_the_corrected_data_of_dxtbx(detector, given, dtype):
     assert assert_is_dxtbx(experiment) > 30
 
 
-def test_a_panel_without_a_gain_takes_that_of_all_panels_away_as_dxtbx_does():
-    from dxtbx.model import Detector
-
-    experiments, _ = counts_of("tiles")
-    detector = experiments[0].detector.to_dict()
-    for k, panel in enumerate(detector["panels"]):
-        panel["gain"] = 0.0 if k == 2 else 2.0  # as in files; set_gain refuses 0
-    experiments[0].detector = Detector.from_dict(detector)
-    experiments[0].imageset.set_detector(experiments[0].detector)
-    assert_is_dxtbx(experiments[0])
-
-
 def test_what_the_user_gives_wins_over_maps():
     from dials_postrefine.files.pixels import Reader
 
