@@ -110,9 +110,11 @@ def test_peaks_of_all_crystals_on_an_image_are_masked(write_images, mapped, tmp_
             mean[name, peaks], masked[name] = found["shells"][-1]["mean"], found["masked"]
             remarks[name] = " ".join(found["remarks"])
     # the second crystal alone sees the peaks of the first where it has none; together neither does
-    assert mean["first", True] == pytest.approx(mean["first", False], rel=0.02)
-    assert mean["second", True] > 1.2 * mean["second", False]
-    assert mean["both", True] == pytest.approx(mean["both", False], rel=0.02)
+    rise = {name: mean[name, True] / mean[name, False] for name in masked}
+    # boxes of reflections leave the tails of those whose middles are beyond the scan
+    assert rise["first"] == pytest.approx(1.0, abs=0.06 if kind == "refl" else 0.02)
+    assert rise["second"] > 1.1
+    assert rise["both"] == pytest.approx(rise["first"], abs=0.015)
     # masks that know nothing of one another: what is left is the product
     left = {name: 1.0 - part for name, part in masked.items()}
     assert left["both"] == pytest.approx(left["first"] * left["second"], abs=0.03)
