@@ -193,6 +193,9 @@ def image_settings(params):
         pedestal=params.pedestal,
         polarization_fraction=params.polarization_fraction,
         background_scale=params.background.scale,
+        exposure_time=tuple(params.exposure_time) if params.exposure_time else None,
+        background_exposure_time=params.background.exposure_time,
+        scale=word(params.scale.model),
     )
 
 

@@ -52,7 +52,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class Beam:
-    """wavelength (Angstrom), s0 (3,; 1/Angstrom), polarisation normal (3,) and fraction; attenuation of the air, 1/mm."""
+    """wavelength (Angstrom), s0 (3,; 1/Angstrom), polarisation normal (3,) and fraction, attenuation of air (1/mm)."""
 
     wavelength: float
     s0: np.ndarray

@@ -227,6 +227,8 @@ class Mapper:
             return
         self._seen, self._masked = key, None
         self.pixels: Pixels = geometry.see(series.panels, beam, self.settings.corrections)
+        s = np.linalg.norm(self.pixels.s1[:: max(1, len(self.pixels.s1) // 10000)] - beam.s0, axis=1)
+        self.reach = 1.0 / max(s.min(), 1e-9), 1.0 / s.max()
         n = len(self.pixels.weight)
         self.shell = np.empty(n, np.uint8)
         kernels.shells_of(self.pixels.s1, beam.s0, self.edges, self.shell)
@@ -318,7 +320,11 @@ class Mapper:
                     result.n_bragg += n_bragg
             found.append(address)
         if result.n_inside == 0:
-            result.error = "no pixel is inside of the limits"
+            near, far = self.reach
+            result.error = (
+                f"no pixel that can be used is inside of the limits of resolution, {grid.d_max:.3g} to d_min="
+                f"{grid.d_min:.3g} Angstrom, while the detector sees {near:.3g} to {far:.3g}"
+            )
         return found
 
     def _profile(self, series, i, values, address, result) -> None:

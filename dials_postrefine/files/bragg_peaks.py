@@ -14,6 +14,7 @@ from dials.util import Sorry
 from dxtbx import flumpy
 
 from dials_postrefine.diffuse.bragg import Peaks
+from dials_postrefine.files import models
 
 # Where the axis of rotation nearly lies in the plane of s0 and s1, a peak would never end.
 SMALLEST_ZETA = 0.02
@@ -25,9 +26,7 @@ def predict_peaks(experiment, d_min: float, n_sigma: float) -> Peaks:
     """The peaks that the profile model of an experiment predicts, out to n_sigma.  Raises Sorry where it can't."""
     sigma_b = np.radians(experiment.profile.sigma_b())
     sigma_m = np.radians(experiment.profile.sigma_m())
-    if np.ndim(sigma_b):  # of a scan-varying profile model
-        sigma_b, sigma_m = float(np.mean(sigma_b)), float(np.mean(sigma_m))
-    padding = min(MOST_PADDING, 3.0 * n_sigma * float(np.degrees(sigma_m)))
+    padding = min(MOST_PADDING, 3.0 * n_sigma * float(np.degrees(np.max(sigma_m))))
     try:
         table = flex.reflection_table.from_predictions(experiment, dmin=d_min, padding=padding)
     except (RuntimeError, AttributeError, TypeError, ValueError) as error:
@@ -40,8 +39,14 @@ def predict_peaks(experiment, d_min: float, n_sigma: float) -> Peaks:
     if experiment.is_still():
         images = np.tile([-np.inf, np.inf], (len(table), 1))
     else:
-        normal = np.cross(s1, experiment.beam.get_s0())
-        zeta = normal @ np.array(experiment.goniometer.get_rotation_axis()) / np.linalg.norm(normal, axis=1)
+        first, end = experiment.scan.get_array_range()
+        on_image = np.clip(np.floor(pixel[:, 2]).astype(int), first, end - 1) - first
+        if np.ndim(sigma_b):  # of a scan-varying profile model
+            sigma_b, sigma_m = (np.asarray(sigma)[np.minimum(on_image, len(sigma) - 1)] for sigma in (sigma_b, sigma_m))
+        s0 = np.array([models.incident_beam(experiment, image) for image in range(first, end)])[on_image]
+        axis = np.array([models.rotation_axis(experiment, image) for image in range(first, end)])[on_image]
+        normal = np.cross(s1, s0)
+        zeta = np.sum(normal * axis, axis=1) / np.linalg.norm(normal, axis=1)
         width = np.radians(experiment.scan.get_oscillation()[1])
         half = n_sigma * sigma_m / np.maximum(np.abs(zeta), SMALLEST_ZETA) / abs(width)
         images = pixel[:, 2:] + half[:, None] * np.array([-1.0, 1.0])
@@ -49,13 +54,15 @@ def predict_peaks(experiment, d_min: float, n_sigma: float) -> Peaks:
     ellipses = np.empty((len(panel), 3))
     for number in np.unique(panel):
         own = panel == number
-        ellipses[own] = _ellipses(experiment.detector[int(number)], unit[own], n_sigma * sigma_b)
+        ellipses[own] = _ellipses(
+            experiment.detector[int(number)], unit[own], n_sigma * np.broadcast_to(sigma_b, len(panel))[own]
+        )
     return Peaks(panel, images, centres=np.ascontiguousarray(pixel[:, :2]), ellipses=ellipses)
 
 
-def _ellipses(panel, unit: np.ndarray, radius: float) -> np.ndarray:
+def _ellipses(panel, unit: np.ndarray, radius: np.ndarray) -> np.ndarray:
     """
-    What is within an angle (rad) of directions (n, 3), as a, b, c (n, 3) of a dx^2 + 2 b dx dy + c dy^2 < 1 in pixels.
+    What is within angles (n,; rad) of directions (n, 3), as a, b, c (n, 3) of a dx^2 + 2 b dx dy + c dy^2 < 1 in pixels.
 
     The direction u of what lies at the distance d turns by (e - u (u.e))/d with a step e on the panel.
     """

@@ -29,7 +29,7 @@ from dxtbx.model.experiment_list import ExperimentListFactory
 from dials_postrefine.diffuse import bad_pixels
 from dials_postrefine.diffuse.geometry import Beam, Panel, node_positions
 from dials_postrefine.diffuse.mapping import BadImage, Series
-from dials_postrefine.files import models, tables
+from dials_postrefine.files import exposure, limits, models, tables
 from dials_postrefine.files.bragg_peaks import observed_peaks, predict_peaks
 
 # Dry air at 20 degrees C and 1013 hPa: g/cm^3, and parts of its mass.
@@ -49,7 +49,9 @@ class ImageSettings:
     How images are read: the first and last to use (None: all), parts of an image's rotation, mask of Bragg peaks
     ("auto", "profile", "refl", "box", "none") with the extent of a peak (sigma) and of the box (indices), whether scale
     factors are wanted of the reflections, a mask file, how much masks may take away, and gain, pedestal and
-    polarisation fraction in place of those of the models; whether to look for bad pixels.
+    polarisation fraction in place of those of the models; exposure times (s) in place of those of the scans, one or
+    one an experiment, and of the background; how images are brought to one scale (MappingSettings.scale); whether to
+    look for bad pixels.
     """
 
     image_range: tuple[int, int] | None = None
@@ -64,6 +66,9 @@ class ImageSettings:
     pedestal: float | None = None
     polarization_fraction: float | None = None
     background_scale: float = 1.0
+    exposure_time: tuple[float, ...] | None = None
+    background_exposure_time: float | None = None
+    scale: str = "none"
     bad_pixels: bool = True
 
 
@@ -72,7 +77,8 @@ class SeriesFiles:
     """
     What was read: experiments as DIALS has them and their series, the cell (6,) and the space group (cctbx) of all, the
     rotations (n, 3, 3) of its point group on indices, the mask of Bragg peaks by series, the part of the pixels that
-    masks take away, the number of bad pixels, and remarks.
+    masks take away, the number of bad pixels, remarks, and whether all exposure times are
+    known.
     """
 
     experiments: Any
@@ -84,6 +90,7 @@ class SeriesFiles:
     masked: float
     n_bad: int
     remarks: list[str]
+    times_known: bool = True
 
     @property
     def reciprocal(self) -> np.ndarray:
@@ -130,16 +137,17 @@ def make_series(
     sentence for what can't be used.
     """
     group, cell = _common_crystal(experiments, space_group)
-    reflections = reflections or [None] * len(experiments)
+    experiments, reflections = _of_range(experiments, reflections or [None] * len(experiments), settings)
+    times, times_known, said = _times(experiments, settings, background)
     if d_min is None:
-        d_min = max(e.detector.get_max_inscribed_resolution(e.beam.get_s0()) for e in experiments)
+        d_min = limits.default_limit(experiments)
 
-    remarks: list[str] = []
+    remarks: list[str] = list(said)
     shared: dict[str, Any] = {}
     series, masks, n_masked, n_pixels = [], [], 0, 0
     bad = _find_bad_pixels(experiments, settings) if settings.bad_pixels else {}
     for number, experiment in enumerate(experiments):
-        one = _series(experiment, settings)
+        one = _series(experiment, settings, times[number])
         usable = _static_mask(experiment, settings.mask_file)
         if one.detector in bad:
             usable &= ~bad[one.detector] & 1
@@ -167,7 +175,7 @@ def make_series(
         )
     n_bad = sum(int(pixels.sum()) for pixels in bad.values())
     return SeriesFiles(
-        experiments, series, cell, group, float(d_min), masks, n_masked / max(1, n_pixels), n_bad, remarks
+        experiments, series, cell, group, float(d_min), masks, n_masked / max(1, n_pixels), n_bad, remarks, times_known
     )
 
 
@@ -182,10 +190,9 @@ def read_with_images(path: str):
         ) from error
     if any(experiment.imageset is None for experiment in experiments):
         raise Sorry(f"{path} names no images: give experiments that were made from images.")
-    for experiment in experiments:
-        for name in experiment.imageset.paths():
-            if name and not os.path.exists(name):
-                raise Sorry(f"The image {name} of {path} does not exist: images must lie where the file says.")
+    names = [name for experiment in experiments for name in experiment.imageset.paths() if name]
+    if names and not any(os.path.exists(name) for name in names):
+        raise Sorry(f"The images of {path} do not exist ({names[0]}): they must lie where the file says.")
     return experiments
 
 
@@ -235,12 +242,13 @@ def _common_crystal(experiments, space_group: str | None):
     group = models.common_space_group(experiments, space_group)
     cells = np.array([e.crystal.get_unit_cell().parameters() for e in experiments])
     median = np.median(cells, axis=0)
-    off = (np.abs(cells[:, :3] / cells[0, :3] - 1.0) > CELL_LENGTH).any(axis=1)
-    off |= (np.abs(cells[:, 3:] - cells[0, 3:]) > CELL_ANGLE).any(axis=1)
-    if off.any():
+    low, high = cells.min(axis=0), cells.max(axis=0)  # whatever the order
+    off = np.concatenate([(high[:3] / low[:3] - 1.0) / CELL_LENGTH, (high[3:] - low[3:]) / CELL_ANGLE])
+    if off.max() > 1.0:
+        column = cells[:, int(off.argmax())]
         raise Sorry(
-            f"Unit cells differ by more than {CELL_LENGTH:.0%} ({experiments[int(off.argmax())].identifier} from "
-            f"{experiments[0].identifier}): give data sets of one crystal form, in one setting."
+            f"Unit cells differ by more than {CELL_LENGTH:.0%} ({experiments[int(column.argmax())].identifier} from "
+            f"{experiments[int(column.argmin())].identifier}): give data sets of one crystal form, in one setting."
         )
     cell = uctbx.unit_cell(tuple(median))
     if not models.unit_cell_fits(cell, group):
@@ -274,25 +282,61 @@ def _kind_of_mask(wanted: str, experiment, table) -> str:
     return wanted
 
 
-def _series(experiment, settings: ImageSettings) -> Series:
+def _numbers(experiment) -> np.ndarray:
+    """The numbers (n,) of the images of an experiment: those of its scan, or from 1."""
+    first = experiment.scan.get_image_range()[0] if experiment.scan is not None else 1
+    return first + np.arange(len(experiment.imageset))
+
+
+def _chosen(experiment, settings: ImageSettings) -> np.ndarray:
+    """Which images of an experiment are used, counted from 0."""
+    numbers = _numbers(experiment)
+    if settings.image_range is None:
+        return np.arange(len(numbers))
+    first, last = settings.image_range
+    return np.flatnonzero((numbers >= first) & (numbers <= last))
+
+
+def _of_range(experiments, reflections, settings: ImageSettings):
+    """
+    The experiments that have images in the range, and their reflections; stills may have none, sweeps must have some.
+    """
+    if settings.image_range is None:
+        return experiments, reflections
+    first, last = settings.image_range
+    wanted = f"image_range={first} {last}"
+    kept = []
+    for k, experiment in enumerate(experiments):
+        if experiment.scan is None and len(experiment.imageset) == 1:
+            raise Sorry(f"{wanted} can't choose among stills without a scan ({experiment.identifier}): leave it out.")
+        if len(_chosen(experiment, settings)):
+            kept.append(k)
+        elif models.rotates(experiment):
+            numbers = _numbers(experiment)
+            raise Sorry(f"{wanted} has no image of {experiment.identifier}, which has {numbers[0]} to {numbers[-1]}.")
+    if not kept:
+        numbers = [_numbers(experiment) for experiment in experiments]
+        low, high = min(n[0] for n in numbers), max(n[-1] for n in numbers)
+        raise Sorry(f"{wanted} has no image of the experiments, which have {low} to {high}.")
+    return type(experiments)([experiments[k] for k in kept]), [reflections[k] for k in kept]
+
+
+def _times(experiments, settings: ImageSettings, background) -> tuple[list[np.ndarray], bool, list[str]]:
+    """The exposure times of the images that are used, whether all are known, and remarks (exposure.py)."""
+    every = [exposure.known_times(e.scan, len(e.imageset)) for e in experiments]
+    every = exposure.given_times(every, settings.exposure_time)
+    times = [own[_chosen(e, settings)] for own, e in zip(every, experiments)]
+    runs = ["stills" if len(e.imageset) == 1 else k for k, e in enumerate(experiments)]
+    names = [e.identifier for e in experiments]
+    return exposure.settle(times, names, runs, settings.scale, background is not None)
+
+
+def _series(experiment, settings: ImageSettings, times: np.ndarray) -> Series:
     imageset, scan = experiment.imageset, experiment.scan
-    n = len(imageset)
-    numbers = np.array(scan.get_image_range()[0] + np.arange(n)) if scan is not None else np.arange(1, n + 1)
-    chosen = np.arange(n)
-    if settings.image_range is not None and models.rotates(experiment):
-        first, last = settings.image_range
-        chosen = chosen[(numbers >= first) & (numbers <= last)]
-        if not len(chosen):
-            raise Sorry(
-                f"image_range={first} {last} has no image of {experiment.identifier}, which has "
-                f"{numbers[0]} to {numbers[-1]}."
-            )
+    numbers = _numbers(experiment)
+    chosen = _chosen(experiment, settings)
     z = (scan.get_array_range()[0] if scan is not None else 0) + chosen
     fractions = (np.arange(settings.phi_steps) + 0.5) / settings.phi_steps
-    times = np.ones(n)
-    if scan is not None and len(scan.get_exposure_times()) == n:
-        times = np.array(scan.get_exposure_times(), float)
-    times = np.where(times > 0.0, times, 1.0)[chosen]
     panels = [_panel(panel, settings) for panel in experiment.detector]
     return Series(
         identifier=experiment.identifier,
@@ -482,10 +526,11 @@ def _with_background(series: Series, usable: np.ndarray, experiment, background,
         ):  # fmt: skip
             raise Sorry(f"{path} is of another detector, or of another place of it, than {experiment.identifier}.")
         n = len(other.imageset)
-        times = np.ones(n)
-        if other.scan is not None and len(other.scan.get_exposure_times()) == n:
-            times = np.array(other.scan.get_exposure_times(), float)
-            times[times <= 0.0] = 1.0
+        times = exposure.known_times(other.scan, n)
+        if settings.background_exposure_time is not None:
+            times = np.full(n, settings.background_exposure_time)
+        if np.isnan(times).any():
+            raise Sorry(f"{path} has images of unknown exposure time: give background.exposure_time=, in seconds.")
         read = Reader(other.imageset, np.arange(n))
         good = _static_mask(other, None).astype(bool)
         for i in range(n):

@@ -125,7 +125,8 @@ def calculate_amplitudes(
     variance = np.bincount(images.unique[train], images.variance[train], n_unique)[known] / n[known] ** 2
     merged = index_array(h[known], symmetry, total, np.sqrt(variance))
     experiment = files.experiments[0]
-    beam = Beam(experiment.beam.get_wavelength(), probe_of(experiment.beam))
+    wavelength = float(np.median([e.beam.get_wavelength() for e in files.experiments]))
+    beam = Beam(wavelength, probe_of(experiment.beam))
     d_min = float(images.d_star_sq.max() ** -0.5)
     opened = open_reference(model, settings, beam, d_min)
     reference = compute_reference(opened, settings, symmetry, merged, d_min)

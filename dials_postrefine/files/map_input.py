@@ -37,6 +37,10 @@ MASKS = {
 }
 
 
+# How much wavelengths may differ, relative, before it is said.
+SAME_WAVELENGTH = 5e-3
+
+
 @dataclass(frozen=True)
 class MapRequest:
     """
@@ -101,7 +105,7 @@ def collect(
         total = replace(total, description=description)
         group = sgtbx.space_group_info(request.space_group or description.space_group).group()
         dataset = _describe(request, group, description, 0.0, f"as in the maps added: {', '.join(request.add)}", None)
-        return _prepare(request, total, group, _sections(request, total.grid), dataset, [])
+        return _prepare(request, total, group, _sections(request, total.grid), dataset, _on_times(total))
     files = images.read_series(
         request.experiments,
         request.reflections,
@@ -113,7 +117,6 @@ def collect(
     grid = _make_grid(request, files)
     sections = _sections(request, grid)
     _check_symmetry(request, grid, files.space_group)
-    beam = files.experiments[0].beam
     mapping = request.mapping
     _state_memory(grid, files)
     try:
@@ -124,17 +127,21 @@ def collect(
     description = Description(
         unit_cell=files.cell,
         space_group=files.space_group.type().lookup_symbol(),
-        ub=np.array(files.experiments[0].crystal.get_A()).reshape(3, 3),
-        wavelength=beam.get_wavelength(),
+        ub=_common_ub(files.experiments),
+        wavelength=map_sums.common_wavelength(
+            [one.beam.wavelength for one in files.series], [one.n_images for one in files.series]
+        ),
         symmetry=request.symmetry,
         version=version,
         parameters=parameters,
         input_files=(*request.experiments, *request.reflections),
         identifiers=identifiers,
+        times_known=files.times_known,
     )
     total = map_sums.Sums(sums, results, grid, mapping, description)
     widths = [abs(e.scan.get_oscillation()[1]) for e in files.experiments if e.scan is not None]
-    fraction = files.series[0].beam.fraction
+    fractions = {one.beam.fraction for one in files.series}
+    fraction = fractions.pop() if len(fractions) == 1 else -1.0
     dataset = _describe(
         request,
         files.space_group,
@@ -143,7 +150,37 @@ def collect(
         "; ".join(dict.fromkeys(MASKS[kind] for kind in files.masks)),
         fraction if fraction >= 0.0 else None,
     )
-    return _prepare(request, total, files.space_group, sections, dataset, files.remarks)
+    return _prepare(request, total, files.space_group, sections, dataset, [*files.remarks, *_on_beams(files)])
+
+
+def _on_times(total: map_sums.Sums) -> list[str]:
+    if total.description.times_known:
+        return []
+    return [
+        "The exposure times of some of these images are unknown: "
+        + ("levels of images depend on them." if total.settings.normalised else "they are taken for equal.")
+    ]
+
+
+def _common_ub(experiments) -> np.ndarray | None:
+    """A (3, 3) of the one crystal, None where there are several."""
+    found = np.array([e.crystal.get_A() for e in experiments]).reshape(-1, 3, 3)
+    return found[0] if np.allclose(found, found[0], atol=1e-7) else None
+
+
+def _on_beams(files: images.SeriesFiles) -> list[str]:
+    """What is to be said where beams differ, of which the files name one."""
+    wavelengths = [one.beam.wavelength for one in files.series]
+    low, high = min(wavelengths), max(wavelengths)
+    remarks = []
+    if high / low - 1.0 > SAME_WAVELENGTH:
+        remarks.append(
+            f"Wavelengths from {low:.5g} to {high:.5g} Angstrom were mapped together, each as it is; the files name "
+            "their mean."
+        )
+    if len({one.beam.fraction for one in files.series}) > 1:
+        remarks.append("Series differ in the polarisation of their beams, and are corrected by that of each.")
+    return remarks
 
 
 def _make_grid(request: MapRequest, files: images.SeriesFiles) -> Grid:

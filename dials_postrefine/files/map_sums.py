@@ -30,6 +30,7 @@ from dials_postrefine.diffuse import kernels
 from dials_postrefine.diffuse.geometry import Corrections
 from dials_postrefine.diffuse.grid import Grid, addresses, make_grid
 from dials_postrefine.diffuse.mapping import ImageResult, MappingSettings, make_sums
+from dials_postrefine.files import exposure
 from dials_postrefine.files.guarded import ChildFailed, call_in_child
 from dials_postrefine.files.images import CELL_ANGLE, CELL_LENGTH
 from dials_postrefine.files.map_nexus import COMPRESSION, LIBVER, make_group, write_chunks, write_entry
@@ -117,6 +118,12 @@ def add_sums(paths: Sequence[str]) -> Sums:
     first = parts[0]
     for path, part in zip(paths[1:], parts[1:]):
         _check_alike(paths[0], first, path, part)
+    exposure.check_addable(
+        [part.description.times_known for part in parts],
+        [frozenset(part.description.identifiers) for part in parts],
+        first.settings.scale,
+        paths,
+    )
     owner: dict[tuple[str, int], str] = {}
     for path, part in zip(paths, parts):
         for image in part.images:
@@ -137,8 +144,28 @@ def add_sums(paths: Sequence[str]) -> Sums:
         identifiers += part.description.identifiers
     images, names = sort_images(images, identifiers)
     files = dict.fromkeys(name for part in parts for name in part.description.input_files)
-    description = replace(first.description, identifiers=names, input_files=tuple(files))
+    told = [part.description for part in parts]
+    weights = [len(part.images) for part in parts]
+    ub = first.description.ub
+    alike = all(other.ub is not None and ub is not None and np.allclose(other.ub, ub, atol=1e-7) for other in told)
+    description = replace(
+        first.description,
+        ub=ub if alike else None,
+        wavelength=common_wavelength([one.wavelength for one in told], weights),
+        identifiers=names,
+        input_files=tuple(files),
+        times_known=all(one.times_known for one in told),
+    )
     return Sums(sums, images, first.grid, first.settings, description)
+
+
+def common_wavelength(wavelengths: Sequence[float], weights: Sequence[float]) -> float:
+    """The one wavelength, or the mean of several, each with its number of images as weight."""
+    if len(set(wavelengths)) == 1:
+        return float(wavelengths[0])
+    order = np.argsort(wavelengths)  # the same in any order
+    values, weights = np.array(wavelengths, float)[order], np.maximum(np.array(weights, float)[order], 1e-9)
+    return float(np.average(values, weights=weights))
 
 
 def _pieces(occupied: np.ndarray) -> Iterator[np.ndarray]:

@@ -43,7 +43,7 @@ class Description:
 
     unit_cell (Angstrom, degrees), space_group its symbol, ub (3, 3; 1/Angstrom; None where there is not one),
     wavelength (Angstrom), symmetry "laue", "friedel" or "p1", the version of the program, its changed parameters, the
-    input files, and the identifiers of the experiments, in the order of their series.
+    input files, the identifiers of the experiments, in the order of their series, and whether exposure times are known.
     """
 
     unit_cell: tuple[float, ...]
@@ -55,6 +55,7 @@ class Description:
     parameters: str
     input_files: tuple[str, ...]
     identifiers: tuple[str, ...]
+    times_known: bool = True
 
 
 def write_map(

@@ -184,10 +184,26 @@ def rotates(experiment) -> bool:
 
 
 def check_goniometers(experiments) -> None:
-    """Raises Sorry for sweeps without a goniometer."""
+    """Raises Sorry for sweeps without a goniometer, or with models whose scan points are not those of the scan."""
     n = sum(rotates(experiment) and experiment.goniometer is None for experiment in experiments)
     if n:
         raise Sorry(f"{n} of {len(experiments)} experiments are sweeps without a goniometer: import the images again.")
+    for experiment in experiments:
+        _check_scan_points(experiment)
+
+
+def _check_scan_points(experiment) -> None:
+    if experiment.scan is None:
+        return
+    n = experiment.scan.get_num_images()
+    for name in ("crystal", "beam", "goniometer"):
+        model = getattr(experiment, name)
+        points = 0 if model is None else model.num_scan_points
+        if points not in (0, n + 1):
+            raise Sorry(
+                f"The {name} of {experiment.identifier or 'an experiment'} has {points} scan points where its {n} "
+                f"image{'s' * (n > 1)} need {n + 1}: refine again with these images, or give those that were refined."
+            )
 
 
 def setting_matrix(experiment, image: float, fraction: float = 0.5) -> np.ndarray:
@@ -215,6 +231,17 @@ def setting_matrix(experiment, image: float, fraction: float = 0.5) -> np.ndarra
     phi = scan.get_angle_from_array_index(float(image) + fraction, deg=True)
     rotation = np.array(axis.axis_and_angle_as_r3_rotation_matrix(phi, deg=True)).reshape(3, 3)
     return setting.reshape(3, 3) @ rotation @ np.array(goniometer.get_fixed_rotation()).reshape(3, 3) @ ub
+
+
+def rotation_axis(experiment, image: float) -> np.ndarray:
+    """The axis (3,) of rotation in the laboratory in the middle of an image, by its number in the array of the scan."""
+    goniometer = experiment.goniometer
+    if goniometer.num_scan_points < 2:
+        return np.array(goniometer.get_rotation_axis())
+    start = min(max(int(image) - experiment.scan.get_array_range()[0], 0), goniometer.num_scan_points - 2)
+    ends = (goniometer.get_setting_rotation_at_scan_point(start + i) for i in (0, 1))
+    turned = 0.5 * np.sum([np.reshape(end, (3, 3)) for end in ends], axis=0)
+    return turned @ np.array(goniometer.get_rotation_axis_datum())
 
 
 def incident_beam(experiment, image: float) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -67,8 +67,11 @@ def make_map():
     from dials_postrefine.diffuse.grid import make_grid
     from dials_postrefine.files.images import ImageSettings, make_series, point_group_rotations
 
-    def make(experiments, d_min=2.2, subdivide=(2, 2, 2), symmetry_name="laue", nproc=1, reading=None, **settings):
+    def make(
+        experiments, d_min=2.2, subdivide=(2, 2, 2), symmetry_name="laue", nproc=1, reading=None, mu_air=0.0, **settings
+    ):
         files = make_series(experiments, ImageSettings(**{"bragg": "none", **(reading or {})}), d_min)
+        files.series = [replace(one, beam=replace(one.beam, mu_air=mu_air)) for one in files.series]
         grid = make_grid(files.reciprocal, d_min, subdivide=subdivide)
         chosen = mapping.MappingSettings(**{"scale": "none", **settings})
         sums, images = mapping.map_images(files.series, grid, chosen, nproc)
