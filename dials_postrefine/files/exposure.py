@@ -3,8 +3,9 @@ The exposure times of images: which are known, and where the ratio of two of the
 
     e = t k Omega P eps air          (diffuse/__init__.py, eq. 1)
 
-The time t of an image is unknown where its scan has none, zero (every NeXus file without a frame time), less, or what is
-no number; it is NaN then.  An unknown time can't be set in proportion to another one.  Where it need not be, 1 s will do:
+The time t of an image is unknown where its scan has none, zero (every NeXus file without a frame time), less, or what
+is no number; it is NaN then.  An unknown time can't be set in proportion to another one.  Where it need not be, 1 s
+will do:
 
     one series, none of its times known     only the unit of the map depends on it, if all are the same
     each image scaled by its own level      t k is what the image says, whatever t

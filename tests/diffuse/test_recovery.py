@@ -72,11 +72,11 @@ def flat(simulate):
     return simulate(20.0, {"mu_air": 2e-3}, detector="flat", beam_tilt=0.0, n_images=6, polarization_fraction=0.95)
 
 
-ALL = {"corrections": Corrections(mu_air=2e-3)}
+ALL = {"corrections": Corrections(), "mu_air": 2e-3}
 
 
 def without(name):
-    return {"corrections": Corrections(mu_air=2e-3, **{name: False})}
+    return {"corrections": Corrections(**{name: False}), "mu_air": 2e-3}
 
 
 def two_theta(s, wavelength=1.0):
