@@ -23,7 +23,6 @@ from cctbx import crystal, uctbx
 from cctbx.eltbx import attenuation_coefficient
 from dials.util import Sorry
 from dxtbx import flumpy
-from dxtbx.model.experiment_list import ExperimentListFactory
 
 from dials_postrefine.diffuse import BadImage, bad_pixels
 from dials_postrefine.diffuse.geometry import Beam, Panel, node_positions
@@ -31,6 +30,7 @@ from dials_postrefine.diffuse.mapping import Series
 from dials_postrefine.files import exposure, limits, models, tables
 from dials_postrefine.files.bragg_peaks import observed_peaks, predict_peaks
 from dials_postrefine.files.cell_choices import common_cell, find_cell_choices
+from dials_postrefine.files.opened_images import check_images, open_experiments
 from dials_postrefine.files.pixels import Reader, Scale, first_line, static_mask
 from dials_postrefine.files.radiation import is_xray
 
@@ -121,6 +121,7 @@ def read_series(
     experiments = lists[0]
     for more in lists[1:]:
         experiments.extend(more)
+    check_images(experiments, ", ".join(experiment_paths))
     _check(experiments)
     reflections = _reflections_by_experiment(reflection_paths, identifiers, experiments)
     background = read_background(background_path) if background_path else None
@@ -192,20 +193,14 @@ def make_series(
 
 
 def read_with_images(path: str):
-    """An experiment list whose images can be read.  Raises Sorry where the file or its images are not there."""
+    """An experiment list with its images, of which some may be missing.  Raises Sorry where it can't be opened."""
     models.read_experiments(path)  # which says what is wrong with a damaged file
     try:
-        experiments = ExperimentListFactory.from_json_file(path, check_format=True)
-    except Exception as error:  # dxtbx raises anything where an image is missing or unknown
+        return open_experiments(path)
+    except Exception as error:  # dxtbx raises anything where an image is damaged or unknown
         raise Sorry(
             f"The images behind {path} can't be opened ({first_line(error)}): they must lie where the file says."
         ) from error
-    if any(experiment.imageset is None for experiment in experiments):
-        raise Sorry(f"{path} names no images: give experiments that were made from images.")
-    names = [name for experiment in experiments for name in experiment.imageset.paths() if name]
-    if names and not any(os.path.exists(name) for name in names):
-        raise Sorry(f"The images of {path} do not exist ({names[0]}): they must lie where the file says.")
-    return experiments
 
 
 def air_attenuation(wavelength: float) -> float:
@@ -524,6 +519,7 @@ def _scales(table, series: Series, experiment) -> np.ndarray:
 def read_background(path: str) -> tuple[str, Any]:
     """The name and the experiments of a background.  Raises Sorry for experiments without detector or beam."""
     experiments = read_with_images(path)
+    check_images(experiments, path)
     if not len(experiments):
         raise Sorry(f"{path} has no experiments: give one made from images of the background.")
     if any(experiment.detector is None or experiment.beam is None for experiment in experiments):

@@ -68,7 +68,44 @@ def test_no_crystal(copy, refused):
 def test_no_images_behind_the_experiments(copy, refused):
     for path in copy.parent.glob("*.cbf"):
         path.unlink()
-    assert "The image" in refused(copy) or "can't be opened" in refused(copy)
+    assert "None of the images of" in refused(copy)
+
+
+@pytest.mark.parametrize("missing", [(1,), (5,), (8,), (1, 2, 7)])
+def test_images_that_are_not_there_are_skipped_and_listed(copy, run_program, refused, tmp_path, missing):
+    images = sorted(tmp_path.glob("*.cbf"))
+    for number in missing:
+        images[number - 1].unlink()
+    sentence = refused(copy, "allow_bad_images=False")
+    assert f"image {missing[0]} of" in sentence and "does not exist" in sentence
+    result = run_program("dials.diffuse_map", copy, *SMALL, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    found = json.loads((tmp_path / "dials.diffuse_map.json").read_text())
+    errors = {image["number"]: image["error"] for image in found["images"] if image["error"]}
+    assert tuple(errors) == missing and all("does not exist" in error for error in errors.values())
+    assert found["n_images_used"] == 8 - len(missing)
+
+
+def set_times(path, time):
+    def change(content):
+        for scan in content["scan"]:
+            times = scan["properties"] if "properties" in scan else scan
+            times["exposure_time"] = [time] * len(times["exposure_time"])
+
+    edit(path, change)
+
+
+def test_unknown_exposure_times(copy, run_program, refused, write_images, tmp_path):
+    empty = write_images(empty=True, n_images=2, name="empty")
+    set_times(copy, 0.0)
+    assert "give exposure_time=" in refused(copy, f"background.experiments={empty}")
+    result = run_program("dials.diffuse_map", copy, *SMALL, "scale.model=none", cwd=tmp_path)
+    assert result.returncode == 0 and "taken for 1 s" in result.stdout
+
+
+def test_nothing_inside_of_the_limits_names_them(copy, refused):
+    sentence = refused(copy, "d_min=90", "d_max=100")
+    assert "d_min=90" in sentence and "the detector sees" in sentence
 
 
 def test_a_sweep_without_a_goniometer(copy, refused):
