@@ -68,5 +68,10 @@ def test_read_noise_is_in_sigma_chi_squared_and_rejection(simulate, make_map, un
     rejecting = make_map(experiments, subdivide=(1, 1, 1), reading=reading, n_sigma=4.0)
     n = sum(image.n_rejected for image in rejecting.images) / sum(image.n_inside for image in rejecting.images)
     assert n < 1e-3
-    # sums stay exact: halves add up to the whole, whatever the number of processes
+    # sums stay exact: two runs on halves add up to one on all, whatever the number of processes
     np.testing.assert_array_equal(make_map(experiments, subdivide=(1, 1, 1), reading=reading, nproc=2).sums, found.sums)
+    parts = [
+        make_map(experiments, subdivide=(1, 1, 1), reading={**reading, "image_range": part}).sums
+        for part in ((1, 5), (6, 12))
+    ]
+    np.testing.assert_array_equal(parts[0] + parts[1], found.sums)
