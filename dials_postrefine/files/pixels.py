@@ -16,6 +16,7 @@ are photons as float64, with the Scale of photons.  photons() is the same for ei
 
 from __future__ import annotations
 
+import os
 import pickle
 from dataclasses import dataclass
 
@@ -73,6 +74,9 @@ class Reader:
                 mask = self.imageset.get_mask(number)
                 values = [np.where(flumpy.to_numpy(m), value, np.inf) for m, value in zip(mask, values)]
         except Exception as error:  # readers of damaged images raise anything
+            name = self.imageset.get_path(number)
+            if name and not os.path.exists(name):
+                raise BadImage(f"its file {name} does not exist") from error
             raise BadImage(f"it can't be read ({first_line(error)})") from error
         values = [value if value.dtype in (np.int32, np.float64) else value.astype(np.float64) for value in values]
         if not self.has_maps or [value.shape for value in values] != self._shapes:  # whoever asks checks the shapes

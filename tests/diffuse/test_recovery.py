@@ -72,19 +72,11 @@ def flat(simulate):
     return simulate(20.0, {"mu_air": 2e-3}, detector="flat", beam_tilt=0.0, n_images=6, polarization_fraction=0.95)
 
 
-<<<<<<< HEAD
 ALL = {"mu_air": 2e-3}
 
 
 def without(name):
     return {**ALL, "corrections": Corrections(**{name: False})}
-=======
-ALL = {"corrections": Corrections(), "mu_air": 2e-3}
-
-
-def without(name):
-    return {"corrections": Corrections(**{name: False}), "mu_air": 2e-3}
->>>>>>> 70fdc189f268c3e8363c6678be583ece9ee45e07
 
 
 def two_theta(s, wavelength=1.0):
