@@ -31,17 +31,15 @@ def word(value) -> str:
 
 
 def check_limits(params) -> None:
-    """Raises Sorry for resolution limits that cross or are no numbers; d_min=0 is no limit, d_max=0 leaves nothing."""
+    """Raises Sorry for resolution limits that cross or are no numbers; 0 is no limit."""
     from dials.util import Sorry
 
     for name in ("d_min", "d_max"):
         value = getattr(params, name)
         if value is not None and not 0.0 <= value < float("inf"):
             raise Sorry(f"{name}={value:g} is no resolution: give Angstrom, or leave it out.")
-    if params.d_min is not None and params.d_max is not None and params.d_min >= params.d_max:
+    if params.d_min and params.d_max and params.d_min >= params.d_max:
         raise Sorry(f"d_min={params.d_min:g} is not below d_max={params.d_max:g}: d_min is the high resolution limit.")
-    if params.d_max == 0.0:
-        raise Sorry("d_max=0 leaves no reflection: give a low resolution limit in Angstrom, or leave it out.")
 
 
 def reading(params) -> dict:

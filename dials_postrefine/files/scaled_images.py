@@ -274,7 +274,7 @@ def _usable_rows(
     exclude("of the index 0,0,0", ~h.any(axis=1))
     if choice.d_min is not None and choice.d_min > 0.0:
         exclude("beyond d_min", d_star_sq > choice.d_min**-2)
-    if choice.d_max is not None:
+    if choice.d_max is not None and choice.d_max > 0.0:
         exclude("below d_max", d_star_sq < choice.d_max**-2)
     return np.flatnonzero(keep), {reason: n for reason, n in n_excluded.items() if n}
 

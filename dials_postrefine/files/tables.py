@@ -315,7 +315,7 @@ def usable_observations(
     in_range = np.ones(len(row), dtype=bool)
     if d_min is not None and d_min > 0.0:
         in_range &= d_star_sq <= d_min**-2
-    if d_max is not None:
+    if d_max is not None and d_max > 0.0:
         in_range &= d_star_sq >= d_max**-2
     n_excluded["outside of d_min and d_max"] = int(np.count_nonzero(inside & ~in_range))
     inside &= in_range

@@ -102,7 +102,7 @@ def _tau_figure(name: str, title: str, groups: list[dict], x: list, x_label: str
         axes.errorbar(places, tau, bars, fmt="none", ecolor=PALE if many else BLUE, elinewidth=0.8, rasterized=many)
         axes.plot(places, tau, "o", color=BLUE, markersize=2.0 if many else 3.5, rasterized=many)
         axes.set(xlabel=x_label, ylabel="excess relative spread τ")
-        axes.set_ylim(0.0, 1.15 * float(np.nanpercentile(high, 95.0)) or 1.0)
+        axes.set_ylim(0.0, 1.15 * _top(high, 95.0))
         if logarithmic and (places > 0.0).all():
             axes.set_xscale("log")
 
@@ -393,9 +393,8 @@ def _orientation_map(images: list[dict], figures: SpreadFigures) -> str:
         axes.add_patch(Circle((0.0, 0.0), 1.0, fill=False, lw=0.6, color="black"))
         known = np.isfinite(tau)
         axes.plot(x[~known], y[~known], "o", color=PALE, markersize=2.5)
-        high = float(np.nanpercentile(tau, 95.0)) if known.any() else 1.0
         drawn = axes.scatter(
-            x[known], y[known], c=tau[known], s=12.0, cmap="viridis", vmin=0.0, vmax=high or 1.0, zorder=3
+            x[known], y[known], c=tau[known], s=12.0, cmap="viridis", vmin=0.0, vmax=_top(tau, 95.0), zorder=3
         )
         axes.set(xlim=(-1.05, 1.05), ylim=(-1.05, 1.05), aspect="equal", xticks=(), yticks=())
         axes.set(xlabel="a*", ylabel="normal to a* and c")
@@ -414,11 +413,16 @@ def _orientation_caption() -> str:
     )
 
 
+def _top(values: np.ndarray, percent: float) -> float:
+    """Where a scale that begins at zero ends: the percentile of what is a number, 1 where it is not above zero."""
+    known = values[np.isfinite(values)]
+    top = float(np.percentile(known, percent)) if len(known) else 0.0
+    return top if top > 0.0 else 1.0
+
+
 def _matrix(figures: SpreadFigures) -> str:
     matrix, edges = figures.matrix, figures.edges
-    known = matrix[np.isfinite(matrix)]
-    high = float(np.percentile(known, 99.5)) if len(known) else 1.0
-    colours = pictures.Colours("viridis", 0.0, high or 1.0)
+    colours = pictures.Colours("viridis", 0.0, _top(matrix, 99.5))
 
     def paint(axes):
         extent = (edges[0] + 0.5, edges[-1] + 0.5, edges[0] + 0.5, edges[-1] + 0.5)

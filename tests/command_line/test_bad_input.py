@@ -703,3 +703,16 @@ def test_a_sentence_on_stderr_and_no_traceback(case, run_program):
     assert done.stderr.startswith("Sorry: stills.refl can't be read") and done.stderr.count("\n") == 1
     assert "Traceback" not in done.stdout
     assert snapshot(case.folder) == before
+
+
+@pytest.mark.parametrize("limit", ["d_min=nan", "d_max=nan", "d_max=inf"])
+def test_a_limit_that_is_no_number_is_refused(limit):
+    """NaN compares with nothing, so that it would pass each test of limits."""
+    from dials.util import Sorry
+    from libtbx.phil import parse
+
+    from dials_postrefine import scopes
+
+    params = scopes.load("postrefine").fetch(source=parse(limit)).extract()
+    with pytest.raises(Sorry, match="is no resolution"):
+        scopes.check_limits(params)
