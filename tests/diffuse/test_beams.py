@@ -56,10 +56,11 @@ def test_limits_and_polarisation_follow_a_beam_that_moves(simulate):
 
 
 def test_the_air_is_that_of_each_wavelength_in_any_order(simulate):
+    from dxtbx.model.experiment_list import ExperimentList
+
     from dials_postrefine.diffuse import mapping
     from dials_postrefine.diffuse.grid import make_grid
     from dials_postrefine.files.images import ImageSettings, air_attenuation, make_series
-    from dxtbx.model.experiment_list import ExperimentList
 
     parts = [
         simulate(20.0, n_images=2, wavelength=wavelength, name=name).experiments[0]
