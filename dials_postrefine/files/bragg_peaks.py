@@ -62,7 +62,7 @@ def predict_peaks(experiment, d_min: float, n_sigma: float) -> Peaks:
 
 def _ellipses(panel, unit: np.ndarray, radius: np.ndarray) -> np.ndarray:
     """
-    What is within angles (n,; rad) of directions (n, 3), as a, b, c (n, 3) of a dx^2 + 2 b dx dy + c dy^2 < 1; pixels.
+    What is within angles (n,; rad) of directions (n, 3): a, b, c (n, 3) of a dx^2 + 2 b dx dy + c dy^2 < 1 in pixels.
 
     The direction u of what lies at the distance d turns by (e - u (u.e))/d with a step e on the panel.
     """

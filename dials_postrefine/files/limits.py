@@ -5,7 +5,7 @@ How far a detector sees: the limit of resolution that a map has where none is as
 
 Where the beam meets the detector, or a gap of it, well inside: what its edges reach all around (dxtbx's inscribed
 circle).  Where it is seen from one side only (a two-theta arm, a beam at the edge or beyond), there is no such circle,
-or a small one that has little of the detector in it: then the farthest of its corners.
+or a small one that has little of the detector in it: then the farthest place that it has.
 """
 
 from __future__ import annotations

@@ -104,8 +104,8 @@ def test_unknown_exposure_times(copy, run_program, refused, write_images, tmp_pa
 
 
 def test_nothing_inside_of_the_limits_names_them(copy, refused):
-    sentence = refused(copy, "d_min=90", "d_max=100")
-    assert "d_min=90" in sentence and "the detector sees" in sentence
+    sentence = refused(copy, "d_min=0.5", "d_max=0.52")
+    assert "d_min=0.5 " in sentence and "the detector sees" in sentence
 
 
 def test_a_sweep_without_a_goniometer(copy, refused):

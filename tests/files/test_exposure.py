@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+import dials_postrefine  # noqa: F401  (makes cctbx findable)
+
 pytestmark = [pytest.mark.cctbx, pytest.mark.dials]
 
 NAN = np.nan

@@ -653,3 +653,54 @@ def test_a_flipped_byte_is_noticed_or_changes_nothing(tmp_path):
         assert np.array_equal(found.sums, sums)
         assert_same_images(found.images, images)
     assert n_noticed > 20
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_maps_of_two_wavelengths_are_added_in_any_order(tmp_path, turned):
+    grid, cell = small_grid()
+    settings, paths, total = MappingSettings(scale="none"), [], 0
+    for k, (wavelength, n) in enumerate(((1.0, 3), (1.0001, 1))):
+        sums = random_sums(grid, k)
+        total = total + sums
+        described = replace(
+            description_of(CASE, cell), identifiers=(f"s{k}",), wavelength=wavelength, ub=np.eye(3) * wavelength
+        )
+        paths.append(str(tmp_path / f"{k}.nxs"))
+        write_sums(paths[k], sums, random_images(k, range(n)), grid, settings, described)
+    found = add_sums(paths[::-1] if turned else paths)
+    assert np.array_equal(found.sums, total)
+    assert found.description.wavelength == pytest.approx((3.0 + 1.0001) / 4.0, rel=1e-12)
+    assert found.description.ub is None  # of two crystals there is not one
+
+
+def test_what_is_known_of_exposure_times_stays_with_a_map(tmp_path):
+    grid, cell = small_grid()
+    paths = [str(tmp_path / name) for name in ("known.nxs", "unknown.nxs", "other.nxs")]
+    for k, (path, known) in enumerate(zip(paths, (True, False, False))):
+        described = replace(description_of(CASE, cell), identifiers=(f"s{k}",), times_known=known)
+        write_sums(
+            path, random_sums(grid, k), random_images(k, range(2)), grid, MappingSettings(scale="none"), described
+        )
+        assert read_sums(path).description.times_known == known
+    for pair in (paths[:2], paths[1:]):
+        with pytest.raises(Sorry, match="unknown.nxs is of images whose exposure time is unknown"):
+            add_sums(pair)
+
+
+def test_files_that_have_the_air_among_their_settings_can_be_read(tmp_path):
+    import json
+
+    import h5py
+
+    grid, cell = small_grid()
+    path = str(tmp_path / "old.nxs")
+    write_sums(
+        path, random_sums(grid, 1), random_images(1, range(2)), grid, MappingSettings(), description_of(CASE, cell)
+    )
+    with h5py.File(path, "r+") as file:
+        group = file["entry/sums"]
+        header = json.loads(group["header"][0])
+        header["settings"]["corrections"]["mu_air"] = 0.00032
+        del header["description"]["times_known"], group["header"]
+        group["header"] = np.array([json.dumps(header).encode()])
+    assert read_sums(path).settings == MappingSettings()
