@@ -256,6 +256,11 @@ def _on_statistics(summary: dict) -> list[str]:
                 "differ by more than noise; check space group, corrections, background and absorption, or use "
                 "symmetry=friedel."
             )
+    if cc_half is None and summary["n_images_used"] > 1 and summary["settings"]["half_sets"] != "friedel":
+        found.append(
+            "There is no CC1/2, as few voxels were seen by both halves of the images: give more images, or try "
+            "half_sets=random, which halves them in another way."
+        )
     completeness = total["completeness"]
     if completeness is not None and completeness < INCOMPLETE:
         found.append(

@@ -67,6 +67,21 @@ def test_half_sets_of_stills_depend_on_neither_order_nor_adding(write_images, ma
             )
 
 
+def test_halves_that_share_nothing_are_told(write_images, mapped):
+    stills = write_images(goniometer="none", n_images=2)  # of which both may be in one half
+    found = mapped("two", stills, *SMALL, "half_sets=images")
+    told = any("no CC1/2" in text for text in found["remarks"])
+    assert told == (found["shells"][-1]["cc_half"] is None)
+
+
+def test_many_bad_pixels_are_told(sweep, mapped, monkeypatch):
+    from dials_postrefine.diffuse import bad_pixels
+
+    assert "taken for bad ones" not in " ".join(mapped("few", sweep, *SMALL)["remarks"])
+    monkeypatch.setattr(bad_pixels, "bad", lambda votes, n: np.arange(votes.size).reshape(votes.shape) % 8 == 0)
+    assert "12% of the detector's pixels were taken for bad ones" in " ".join(mapped("many", sweep, *SMALL)["remarks"])
+
+
 def test_every_other_image_of_a_sweep_is_in_the_first_half():
     from dials_postrefine.diffuse.mapping import in_first_half
 
