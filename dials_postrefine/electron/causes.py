@@ -19,7 +19,8 @@ A cause of a common factor g_m of an image m,
 with m_i and u_i the mean and variance of J by the mates, over the observations of the image:
 
     images      g_m - 1 ~ N(mu, s^2 + e_m^2): s is the variation between images, s^2/tau^2 its share
-    beam        g_m - 1 ~ N(mu + beta x_m, s^2 + e_m^2), x_m = ln(beam intensity/its mean), by restricted likelihood
+    beam        g_m - 1 ~ N(mu + beta x_m, s^2 + e_m^2), x_m = ln(beam intensity/its mean); s by restricted
+                likelihood, the gain by full ones, since those that are restricted do not compare different beta
 
 p is that of twice the gain where nothing depends on the cause: chi squared of one degree of freedom, but for s, which
 can't be negative.  Half of all data then have s = 0 and no gain, and p = 1; p of the other half is half of chi
@@ -175,32 +176,35 @@ def image_factors(predicted: Predictions, tau: float, image: np.ndarray, n_image
 
 
 def _component(y: np.ndarray, e_sq: np.ndarray, design: np.ndarray):
-    """s, its interval, beta, its esd and ln L of y ~ N(design beta, s^2 + e^2), by (restricted) likelihood."""
+    """
+    Of y ~ N(design beta, s^2 + e^2): s, its interval and gain by restricted likelihood, beta and its esd at this s, and
+    the maximum of the full ln L over s and beta, as models of different beta are compared by.
+    """
 
     def solve(s: float):
         w = 1.0 / (s**2 + e_sq)
         normal = design.T @ (w[:, None] * design)
         beta = np.linalg.solve(normal, design.T @ (w * y))
         r = y - design @ beta
-        plain = -0.5 * np.sum(w * r**2 - np.log(w))
-        return plain - 0.5 * np.linalg.slogdet(normal)[1], plain, beta, np.sqrt(np.diag(np.linalg.inv(normal)))
+        full = -0.5 * np.sum(w * r**2 - np.log(w))
+        return full - 0.5 * np.linalg.slogdet(normal)[1], full, beta, np.sqrt(np.diag(np.linalg.inv(normal)))
 
     scale = max(np.std(y), np.sqrt(e_sq.min()))
     grid = scale * np.concatenate([[0.0], np.geomspace(1e-3, 10.0, 200)])
-    ln_l = np.array([solve(s)[0] for s in grid])
+    ln_l, full = np.array([solve(s)[:2] for s in grid]).T
     k = int(np.argmax(ln_l))
     best = minimize_scalar(
         lambda s: -solve(s)[0], bounds=(grid[max(k - 1, 0)], grid[min(k + 1, len(grid) - 1)]), method="bounded"
     )
     s = best.x if -best.fun > ln_l[k] else grid[k]
     inside = grid[ln_l > ln_l[k] - 0.5 * NORMAL_95**2]
-    return s, min(inside[0], s), max(inside[-1], s), ln_l[k] - ln_l[0], solve(s)
+    return s, min(inside[0], s), max(inside[-1], s), ln_l[k] - ln_l[0], solve(s)[2:], full.max()
 
 
 def _of_images(factors: ImageFactors, tau: float) -> Cause:
     known = np.isfinite(factors.excess)
     y, e_sq = factors.excess[known], factors.esd[known] ** 2
-    s, low, high, gain, _ = _component(y, e_sq, np.ones((len(y), 1)))
+    s, low, high, gain, *_ = _component(y, e_sq, np.ones((len(y), 1)))
     share = min(s**2 / tau**2, 1.0) if tau > 0.0 else None
     return Cause(
         "images", float(s), float(low), float(high), float(gain), _p(gain, on_boundary=True), len(y), share=share
@@ -211,8 +215,8 @@ def _of_beam(factors: ImageFactors, x: np.ndarray) -> Cause:
     known = np.isfinite(factors.excess) & np.isfinite(x)
     y, e_sq, x = factors.excess[known], factors.esd[known] ** 2, x[known] - x[known].mean()
     one = np.ones(len(y))
-    s0, *_, (_, without, _, _) = _component(y, e_sq, one[:, None])
-    s1, *_, (_, with_it, beta, esd) = _component(y, e_sq, np.stack([one, x], axis=1))
+    s0, *_, without = _component(y, e_sq, one[:, None])
+    s1, *_, (beta, esd), with_it = _component(y, e_sq, np.stack([one, x], axis=1))
     gain = max(with_it - without, 0.0)
     share = max(1.0 - s1**2 / s0**2, 0.0) if s0 > 0.0 else None
     interval = beta[1] - NORMAL_95 * esd[1], beta[1] + NORMAL_95 * esd[1]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest, kstest
 
 from dials_postrefine.electron import spread
-from dials_postrefine.electron.causes import find_causes
+from dials_postrefine.electron.causes import ImageFactors, _of_beam, _of_images, find_causes
 from dials_postrefine.simulate_electrons import simulate_mates
 
 N_IMAGES = 60
@@ -42,8 +43,28 @@ def test_without_a_cause_nothing_gains():
         _, found, _ = analyse(seed)
         gains += [found[name].gain for name in ("zone axis", "images", "beam", "intensity")]
         assert found["images"].value < 0.03
-    # twice the gain is chi squared of one degree of freedom: 0.5 on average, 3.3 in one of a hundred
+    # twice the gain is chi squared of one degree of freedom (that of images is zero in half of all cases): 0.5 on
+    # average, 3.3 in one of a hundred
     assert np.mean(gains) < 1.0 and np.max(gains) < 6.0
+
+
+def test_p_of_null_draws_is_uniform():
+    """
+    400 draws without a cause.  Of the variance s^2 >= 0 of images: p is 1 in half of them, and uniform from 0 to 1/2 in
+    the others (the square of s falls below zero by chance, and s is then zero).  Of the beam: uniform from 0 to 1.
+    """
+    rng = np.random.default_rng(0)
+    images, beam = [], []
+    for _ in range(400):
+        esd = rng.uniform(0.02, 0.06, 150)
+        factors = ImageFactors(esd * rng.normal(size=150), esd)
+        images.append(_of_images(factors, 0.1).p)
+        beam.append(_of_beam(factors, rng.normal(size=150)).p)
+    images = np.array(images)
+    without = images == 1.0
+    assert binomtest(int(without.sum()), 400, 0.53).pvalue > 0.01  # a half, and some more of 150 images
+    assert kstest(2.0 * images[~without], "uniform").pvalue > 0.01
+    assert kstest(beam, "uniform").pvalue > 0.01
 
 
 def test_the_variance_between_images_is_recovered():
