@@ -29,6 +29,9 @@ VARIED = {
     "background.scale": ("1.0", "0.5"),
     "reject.n_sigma": ("None", "6"),
     "sampling.phi_steps": ("1", "3"),
+    "exposure_time": ("None", "0.8"),
+    "background.exposure_time": ("None", "6"),
+    "read_noise": ("0.0", "0.5"),
 }
 CONSTANT = {
     "input.*": "names of files",
@@ -49,6 +52,7 @@ FACTORS = factors(load("diffuse_map"), VARIED, CONSTANT)
 ROWS = all_pairs(FACTORS)
 
 K, WAVELENGTH, FRACTION, MEAN = 1.7, 1.0, 0.9, 5.0
+EXPOSURE, EXPOSURE_OFF = 1.0, 5.0  # s, with and without crystal
 WAVES = ((0.10, 0.05, 0.03), (0.04, 0.12, 0.06))
 QUIET = [f"output.{name}=None" for name in ("ccp4", "anisotropic", "mtz", "radial", "html")]
 
@@ -78,13 +82,19 @@ def data(tmp_path_factory):
     from dials_postrefine.simulate_diffuse import SmoothIntensity
 
     folder = tmp_path_factory.mktemp("pairs")
-    series = {"n_images": 8, "oscillation": 1.0, "beam_tilt": 0.0, "polarization_fraction": FRACTION}
+    series = {
+        "n_images": 8,
+        "oscillation": 1.0,
+        "beam_tilt": 0.0,
+        "polarization_fraction": FRACTION,
+        "exposure": EXPOSURE,
+    }
     options = ImageOptions(n_phi=2, mu_air=air_attenuation(WAVELENGTH))
     experiments = make_experiments(SeriesOptions(**series))
     intensity = intensity_of(SmoothIntensity, experiments[0].crystal, waves=WAVES)
     intensity = with_mean_counts(intensity, MEAN, experiments[0], options)
     path = write_series(experiments, intensity, folder / "data", options, scales=[K] * 8, background=air, seed=3)
-    empty = make_experiments(SeriesOptions(**{**series, "n_images": 4, "exposure": 5.0, "name": "empty"}))
+    empty = make_experiments(SeriesOptions(**{**series, "n_images": 4, "exposure": EXPOSURE_OFF, "name": "empty"}))
     write_series(empty, None, folder / "empty", options, background=air, seed=4)
 
     known = ExperimentList.from_file(str(path), check_format=False)
@@ -115,7 +125,9 @@ def truth(row, experiment, intensity, h, s, cell_of_h):
         for c in range(3)
     )
     off = float(value_of(row, "background.scale")) if value_of(row, "background.experiments") != "None" else 0.0
-    total = K * mean + (1.0 - off) * air(s[:, None])
+    time, time_off = (value_of(row, name) for name in ("exposure_time", "background.exposure_time"))
+    total = (K * mean + air(s[:, None])) * (1.0 if time == "None" else EXPOSURE / float(time))
+    total -= off * air(s[:, None]) * (1.0 if time_off == "None" else EXPOSURE_OFF / float(time_off))
     if value_of(row, "scale.model") == "from_refl":
         total /= K
     panel = experiment.detector[0]
