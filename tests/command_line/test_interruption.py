@@ -80,11 +80,12 @@ def parts(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.glob(".part-*"))
 
 
-def begin(arguments, folder: Path, ignored=(), **options) -> subprocess.Popen:
+def begin(arguments, folder: Path, ignored=(), limit=lambda: None, **options) -> subprocess.Popen:
     """The program as a process, in a session (and process group) of its own, that ignores some signals."""
 
-    def set_signals():  # a shell that runs the tests in the background lets them, and so the program, ignore Ctrl-C
-        for number in WORDS:
+    def prepare():
+        limit()
+        for number in WORDS:  # a shell that runs the tests in the background lets them, and the program, ignore Ctrl-C
             signal.signal(number, signal.SIG_IGN if number in ignored else signal.SIG_DFL)
 
     return subprocess.Popen(
@@ -94,7 +95,7 @@ def begin(arguments, folder: Path, ignored=(), **options) -> subprocess.Popen:
         stderr=subprocess.PIPE,
         encoding="utf-8",
         start_new_session=True,
-        preexec_fn=set_signals,
+        preexec_fn=prepare,
         **options,
     )
 
@@ -240,7 +241,7 @@ def test_a_full_disk_is_a_sentence(folder, uninterrupted, which):
     """The disk is full at a fraction of the table, which is the largest file."""
     before = snapshot(folder)
     n = int(which * len(uninterrupted[0]["postrefined.refl"]))
-    program = begin([*ARGUMENTS, "nproc=1"], folder, preexec_fn=limit_files(n))
+    program = begin([*ARGUMENTS, "nproc=1"], folder, limit=limit_files(n))
     errors = program.communicate()[1]
     assert program.returncode == 1
     assert errors.startswith("Sorry: ") and errors.count("\n") == 1
