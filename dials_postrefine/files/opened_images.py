@@ -13,14 +13,10 @@ import os
 
 import dxtbx.format.Registry
 from dials.util import Sorry
+from dxtbx.format.image import ImageBool
 from dxtbx.imageset import ImageSetFactory
 from dxtbx.model.experiment_list import ExperimentListDict
 from dxtbx.sequence_filenames import template_image_range
-
-try:
-    from dxtbx.imageset import ImageBool
-except ImportError:
-    from dxtbx.format.image import ImageBool
 
 
 def open_experiments(path: str):
