@@ -13,14 +13,12 @@ import os
 
 import dxtbx.format.Registry
 from dials.util import Sorry
+from dxtbx.format.image import ImageBool
 from dxtbx.imageset import ImageSetFactory
 from dxtbx.model.experiment_list import ExperimentListDict
 from dxtbx.sequence_filenames import template_image_range
-
-try:
-    from dxtbx.imageset import ImageBool
-except ImportError:
-    from dxtbx.format.image import ImageBool
+from dxtbx.serialize.filename import resolve_path
+from dxtbx.util import get_url_scheme
 
 
 def open_experiments(path: str):
@@ -41,7 +39,9 @@ def check_images(experiments, paths: str) -> None:
 
 class _WithMissingImages(ExperimentListDict):
     def _make_stills(self, imageset, format_kwargs=None):
-        names = [os.path.join(self._directory or "", name) for name in imageset["images"]]
+        if any(get_url_scheme(name) for name in imageset["images"]):
+            return super()._make_stills(imageset, format_kwargs)
+        names = [resolve_path(name, directory=self._directory) for name in imageset["images"]]
         if os.path.exists(names[0]):
             return super()._make_stills(imageset, format_kwargs)
         known, instance = _format(names)
@@ -56,13 +56,13 @@ class _WithMissingImages(ExperimentListDict):
 
     def _make_sequence(self, imageset, beam=None, detector=None, goniometer=None, scan=None, format_kwargs=None):
         models = {"beam": beam, "detector": detector, "goniometer": goniometer, "scan": scan}
-        template = os.path.join(self._directory or "", imageset["template"])
+        template = resolve_path(imageset["template"], directory=self._directory)
         if scan is None:
             first, last = template_image_range(template)
         else:
             first, last = scan.get_image_range()
         names = [_filled(template, number) for number in range(first, last + 1)]
-        if os.path.exists(names[0]):
+        if os.path.exists(names[0]) or get_url_scheme(template):
             return super()._make_sequence(imageset, format_kwargs=format_kwargs, **models)
         known, instance = _format(names)
         if known is None and "single_file_indices" in imageset:
