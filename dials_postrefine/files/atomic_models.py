@@ -8,6 +8,7 @@ Sorry: no unit cell or symmetry, several models or data blocks, unknown elements
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,9 +20,18 @@ import iotbx.cif
 import iotbx.pdb
 import iotbx.pdb.mmcif
 from cctbx import crystal
+from dials.array_family import flex
 from dials.util import Sorry
 from iotbx.cif.builders import crystal_structure_builder, crystal_symmetry_builder
 
+from dials_postrefine.files.redundant_records import (
+    HALL,
+    HERMANN_MAUGUIN,
+    NUMBER,
+    OPERATIONS,
+    fits_cell,
+    space_group_of,
+)
 from dials_postrefine.scattering.form_factors import is_known
 
 MODEL_ENDINGS = (".pdb", ".ent", ".cif", ".mmcif")
@@ -91,24 +101,43 @@ def has_atoms(blocks: dict) -> bool:
     return any(key in content for content in blocks.values() for key in (SMALL_MOLECULE, MACROMOLECULE))
 
 
-def _from_cif(path: str, block: str | None) -> AtomicModel:
+def _from_cif(path: str, wanted: str | None) -> AtomicModel:
     blocks = read_cif(path)
-    name = choose_block(path, blocks, (SMALL_MOLECULE, MACROMOLECULE), "atoms", block)
-    if MACROMOLECULE in blocks[name]:
-        one = iotbx.cif.model.cif({name: blocks[name]})
+    name = choose_block(path, blocks, (SMALL_MOLECULE, MACROMOLECULE), "atoms", wanted)
+    block = _with_one_group(path, blocks[name])
+    if MACROMOLECULE in block:
+        one = iotbx.cif.model.cif({name: block})
         return _from_pdb(path, _guarded(path, iotbx.pdb.mmcif.cif_input, cif_object=one))
     try:
-        symmetry = crystal_symmetry_builder(blocks[name]).crystal_symmetry
+        symmetry = crystal_symmetry_builder(block).crystal_symmetry
     except Exception as error:  # iotbx raises anything at all where there is none
         raise Sorry(f"The atomic model {path} has no unit cell or no space group: add them to the file.") from error
     if symmetry.unit_cell() is None or symmetry.space_group() is None:
         raise Sorry(f"The atomic model {path} has no unit cell or no space group: add them to the file.")
-    structure = _guarded(path, _small_molecule, blocks[name])
+    structure = _guarded(path, _small_molecule, block)
     return AtomicModel(path, structure, False)
 
 
 def _small_molecule(block):
     return crystal_structure_builder(block).structure
+
+
+def _with_one_group(path: str, block):
+    """
+    A copy of the block that states its space group once, by operations, for iotbx to take no other; Sorry where its
+    statements differ.
+    """
+    group = space_group_of(path, block)
+    if group is None:
+        return block
+    block = copy.deepcopy(block)
+    for key in (*HALL, *HERMANN_MAUGUIN, *NUMBER):
+        if key in block:
+            del block[key]
+    if not any(key in block for key in OPERATIONS):
+        operations = flex.std_string([operation.as_xyz() for operation in group.all_ops()])
+        block.add_loop(iotbx.cif.model.loop(data={OPERATIONS[0]: operations}))
+    return block
 
 
 def _from_pdb(path: str, source) -> AtomicModel:
@@ -124,9 +153,22 @@ def _from_pdb(path: str, source) -> AtomicModel:
         raise Sorry(f"The atomic model {path} holds no atoms: give another file.")
     if hierarchy.models_size() > 1:
         raise Sorry(f"{path} holds {hierarchy.models_size()} models: give a file with one.")
-    structure = _guarded(path, source.xray_structure_simple, enable_scattering_type_unknown=True)
+    notes = []
+    matrix = _guarded(path, source.scale_matrix)
+    fits = matrix is None or fits_cell(matrix[0], symmetry.unit_cell())
+    if not fits:
+        notes.append(
+            f"The matrix of fractional coordinates in {path} (SCALE records, fract_transf_matrix) is none of its unit "
+            "cell and is ignored: the axes are taken as is usual, x along a and z along c*."
+        )
+    structure = _guarded(
+        path,
+        source.xray_structure_simple,
+        use_scale_matrix_if_available=fits,
+        enable_scattering_type_unknown=True,
+    )
     macromolecule = hierarchy.contains_protein() or hierarchy.contains_nucleic_acid()
-    return AtomicModel(path, structure, macromolecule)
+    return AtomicModel(path, structure, macromolecule, notes)
 
 
 def _symmetry_of(source):

@@ -24,6 +24,7 @@ from dials_postrefine.files.atomic_models import REFLECTIONS, choose_block, read
 from dials_postrefine.files.cell_choices import common_cell
 from dials_postrefine.files.guarded import ChildFailed, call_in_child
 from dials_postrefine.files.models import read_experiments
+from dials_postrefine.files.redundant_records import space_group_of
 from dials_postrefine.files.tables import read_table
 from dials_postrefine.files.versions import miller_indices_to_numpy
 from dials_postrefine.indices import to_flex_miller
@@ -157,11 +158,21 @@ def _read_mtz(path: str) -> list:
 def _arrays_of_cif(path: str, block: str | None) -> list:
     blocks = read_cif(path)
     name = choose_block(path, blocks, REFLECTIONS, "reflections", block)
+    group = space_group_of(path, blocks[name])
     try:
-        return iotbx.cif.reader(file_path=path).as_miller_arrays(data_block_name=name)
+        arrays = iotbx.cif.reader(file_path=path).as_miller_arrays(data_block_name=name)
     except Exception as error:  # iotbx raises anything at all on a damaged file
         reason = str(error).strip().split("\n", 1)[0]
         raise Sorry(f"The reflections of {path} can't be read ({reason}).") from error
+    return [_in_group(array, group) for array in arrays]
+
+
+def _in_group(array, group):
+    """The array with this space group, None: its own."""
+    if group is None or array.space_group() == group:
+        return array
+    symmetry = crystal.symmetry(array.unit_cell(), space_group=group, assert_is_compatible_unit_cell=False)
+    return array.customized_copy(crystal_symmetry=symmetry).set_info(array.info())
 
 
 def _choose(path: str, arrays: list, labels: str | None, anomalous: bool):
