@@ -31,7 +31,7 @@ from dials_postrefine.simulate import StillsOptions, simulate_stills
 
 pytestmark = [pytest.mark.dials, pytest.mark.slow]
 
-# Some 100 reflections a lattice and 12 observations an index; a quarter of the lattices tilted by less than 0.1 degrees
+# 77 reflections a lattice
 OPTIONS = StillsOptions(
     n_lattices=40,
     seed=11,
@@ -71,10 +71,10 @@ CONSTANT = {
     "max_misorientation": N_USELESS_TESTS,
     "max_b_factor": N_USELESS_TESTS,
     "filtering.unit_cell.*": N_USELESS_TESTS,
-    "filtering.significance_filter.n_bins": "of a filter that is varied",
-    "filtering.significance_filter.min_ct": "of a filter that is varied",
-    "filtering.significance_filter.sigma": "of a filter that is varied",
-    "filtering.deltacchalf.*": "of a filter that is varied",
+    "filtering.significance_filter.n_bins": "a threshold of a filter that is switched on and off",
+    "filtering.significance_filter.min_ct": "a threshold of a filter that is switched on and off",
+    "filtering.significance_filter.sigma": "a threshold of a filter that is switched on and off",
+    "filtering.deltacchalf.*": "a threshold of a filter that is switched on and off",
 }
 LEFT_OUT = {"intensity_choice=profile": "stills have no profile-fitted intensities"}
 FACTORS = factors(scopes.load("postrefine"), VARIED, CONSTANT, LEFT_OUT)
