@@ -272,17 +272,10 @@ def gather_shared(
         if k + n_steps > len(voxel):
             return k, i
         for step in range(n_steps):
+            f = _part(address, step, i)
+            if f == 0.0:
+                continue
             a = address[step, i]
-            if a < 0:
-                continue
-            same, earlier = 0, False
-            for other in range(n_steps):
-                if address[other, i] == a:
-                    same += 1
-                    earlier = earlier or other < step
-            if earlier:
-                continue
-            f = same / n_steps
             e = factor * weight[i]
             n = (values[i] - pedestal) / gain
             variance = n
@@ -295,6 +288,19 @@ def gather_shared(
             _put(runs[k], f * n, f * e, f, f * f * variance, f * (n * n - variance) / e)
             k += 1
     return k, n_pixels
+
+
+@numba.njit(cache=True, nogil=True, inline="always")
+def _part(address, step, i):
+    """The part f of pixel i that is in its voxel of this step; 0 for none, and for one that an earlier step had."""
+    a, n_steps, same = address[step, i], address.shape[0], 0
+    if a >= 0:
+        for other in range(n_steps):
+            if address[other, i] == a:
+                if other < step:
+                    return 0.0
+                same += 1
+    return same / n_steps
 
 
 @numba.njit(cache=True, nogil=True, inline="always")
@@ -365,17 +371,10 @@ def reject(
         taken = _taken_off(i, e, time, background, shell, offset)
         total, parts, fewest = 0.0, 0.0, np.inf
         for step in range(n_steps):
+            f = _part(address, step, i)
+            if f == 0.0:
+                continue
             a = address[step, i]
-            if a < 0:
-                continue
-            same, earlier = 0, False
-            for other in range(n_steps):
-                if address[other, i] == a:
-                    same += 1
-                    earlier = earlier or other < step
-            if earlier:
-                continue
-            f = same / n_steps
             others = sums[a, EXPOSURE] / scales[0] - f * e
             if others < e:  # too few others to tell
                 continue
