@@ -182,15 +182,15 @@ def _importance_rows(summary: dict) -> tuple[list[str], list[list[str]]]:
     return ["feature", *(NAMES[trees] for trees in found)], rows
 
 
-def write_reports(summary: dict, version: str, json_path: str | None, html_path: str | None) -> None:
+def write_reports(summary: dict, json_path: str | None, html_path: str | None) -> None:
     """Write the JSON and the page, each where it is wanted."""
     if json_path:
         write_summary(summary, json_path)
     if html_path:
-        write_page(make_page(summary, version), html_path)
+        write_page(make_page(summary), html_path)
 
 
-def make_page(summary: dict, version: str) -> Page:
+def make_page(summary: dict) -> Page:
     """The page of a summary."""
     data = summary["dataset"]
     headers, rows = _r1_rows(summary)
@@ -225,7 +225,7 @@ def make_page(summary: dict, version: str) -> Page:
     ]
     return Page(
         title="dials.intensity_model",
-        version=version,
+        provenance=summary["provenance"],
         lead=[_with_sign(sentence) for sentence in summary["findings"]],
         facts=facts,
         remarks=summary["notes"],

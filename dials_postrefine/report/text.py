@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Sequence
 
 import numpy as np
-from tabulate import tabulate
+import tabulate
 
 from dials_postrefine.report.summary import PARAMETERS, count_rejected, label, usable_and_not
 from dials_postrefine.stills.cycles import Cycle, PostrefinedStills
@@ -17,10 +17,14 @@ from dials_postrefine.stills.selection import MARGIN, Candidate
 
 
 def table(rows: Sequence[Sequence], headers: Sequence[str], formats: Sequence[str] = ()) -> str:
-    """A table of text, or with formats of numbers, as DIALS' logs have them."""
-    return tabulate(
-        rows, headers, tablefmt="psql", floatfmt=formats or "g", missingval="-", disable_numparse=not formats
-    )
+    """A table of text, or with formats of numbers, as DIALS' logs have them but with no room beside the headers."""
+    padding, tabulate.MIN_PADDING = tabulate.MIN_PADDING, 0
+    try:
+        return tabulate.tabulate(
+            rows, headers, tablefmt="psql", floatfmt=formats or "g", missingval="-", disable_numparse=not formats
+        )
+    finally:
+        tabulate.MIN_PADDING = padding
 
 
 def number(value: float | None, pattern: str, factor: float = 1.0) -> str:
