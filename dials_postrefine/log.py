@@ -3,16 +3,20 @@ The log of a program: on the terminal, and from the start in a file under its ow
 becomes of the run.
 
 The first lines say which program was run when, how and with what (report/provenance.py), the last ones what ended it.
+Sentences are broken at 100 columns; tables, and commands and names of files, which stand on indented lines, are not.
 """
 
 from __future__ import annotations
 
 import contextlib
+import copy
 import logging
 import os
 import sys
+import textwrap
 import threading
 
+WIDTH = 100
 LOGGERS = ("dials", "dxtbx", "py.warnings")
 
 logger = logging.getLogger("dials.postrefine")
@@ -41,10 +45,32 @@ def start(verbosity: int, path: str | None, provenance) -> None:
 
     for handler in _handlers():
         handler.handleError = fail
+        handler.setFormatter(_Wrapping(handler.formatter or logging.Formatter()))
         if isinstance(handler, logging.FileHandler):
             handler.stream.reconfigure(errors="backslashreplace")
     if provenance is not None:
         logger.info(provenance.text())
+
+
+class _Wrapping(logging.Formatter):
+    """A formatter whose records have lines of 100 columns."""
+
+    def __init__(self, formatter: logging.Formatter):
+        super().__init__()
+        self.formatter = formatter
+
+    def format(self, record: logging.LogRecord) -> str:
+        wrapped = copy.copy(record)
+        wrapped.msg, wrapped.args = "\n".join(map(wrap, record.getMessage().split("\n"))), None
+        return self.formatter.format(wrapped)
+
+
+def wrap(line: str) -> str:
+    """A line of the log as lines of 100 columns; tables and indented lines stay, words are not broken."""
+    if len(line) <= WIDTH or line.startswith((" ", "|", "+")):
+        return line
+    indent = "  " if line.startswith("- ") else ""
+    return textwrap.fill(line, WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
 def end() -> None:

@@ -84,7 +84,7 @@ def map_files(params, verbosity: int, provenance) -> None:
         summary = diffuse_summary.make_summary(merged, total.images, total.description.identifiers, {}, given.dataset)
         summary["provenance"] = provenance.as_dict()
         summary["remarks"] = [*given.remarks, *notes, *summary["remarks"]]
-        logger.info(diffuse_text.text(summary))
+        logger.info(diffuse_text.text(summary, verbosity > 0))
         report.write_reports(summary, given.sections.sections, names["json"], names["html"])
 
 

@@ -68,7 +68,7 @@ def analyse_files(params, verbosity: int, provenance) -> None:
                 raise Sorry(str(error)) from None
         summary = spread_summary.make_summary(files, choice, settings, found, other)
         summary["provenance"] = provenance.as_dict()
-        logger.info(spread_text.text(summary))
+        logger.info(spread_text.text(summary, verbosity > 0))
         if names["pairs"]:
             write_pairs(names["pairs"], files, found)
         figures = spread_figures.collect(files.images, found, settings.match)

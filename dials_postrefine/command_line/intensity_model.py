@@ -69,7 +69,7 @@ def predict_files(params, verbosity: int, provenance) -> None:
             progress("Training", 2, 2)
         summary = report.make_summary(data, request, prediction, column, other)
         summary["provenance"] = provenance.as_dict()
-        logger.info(report.text(summary))
+        logger.info(report.text(summary, verbosity > 0))
         if names["reflections"]:
             model.write_predictions(data, prediction, names["experiments"], names["reflections"])
         report.write_reports(summary, names["json"], names["html"])

@@ -101,7 +101,7 @@ def postrefine_files(params, verbosity: int, provenance) -> None:
             shared = scopes.refining(params, files.h_unique)
             refinement = refine(stills, d_star_sq=files.d_star_sq, complete=files.complete, **shared, **own)
         result, statistics, tried = refinement.result, refinement.statistics, refinement.tried
-        logger.info(text.course(identifiers, result, tried, files.order))
+        logger.info(text.course(identifiers, result, tried, files.order, verbosity > 0))
         change = result.cycles[-1].change
         if params.n_cycles in (None, Auto) and change > FAR_FROM_SETTLED * params.convergence:
             logger.warning(text.unsettled_warning(change))
@@ -129,7 +129,7 @@ def postrefine_files(params, verbosity: int, provenance) -> None:
             "reference_model": described,
             "provenance": provenance.as_dict(),
         }
-        logger.info(text.outcome(record))
+        logger.info(text.outcome(record, verbosity > 0))
         if model is not None:
             logger.info(model_report.share_text(described["share"]))
         logger.info("\n%s", text.remark_lines(record["remarks"]))

@@ -45,7 +45,7 @@ class Provenance:
             self.version,
             f"Run on {self.date} in {shlex.quote(self.directory)}:",
             f"  {self.command}",
-            *([f"Input files: {names}{more}"] if names else []),
+            *([f"Input files:\n  {names}{more}"] if names else []),
             *([f"The following parameters have been modified:\n\n{self.parameters}"] if self.parameters else []),
         ]
         return "\n".join(lines)

@@ -14,13 +14,11 @@ few words.  What the remarks of a program are is the program's; here is how they
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
 NOTE, CARE, DISTRUST = GRADES = ("note", "care", "distrust")
 VERDICTS = {NOTE: "trust", CARE: "trust with care", DISTRUST: "do not trust"}
-WIDTH = 100  # columns of the log
 
 
 @dataclass(frozen=True)
@@ -73,10 +71,5 @@ def verdict_line(summary: dict) -> str:
 
 def remark_lines(summary: dict) -> str:
     """The end of a log: the remarks, and the verdict."""
-    lines = [wrap(f"- {one['text']}", "  ") for one in summary["remarks"]]
-    return "\n".join([*(["Remarks:", *lines] if lines else ["No remarks."]), "", wrap(verdict_line(summary), "  ")])
-
-
-def wrap(text: str, indent: str = "") -> str:
-    """A sentence in lines of the log; names and commands are not broken."""
-    return textwrap.fill(text, WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+    lines = [f"- {one['text']}" for one in summary["remarks"]]
+    return "\n".join([*(["Remarks:", *lines] if lines else ["No remarks."]), "", verdict_line(summary)])

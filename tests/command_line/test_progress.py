@@ -54,7 +54,7 @@ def test_a_terminal_shows_cycles_and_lattices_done(command, tmp_path):
     assert process.returncode == 0
     text = shown.decode()
     # drawn ten times a second at most, so that not every step is seen
-    done = [int(n) for n in re.findall(rf"\rcycle \d: +\d+% (\d+)/{N_LATTICES} ", text)]
+    done = [int(n) for n in re.findall(rf"\rcycle \d: +\d+%\|[^|]*\| (\d+)/{N_LATTICES} ", text)]
     assert done and all(0 < n <= N_LATTICES for n in done), text
     assert "half set" in text, text
 

@@ -155,7 +155,7 @@ def test_numbers_in_the_page_are_those_of_the_summary(summary, html):
 
 
 def test_numbers_in_the_log_are_those_of_the_summary(summary):
-    text = diffuse_text.text(summary)
+    text = diffuse_text.text(summary, wide=True)
     rows = [line.strip("| ").split("|") for line in text.splitlines() if re.match(r"\| [\d.-]+ - \d", line)]
     assert len(rows) == len(summary["shells"])
     for row, shell in zip(rows, summary["shells"]):
