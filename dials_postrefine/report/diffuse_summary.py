@@ -45,12 +45,15 @@ def describe_dataset(
     mask: str,
     polarization_fraction: float | None,
     background: str | None = None,
+    unit: str = "photons/(s sr)",
+    corrections: Mapping[str, str] | None = None,
 ) -> dict:
     """
     What the data set is, and what was done that the map does not know, as plain numbers and text.
 
     symmetry: laue, friedel or p1; oscillation: the widest of an image (degrees, 0 for stills), followed in phi_steps;
-    mask and background: a few words on how Bragg peaks and background were taken out.
+    mask and background: a few words on how Bragg peaks and background were taken out; unit of the intensities;
+    corrections that were made, for "all" or "some" series, None: not known.
     """
     return {
         "files": [str(name) for name in files],
@@ -64,6 +67,8 @@ def describe_dataset(
         "mask": mask,
         "polarization_fraction": None if polarization_fraction is None else float(polarization_fraction),
         "background": background,
+        "unit": unit,
+        "corrections": None if corrections is None else dict(corrections),
     }
 
 

@@ -27,6 +27,7 @@ from dials_postrefine.report.page import render
 
 PLANES = ("hk0", "h0l", "0kl", "hk3")
 VERSION = "dials_postrefine 1.2.3"
+UNIT = "photons s⁻¹ sr⁻¹"
 GREY = (*pictures.UNOBSERVED, 255)
 DATASET = diffuse_summary.describe_dataset(
     files=["refined.expt", "<b>.refl"],
@@ -272,7 +273,7 @@ def test_unobserved_voxels_are_grey_and_others_have_the_colour_of_their_value(ma
     one = make_synthetic(symmetry="p1")  # so that nothing is like its mirror image
     for section in sections_of(one):
         for kind, title, name in (("intensity", "total", "viridis"), ("anisotropic", "anisotropic part", "RdBu_r")):
-            svg = diffuse.show_plane(section, kind).svg
+            svg = diffuse.show_plane(section, kind, UNIT).svg
             assert f"<title>{section.name}, {title}</title>" in svg
             pixels = pngs(svg)[0]
             right, up = transform(svg).T
@@ -314,7 +315,7 @@ def test_limits_are_robust_and_those_of_the_anisotropic_part_symmetric():
 def test_a_plane_is_drawn_with_its_true_angle_and_lengths(make_synthetic, plane, angle, ratio):
     one = make_synthetic(cell="hexagonal", d_min=5.0)
     (section,) = sections_of(one, [plane])
-    svg = diffuse.show_plane(section, "intensity").svg
+    svg = diffuse.show_plane(section, "intensity", UNIT).svg
     right, up = transform(svg).T * (1.0, -1.0)  # y grows downwards in SVG
     assert np.degrees(np.arctan2(up[1], up[0])) == pytest.approx(angle, abs=0.01)
     assert right[1] == pytest.approx(0.0, abs=1e-6) and right[0] > 0.0
@@ -325,7 +326,7 @@ def test_labels_of_an_oblique_plane_are_where_its_lines_meet_the_edges(make_synt
     """A voxel's place by the transformation of the picture, and by the ticks and the lines that start there."""
     one = make_synthetic(cell="hexagonal", d_min=5.0)
     (section,) = sections_of(one, ["hk0"])
-    svg = diffuse.show_plane(section, "intensity").svg
+    svg = diffuse.show_plane(section, "intensity", UNIT).svg
     *linear, x_0, y_0 = map(float, re.findall(r'<image[^>]*transform="matrix\(([^)]*)\)"', svg)[0].split())
     to_page = np.array(linear).reshape(2, 2).T
     zero = 0.5 - np.array([section.u[0], section.v[0]])  # the middle of voxel 0 0, in pixels from the corner
@@ -371,7 +372,7 @@ def test_an_unobserved_plane_says_so(synthetic):
     (section,) = sections_of(synthetic, ["hk0"])
     for values in section.values.values():
         values[:] = np.nan
-    svg = diffuse.show_plane(section, "intensity").svg
+    svg = diffuse.show_plane(section, "intensity", UNIT).svg
     assert "Nothing of hk0 was observed." in svg and "<image" not in svg
 
 
