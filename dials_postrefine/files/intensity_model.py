@@ -173,7 +173,7 @@ def column_to_compare(table, wanted: str, intensity: str) -> str | None:
 def write_predictions(data: ModelData, prediction: Prediction, experiments: str, reflections: str) -> None:
     """Write the experiments that were tested and their reflections, with intensity.model.value (module docstring)."""
     files, table = data.files, data.files.table
-    name = "both" if "both" in prediction.predicted else "trees"
+    name = prediction.best
     value = np.zeros(len(table))
     value[files.row] = np.nan_to_num(prediction.predicted[name] ** 2)
     if "inverse_scale_factor" in table:

@@ -291,7 +291,8 @@ def _pairs(summary: dict, figures: SpreadFigures) -> Section:
         shown,
         [
             Table(
-                f"The {len(rows)} pairs with most in common; image_pairs.csv has all that were analysed.",
+                f"The {len(rows)} pairs with most in common"
+                + (f"; {summary['pairs']['file']} has all that were analysed." if summary["pairs"]["file"] else "."),
                 headers,
                 rows,
                 sortable=True,
@@ -443,15 +444,22 @@ def _matrix_caption(summary: dict, figures: SpreadFigures) -> str:
     )
 
 
+def _taken_as_one(data: dict) -> str:
+    n = data["images_taken_as_one"]
+    return "one image" if n == 1 else f"up to {n} images"
+
+
 def _dataset(summary: dict) -> Section:
     data, settings = summary["dataset"], summary["settings"]
     a, b, c, *angles = data["unit_cell"]
+    low, high = data["wavelength_min"], data["wavelength_max"]
+    spread = f" ({low:.5f} to {high:.5f})" if f"{low:.5f}" != f"{high:.5f}" else ""
     rows = [
         ["experiments", ", ".join(data["experiments"][:10]) + (" …" if len(data["experiments"]) > 10 else "")],
         ["space group", data["space_group"]],
         ["unit cell", f"{a:.3f}, {b:.3f}, {c:.3f} Å; {', '.join(f'{x:.2f}' for x in angles)}°"],
-        ["wavelength", f"{data['wavelength']:.5f} Å"],
-        ["images", f"{data['n_images']}, of {data['images_taken_as_one']} images of the detector each"],
+        ["wavelength", f"{data['wavelength']:.5f} Å{spread}"],
+        ["images", f"{data['n_images']}, of {_taken_as_one(data)} of the detector each"],
         ["observations", f"{data['n_observations']} of {data['n_unique']} unique indices"],
         ["resolution", f"{data['d_max']:.2f} to {data['d_min']:.2f} Å"],
         ["intensities", data["column"] + " / inverse_scale_factor" * data["column"].startswith("intensity.scale")],

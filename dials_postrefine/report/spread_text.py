@@ -64,7 +64,7 @@ def data_lines(summary: dict) -> str:
         f"variances {data['variance']}, outliers {data['outliers']}; beam intensity: {data['beam_intensity']}",
     ]
     if data["images_taken_as_one"] > 1:
-        lines.append(f"{data['images_taken_as_one']} images of the detector were taken as one.")
+        lines.append(f"Up to {data['images_taken_as_one']} images of the detector were taken as one.")
     if summary["not_used"]:
         lines.append("Not used: " + ", ".join(f"{n} {reason}" for reason, n in summary["not_used"].items()))
     return "\n".join(lines)
