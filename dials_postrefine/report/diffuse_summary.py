@@ -128,8 +128,7 @@ def make_summary(
 def list_images(images: Sequence[ImageResult], names: Sequence[str]) -> list[dict]:
     """What is reported of each image; scale and level relative to the mean of those that were used."""
     used = [image for image in images if image.error is None]
-    scale = np.mean([image.scale for image in used]) if used else np.nan
-    level = np.mean([image.level for image in used]) if used else np.nan
+    scale, level = (_mean([getattr(image, name) for image in used]) for name in ("scale", "level"))
     return [
         {
             "series": names[image.series],
@@ -144,6 +143,12 @@ def list_images(images: Sequence[ImageResult], names: Sequence[str]) -> list[dic
         }
         for image in images
     ]
+
+
+def _mean(values: Sequence[float]) -> float:
+    """The mean of those that exist, NaN of none: a single image without a level takes it from no other."""
+    known = [value for value in values if math.isfinite(value)]
+    return math.fsum(known) / len(known) if known else math.nan
 
 
 def voxels_swept(grid: Grid, oscillation: float, phi_steps: int) -> float:

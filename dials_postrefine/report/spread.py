@@ -211,13 +211,12 @@ def _causes(summary: dict) -> Section:
         if cause["tau_at"]:
             (low, high), (x, y) = cause["tau_at"], cause["x_at"]
             effect = f"τ {number(low, '.3f')} at {number(x, '.2f')}, {number(high, '.3f')} at {number(y, '.2f')}"
-        elif cause["name"] == "images":
-            effect = f"factors vary by {cause['value']:.3f} [{cause['low']:.3f}, {cause['high']:.3f}]"
         else:
-            effect = f"slope {cause['value']:+.2f} [{cause['low']:+.2f}, {cause['high']:+.2f}]"
-        rows.append(
-            [CAUSES[cause["name"]], effect, number(cause["share"], ".0%"), f"{cause['gain']:.1f}", f"{cause['p']:.1e}"]
-        )
+            pattern, words = (".3f", "factors vary by") if cause["name"] == "images" else ("+.2f", "slope")
+            value, *ends = (number(cause[key], pattern) for key in ("value", "low", "high"))
+            effect = f"{words} {value} [{', '.join(ends)}]"
+        gain, p = number(cause["gain"], ".1f"), number(cause["p"], ".1e")
+        rows.append([CAUSES[cause["name"]], effect, number(cause["share"], ".0%"), gain, p])
     rows += [[CAUSES[name], f"not tested: {why}", "–", "–", "–"] for name, why in causes["untested"].items()]
     headers = ("cause", "effect", "share of τ²", "gain in ln L", "p")
     left = [[f"{out['fraction']:.0%}", _interval(out), str(out["n"])] for out in causes["left_out"]]

@@ -180,7 +180,7 @@ def remarks(summary: dict) -> list[str]:
     if overall["low"] == 0.0:
         found.append("There is no excess spread: the intensities differ by no more than their errors allow.")
     weak, strong = parts["weakest half"], parts["strongest tenth"]
-    if overall["low"] and weak["tau"] and strong["tau"]:
+    if overall["low"] and weak["low"] and strong["tau"] is not None:  # whose spread may well be none
         if weak["tau"] > FLAT * strong["tau"]:
             found.append(
                 f"The relative spread is not one number: {weak['tau']:.2f} of the weakest half and {strong['tau']:.2f} "

@@ -446,3 +446,15 @@ def test_a_browser_shows_the_colours(load_browser, synthetic, html, tmp_path):
         inside = section.inside()
         wanted = np.mean(~np.isfinite(section.values["intensity"][inside])) * np.pi / 4.0
         assert grey == pytest.approx(wanted, rel=0.35)
+
+
+def test_an_image_without_a_level_takes_it_from_no_other(synthetic):
+    """As one of which all pixels are masked, where images are not scaled by their level."""
+    images = [copy.copy(image) for image in synthetic.images]
+    images[2].level = np.nan
+    found = diffuse_summary.list_images(images, ["sweep/1"])
+    assert found[2]["level"] is None or np.isnan(found[2]["level"])
+    others = [image for k, image in enumerate(images) if k not in (2, 4)]
+    mean = np.mean([image.level for image in others])
+    shown = [image["level"] for k, image in enumerate(found) if k not in (2, 4)]
+    assert shown == pytest.approx([image.level / mean for image in others])
