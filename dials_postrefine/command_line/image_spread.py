@@ -18,6 +18,7 @@ Examples::
 from __future__ import annotations
 
 import logging
+import os
 import sys
 
 from dials_postrefine.scopes import load
@@ -66,7 +67,8 @@ def analyse_files(params, verbosity: int, provenance) -> None:
                 other = None if others is None else (column, measure_overall(others[0], settings))
             except Unusable as error:
                 raise Sorry(str(error)) from None
-        summary = spread_summary.make_summary(files, choice, settings, found, other)
+        pairs_file = os.path.basename(params.output.pairs) if names["pairs"] else None
+        summary = spread_summary.make_summary(files, choice, settings, found, other, pairs_file)
         summary["provenance"] = provenance.as_dict()
         logger.info(spread_text.text(summary, verbosity > 0))
         if names["pairs"]:

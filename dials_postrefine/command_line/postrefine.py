@@ -108,9 +108,8 @@ def postrefine_files(params, verbosity: int, provenance) -> None:
         if statistics is None:
             raise Sorry(text.all_rejected(result))
 
-        merge_command = text.merge_command(
-            params.output.experiments, params.output.reflections, params.partiality_threshold, stills.s0
-        )
+        pair = params.output.experiments, params.output.reflections
+        merge_command = text.merge_command(*pair, params.partiality_threshold, stills.s0[result.accepted])
         if model is not None:
             weighed = prior.last if len(result.cycles) > 1 else None
             described["share"] = model_report.describe_share(weighed, files.d_star_sq)
@@ -123,7 +122,7 @@ def postrefine_files(params, verbosity: int, provenance) -> None:
         diagnostics = collect_diagnostics(stills, result, reference, files.d_star_sq, drawn)
         of_run = (merge_command, diagnostics, dataset, counts, evidence, tried, files.order)
         record = make_summary(identifiers, result, statistics, parameters, *of_run)
-        xfel_merge = handover.xfel_merge_command(prefix, files.space_group, files.cell, files.d_star_sq)
+        xfel_merge = handover.xfel_merge_command(prefix, files.space_group, files.cell, statistics.d_min)
         record |= {
             "xfel_merge_command": xfel_merge,
             "reference_model": described,

@@ -91,11 +91,10 @@ def calculate_files(params, verbosity: int, provenance) -> None:
         if names["json"]:
             write_summary(summary, names["json"])
         if names["mtz"]:
-            write_mtz(reference, names["mtz"], data.beam.wavelength, os.path.basename(given.reference))
+            write_mtz(reference, names["mtz"], os.path.basename(given.reference))
         if names["reflections"]:
             write_table(make_table(reference), names["reflections"])
-            experiments = make_experiments(reference.indices.crystal_symmetry(), data.beam, data.experiment)
-            experiments.as_file(names["experiments"])
+            make_experiments(reference, data.detector).as_file(names["experiments"])
 
 
 def _name_reference(args: list[str]) -> list[str]:

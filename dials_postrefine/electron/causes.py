@@ -112,7 +112,7 @@ def find_causes(
         if np.ptp(x) > 0.0 and tau > 0.0:
             found.append(_of_size(name, sample, x[some], tau, step))
         else:
-            untested[name] = "there is no excess spread" if tau == 0.0 else "it is the same of all observations"
+            untested[name] = "it is the same of all observations" if tau > 0.0 else "there is no excess spread"
     factors = image_factors(predicted, tau, image, len(beam_intensity))
     n_known = np.count_nonzero(np.isfinite(factors.excess))
     x = np.log(np.where(beam_intensity > 0.0, beam_intensity, np.nan))

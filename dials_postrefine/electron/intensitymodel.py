@@ -75,6 +75,11 @@ class Prediction:
     gain: R1
     importances: dict[str, dict[str, tuple[float, float]]] = field(default_factory=dict)
 
+    @property
+    def best(self) -> str:
+        """The prediction that has seen most: by the trees, with F_calc where there are any."""
+        return "both" if "both" in self.predicted else "trees"
+
 
 def amplitudes(intensity: np.ndarray) -> np.ndarray:
     """F (n,) of intensities (n,)."""

@@ -91,15 +91,14 @@ def xfel_merge_table(table, experiments):
     return new
 
 
-def xfel_merge_command(prefix: str | None, space_group, cell: Sequence[float], d_star_sq: np.ndarray) -> str | None:
+def xfel_merge_command(prefix: str | None, space_group, cell: Sequence[float], d_min: float) -> str | None:
     """
     The cctbx.xfel.merge command that merges prefix.expt and prefix.refl as they are, None without a prefix.
 
-    cell in Angstrom and degrees, d_star_sq (n_unique,) of the reflections in 1/Angstrom^2.
+    cell in Angstrom and degrees, d_min (Angstrom) of what is merged.
     """
     if not prefix:
         return None
-    d_min = np.floor(1000.0 * d_star_sq.max() ** -0.5) / 1000.0
     arguments = [
         f"input.path={prefix}.refl",
         "input.experiments_suffix=.expt",
@@ -108,7 +107,7 @@ def xfel_merge_command(prefix: str | None, space_group, cell: Sequence[float], d
         f"dispatch.step_list={' '.join(XFEL_MERGE_STEPS)}",
         f"scaling.unit_cell={','.join(f'{x:.4f}' for x in cell)}",
         f"scaling.space_group={space_group.type().lookup_symbol().replace(' ', '')}",
-        f"merging.d_min={d_min:g}",
+        f"merging.d_min={np.floor(1000.0 * d_min) / 1000.0:g}",
         "merging.merge_anomalous=True",
     ]
     return shlex.join(["cctbx.xfel.merge", *arguments])

@@ -344,7 +344,9 @@ def _series(experiment, settings: ImageSettings, times: np.ndarray) -> Series:
     return Series(
         identifier=experiment.identifier,
         detector=_detector_key(experiment, settings),
-        panels=[_panel(panel, scale) for panel, scale in zip(experiment.detector, read.scales)],
+        panels=[
+            _panel(panel, scale, is_xray(experiment.beam)) for panel, scale in zip(experiment.detector, read.scales)
+        ],
         beam=_beam(experiment, settings),
         read=read,
         numbers=numbers[chosen],
@@ -448,7 +450,7 @@ def _join_lattices(experiments, series: list[Series], remarks: list[str]) -> Non
         remarks.append(f"{n_shared} images have several crystals: on them the Bragg peaks of all of these are masked.")
 
 
-def _panel(panel, scale: Scale) -> Panel:
+def _panel(panel, scale: Scale, of_x_rays: bool) -> Panel:
     n_fast, n_slow = panel.get_image_size()
     if _is_smooth(panel):
         slow, fast = node_positions(n_slow), node_positions(n_fast)
@@ -464,7 +466,7 @@ def _panel(panel, scale: Scale) -> Panel:
         normal=np.array(panel.get_normal()),
         pixel_size=tuple(panel.get_pixel_size()),
         shape=(n_slow, n_fast),
-        mu=panel.get_mu(),
+        mu=panel.get_mu() if of_x_rays else 0.0,
         thickness=panel.get_thickness(),
         gain=scale.gain,
         pedestal=scale.pedestal,
@@ -492,7 +494,7 @@ def _shared(known: dict, array: np.ndarray) -> np.ndarray:
 
 
 def _scales(table, series: Series, experiment) -> np.ndarray:
-    """The mean inverse scale factor of the reflections on each image, over the mean of all."""
+    """The mean inverse scale factor of the reflections on each image."""
     if table is None or "inverse_scale_factor" not in table:
         raise Sorry(
             f"scale.model=from_refl needs the reflections of {experiment.identifier} as dials.scale writes them: give "

@@ -21,7 +21,7 @@ from dxtbx import flumpy
 from dials_postrefine.electron.features import Features, make_features
 from dials_postrefine.electron.images import Unusable
 from dials_postrefine.electron.intensitymodel import Prediction, TreeSettings, make_folds, predict
-from dials_postrefine.files.radiation import probe_of
+from dials_postrefine.files.radiation import common_probe
 from dials_postrefine.files.reference import align
 from dials_postrefine.files.reference_model import Beam, ReferenceSettings, compute_reference, open_reference
 from dials_postrefine.files.reflection_files import index_array
@@ -29,6 +29,7 @@ from dials_postrefine.files.scaled_images import ImageChoice, ImageFiles, has_in
 from dials_postrefine.files.tables import write_table
 from dials_postrefine.files.versions import miller_indices_to_numpy
 from dials_postrefine.indices import to_flex_miller
+from dials_postrefine.populations import main_value
 
 
 @dataclass(frozen=True)
@@ -124,9 +125,9 @@ def calculate_amplitudes(
     total = np.bincount(images.unique[train], images.intensity[train], n_unique)[known] / n[known]
     variance = np.bincount(images.unique[train], images.variance[train], n_unique)[known] / n[known] ** 2
     merged = index_array(h[known], symmetry, total, np.sqrt(variance))
-    experiment = files.experiments[0]
-    wavelength = float(np.median([e.beam.get_wavelength() for e in files.experiments]))
-    beam = Beam(wavelength, probe_of(experiment.beam))
+    beams = [experiment.beam for experiment in files.experiments]
+    wavelength = main_value(np.array([beam.get_wavelength() for beam in beams]))
+    beam = Beam(wavelength, common_probe(beams, settings.radiation))
     d_min = float(images.d_star_sq.max() ** -0.5)
     opened = open_reference(model, settings, beam, d_min)
     reference = compute_reference(opened, settings, symmetry, merged, d_min)
@@ -172,7 +173,7 @@ def column_to_compare(table, wanted: str, intensity: str) -> str | None:
 def write_predictions(data: ModelData, prediction: Prediction, experiments: str, reflections: str) -> None:
     """Write the experiments that were tested and their reflections, with intensity.model.value (module docstring)."""
     files, table = data.files, data.files.table
-    name = "both" if "both" in prediction.predicted else "trees"
+    name = prediction.best
     value = np.zeros(len(table))
     value[files.row] = np.nan_to_num(prediction.predicted[name] ** 2)
     if "inverse_scale_factor" in table:

@@ -18,8 +18,9 @@ from cctbx import sgtbx, uctbx
 from dials.util import Sorry
 
 from dials_postrefine.diffuse import kernels
+from dials_postrefine.diffuse.geometry import Corrections
 from dials_postrefine.diffuse.grid import Grid, make_grid
-from dials_postrefine.diffuse.mapping import BadImage, MappingSettings, map_images
+from dials_postrefine.diffuse.mapping import BadImage, MappingSettings, Series, map_images
 from dials_postrefine.diffuse.merging import Map, merge
 from dials_postrefine.diffuse.sections import DEFAULT_PLANES, Collector, parse_plane
 from dials_postrefine.diffuse.symmetry import operations
@@ -142,32 +143,50 @@ def collect(
         sums, results = map_images(files.series, grid, mapping, request.nproc, progress)
     except BadImage as error:
         raise Sorry(f"No map can be made: {error}.") from error
+    n_used = np.bincount([one.series for one in results if one.error is None], minlength=len(files.series))
+    used = [k for k, n in enumerate(n_used) if n]  # what the files say is of these
+    series, experiments = [files.series[k] for k in used], [files.experiments[k] for k in used]
     results, identifiers = map_sums.sort_images(results, [one.identifier for one in files.series])
-    fractions = {one.beam.fraction for one in files.series}
+    corrections = corrections_made(mapping.corrections, series)
+    fractions = {one.beam.fraction for one in series} if "polarization" in corrections else {-1.0}
+    oscillation = max(abs(e.scan.get_oscillation()[1]) if e.scan is not None else 0.0 for e in experiments)
     description = Description(
         unit_cell=files.cell,
         space_group=files.space_group.type().lookup_symbol(),
-        ub=_common_ub(files.experiments),
-        wavelength=map_sums.common_wavelength(
-            [one.beam.wavelength for one in files.series], [one.n_images for one in files.series]
-        ),
+        ub=_common_ub(experiments),
+        wavelength=map_sums.common_wavelength([one.beam.wavelength for one in series], n_used[used]),
         symmetry=request.symmetry,
         version=version,
         parameters=parameters,
         input_files=(*request.experiments, *request.reflections),
         identifiers=identifiers,
-        oscillation=max(
-            (abs(e.scan.get_oscillation()[1]) for e in files.experiments if e.scan is not None), default=0.0
-        ),
-        phi_steps=request.reading.phi_steps,
-        mask="; ".join(dict.fromkeys(MASKS[kind] for kind in files.masks)),
+        oscillation=oscillation,
+        phi_steps=request.reading.phi_steps if oscillation > 0.0 else 1,
+        mask="; ".join(dict.fromkeys(MASKS[files.masks[k]] for k in used)),
         polarization_fraction=fractions.pop() if len(fractions) == 1 and min(fractions) >= 0.0 else None,
         background=request.background,
         times_known=files.times_known,
+        corrections=corrections,
     )
     total = map_sums.Sums(sums, results, grid, mapping, description)
     dataset = _describe(files.space_group, description)
     return _prepare(request, total, files.space_group, sections, dataset, [*files.remarks, *_on_beams(files)])
+
+
+def corrections_made(wanted: Corrections, series: Sequence[Series]) -> dict[str, str]:
+    """
+    The corrections that were made, of those that were wanted, of "all" series or of "some".
+
+    None has a polarisation or an absorption by the air but of X-rays, and no efficiency a sensor of which thickness or
+    attenuation are unknown.
+    """
+    had = {
+        "solid_angle": [True for _ in series],
+        "polarization": [one.beam.fraction >= 0.0 for one in series],
+        "efficiency": [any(panel.mu * panel.thickness > 0.0 for panel in one.panels) for one in series],
+        "air": [one.beam.mu_air > 0.0 for one in series],
+    }
+    return {name: "all" if all(own) else "some" for name, own in had.items() if getattr(wanted, name) and any(own)}
 
 
 def _on_times(total: map_sums.Sums) -> list[str]:
@@ -294,4 +313,6 @@ def _describe(group, description: Description) -> dict:
         mask=description.mask,
         polarization_fraction=description.polarization_fraction,
         background=description.background,
+        unit=description.unit,
+        corrections=description.corrections,
     )

@@ -46,6 +46,8 @@ FILL = {
     "half_1": np.nan,
     "half_2": np.nan,
 }
+# What is in the units of the map.
+INTENSITIES = ("intensity", "sigma", "anisotropic", "half_1", "half_2")
 COMPRESSION = {"compression": "gzip", "compression_opts": 1, "shuffle": True}
 
 
@@ -128,7 +130,7 @@ class NexusWriter:
         self.file = h5py.File(self.path, "r+", libver=LIBVER)
         entry = self.file["entry"]
         _write_symmetry(entry, self.merged, self.description)
-        _write_radial(entry, self.merged)
+        _write_radial(entry, self.merged, self.description.unit)
         _write_shells(entry, self.merged)
         grid = self.merged.grid
         data = make_group(entry, "map", "NXdata")
@@ -143,6 +145,8 @@ class NexusWriter:
             data.attrs[f"{name}_indices"] = number
         for name, fill in FILL.items():
             data.create_dataset(name, grid.shape, np.float32, chunks=self.chunk, fillvalue=fill, **COMPRESSION)
+            if name in INTENSITIES:
+                data[name].attrs["units"] = self.description.unit
         data["intensity_errors"] = data["sigma"]  # a hard link: the name NeXus knows
         self.data = data
         return self
@@ -182,15 +186,15 @@ def _write_symmetry(entry, merged: Map, description: Description) -> None:
     symmetry["level"] = merged.level
 
 
-def _write_radial(entry, merged: Map) -> None:
+def _write_radial(entry, merged: Map, unit: str) -> None:
     radial = make_group(entry, "radial", "NXdata")
     radial.attrs["signal"] = "intensity"
     radial.attrs["axes"] = ["s"]
     radial.attrs["s_indices"] = 0
     for name, field in (("s", "s"), ("intensity", "intensity"), ("intensity_errors", "sigma"), ("offset", "offset")):
         radial[name] = getattr(merged.radial, field)
+        radial[name].attrs["units"] = "1/angstrom" if name == "s" else unit
     radial["voxels"] = merged.radial.n
-    radial["s"].attrs["units"] = "1/angstrom"
 
 
 def _write_shells(entry, merged: Map) -> None:

@@ -19,7 +19,7 @@ from __future__ import annotations
 import json
 import os
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 
 import numpy as np
@@ -159,14 +159,27 @@ def _common(parts: Sequence[Sums]) -> Description:
     return replace(
         first,
         ub=same("ub"),
-        wavelength=common_wavelength([one.wavelength for one in every], [len(part.images) for part in parts]),
+        wavelength=common_wavelength([one.wavelength for one in every], [_n_used(part.images) for part in parts]),
         times_known=all(one.times_known for one in every),
         oscillation=max(one.oscillation for one in every),
         phi_steps=max(one.phi_steps for one in every),
         mask="; ".join(dict.fromkeys(text for one in every for text in one.mask.split("; ") if text)),
         polarization_fraction=same("polarization_fraction"),
+        corrections=_common_corrections([one.corrections for one in every]),
         background=", ".join(dict.fromkeys(one.background for one in every if one.background)) or None,
     )
+
+
+def _n_used(images: Sequence[ImageResult]) -> int:
+    return sum(image.error is None for image in images)
+
+
+def _common_corrections(every: Sequence[Mapping[str, str] | None]) -> dict[str, str] | None:
+    """Those of all maps; where not all of them say "all", "some"."""
+    if any(one is None for one in every):
+        return None
+    names = dict.fromkeys(name for one in every for name in one)
+    return {name: "all" if all(one.get(name) == "all" for one in every) else "some" for name in names}
 
 
 def common_wavelength(wavelengths: Sequence[float], weights: Sequence[float]) -> float:

@@ -18,6 +18,7 @@ CSV        The isotropic part.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -45,7 +46,8 @@ class Description:
     wavelength (Angstrom), symmetry "laue", "friedel" or "p1", the version of the program, its changed parameters, the
     input files, and the identifiers of the experiments, in the order of their series; the widest oscillation of an
     image (degrees), followed in phi_steps, the masks of Bragg peaks in words, the polarisation fraction (None where
-    there is not one), the .expt of the background, and whether exposure times are known.
+    there is not one), the .expt of the background, and whether exposure times are known; of the corrections (fields of
+    geometry.Corrections) those that were made, for "all" series or "some" (None of older files, which do not say).
     """
 
     unit_cell: tuple[float, ...]
@@ -63,6 +65,12 @@ class Description:
     polarization_fraction: float | None = None
     background: str | None = None
     times_known: bool = True
+    corrections: Mapping[str, str] | None = None
+
+    @property
+    def unit(self) -> str:
+        """Of intensities: photons into a steradian, in a second where exposure times are known."""
+        return "photons/(s sr)" if self.times_known else "photons/sr"
 
 
 def write_map(
@@ -86,7 +94,7 @@ def write_map(
         mtz = None
     with ExitStack() as stack:
         writers = [
-            stack.enter_context(Ccp4Writer(path, merged.grid, key, description.version))
+            stack.enter_context(Ccp4Writer(path, merged.grid, key, description.version, description.unit))
             for path, key in ((ccp4, "intensity"), (anisotropic, "anisotropic"))
             if path
         ]
@@ -125,8 +133,8 @@ def write_radial(path: str, radial: Radial) -> None:
 class Ccp4Writer:
     """Writes one quantity of a map, plane by plane, as CCP4 (module docstring)."""
 
-    def __init__(self, path: str, grid: Grid, key: str, version: str):
-        self.path, self.grid, self.key, self.version = path, grid, key, version
+    def __init__(self, path: str, grid: Grid, key: str, version: str, unit: str):
+        self.path, self.grid, self.key, self.version, self.unit = path, grid, key, version, unit
         self.n, self.mean, self.squares, self.smallest, self.largest = 0, 0.0, 0.0, np.inf, -np.inf
 
     def __enter__(self) -> Ccp4Writer:
@@ -176,10 +184,10 @@ class Ccp4Writer:
         else:
             axes = f"x y z in steps of {grid.spacing:g} 1/A"
         labels = [
-            f"dials_postrefine {self.version}: diffuse scattering, {self.key}",
+            f"diffuse scattering, {self.key}, {self.unit}; {self.version}",
             f"axes {axes}, grid point 0 0 0 is the origin",
             f"cell lengths are {CCP4_SCALE:.0f} times those of the box in 1/A",
-            "0 where not observed (diffuse.nxs tells where); min, max, mean and rms of",
+            "0 where not observed (the .nxs file tells where); min, max, mean and rms of",
             "observed voxels only",
         ]
         words[55] = len(labels)
@@ -260,7 +268,7 @@ def _write_mtz(path: str, merged: Map, description: Description, reflections: Un
                 columns[label + hand] = types[bool(hand)], column
     file = mtz.object()
     file.set_title("Diffuse scattering")
-    file.add_history(flex.std_string([f"dials_postrefine {description.version}", *_history(merged, description)]))
+    file.add_history(flex.std_string([description.version, *_history(merged, description)]))
     file.set_space_group_info(sgtbx.space_group_info(group=group))
     file.set_hkl_base(cell)
     dataset = file.add_crystal("diffuse", "dials_postrefine", cell).add_dataset("diffuse", description.wavelength)
@@ -276,4 +284,5 @@ def _history(merged: Map, description: Description) -> list[str]:
     return [
         f"H K L are those of a supercell of {n[0]} x {n[1]} x {n[2]} cells, divide them by these",
         f"crystal in {description.space_group}, mates averaged by {description.symmetry}",
+        f"I, SIGI, IANISO and SIGIANISO in {description.unit}",
     ]

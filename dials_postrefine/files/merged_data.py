@@ -21,7 +21,7 @@ from dxtbx import flumpy
 
 from dials_postrefine.files import models
 from dials_postrefine.files.cell_choices import common_cell
-from dials_postrefine.files.radiation import probe_of
+from dials_postrefine.files.radiation import common_probe
 from dials_postrefine.files.reference import align, read_reference
 from dials_postrefine.files.reference_model import (
     Beam,
@@ -37,6 +37,7 @@ from dials_postrefine.files.reflection_files import (
     merge_intensities,
     read_intensities,
     scaled_intensities,
+    wavelength_of,
 )
 from dials_postrefine.files.stills import StillsFiles, read_stills, resolve_ambiguity
 from dials_postrefine.files.tables import read_table
@@ -51,14 +52,15 @@ SIGMA_OF_NONE = 0.01  # of the intensity and of the mean intensity, where data c
 class Data:
     """
     What was read: symmetry and beam, and merged the intensities as a miller.array; of stills it is None at first, until
-    merge_stills.  Without any data (experiments alone) both are None.  experiment: the first, where there is one.
+    merge_stills.  Without any data (experiments alone) both are None.  detector: that of all experiments, None where
+    they have several.
     """
 
     symmetry: Any
     beam: Beam
     merged: Any = None
     stills: StillsFiles | None = None
-    experiment: Any = None
+    detector: Any = None
     notes: tuple[str, ...] = ()
 
     @property
@@ -99,22 +101,25 @@ def read_data(
     every = [experiment for one in lists for experiment in one]
     if not every or any(experiment.beam is None or experiment.crystal is None for experiment in every):
         raise Sorry("The .expt files hold experiments without a crystal or a beam: index and integrate first.")
-    beam = Beam(main_value(np.array([e.beam.get_wavelength() for e in every])), probe_of(every[0].beam))
+    beam = _common_beam([experiment.beam for experiment in every], radiation)
     group = models.common_space_group(every, space_group)
+    detector = every[0].detector
+    if any(experiment.detector != detector for experiment in every):
+        detector = None
     if not reflections:
         symmetry = crystal.symmetry(unit_cell=common_cell(every, group), space_group=group)
-        return Data(symmetry, beam, experiment=every[0])
+        return Data(symmetry, beam, detector=detector)
     scaled = [is_scaled(read_table(name)) for name in reflections]
     if not any(scaled):
         files = read_stills(experiments, reflections, space_group, intensity_choice, d_min, radiation=radiation)
         symmetry = crystal.symmetry(unit_cell=files.cell, space_group=files.space_group)
-        return Data(symmetry, beam, stills=files, experiment=every[0])
+        return Data(symmetry, beam, stills=files, detector=detector)
     if len(scaled) > 1 or len(experiments) > 1:
         raise Sorry("Several scaled pairs are given: scale them together, and give one.")
     symmetry = crystal.symmetry(unit_cell=common_cell(every, group), space_group=group)
     array = scaled_intensities(reflections[0], experiments[0])
     merged = _merge(reflections[0], array, symmetry, anomalous, d_min)
-    return Data(symmetry, beam, merged, experiment=every[0])
+    return Data(symmetry, beam, merged, detector=detector)
 
 
 def merge_stills(data: Data, h: np.ndarray, intensity: np.ndarray, anomalous: bool = False) -> Data:
@@ -145,6 +150,7 @@ def merge_stills(data: Data, h: np.ndarray, intensity: np.ndarray, anomalous: bo
 
 def _of_file(path: str, labels: str | None, space_group: str | None, anomalous: bool, d_min: float | None) -> Data:
     array = read_intensities(path, labels, anomalous=anomalous)
+    wavelength = wavelength_of(array)
     group = array.space_group()
     if space_group is not None:
         group = sgtbx.space_group_info(space_group).group()
@@ -159,10 +165,7 @@ def _of_file(path: str, labels: str | None, space_group: str | None, anomalous: 
         array = array.customized_copy(sigmas=flumpy.from_numpy(sigmas))
         array = array.set_observation_type_xray_intensity()
         notes = (f"The data of {path} have no sigmas: 1 % of I + <I> is taken.",)
-    info = array.info()
-    wavelength = getattr(info, "wavelength", None)
-    beam = Beam(float(wavelength) if wavelength and wavelength > 0.0 else None)
-    return Data(symmetry, beam, _merge(path, array, symmetry, anomalous, d_min), notes=notes)
+    return Data(symmetry, Beam(wavelength), _merge(path, array, symmetry, anomalous, d_min), notes=notes)
 
 
 def _merge(path: str, array, symmetry, anomalous: bool, d_min: float | None):
@@ -192,7 +195,7 @@ def take_reference(
             raise Sorry("A single lattice can't be postrefined against itself: give more lattices, or a reference.")
         return files, None, None
     symmetry = crystal.symmetry(unit_cell=files.cell, space_group=files.space_group)
-    data, reference = _of_stills(files, symmetry), None
+    data, reference = _of_stills(files, symmetry, settings.radiation), None
     if is_atomic_model(path):
         opened = open_reference(path, settings, data.beam, data.d_min)
         reference = compute_reference(opened, settings, symmetry, None, data.d_min)
@@ -201,7 +204,7 @@ def take_reference(
         known = read_reference(path, files.space_group, files.cell, settings.labels, settings.block)
     if reindex:
         files = resolve_ambiguity(files, known)
-        data = _of_stills(files, symmetry)
+        data = _of_stills(files, symmetry, settings.radiation)
     if reference is not None:
         data = merge_stills(data, *known)
         reference = compute_reference(opened, settings, symmetry, data.merged, data.d_min, choose_indexing=False)
@@ -213,10 +216,12 @@ def take_reference(
     return files, intensity, reference
 
 
-def _of_stills(files: StillsFiles, symmetry) -> Data:
-    wavelength = main_value(np.array([e.beam.get_wavelength() for e in files.experiments]))
-    experiment = files.experiments[0]
-    return Data(symmetry, Beam(wavelength, probe_of(experiment.beam)), stills=files, experiment=experiment)
+def _of_stills(files: StillsFiles, symmetry, radiation: str | None) -> Data:
+    return Data(symmetry, _common_beam([experiment.beam for experiment in files.experiments], radiation), stills=files)
+
+
+def _common_beam(beams, radiation: str | None) -> Beam:
+    return Beam(main_value(np.array([beam.get_wavelength() for beam in beams])), common_probe(beams, radiation))
 
 
 def compute_for_data(path: str, settings: ReferenceSettings, data: Data | None, anomalous: bool = False) -> Reference:

@@ -28,6 +28,23 @@ def probe_of(beam) -> str | None:
     return name if name in ("electron", "neutron") else None
 
 
+def common_probe(beams, wanted: str | None = None) -> str | None:
+    """
+    The probe (probe_of) that beam models have in common; wanted: what radiation= says.
+
+    Raises Sorry where some are of another radiation than others and nothing says which is meant.
+    """
+    from dials.util import Sorry
+
+    found = {radiation_of(beam, wanted): probe_of(beam) for beam in beams}
+    if len(found) > 1:
+        raise Sorry(
+            f"The beams of the experiments are of {' and of '.join(sorted(found))}: give data of one radiation, or say "
+            "radiation=."
+        )
+    return next(iter(found.values()), None)
+
+
 def choose_radiation(wavelength: float | None, probe: str | None = None) -> str:
     """One of RADIATIONS: the probe where there is one, else electrons below 0.05 Angstrom."""
     if probe:

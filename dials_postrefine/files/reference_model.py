@@ -67,7 +67,11 @@ class Beam:
 
 @dataclass
 class OpenReference:
-    """A reference that was read: its source and symmetry, form factors of an atomic model, and notes."""
+    """
+    A reference that was read: its source and symmetry, form factors of an atomic model, and notes; wavelength
+    (Angstrom) of the beam, or else of the file, None where unknown; the radiation, None for reflections of a beam whose
+    model does not say it.
+    """
 
     path: str
     source: Source
@@ -75,17 +79,28 @@ class OpenReference:
     factors: FormFactors | None
     d_min: float | None
     notes: list[str]
+    wavelength: float | None = None
+    radiation: str | None = None
 
 
 @dataclass
 class Reference:
-    """The reference intensities of the indices (a miller.set), notes on how they came about, and the data used."""
+    """
+    The reference intensities of the indices (a miller.set), notes on how they came about, and the data used; wavelength
+    and radiation as of OpenReference.
+    """
 
     indices: Any
     result: ReferenceIntensities
     factors: FormFactors | None
     notes: list[str]
     n_data: int
+    wavelength: float | None = None
+    radiation: str | None = None
+
+    def known_set(self) -> Any:
+        """The indices that the reference knows, as a miller.set."""
+        return self.indices.select(flumpy.from_numpy(np.isfinite(self.result.intensity)))
 
     def known(self) -> tuple[np.ndarray, np.ndarray]:
         """The indices h (n, 3) that the reference knows, and their intensities (n,)."""
@@ -110,9 +125,11 @@ def open_reference(
     """
     if not is_atomic_model(path):
         array = reflection_files.read_intensities(path, settings.labels, settings.block, anomalous)
-        symmetry = array.crystal_symmetry()
+        symmetry, wavelength = array.crystal_symmetry(), beam.wavelength or reflection_files.wavelength_of(array)
         array = reflection_files.merge_intensities(path, array, symmetry, bool(array.anomalous_flag()) and anomalous)
-        return OpenReference(path, TabulatedSource(array), symmetry, None, array.d_min(), [])
+        radiation = settings.radiation or (choose_radiation(wavelength, beam.probe) if wavelength else beam.probe)
+        source = TabulatedSource(array)
+        return OpenReference(path, source, symmetry, None, array.d_min(), [], wavelength, radiation)
     model = atomic_models.read_atomic_model(path, settings.block)
     radiation = settings.radiation or choose_radiation(beam.wavelength, beam.probe)
     dispersion = settings.anomalous
@@ -133,7 +150,9 @@ def open_reference(
         raise Sorry(f"The reference {path} can't be used: {error}.") from error
     solvent = model.macromolecule if settings.bulk_solvent is None else settings.bulk_solvent
     source = AtomicSource(model.structure, factors, solvent, settings.algorithm)
-    return OpenReference(path, source, atomic_models.symmetry_of(model), factors, None, model.notes + factors.notes)
+    notes = model.notes + factors.notes
+    symmetry = atomic_models.symmetry_of(model)
+    return OpenReference(path, source, symmetry, factors, None, notes, beam.wavelength, factors.radiation)
 
 
 def compute_reference(
@@ -184,7 +203,7 @@ def compute_reference(
     except ValueError as error:
         raise Sorry(f"The reference {path} can't be used: {error}.") from error
     n_data = 0 if observed is None else int(np.count_nonzero(np.isfinite(observed)))
-    return Reference(indices, result, opened.factors, notes, n_data)
+    return Reference(indices, result, opened.factors, notes, n_data, opened.wavelength, opened.radiation)
 
 
 def describe(indices) -> Wanted:

@@ -51,6 +51,12 @@ def read_intensities(path: str, labels: str | None = None, block: str | None = N
     return array
 
 
+def wavelength_of(array) -> float | None:
+    """The wavelength (Angstrom) that a reflection file gives its columns, None where it says nothing, or zero."""
+    wavelength = getattr(array.info(), "wavelength", None)
+    return float(wavelength) if wavelength and np.isfinite(wavelength) and wavelength > 0.0 else None
+
+
 def scaled_intensities(path: str, experiments_path: str | None = None):
     """
     The merging values I/(inverse scale factor) of a scaled table, Friedel mates apart, not merged.

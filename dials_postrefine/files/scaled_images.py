@@ -346,7 +346,7 @@ def _beam_intensities(experiments, paths, choice, table, row, d_star_sq, image, 
         binned = [means[k][start : start + n] for k, start, n in zip(frames.experiment, frames.start, frames.n)]
         known = [values[np.isfinite(values)] for values in binned]
         level = np.array([values.mean() if len(values) else np.nan for values in known])
-        source = f"mean count between {d_max:g} and {d_min:g} Angstrom on the images"
+        source = f"mean photons of a pixel between {d_max:g} and {d_min:g} Angstrom on the images"
     elif choice.beam == "images":
         raise Sorry("The images can't be opened: they must lie where the .expt file says, or set beam.intensity.")
     elif choice.beam in ("auto", "background") and "background.mean" in table:
@@ -355,4 +355,6 @@ def _beam_intensities(experiments, paths, choice, table, row, d_star_sq, image, 
         source = "background of the spots"
     elif choice.beam == "background":
         raise Sorry("The reflections have no background.mean: set beam.intensity to something else.")
+    if level is not None and not np.isfinite(level).any():
+        return None, f"not known: no {source} is a positive number"
     return level, source

@@ -275,6 +275,7 @@ def apply_result(files: StillsFiles, result: PostrefinedStills) -> None:
         _write_lattice(files.experiments[int(k)], result, k, files.ambiguity)
     _keep_accepted(files, accepted)
     models.number_imagesets(files.table, files.experiments)
+    tables.write_resolutions(files.table, files.experiments)
 
 
 def _write_columns(files: StillsFiles, result: PostrefinedStills, accepted: np.ndarray) -> None:

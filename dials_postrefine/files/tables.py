@@ -433,6 +433,23 @@ def wilson_prior(h_unique: np.ndarray, cell: tuple[float, ...], space_group) -> 
     return WilsonPrior(d_star_sq(cell, h_unique), epsilon, flumpy.to_numpy(indices.centric_flags().data()).copy())
 
 
+def write_resolutions(table, experiments) -> None:
+    """Make the column d (Angstrom), where there is one, that of the crystals as they are: 1/|A h|."""
+    if "d" not in table or not len(table):
+        return
+    ids, h = flumpy.to_numpy(table["id"]), miller_indices_to_numpy(table["miller_index"])
+    order = np.argsort(ids, kind="stable")
+    offsets = np.searchsorted(ids[order], np.arange(len(experiments) + 1))
+    d_star_sq = np.zeros(len(ids))
+    for k, experiment in enumerate(experiments):
+        own = order[offsets[k] : offsets[k + 1]]
+        q = h[own] @ np.array(experiment.crystal.get_A()).reshape(3, 3).T
+        d_star_sq[own] = np.einsum("ij,ij->i", q, q)
+    # as DIALS has it for the index 0,0,0
+    d = np.divide(1.0, np.sqrt(d_star_sq), out=np.zeros(len(ids)), where=d_star_sq > 0.0)
+    table["d"] = flumpy.from_numpy(d)
+
+
 def write_scaled_columns(
     table, row, kept, outlier, value, variance, partiality, scale, scale_variance, reference
 ) -> None:

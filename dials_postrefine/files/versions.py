@@ -9,7 +9,7 @@ import numpy as np
 
 from dials.array_family import flex
 from dxtbx import flumpy
-from dxtbx.model import Detector
+from dxtbx.model import BeamFactory, Detector
 
 
 def available_cores() -> int:
@@ -26,6 +26,14 @@ def available_cores() -> int:
 def miller_indices_to_numpy(indices) -> np.ndarray:
     """A flex.miller_index as (n, 3) int32; flumpy of 3.12 can't convert one."""
     return flumpy.to_numpy(indices.as_vec3_double()).astype(np.int32)
+
+
+def make_beam(wavelength: float, radiation: str):
+    """A beam model along z of a wavelength (Angstrom); the probe of dxtbx from 3.17 on is that of the radiation."""
+    beam = BeamFactory.simple(wavelength)
+    if hasattr(beam, "set_probe"):
+        beam.set_probe(beam.get_probe_from_name("x-ray" if radiation == "xray" else radiation))
+    return beam
 
 
 def scaled_history(experiments) -> dict[str, bool]:

@@ -16,7 +16,7 @@ from dials_postrefine.report.page import Fact, Figure, Page, Section, Table, wri
 from dials_postrefine.report.plots import BLUE, GREEN, GREY, RED, Curve
 from dials_postrefine.report.summary import write_summary
 
-UNIT = "photons s⁻¹ sr⁻¹"
+UNITS = {"photons/(s sr)": "photons s⁻¹ sr⁻¹", "photons/sr": "photons sr⁻¹"}
 NAMES = {"intensity": "total", "anisotropic": "anisotropic part"}
 SERIES_COLOURS = (BLUE, RED, GREEN, GREY, "#8a5fa8", "#c8871f")
 # Columns of the table by shell: key, header, pattern.
@@ -71,13 +71,17 @@ def make_page(summary: dict, sections: Sequence[planes.Section]) -> Page:
         facts=_facts(summary),
         remarks=summary["remarks"],
         sections=[
-            _planes(sections, "intensity"),
-            _planes(sections, "anisotropic"),
+            _planes(sections, "intensity", _unit(summary)),
+            _planes(sections, "anisotropic", _unit(summary)),
             _by_resolution(summary),
             _images(summary),
             _dataset(summary),
         ],
     )
+
+
+def _unit(summary: dict) -> str:
+    return UNITS[summary["dataset"]["unit"]]
 
 
 def _verdict(summary: dict) -> str:
@@ -116,7 +120,7 @@ def _facts(summary: dict) -> list[Fact]:
     ]
 
 
-def _planes(sections: Sequence[planes.Section], kind: str) -> Section:
+def _planes(sections: Sequence[planes.Section], kind: str, unit: str) -> Section:
     title = f"Planes, {NAMES[kind]}"
     if not sections:
         return Section(title, ["No plane was asked for (planes=)."])
@@ -128,10 +132,10 @@ def _planes(sections: Sequence[planes.Section], kind: str) -> Section:
         "anisotropic": "What is left without the isotropic part: white is zero, red more, blue less. Colours reach to "
         f"percentile {pictures.ANISOTROPIC_PERCENTILE:g} of the absolute values, equally far to both sides.",
     }[kind]
-    return Section(title, [text], [show_plane(section, kind) for section in sections])
+    return Section(title, [text], [show_plane(section, kind, unit) for section in sections])
 
 
-def show_plane(section: planes.Section, kind: str) -> Figure:
+def show_plane(section: planes.Section, kind: str, unit: str) -> Figure:
     """The picture of a plane: the intensity in sequential, its anisotropic part in diverging colours."""
     values, inside = section.values[kind], section.inside()
     low, high = section.limits
@@ -149,7 +153,7 @@ def show_plane(section: planes.Section, kind: str) -> Figure:
         colours,
         tuple(letter + units for letter in section.letters),
         kind,
-        UNIT,
+        unit,
         pictures.round_resolutions(high, max(low, abs(section.height))),
         [1.0 / s for s in (low, high) if s > 0.0],
         f"Nothing of {section.name} was observed.",
@@ -183,7 +187,7 @@ def _by_resolution(summary: dict) -> Section:
     azimuthal = [shell[key] or 0.0 for shell in shells for key in ("cos_2phi", "sin_2phi")]
     reach = 1.1 * max(1.5 * AZIMUTHAL, *(abs(value) for value in azimuthal))
     figures = [
-        _radial(summary["radial"], summary["settings"]["radial_offset"]),
+        _radial(summary["radial"], summary["settings"]["radial_offset"], _unit(summary)),
         panel(
             "correlations",
             "Correlations by resolution",
@@ -242,15 +246,15 @@ def _by_resolution(summary: dict) -> Section:
     headers = ["d (Å)", "voxels", *(header for _, header, _ in COLUMNS)]
     caption = (
         "Statistics by shell, of unique voxels; the last row is all shells together. Pixels and observed mates of a "
-        f"voxel; mean and sigma in {power}{UNIT}; aniso/σ: rms of the anisotropic part, less its noise, over sigma; "
-        "masked: of the pixels."
+        f"voxel; mean and sigma in {power}{_unit(summary)}; aniso/σ: rms of the anisotropic part, less its noise, "
+        "over sigma; masked: of the pixels."
     )
     return Section(
         "By resolution", figures=figures, tables=[Table(caption, headers, rows), _offset(summary["index_offset"])]
     )
 
 
-def _radial(radial: dict, with_offset: bool) -> Figure:
+def _radial(radial: dict, with_offset: bool, unit: str) -> Figure:
     factor, power = pictures.power_of(max(radial["intensity"], default=0.0))
 
     def scaled(key):
@@ -259,7 +263,7 @@ def _radial(radial: dict, with_offset: bool) -> Figure:
     curves = [Curve("isotropic part", radial["s"], scaled("intensity"), BLUE, "-", scaled("sigma"))]
     if with_offset:
         curves.append(Curve("taken off each image, on average", radial["s"], scaled("offset"), GREY, "--"))
-    label = f"intensity ({power}{UNIT})"
+    label = f"intensity ({power}{unit})"
     svg = plots.lines("radial", "Radial profile", curves, "1/d (1/Å)", label, ylim=(0.0, None))
     caption = (
         "The isotropic part of the map by narrow shells, which the anisotropic part is without: scattering of water, "
@@ -349,8 +353,11 @@ def _dataset(summary: dict) -> Section:
         if grid["subdivide"] is None
         else f"{' × '.join(f'1/{n}' for n in grid['subdivide'])} of an index"
     )
-    made = [words for key, words in CORRECTIONS.items() if settings["corrections"][key]]
-    rotation = f"{dataset['oscillation']:g}° an image" if dataset["oscillation"] else "stills"
+    made = dataset["corrections"]
+    if made is None:  # maps of an earlier version do not say
+        made = {key: "all" for key, wanted in settings["corrections"].items() if wanted}
+    made = [CORRECTIONS[key] + " of some series" * (which == "some") for key, which in made.items()]
+    rotation = f"at most {dataset['oscillation']:g}° an image" if dataset["oscillation"] else "stills"
     rows = [
         ["files", ", ".join(dataset["files"])],
         ["space group", f"{dataset['space_group']}, Laue class {dataset['laue_class']}"],

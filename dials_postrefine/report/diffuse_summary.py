@@ -45,12 +45,15 @@ def describe_dataset(
     mask: str,
     polarization_fraction: float | None,
     background: str | None = None,
+    unit: str = "photons/(s sr)",
+    corrections: Mapping[str, str] | None = None,
 ) -> dict:
     """
     What the data set is, and what was done that the map does not know, as plain numbers and text.
 
     symmetry: laue, friedel or p1; oscillation: the widest of an image (degrees, 0 for stills), followed in phi_steps;
-    mask and background: a few words on how Bragg peaks and background were taken out.
+    mask and background: a few words on how Bragg peaks and background were taken out; unit of the intensities;
+    corrections that were made, for "all" or "some" series, None: not known.
     """
     return {
         "files": [str(name) for name in files],
@@ -64,6 +67,8 @@ def describe_dataset(
         "mask": mask,
         "polarization_fraction": None if polarization_fraction is None else float(polarization_fraction),
         "background": background,
+        "unit": unit,
+        "corrections": None if corrections is None else dict(corrections),
     }
 
 
@@ -123,8 +128,7 @@ def make_summary(
 def list_images(images: Sequence[ImageResult], names: Sequence[str]) -> list[dict]:
     """What is reported of each image; scale and level relative to the mean of those that were used."""
     used = [image for image in images if image.error is None]
-    scale = np.mean([image.scale for image in used]) if used else np.nan
-    level = np.mean([image.level for image in used]) if used else np.nan
+    scale, level = (_mean([getattr(image, name) for image in used]) for name in ("scale", "level"))
     return [
         {
             "series": names[image.series],
@@ -139,6 +143,12 @@ def list_images(images: Sequence[ImageResult], names: Sequence[str]) -> list[dic
         }
         for image in images
     ]
+
+
+def _mean(values: Sequence[float]) -> float:
+    """The mean of those that exist, NaN of none: a single image without a level takes it from no other."""
+    known = [value for value in values if math.isfinite(value)]
+    return math.fsum(known) / len(known) if known else math.nan
 
 
 def voxels_swept(grid: Grid, oscillation: float, phi_steps: int) -> float:

@@ -55,7 +55,8 @@ def map_lines(summary: dict) -> str:
         f"{summary['n_images_used']} of {summary['n_images']} images, {grid['n_voxels']} voxels of {size} "
         f"({grid['memory'] / 2**20:.0f} MiB), {grid['n_operations']} operations of symmetry.\n"
         f"{total['n']} of {total['n_possible']} unique voxels between {number(total['d_max'], '{:.2f}')} and "
-        f"{total['d_min']:.2f} A were observed."
+        f"{total['d_min']:.2f} A were observed; intensities in "
+        f"{summary['dataset']['unit']}."
     )
 
 

@@ -58,7 +58,8 @@ def make_summary(
         "dataset": {
             "experiments": files.identifiers,
             "n_observations": len(images.h),
-            "n_predicted": int(np.count_nonzero(data.fold >= 0)),
+            "n_predicted": int(np.count_nonzero(np.isfinite(prediction.predicted[prediction.best]))),
+            "predicted_by": prediction.best,
             "n_unique": len(np.unique(images.unique)),
             "column": f"{COLUMNS[request.choice.intensity]}.value",
             "model": request.model,
@@ -135,7 +136,7 @@ def text(summary: dict, wide: bool = False) -> str:
     data = summary["dataset"]
     lines = [
         f"{data['n_predicted']} of {data['n_observations']} observations of {data['n_unique']} unique indices "
-        f"predicted, {data['split']}; {data['column']}",
+        f"predicted by {NAMES[data['predicted_by']]}, {data['split']}; {data['column']}",
         "Features: " + ", ".join(FEATURES[name] for name in summary["features"]),
     ]
     if summary["not_used"]:
@@ -222,7 +223,8 @@ def make_page(summary: dict) -> Page:
         ["experiments", ", ".join(data["experiments"][:10]) + (" …" if len(data["experiments"]) > 10 else "")],
         [
             "observations",
-            f"{data['n_predicted']} of {data['n_observations']} predicted, {data['n_unique']} unique indices",
+            f"{data['n_predicted']} of {data['n_observations']} predicted by {NAMES[data['predicted_by']]}, "
+            f"{data['n_unique']} unique indices",
         ],
         ["intensities", data["column"]],
         ["model", data["model"] or "none"],

@@ -31,7 +31,9 @@ def summarise(path: str, reference: Any) -> dict:
             "reference": path,
             "space_group": indices.space_group_info().type().lookup_symbol(),
             "unit_cell": list(indices.unit_cell().parameters()),
-            "d_min": indices.d_min(),
+            "d_min": reference.known_set().d_min(),
+            "wavelength": reference.wavelength,
+            "radiation": reference.radiation,
             "n_reflections": int(np.count_nonzero(known)),
             "n_data": reference.n_data,
             "notes": list(reference.notes),
@@ -79,7 +81,8 @@ def text(summary: dict) -> str:
     cell = " ".join(f"{value:.2f}" for value in summary["unit_cell"])
     what = f"{summary['n_reflections']} reference intensities to {summary['d_min']:.2f} A"
     parts = [f"{what} in {summary['space_group']} {cell}"]
-    factors = summary["form_factors"]
+    factors, wavelength = summary["form_factors"], summary["wavelength"]
+    parts.append(f"Wavelength: {'not known' if wavelength is None else f'{wavelength:.5f} A'}")
     if factors:
         parts.append(f"Form factors of {factors['radiation']}s: {factors['table']}".replace("xrays", "X-rays"))
         for name, (fp, fdp) in factors["dispersion"].items():

@@ -209,13 +209,12 @@ def _causes(summary: dict) -> Section:
         if cause["tau_at"]:
             (low, high), (x, y) = cause["tau_at"], cause["x_at"]
             effect = f"τ {number(low, '.3f')} at {number(x, '.2f')}, {number(high, '.3f')} at {number(y, '.2f')}"
-        elif cause["name"] == "images":
-            effect = f"factors vary by {cause['value']:.3f} [{cause['low']:.3f}, {cause['high']:.3f}]"
         else:
-            effect = f"slope {cause['value']:+.2f} [{cause['low']:+.2f}, {cause['high']:+.2f}]"
-        rows.append(
-            [CAUSES[cause["name"]], effect, number(cause["share"], ".0%"), f"{cause['gain']:.1f}", f"{cause['p']:.1e}"]
-        )
+            pattern, words = (".3f", "factors vary by") if cause["name"] == "images" else ("+.2f", "slope")
+            value, *ends = (number(cause[key], pattern) for key in ("value", "low", "high"))
+            effect = f"{words} {value} [{', '.join(ends)}]"
+        gain, p = number(cause["gain"], ".1f"), number(cause["p"], ".1e")
+        rows.append([CAUSES[cause["name"]], effect, number(cause["share"], ".0%"), gain, p])
     rows += [[CAUSES[name], f"not tested: {why}", "–", "–", "–"] for name, why in causes["untested"].items()]
     headers = ("cause", "effect", "share of τ²", "gain in ln L", "p")
     left = [[f"{out['fraction']:.0%}", _interval(out), str(out["n"])] for out in causes["left_out"]]
@@ -289,7 +288,8 @@ def _pairs(summary: dict, figures: SpreadFigures) -> Section:
         shown,
         [
             Table(
-                f"The {len(rows)} pairs with most in common; image_pairs.csv has all that were analysed.",
+                f"The {len(rows)} pairs with most in common"
+                + (f"; {summary['pairs']['file']} has all that were analysed." if summary["pairs"]["file"] else "."),
                 headers,
                 rows,
                 sortable=True,
@@ -441,15 +441,22 @@ def _matrix_caption(summary: dict, figures: SpreadFigures) -> str:
     )
 
 
+def _taken_as_one(data: dict) -> str:
+    n = data["images_taken_as_one"]
+    return "one image" if n == 1 else f"up to {n} images"
+
+
 def _dataset(summary: dict) -> Section:
     data, settings = summary["dataset"], summary["settings"]
     a, b, c, *angles = data["unit_cell"]
+    low, high = data["wavelength_min"], data["wavelength_max"]
+    spread = f" ({low:.5f} to {high:.5f})" if f"{low:.5f}" != f"{high:.5f}" else ""
     rows = [
         ["experiments", ", ".join(data["experiments"][:10]) + (" …" if len(data["experiments"]) > 10 else "")],
         ["space group", data["space_group"]],
         ["unit cell", f"{a:.3f}, {b:.3f}, {c:.3f} Å; {', '.join(f'{x:.2f}' for x in angles)}°"],
-        ["wavelength", f"{data['wavelength']:.5f} Å"],
-        ["images", f"{data['n_images']}, of {data['images_taken_as_one']} images of the detector each"],
+        ["wavelength", f"{data['wavelength']:.5f} Å{spread}"],
+        ["images", f"{data['n_images']}, of {_taken_as_one(data)} of the detector each"],
         ["observations", f"{data['n_observations']} of {data['n_unique']} unique indices"],
         ["resolution", f"{data['d_max']:.2f} to {data['d_min']:.2f} Å"],
         ["intensities", data["column"] + " / inverse_scale_factor" * data["column"].startswith("intensity.scale")],

@@ -16,7 +16,7 @@ from dials_postrefine.files.scaled_images import COLUMNS, ImageChoice, ImageFile
 from dials_postrefine.populations import main_value
 from dials_postrefine.report.summary import finite
 
-# Of the pairs so many are in the summary; the table of all is image_pairs.csv.
+# Of the pairs so many are in the summary; the table of all is a file of its own.
 MOST_PAIRS = 100
 # The test for random pairs takes scores for normally distributed; below this probability they are not.
 NOT_NORMAL = 0.01
@@ -31,8 +31,12 @@ def make_summary(
     settings: SpreadSettings,
     found: ImageSpread,
     other: tuple[str, Overall] | None = None,
+    pairs_file: str | None = None,
 ) -> dict:
-    """The summary (module docstring); other: a column of integrated intensities by name, and its spread."""
+    """
+    The summary (module docstring); other: a column of integrated intensities by name, and its spread; pairs_file: what
+    the table of all pairs is called, None where it is not written.
+    """
     images, mates, pairs = files.images, found.mates, found.pairs
     wavelength = 1.0 / np.linalg.norm(images.s0, axis=1)
     summary = {
@@ -41,6 +45,8 @@ def make_summary(
             "space_group": files.space_group.type().lookup_symbol(),
             "unit_cell": list(files.cell),
             "wavelength": main_value(wavelength),
+            "wavelength_min": wavelength.min(),
+            "wavelength_max": wavelength.max(),
             "n_images": images.n_images,
             "n_observations": len(images.h),
             "n_unique": len(np.unique(images.unique)),
@@ -67,6 +73,7 @@ def make_summary(
         "pairs": {
             "n_found": pairs.n_found,
             "n_analysed": pairs.n_pairs,
+            "file": pairs_file,
             "whole": found.overall.agreement.of(0),
             "experiments": [
                 {"first": files.identifiers[a], "second": files.identifiers[b], **found.of_experiments.of(k)}
@@ -173,7 +180,7 @@ def remarks(summary: dict) -> list[str]:
     if overall["low"] == 0.0:
         found.append("There is no excess spread: the intensities differ by no more than their errors allow.")
     weak, strong = parts["weakest half"], parts["strongest tenth"]
-    if overall["low"] and weak["tau"] and strong["tau"]:
+    if overall["low"] and weak["low"] and strong["tau"] is not None:  # whose spread may well be none
         if weak["tau"] > FLAT * strong["tau"]:
             found.append(
                 f"The relative spread is not one number: {weak['tau']:.2f} of the weakest half and {strong['tau']:.2f} "

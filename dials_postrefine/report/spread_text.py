@@ -64,7 +64,7 @@ def data_lines(summary: dict) -> str:
         f"variances {data['variance']}, outliers {data['outliers']}; beam intensity: {data['beam_intensity']}",
     ]
     if data["images_taken_as_one"] > 1:
-        lines.append(f"{data['images_taken_as_one']} images of the detector were taken as one.")
+        lines.append(f"Up to {data['images_taken_as_one']} images of the detector were taken as one.")
     if summary["not_used"]:
         lines.append("Not used: " + ", ".join(f"{n} {reason}" for reason, n in summary["not_used"].items()))
     return "\n".join(lines)
@@ -193,12 +193,15 @@ def causes_table(summary: dict) -> str:
         low, high = cause["tau_at"] or (None, None)
         at = [number(x, "{:.2f}") for x in cause["x_at"] or (None, None)]
         effect = f"tau {number(low, '{:.3f}')} at {at[0]}, {number(high, '{:.3f}')} at {at[1]}"
+        value, *interval_of = (number(cause[key], "{:.3f}") for key in ("value", "low", "high"))
         if cause["name"] == "images":
-            effect = f"factors vary by {cause['value']:.3f} [{cause['low']:.3f}, {cause['high']:.3f}]"
+            effect = f"factors vary by {value} [{', '.join(interval_of)}]"
         elif cause["name"] == "beam":
-            effect = f"slope {cause['value']:+.2f} [{cause['low']:+.2f}, {cause['high']:+.2f}]"
+            value, *interval_of = (number(cause[key], "{:+.2f}") for key in ("value", "low", "high"))
+            effect = f"slope {value} [{', '.join(interval_of)}]"
         share = number(cause["share"], "{:.0%}")
-        rows.append([CAUSES[cause["name"]], effect, share, f"{cause['gain']:.1f}", f"{cause['p']:.1e}"])
+        gain, p = number(cause["gain"], "{:.1f}"), number(cause["p"], "{:.1e}")
+        rows.append([CAUSES[cause["name"]], effect, share, gain, p])
     lines = [f"\nWhat the spread depends on, each cause by itself; {CAUSES_EXPLAINED}:"]
     lines.append(table(rows, ["cause", "effect", "share", "gain in ln L", "p"]))
     lines += [f"Not tested: {CAUSES[name]}, as {why}." for name, why in causes["untested"].items()]

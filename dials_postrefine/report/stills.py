@@ -69,8 +69,8 @@ def _verdict(summary: dict) -> str:
     n, accepted = dataset["n_lattices"], dataset["n_accepted"]
     text = (
         f"{accepted} of {n} lattices were accepted and {dataset['n_merged']} of {dataset['n_observations']} "
-        f"observations merged to {after['n_unique']} unique reflections between {number(after['d_max'], '.1f')} and "
-        f"{after['d_min']:.2f} Å."
+        f"observations merged to {after['n_unique']} unique reflections between "
+        f"{number(dataset['merged_d_max'], '.1f')} and {number(dataset['merged_d_min'], '.2f')} Å."
     )
     if summary["rejected"]:
         reasons = ", ".join(f"{reason} ({count})" for reason, count in summary["rejected"].items())

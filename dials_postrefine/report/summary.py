@@ -196,7 +196,7 @@ def make_summary(
         plot["identifier"] = identifiers[plot.pop("number")]
     summary = finite(
         {
-            "dataset": dataset,
+            "dataset": dataset | {"merged_d_max": statistics.d_max, "merged_d_min": statistics.d_min},
             "model": result.model,
             "profile": result.profile,
             "radius": result.radius,

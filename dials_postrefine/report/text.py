@@ -372,12 +372,12 @@ def ambiguity_lines(ambiguity: Ambiguity) -> str:
 
 def merge_command(experiments: str, reflections: str, partiality_threshold: float, s0: np.ndarray) -> str:
     """
-    The dials.merge command that keeps what was kept.
+    The dials.merge command that keeps what was kept; s0 (n, 3) of the lattices that were.
 
     Its own partiality threshold would drop more, and wavelengths further apart than 1e-4 A would be merged apart.
     """
     files = shlex.join([experiments, reflections])
-    command = f"dials.merge {files} partiality_threshold={partiality_threshold:g}"
+    command = f"dials.merge {files} partiality_threshold={float(partiality_threshold)!r}"
     wavelength = 1.0 / np.linalg.norm(s0, axis=1)
     spread = wavelength.max() - wavelength.min()
     return command + (f" wavelength_tolerance={np.ceil(110.0 * spread) / 100.0:g}" if spread > 1e-4 else "")

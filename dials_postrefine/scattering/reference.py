@@ -60,9 +60,13 @@ class ScaleSettings:
 
 
 class Source(Protocol):
-    """Structure factors of any index: f_calc, NaN where unknown, and f_mask or None, (n,) complex."""
+    """
+    Structure factors of any index: f_calc, NaN where unknown, and f_mask or None, (n,) complex; whether Friedel mates
+    differ, and whether phases are known.
+    """
 
     friedel_mates_differ: bool
+    has_phases: bool
 
     def __call__(self, h: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]: ...
 
@@ -75,6 +79,7 @@ class AtomicSource:
     factors: FormFactors
     solvent: bool = False
     algorithm: str = "auto"
+    has_phases: bool = True
     _known: tuple | None = field(default=None, repr=False)  # sorted keys of indices, f_calc, f_mask: of the last call
 
     @property
@@ -105,9 +110,10 @@ class AtomicSource:
 
 @dataclass
 class TabulatedSource:
-    """Amplitudes (phase zero) of intensities that are known: one asymmetric unit of a miller.array."""
+    """Amplitudes, without phases, of intensities that are known: one asymmetric unit of a miller.array."""
 
     array: Any
+    has_phases: bool = False
 
     @property
     def friedel_mates_differ(self) -> bool:
@@ -135,14 +141,15 @@ class Way:
 @dataclass
 class ReferenceIntensities:
     """
-    For the n indices asked for: intensity and sigma (n,), amplitude and phase (n,) (degrees), NaN where the source
-    knows nothing; way: that was taken, of the ways; shells: agreement with the data, empty without.
+    For the n indices asked for: intensity and sigma (n,), amplitude (n,), NaN where the source knows nothing, and phase
+    (n,) (degrees), None of a source without phases; way: that was taken, of the ways; shells: agreement with the data,
+    empty without.
     """
 
     intensity: np.ndarray
     sigma: np.ndarray
     amplitude: np.ndarray
-    phase: np.ndarray
+    phase: np.ndarray | None
     way: Way
     ways: list[Way]
     shells: list[compare.Agreement]
@@ -241,7 +248,7 @@ def _collect(source, wanted, way, ways, parts, known, observed, sigma, settings)
         intensity=intensity,
         sigma=np.sqrt(model_variance(intensity, eps_sigma, wanted.centric)),
         amplitude=np.sqrt(intensity),
-        phase=np.degrees(np.angle(structure_factors(parts, x)[:, 0])),
+        phase=np.degrees(np.angle(structure_factors(parts, x)[:, 0])) if source.has_phases else None,
         way=way,
         ways=ways,
         shells=shells,

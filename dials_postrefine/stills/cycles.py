@@ -214,7 +214,9 @@ def postrefine(
                 error_model = new.error_model
                 break
             outcome = fits, scaled, new, target
-            mean_correlation = float(np.mean([fit.correlation_after for fit in accepted])) if accepted else np.nan
+            correlations = np.array([fit.correlation_after for fit in accepted])
+            correlations = correlations[np.isfinite(correlations)]  # of too few reflections there is none
+            mean_correlation = float(correlations.mean()) if len(correlations) else np.nan
             cycles.append(Cycle(len(accepted), mean_correlation, change))
             if not external:
                 mean = new

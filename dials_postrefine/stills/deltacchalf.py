@@ -52,8 +52,12 @@ def harmful_lattices(stills: Stills, mean: WeightedMean, settings: DeltaCCHalfFi
     value = mean.weighted[used] / mean.weight[used]
     whole, without = cc_half_without_each(value, stills.unique[used], lattice, resolution_shells(stills, used))
     delta = (whole - without)[present]
+    known = np.isfinite(delta)  # without some lattices nothing is left to correlate
+    if np.count_nonzero(known) < 2:
+        return present[:0]
+    limit = delta[known].mean() - settings.stdcutoff * delta[known].std(ddof=1)
     worst = present[np.argsort(delta, kind="stable")]
-    worst = worst[: np.count_nonzero(delta < delta.mean() - settings.stdcutoff * delta.std(ddof=1))]
+    worst = worst[: np.count_nonzero(delta < limit)]
     return worst[np.cumsum(n[worst]) <= settings.max_percent_removed / 100.0 * len(value)]
 
 

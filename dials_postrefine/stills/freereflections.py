@@ -112,7 +112,9 @@ def compare(
     n = np.bincount(lattice, minlength=n_lattices)
     own = np.split(np.arange(len(free)), np.cumsum(n)[:-1])
     cc_before, cc_after = (np.array([correlation(observed[i], one[i]) for i in own]) for one in (before, after))
-    worse = (cc_after < cc_before) & (probability(off_after - off_before, lattice, n_lattices) < SIGNIFICANCE)
+    # where all that is calculated is the same there is no correlation left
+    falls = np.nan_to_num(cc_after) < cc_before
+    worse = falls & (probability(off_after - off_before, lattice, n_lattices) < SIGNIFICANCE)
     return FreeAgreement(n, cc_before, cc_after, r_before, r_after, worse, np.zeros(n_lattices, dtype=bool))
 
 

@@ -141,14 +141,17 @@ def scale_variance(x: np.ndarray, covariance: np.ndarray, q_sq: np.ndarray) -> n
     The variance of the scale factor of one lattice, shape (n,), from the covariance (7, 7) of x.
 
     s^2 g^T C g with g = d ln s/dx = (1, -2 d*^2, 0, 0, 1 - a, a - 1, 0), a = (r_0/r_s)^2: first-order propagation.
+    s^2 MAX_RELATIVE_VARIANCE where the covariance is not known.
     """
     gradient = np.zeros((len(q_sq), N_PARAMETERS))
     gradient[:, LN_SCALE] = 1.0
     gradient[:, B_FACTOR] = -2.0 * q_sq
     gradient[:, LN_RADIUS] = 1.0 - np.exp(2.0 * x[LN_RADIUS]) / radius(x, q_sq) ** 2
     gradient[:, LN_MOSAICITY] = -gradient[:, LN_RADIUS]
-    relative = np.einsum("ni,ij,nj->n", gradient, covariance, gradient)
-    return scale_factor(x, q_sq) ** 2 * np.maximum(relative, 0.0)
+    with np.errstate(invalid="ignore"):  # of an infinite covariance
+        relative = np.einsum("ni,ij,nj->n", gradient, covariance, gradient)
+    relative = np.where(np.isfinite(relative), np.maximum(relative, 0.0), MAX_RELATIVE_VARIANCE)
+    return scale_factor(x, q_sq) ** 2 * relative
 
 
 def partiality(x: np.ndarray, observations: Observations, profile: str) -> np.ndarray:

@@ -18,11 +18,16 @@ from dials_postrefine.stills.merging import Merged, Shell, merge, shell_edges, s
 
 @dataclass
 class Statistics:
-    """Shells before and after, the last of each being all together, and the final merge over the unique indices."""
+    """
+    Shells before and after, the last of each being all together, and the final merge over the unique indices, which
+    reaches from d_max to d_min (Angstrom); NaN where nothing is merged.
+    """
 
     before: list[Shell]
     after: list[Shell]
     merged: Merged
+    d_max: float = np.nan
+    d_min: float = np.nan
 
 
 def collect_statistics(
@@ -57,4 +62,6 @@ def collect_statistics(
     _, before = merge_all(value, variance, scaled)
     kept = result.kept & ~result.outlier & present
     merged, after = merge_all(*result.merging_values(stills, kept), kept, honest)
-    return Statistics(before, after, merged)
+    found = d_star_sq[merged.n > 0]
+    reach = (float(found.min() ** -0.5), float(found.max() ** -0.5)) if len(found) else (np.nan, np.nan)
+    return Statistics(before, after, merged, *reach)

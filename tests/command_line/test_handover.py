@@ -95,6 +95,15 @@ def mean_intensities(path: Path) -> dict:
     return {h: (i, s) for h, i, s in zip(array.indices(), array.data(), array.sigmas())}
 
 
+def test_the_column_d_is_that_of_the_refined_cells(folder, summary):
+    table = flex.reflection_table.from_file(str(folder / "postrefined.refl"))
+    experiments = ExperimentList.from_file(str(folder / "postrefined.expt"), check_format=False)
+    assert np.ptp([lattice["cell_scale"] for lattice in summary["lattices"] if lattice["accepted"]]) > 1e-4
+    h = list(zip(table["id"], table["miller_index"]))
+    expected = [experiments[k].crystal.get_unit_cell().d(index) for k, index in h]
+    assert list(table["d"]) == pytest.approx(expected, rel=1e-9)
+
+
 def test_the_mtz_is_what_the_printed_dials_merge_makes(folder, summary, run_program, tmp_path):
     name, *args = shlex.split(summary["merge_command"])
     done = run_program(name, *[folder / a if a in PAIR else a for a in args], cwd=tmp_path)

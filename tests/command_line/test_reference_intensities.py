@@ -22,6 +22,7 @@ pytest.importorskip("dials.array_family.flex", reason="the tables are those of D
 from cctbx import miller
 from dials.array_family import flex
 from dxtbx import flumpy
+from dxtbx.model import BeamFactory, Crystal, DetectorFactory, Experiment
 from dxtbx.model.experiment_list import ExperimentList
 from iotbx import mtz
 
@@ -210,6 +211,87 @@ def test_a_reflection_file_is_a_reference_too(folder):
     d_star_sq = np.array(one.d_star_sq().data())
     ratio = np.array(one.data()) / np.array(other.data()) / (2.0 * np.exp(-5.0 * d_star_sq / 2.0))
     assert ratio == pytest.approx(np.ones(len(ratio)), abs=0.05)
+
+
+def write_beams(path, *wavelengths, distance=100.0):
+    """An .expt of the model's crystal, an experiment for each wavelength, on one detector or one at each distance."""
+    experiments = ExperimentList()
+    for k, wavelength in enumerate(wavelengths):
+        far = distance[k] if isinstance(distance, tuple) else distance
+        experiments.append(
+            Experiment(
+                beam=BeamFactory.simple(wavelength),
+                detector=DetectorFactory.simple("PAD", far, (10, 10), "+x", "-y", (0.1, 0.1), (200, 200), (0, 1e6)),
+                crystal=Crystal((24.0, 0.0, 0.0), (0.0, 28.0, 0.0), (0.0, 0.0, 32.0), "P212121"),
+                identifier=f"image-{k}",
+            )
+        )
+    experiments.as_file(str(path))
+
+
+def wavelengths_written() -> tuple[float, float | None, float | None]:
+    """What the three files say: MTZ, .expt and JSON."""
+    (dataset,) = (d for c in mtz.object("reference.mtz").crystals() for d in c.datasets() if d.n_columns())
+    beam = ExperimentList.from_file("reference.expt", check_format=False)[0].beam
+    with open("dials.reference_intensities.json") as file:
+        said = json.load(file)["wavelength"]
+    return round(dataset.wavelength(), 5), None if beam is None else round(beam.get_wavelength(), 5), said
+
+
+def test_files_say_the_wavelength_that_was_calculated_with(folder):
+    write_beams("many.expt", 1.20, *[0.98 + 0.0001 * k for k in range(9)])
+    run("model.pdb", "many.expt", "d_min=4")  # the first experiment has another one
+    assert wavelengths_written() == (0.98045, 0.98045, pytest.approx(0.98045))  # the median
+    run("model.pdb", "many.expt", "d_min=4", "wavelength=1.5")
+    assert wavelengths_written() == (1.5, 1.5, 1.5)
+    run("model.pdb", "d_min=4")
+    assert wavelengths_written() == (0.0, None, None)
+    assert "Wavelength: not known" in (folder / "dials.reference_intensities.log").read_text()
+
+
+def test_a_reflection_file_hands_on_its_wavelength(folder):
+    run("model.pdb", "d_min=4", "wavelength=0.98")
+    shutil.copy("reference.mtz", "given.mtz")
+    run("given.mtz")
+    assert wavelengths_written() == (0.98, 0.98, pytest.approx(0.98))
+    write_beams("one.expt", 1.3)
+    run("given.mtz", "one.expt")
+    assert wavelengths_written() == (1.3, 1.3, 1.3)
+
+
+def test_the_experiment_has_the_detector_that_all_data_have_and_the_radiation(folder):
+    write_beams("one.expt", 0.98, 0.98)
+    run("model.pdb", "one.expt", "d_min=4", "radiation=neutron")
+    experiment = ExperimentList.from_file("reference.expt", check_format=False)[0]
+    assert experiment.detector[0].get_distance() == pytest.approx(100.0)
+    if hasattr(experiment.beam, "get_probe"):  # dxtbx from 3.17 on
+        assert str(experiment.beam.get_probe()).endswith("neutron")
+    write_beams("several.expt", 0.98, 0.98, distance=(100.0, 300.0))
+    run("model.pdb", "several.expt", "d_min=4")
+    assert ExperimentList.from_file("reference.expt", check_format=False)[0].detector is None
+
+
+def test_beams_of_several_radiations_are_refused_unless_one_is_named(folder):
+    for order in ((0.0251, 0.98), (0.98, 0.0251)):
+        write_beams("both.expt", *order)
+        assert "of electron and of xray" in refused("model.pdb", "both.expt", "d_min=4")
+        assert (
+            run("model.pdb", "both.expt", "d_min=4", "radiation=electron", "anomalous=none")["radiation"] == "electron"
+        )
+
+
+def test_reflections_without_phases_are_not_given_any(folder):
+    run("model.pdb", "d_min=3", "bulk_solvent=off")
+    intensity = arrays_of("reference.mtz")["I"].resolution_filter(d_max=8.0, d_min=3.5)
+    intensity.as_mtz_dataset(column_root_label="I", wavelength=0.98).mtz_object().write("given.mtz")
+    summary = run("given.mtz", "d_min=2.5")
+    assert mtz.object("reference.mtz").column_labels() == ["H", "K", "L", "I", "SIGI", "F"]
+    amplitude = arrays_of("reference.mtz")["F"]
+    assert np.array(amplitude.data()) == pytest.approx(np.sqrt(np.array(intensity.data())), rel=1e-4)
+    table = flex.reflection_table.from_file("reference.refl")
+    assert "reference.phase" not in table and "reference.amplitude" in table
+    # the limit is that of what is written, not of what was asked for
+    assert summary["d_min"] == pytest.approx(intensity.d_min()) and summary["n_reflections"] == intensity.size()
 
 
 BAD = {

@@ -666,7 +666,8 @@ def test_maps_of_two_wavelengths_are_added_in_any_order(tmp_path, turned):
             description_of(CASE, cell), identifiers=(f"s{k}",), wavelength=wavelength, ub=np.eye(3) * wavelength
         )
         paths.append(str(tmp_path / f"{k}.nxs"))
-        write_sums(paths[k], sums, random_images(k, range(n)), grid, settings, described)
+        images = random_images(k, range(n + 1))  # of which the first was not used
+        write_sums(paths[k], sums, images, grid, settings, described)
     found = add_sums(paths[::-1] if turned else paths)
     assert np.array_equal(found.sums, total)
     assert found.description.wavelength == pytest.approx((3.0 + 1.0001) / 4.0, rel=1e-12)

@@ -28,6 +28,7 @@ from dials_postrefine.report.provenance import record_run
 
 PLANES = ("hk0", "h0l", "0kl", "hk3")
 PROVENANCE = record_run(["dials.diffuse_map", "refined.expt"], ["refined.expt"], "").as_dict()
+UNIT = "photons s⁻¹ sr⁻¹"
 GREY = (*pictures.UNOBSERVED, 255)
 DATASET = diffuse_summary.describe_dataset(
     files=["refined.expt", "<b>.refl"],
@@ -274,7 +275,7 @@ def test_unobserved_voxels_are_grey_and_others_have_the_colour_of_their_value(ma
     one = make_synthetic(symmetry="p1")  # so that nothing is like its mirror image
     for section in sections_of(one):
         for kind, title, name in (("intensity", "total", "viridis"), ("anisotropic", "anisotropic part", "RdBu_r")):
-            svg = diffuse.show_plane(section, kind).svg
+            svg = diffuse.show_plane(section, kind, UNIT).svg
             assert f"<title>{section.name}, {title}</title>" in svg
             pixels = pngs(svg)[0]
             right, up = transform(svg).T
@@ -316,7 +317,7 @@ def test_limits_are_robust_and_those_of_the_anisotropic_part_symmetric():
 def test_a_plane_is_drawn_with_its_true_angle_and_lengths(make_synthetic, plane, angle, ratio):
     one = make_synthetic(cell="hexagonal", d_min=5.0)
     (section,) = sections_of(one, [plane])
-    svg = diffuse.show_plane(section, "intensity").svg
+    svg = diffuse.show_plane(section, "intensity", UNIT).svg
     right, up = transform(svg).T * (1.0, -1.0)  # y grows downwards in SVG
     assert np.degrees(np.arctan2(up[1], up[0])) == pytest.approx(angle, abs=0.01)
     assert right[1] == pytest.approx(0.0, abs=1e-6) and right[0] > 0.0
@@ -327,7 +328,7 @@ def test_labels_of_an_oblique_plane_are_where_its_lines_meet_the_edges(make_synt
     """A voxel's place by the transformation of the picture, and by the ticks and the lines that start there."""
     one = make_synthetic(cell="hexagonal", d_min=5.0)
     (section,) = sections_of(one, ["hk0"])
-    svg = diffuse.show_plane(section, "intensity").svg
+    svg = diffuse.show_plane(section, "intensity", UNIT).svg
     *linear, x_0, y_0 = map(float, re.findall(r'<image[^>]*transform="matrix\(([^)]*)\)"', svg)[0].split())
     to_page = np.array(linear).reshape(2, 2).T
     zero = 0.5 - np.array([section.u[0], section.v[0]])  # the middle of voxel 0 0, in pixels from the corner
@@ -373,7 +374,7 @@ def test_an_unobserved_plane_says_so(synthetic):
     (section,) = sections_of(synthetic, ["hk0"])
     for values in section.values.values():
         values[:] = np.nan
-    svg = diffuse.show_plane(section, "intensity").svg
+    svg = diffuse.show_plane(section, "intensity", UNIT).svg
     assert "Nothing of hk0 was observed." in svg and "<image" not in svg
 
 
@@ -448,3 +449,15 @@ def test_a_browser_shows_the_colours(load_browser, synthetic, html, tmp_path):
         inside = section.inside()
         wanted = np.mean(~np.isfinite(section.values["intensity"][inside])) * np.pi / 4.0
         assert grey == pytest.approx(wanted, rel=0.35)
+
+
+def test_an_image_without_a_level_takes_it_from_no_other(synthetic):
+    """As one of which all pixels are masked, where images are not scaled by their level."""
+    images = [copy.copy(image) for image in synthetic.images]
+    images[2].level = np.nan
+    found = diffuse_summary.list_images(images, ["sweep/1"])
+    assert found[2]["level"] is None or np.isnan(found[2]["level"])
+    others = [image for k, image in enumerate(images) if k not in (2, 4)]
+    mean = np.mean([image.level for image in others])
+    shown = [image["level"] for k, image in enumerate(found) if k not in (2, 4)]
+    assert shown == pytest.approx([image.level / mean for image in others])

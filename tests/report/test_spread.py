@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from html import unescape
 
@@ -182,3 +183,27 @@ def test_the_pages_open_in_a_browser_without_a_network(load_browser, analysed, h
             assert one["drawn"] >= 10 and one["words"] >= 4, one
         assert max(one["x"] + one["width"] for one in figures) <= width and visit.found["body"] <= width
     assert visit.found["columns"]["obs."]["sort"] == ["ascending", "descending"]
+
+
+def test_a_strongest_tenth_without_any_spread_is_remarked(analysed):
+    *_, summary = analysed
+    changed = copy.deepcopy(summary)
+    parts = {part["name"]: part for part in changed["spread"]["parts"]}
+    parts["weakest half"].update(tau=0.3, low=0.25, high=0.35)
+    for tau, said in ((0.0, True), (0.05, True), (0.25, False), (None, False)):
+        parts["strongest tenth"].update(tau=tau)
+        assert any("not one number" in remark for remark in spread_summary.remarks(changed)) is said
+    parts["weakest half"].update(low=0.0)
+    parts["strongest tenth"].update(tau=0.0)
+    assert not any("not one number" in remark for remark in spread_summary.remarks(changed))
+
+
+def test_a_cause_without_numbers_is_shown_by_dashes(analysed):
+    files, found, summary = analysed
+    changed = copy.deepcopy(summary)
+    assert {cause["name"] for cause in changed["causes"]["ranked"]} >= {"images", "beam"}
+    for cause in changed["causes"]["ranked"]:
+        cause.update(dict.fromkeys(("value", "low", "high", "gain", "p", "share")))
+    assert "slope - [-, -]" in spread_text.causes_table(changed)
+    figures = spread_figures.collect(files.images, found, "laue")
+    assert "slope – [–, –]" in render(spread.make_page(changed, figures))

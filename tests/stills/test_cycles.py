@@ -288,3 +288,20 @@ def test_a_cycle_that_accepts_no_lattice_any_more_is_taken_back(obedient, monkey
     assert len(cycles) == 3 and len(result.cycles) == 2
     assert np.array_equal(result.x, two.x) and result.reasons == two.reasons
     assert np.array_equal(result.mean, two.mean, equal_nan=True)
+
+
+def test_one_lattice_without_a_correlation_does_not_void_the_mean(as_stills):
+    """Two reflections in common with the reference give a scale, but no correlation."""
+    sim = simulate_stills(StillsOptions(n_lattices=12, d_min=3.0, seed=3))
+    stills = as_stills(sim)
+    rows = stills.rows(0)
+    own, others = stills.unique[rows], np.delete(stills.unique, np.arange(rows.start, rows.stop))
+    common = np.intersect1d(own, others)
+    reference = sim.reference_intensity.astype(float).copy()
+    strong = common[np.argsort(-reference[common])][:2]
+    reference[np.setdiff1d(own, strong)] = np.nan
+    settings = DatasetSettings(fit=FitSettings(min_reflections=5, partiality_threshold=0.01), n_cycles=1)
+    result = postrefine(stills, settings, reference)
+    found = np.array([fit.correlation_after for fit in result.fits])
+    assert result.accepted[0] and np.isnan(found[0]) and np.isfinite(found[1:]).all()
+    assert result.cycles[-1].correlation == pytest.approx(found[1:][result.accepted[1:]].mean())

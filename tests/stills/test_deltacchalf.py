@@ -170,3 +170,30 @@ def test_the_cycles_reject_them_on_request_with_the_reason(sim, as_stills):
     without = postrefine(stills, replace(settings, delta_cc_half=None), sim.reference_intensity)
     assert all(reason is not Reason.DELTA_CC_HALF for reason in without.reasons)
     assert without.kept[rows].any()
+
+
+def test_a_lattice_without_which_nothing_is_left_saves_no_other(as_stills):
+    """
+    Lattice 0 has a mate of each observation, and no other two have one: without it there is no CC1/2 to compare with.
+
+    The one that is noisy all the same is found as it is where lattice 0 is twice there.
+    """
+    rng, n_unique, n = np.random.default_rng(5), 300, 30
+    truth = rng.exponential(1000.0, n_unique)
+    parts = np.array_split(rng.permutation(n_unique), 10)
+    unique = [np.arange(n_unique), *parts]
+    noise = [1.0, *(400.0 if k == 4 else 1.0 for k in range(10))]
+    value = np.concatenate([truth[u] + rng.normal(0.0, s, len(u)) for u, s in zip(unique, noise)])
+    offsets = np.cumsum([0, *(len(u) for u in unique)])
+    sim = simulate_stills(StillsOptions(n_lattices=11, d_min=3.0, seed=1))
+    stills = replace(
+        as_stills(sim), offsets=offsets, h=rng.integers(1, 12, (offsets[-1], 3)), unique=np.concatenate(unique),
+        intensity=value, variance=np.ones(len(value)), absent=np.zeros(n_unique, dtype=bool),
+    )  # fmt: skip
+    ones = np.ones(len(value))
+    mean = WeightedMean(ones, value, ones < 0, np.ones(n_unique), truth, truth, None)
+    lattice = stills.lattice()
+    shell = np.zeros(n_unique, dtype=int)
+    assert np.isnan(cc_half_without_each(value, stills.unique, lattice, shell)[1]).tolist() == [True] + [False] * 10
+    assert n * 10 == n_unique
+    assert harmful_lattices(stills, mean, DeltaCCHalfFilter(stdcutoff=2.0, max_percent_removed=20.0)).tolist() == [5]

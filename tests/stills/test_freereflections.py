@@ -275,3 +275,14 @@ def test_overfitted_lattices_go_back_and_truly_improved_ones_stay(as_stills):
     assert np.count_nonzero(worse) > 20 and np.count_nonzero(better) > 100
     assert reverted[better].mean() < SIGNIFICANCE
     assert reverted[worse].mean() > 3.0 * reverted[better].mean()
+
+
+def test_a_lattice_that_calculates_nothing_any_more_is_worse(simulated):
+    """What is the same for all free reflections has no correlation, which is less than any."""
+    sim, stills, held_out = simulated
+    reference = sim.reference_intensity[stills.unique]
+    refined = stills.intensity.copy()
+    refined[stills.rows(3)] = 0.0
+    found = compare(stills, FitSettings(), held_out, reference, refined)
+    assert np.isnan(found.cc_after[3]) and found.cc_before[3] > 0.5 and found.r_after[3] == 1.0
+    assert np.flatnonzero(found.worse).tolist() == [3]

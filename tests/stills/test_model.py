@@ -155,3 +155,10 @@ def test_relative_variance_is_what_scattered_parameters_give(as_stills, truth_of
     assert found[recorded] == pytest.approx(scatter[recorded], rel=0.12)
     _, unknown = partiality_with_variance(x, np.diag([np.inf] * 7), observations, "gaussian")
     assert unknown == pytest.approx(np.full(len(unknown), MAX_RELATIVE_VARIANCE))
+
+
+def test_an_unknown_covariance_is_no_nan_in_the_variance_of_the_scale():
+    x, q_sq = np.array([1.2, 3.0, 0.0, 0.0, -8.0, -7.0, 0.0]), np.array([0.0, 0.05, 0.2])
+    for unknown in (np.diag([np.inf] * 7), np.diag([0.0, 0.0, np.inf, np.inf, 0.0, 0.0, 0.0])):
+        found = scale_variance(x, unknown, q_sq)
+        assert found == pytest.approx(scale_factor(x, q_sq) ** 2 * MAX_RELATIVE_VARIANCE)
