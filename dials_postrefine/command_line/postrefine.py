@@ -87,7 +87,10 @@ def postrefine_files(params, verbosity: int = 0, diff_phil: str = "") -> None:
         drawn = report.numbers_of(identifiers, params.lattice_plots)
         choices = files.choices.counts(), files.reindexed
         logger.info(text.input_lines(stills, symbol, files.cell, excluded, files.ambiguity, *choices))
-        described, prior = None, None
+        described, prior, tally = None, None, files.reference_tally
+        if tally is not None:
+            tally = model_report.describe_tally(tally)
+            logger.info("\n".join(model_report.tally_lines(tally, "reference")))
         if model is not None:
             described = model_report.summarise(params.reference, model)
             logger.info(model_report.text(described))
@@ -123,7 +126,9 @@ def postrefine_files(params, verbosity: int = 0, diff_phil: str = "") -> None:
         of_run = (merge_command, diagnostics, dataset, counts, evidence, tried, files.order)
         record = make_summary(identifiers, result, statistics, parameters, *of_run)
         xfel_merge = handover.xfel_merge_command(prefix, files.space_group, files.cell, files.d_star_sq)
-        record |= {"xfel_merge_command": xfel_merge, "reference_model": described}
+        record |= {"xfel_merge_command": xfel_merge, "reference_model": described, "reference_observations": tally}
+        if tally is not None:
+            record["remarks"] += [f"Reference: {one}" for one in model_report.tally_remarks(tally, symbol)]
         logger.info(text.outcome(record))
         if model is not None:
             logger.info(model_report.share_text(described["share"]))

@@ -67,7 +67,10 @@ class Beam:
 
 @dataclass
 class OpenReference:
-    """A reference that was read: its source and symmetry, form factors of an atomic model, and notes."""
+    """
+    A reference that was read: its source and symmetry, form factors of an atomic model, notes, and what became of the
+    observations of a reflection file.
+    """
 
     path: str
     source: Source
@@ -75,17 +78,25 @@ class OpenReference:
     factors: FormFactors | None
     d_min: float | None
     notes: list[str]
+    tally: reflection_files.Tally | None = None
 
 
 @dataclass
 class Reference:
-    """The reference intensities of the indices (a miller.set), notes on how they came about, and the data used."""
+    """
+    The reference intensities of the indices (a miller.set), notes on how they came about, and the data: n_data of the
+    n_unique merged ones have an index of the reference; what became of the observations of the data, and of a
+    reflection file as reference.
+    """
 
     indices: Any
     result: ReferenceIntensities
     factors: FormFactors | None
     notes: list[str]
     n_data: int
+    n_unique: int = 0
+    tally: reflection_files.Tally | None = None
+    tally_of_data: reflection_files.Tally | None = None
 
     def known(self) -> tuple[np.ndarray, np.ndarray]:
         """The indices h (n, 3) that the reference knows, and their intensities (n,)."""
@@ -109,10 +120,11 @@ def open_reference(
     Raises Sorry for a file that can't be used and for form factors that do not exist.
     """
     if not is_atomic_model(path):
-        array = reflection_files.read_intensities(path, settings.labels, settings.block, anomalous)
-        symmetry = array.crystal_symmetry()
-        array = reflection_files.merge_intensities(path, array, symmetry, bool(array.anomalous_flag()) and anomalous)
-        return OpenReference(path, TabulatedSource(array), symmetry, None, array.d_min(), [])
+        observations = reflection_files.read_intensities(path, settings.labels, settings.block, anomalous)
+        symmetry = observations.array.crystal_symmetry()
+        anomalous = bool(observations.array.anomalous_flag()) and anomalous
+        array, tally = reflection_files.merge_intensities(path, observations, symmetry, anomalous)
+        return OpenReference(path, TabulatedSource(array), symmetry, None, array.d_min(), [], tally)
     model = atomic_models.read_atomic_model(path, settings.block)
     radiation = settings.radiation or choose_radiation(beam.wavelength, beam.probe)
     dispersion = settings.anomalous
@@ -184,7 +196,8 @@ def compute_reference(
     except ValueError as error:
         raise Sorry(f"The reference {path} can't be used: {error}.") from error
     n_data = 0 if observed is None else int(np.count_nonzero(np.isfinite(observed)))
-    return Reference(indices, result, opened.factors, notes, n_data)
+    n_unique = 0 if data is None else data.size()
+    return Reference(indices, result, opened.factors, notes, n_data, n_unique, opened.tally)
 
 
 def describe(indices) -> Wanted:

@@ -17,8 +17,8 @@ from dials_postrefine.report import plots
 from dials_postrefine.report.lattices import number
 from dials_postrefine.report.page import Fact, Figure, Page, Section, Table, write_page
 from dials_postrefine.report.plots import BLUE, GREEN, GREY, RED
-from dials_postrefine.report.summary import finite, write_summary
-from dials_postrefine.report.text import table
+from dials_postrefine.report.summary import absences_remark, finite, not_used_remarks, write_summary
+from dials_postrefine.report.text import absences_line, table
 
 NAMES = {
     "mates": "mean of symmetry mates",
@@ -54,6 +54,7 @@ def make_summary(
     summary = {
         "dataset": {
             "experiments": files.identifiers,
+            "n_input": files.n_input,
             "n_observations": len(images.h),
             "n_predicted": int(np.count_nonzero(data.fold >= 0)),
             "n_unique": len(np.unique(images.unique)),
@@ -62,6 +63,7 @@ def make_summary(
             "split": how,
         },
         "not_used": files.n_excluded,
+        "absences": asdict(files.absences()),
         "features": data.features.names,
         "overall": {name: asdict(r1) for name, r1 in prediction.overall.items()},
         "experiments": [
@@ -79,6 +81,9 @@ def make_summary(
         "notes": data.notes,
     }
     summary = finite(summary)
+    strong = absences_remark(summary["absences"], files.space_group.type().lookup_symbol())
+    summary["notes"] += [f"{strong} Multiple scattering of electrons may do the same."] if strong else []
+    summary["notes"] += not_used_remarks(summary["not_used"], files.n_input)
     summary["findings"] = findings(summary)
     return summary
 
@@ -137,6 +142,8 @@ def text(summary: dict) -> str:
     ]
     if summary["not_used"]:
         lines.append("Not used: " + ", ".join(f"{n} {reason}" for reason, n in summary["not_used"].items()))
+    if summary["absences"]["n"]:
+        lines.append(absences_line(summary["absences"], used=True))
     headers, rows = _r1_rows(summary)
     lines += ["", table(rows[: MOST_EXPERIMENTS + 1], headers), EXPLANATION]
     if summary["compare"]:

@@ -14,7 +14,7 @@ import numpy as np
 from dials_postrefine.electron.imagespread import Group, ImageSpread, Overall, SpreadSettings
 from dials_postrefine.files.scaled_images import COLUMNS, ImageChoice, ImageFiles
 from dials_postrefine.populations import main_value
-from dials_postrefine.report.summary import finite
+from dials_postrefine.report.summary import absences_remark, finite, not_used_remarks
 
 # Of the pairs so many are in the summary; the table of all is image_pairs.csv.
 MOST_PAIRS = 100
@@ -22,6 +22,7 @@ MOST_PAIRS = 100
 NOT_NORMAL = 0.01
 # A pair is told from random ones at this p.
 SIGNIFICANT = 0.05
+OUTLIERS = "outliers of scaling"  # have their own remark
 FLAT = 2.5  # tau of the weakest over that of the strongest tenth, up to which it is called flat
 
 
@@ -42,6 +43,7 @@ def make_summary(
             "unit_cell": list(files.cell),
             "wavelength": main_value(wavelength),
             "n_images": images.n_images,
+            "n_input": files.n_input,
             "n_observations": len(images.h),
             "n_unique": len(np.unique(images.unique)),
             "d_max": images.d_star_sq.min() ** -0.5,
@@ -52,6 +54,7 @@ def make_summary(
             "outliers": "kept" if choice.keep_outliers else "excluded",
             "beam_intensity": files.beam_source,
         },
+        "absences": asdict(files.absences()),
         "not_used": files.n_excluded,
         "settings": asdict(replace(settings, min_angle=float(np.degrees(settings.min_angle)))),
         "spread": {
@@ -184,7 +187,12 @@ def remarks(summary: dict) -> list[str]:
             f"The residuals of ln I are not normally distributed (kurtosis {test['kurtosis']:.1f}): take the "
             "significance of pairs from the permutations (p), not from the posterior."
         )
-    excluded = summary["not_used"].get("outliers of scaling", 0)
+    strong = absences_remark(summary["absences"], summary["dataset"]["space_group"])
+    if strong:
+        found.append(f"{strong} Multiple scattering of electrons may do the same.")
+    others = {reason: n for reason, n in summary["not_used"].items() if reason != OUTLIERS}
+    found += not_used_remarks(others, summary["dataset"]["n_input"])
+    excluded = summary["not_used"].get(OUTLIERS, 0)
     n = summary["dataset"]["n_observations"]
     if excluded > 0.05 * (n + excluded):
         found.append(

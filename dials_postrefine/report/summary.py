@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 
 import numpy as np
@@ -368,11 +368,7 @@ def remarks(summary: dict) -> list[str]:
 
 def left_out_remarks(dataset: dict) -> list[str]:
     """A sentence for each test that leaves out more than a tenth of the observations."""
-    found = [
-        f"{n} of {dataset['n_input']} observations ({n / dataset['n_input']:.0%}) were not used: {reason}."
-        for reason, n in dataset["not_used"].items()
-        if n > MANY_LEFT_OUT * dataset["n_input"] and reason not in ASKED_FOR
-    ]
+    found = not_used_remarks(dataset["not_used"], dataset["n_input"])
     n = dataset["n_observations"] - dataset["n_of_rejected"]
     kept = n - dataset["n_below_threshold"]
     for key, of, words in (
@@ -388,16 +384,31 @@ def left_out_remarks(dataset: dict) -> list[str]:
     return found
 
 
+def not_used_remarks(not_used: Mapping[str, int], n_input: int) -> list[str]:
+    """A sentence for each reason for which more than a tenth of n_input observations is left out."""
+    return [
+        f"{n} of {n_input} observations ({n / n_input:.0%}) were not used: {reason}."
+        for reason, n in not_used.items()
+        if n > MANY_LEFT_OUT * n_input and reason not in ASKED_FOR
+    ]
+
+
+def absences_remark(absences: Mapping, group: str) -> str | None:
+    """What to do where what a space group has as absent is as strong as the rest (absences.Absences, as a dict)."""
+    if not absences["strong"]:
+        return None
+    return (
+        f"{absences['n']} observations that {group} has as systematically absent are {absences['ratio']:.2f} +- "
+        f"{absences['ratio_esd']:.2f} times as strong as the others: centring or screw axis are wrong; set "
+        "space_group=."
+    )
+
+
 def symmetry_remarks(summary: dict) -> list[str]:
     """A sentence where absences are as strong as the rest, and one for operations that the data do not support."""
-    found, absences = [], summary["symmetry"]["absences"]
     group = summary["dataset"]["space_group"]
-    if absences["strong"]:
-        found.append(
-            f"{absences['n']} observations that {group} has as systematically absent are {absences['ratio']:.2f} +- "
-            f"{absences['ratio_esd']:.2f} times as strong as the others: centring or screw axis are wrong; set "
-            "space_group=."
-        )
+    remark = absences_remark(summary["symmetry"]["absences"], group)
+    found = [remark] if remark else []
     wrong = [one for one in summary["symmetry"]["operations"] if one["supported"] is False]
     if wrong:
         named = "; ".join(f"{one['name']} (CC {one['cc']:.2f} of {one['n_pairs']} pairs)" for one in wrong)
