@@ -50,6 +50,7 @@ def postrefine_files(params, verbosity: int = 0, diff_phil: str = "") -> None:
     from dials_postrefine.command_line import show_progress, start_log, temporary_names
     from dials_postrefine.files import handover
     from dials_postrefine.files.merged_data import take_reference
+    from dials_postrefine.files.models import detector_distances
     from dials_postrefine.files.outputs import Outputs
     from dials_postrefine.files.stills import apply_result, lattice_parameters, read_stills, rows_by_lattice
     from dials_postrefine.files.symmetry import group_operations
@@ -118,7 +119,8 @@ def postrefine_files(params, verbosity: int = 0, diff_phil: str = "") -> None:
             described["share"] = model_report.describe_share(weighed, files.d_star_sq)
         parameters = [lattice_parameters(result, k, files.ambiguity) for k in range(stills.n_lattices)]
         counts = count_observations(stills, result, rows_by_lattice(files))
-        about = (counts, params.reference, params.convergence, *choices, files.choices.others)
+        distances = detector_distances(files.experiments)
+        about = (counts, params.reference, params.convergence, *choices, files.choices.others, distances)
         dataset = describe_dataset(stills, result, symbol, files.cell, excluded, *about)
         operations = group_operations(files.experiments, files.space_group)
         evidence = weigh_symmetry(stills, result.linear_scale, result.accepted, files.d_star_sq, *operations)

@@ -29,6 +29,7 @@ from dials_postrefine.files.scaled_images import ImageChoice, ImageFiles, has_in
 from dials_postrefine.files.tables import write_table
 from dials_postrefine.files.versions import miller_indices_to_numpy
 from dials_postrefine.indices import to_flex_miller
+from dials_postrefine.populations import main_value
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,7 @@ def calculate_amplitudes(
     variance = np.bincount(images.unique[train], images.variance[train], n_unique)[known] / n[known] ** 2
     merged = index_array(h[known], symmetry, total, np.sqrt(variance))
     experiment = files.experiments[0]
-    wavelength = float(np.median([e.beam.get_wavelength() for e in files.experiments]))
+    wavelength = main_value(1.0 / np.linalg.norm(images.s0, axis=1))
     beam = Beam(wavelength, probe_of(experiment.beam))
     d_min = float(images.d_star_sq.max() ** -0.5)
     opened = open_reference(model, settings, beam, d_min)

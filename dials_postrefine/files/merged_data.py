@@ -45,7 +45,7 @@ from dials_postrefine.files.reflection_files import (
 from dials_postrefine.files.stills import StillsFiles, read_stills, resolve_ambiguity
 from dials_postrefine.files.tables import read_table
 from dials_postrefine.files.versions import miller_indices_to_numpy
-from dials_postrefine.populations import main_value
+from dials_postrefine.populations import describe_groups, main_value
 from dials_postrefine.stills.scaling import linear_scales
 
 SIGMA_OF_NONE = 0.01  # of the intensity and of the mean intensity, where data come without sigmas
@@ -107,20 +107,27 @@ def read_data(
         raise Sorry("The .expt files hold experiments without a crystal or a beam: index and integrate first.")
     beam = Beam(main_value(np.array([e.beam.get_wavelength() for e in every])), probe_of(every[0].beam))
     group = models.common_space_group(every, space_group)
+    groups = describe_groups(np.array([e.beam.get_wavelength() for e in every]))
+    notes = ()
+    if len(groups) > 1:
+        named = ", ".join(f"{value:.5f} A ({n} experiments)" for value, n in groups)
+        notes = (
+            f"The data are of {len(groups)} wavelengths, {named}; form factors are those of {beam.wavelength:.5f} A.",
+        )
     if not reflections:
         symmetry = crystal.symmetry(unit_cell=common_cell(every, group), space_group=group)
-        return Data(symmetry, beam, experiment=every[0])
+        return Data(symmetry, beam, experiment=every[0], notes=notes)
     scaled = [is_scaled(read_table(name)) for name in reflections]
     if not any(scaled):
         files = read_stills(experiments, reflections, space_group, intensity_choice, d_min, radiation=radiation)
         symmetry = crystal.symmetry(unit_cell=files.cell, space_group=files.space_group)
-        return Data(symmetry, beam, stills=files, experiment=every[0])
+        return Data(symmetry, beam, stills=files, experiment=every[0], notes=notes)
     if len(scaled) > 1 or len(experiments) > 1:
         raise Sorry("Several scaled pairs are given: scale them together, and give one.")
     symmetry = crystal.symmetry(unit_cell=common_cell(every, group), space_group=group)
     observations = scaled_intensities(reflections[0], experiments[0])
     merged, tally = merge_intensities(reflections[0], observations, symmetry, anomalous, d_min)
-    return Data(symmetry, beam, merged, experiment=every[0], tally=tally)
+    return Data(symmetry, beam, merged, experiment=every[0], notes=notes, tally=tally)
 
 
 def merge_stills(data: Data, h: np.ndarray, intensity: np.ndarray, anomalous: bool = False) -> Data:

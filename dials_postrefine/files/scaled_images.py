@@ -38,6 +38,7 @@ from dials_postrefine.files.cell_choices import common_cell
 from dials_postrefine.files.reindexing import MAX_DELTA
 from dials_postrefine.files.versions import miller_indices_to_numpy
 from dials_postrefine.indices import pack, to_flex_miller
+from dials_postrefine.populations import MIN_GAP_DISTANCE, describe_groups
 
 COLUMNS = {"scale": "intensity.scale", "profile": "intensity.prf", "sum": "intensity.sum"}
 # Spots on an image, on average, from which on images are not binned.
@@ -89,6 +90,15 @@ class ImageFiles:
     def n_input(self) -> int:
         """How many observations were given, used or not."""
         return len(self.row) + sum(self.n_excluded.values())
+
+    def wavelengths(self) -> list[tuple[float, int]]:
+        """The wavelengths (Angstrom) that the images fall into groups of, each with the number of its images."""
+        return describe_groups(1.0 / np.linalg.norm(self.images.s0, axis=1))
+
+    def detector_distances(self) -> list[tuple[float, int]]:
+        """The same of distances (mm) of the detector."""
+        distances = models.detector_distances(self.experiments)[self.images.experiment]
+        return describe_groups(distances, MIN_GAP_DISTANCE)
 
     def absences(self) -> Absences:
         """How strong the absent observations are."""

@@ -17,6 +17,7 @@ from dials_postrefine.report import plots
 from dials_postrefine.report.lattices import number
 from dials_postrefine.report.page import Fact, Figure, Page, Section, Table, write_page
 from dials_postrefine.report.plots import BLUE, GREEN, GREY, RED
+from dials_postrefine.report.spread_summary import describe_populations, population_remarks
 from dials_postrefine.report.summary import absences_remark, finite, not_used_remarks, write_summary
 from dials_postrefine.report.text import absences_line, table
 
@@ -59,6 +60,7 @@ def make_summary(
             "n_predicted": int(np.count_nonzero(data.fold >= 0)),
             "n_unique": len(np.unique(images.unique)),
             "column": f"{COLUMNS[request.choice.intensity]}.value",
+            **describe_populations(files),
             "model": request.model,
             "split": how,
         },
@@ -83,6 +85,7 @@ def make_summary(
     summary = finite(summary)
     strong = absences_remark(summary["absences"], files.space_group.type().lookup_symbol())
     summary["notes"] += [f"{strong} Multiple scattering of electrons may do the same."] if strong else []
+    summary["notes"] += population_remarks(summary["dataset"])
     summary["notes"] += not_used_remarks(summary["not_used"], files.n_input)
     summary["findings"] = findings(summary)
     return summary

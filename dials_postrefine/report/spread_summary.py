@@ -14,7 +14,7 @@ import numpy as np
 from dials_postrefine.electron.imagespread import Group, ImageSpread, Overall, SpreadSettings
 from dials_postrefine.files.scaled_images import COLUMNS, ImageChoice, ImageFiles
 from dials_postrefine.populations import main_value
-from dials_postrefine.report.summary import absences_remark, finite, not_used_remarks
+from dials_postrefine.report.summary import absences_remark, distance_remark, finite, not_used_remarks
 
 # Of the pairs so many are in the summary; the table of all is image_pairs.csv.
 MOST_PAIRS = 100
@@ -42,6 +42,7 @@ def make_summary(
             "space_group": files.space_group.type().lookup_symbol(),
             "unit_cell": list(files.cell),
             "wavelength": main_value(wavelength),
+            **describe_populations(files),
             "n_images": images.n_images,
             "n_input": files.n_input,
             "n_observations": len(images.h),
@@ -90,6 +91,28 @@ def make_summary(
     summary = finite(summary)
     summary["remarks"] += remarks(summary)
     return summary
+
+
+def describe_populations(files: ImageFiles) -> dict:
+    """The groups of wavelengths and of detector distances."""
+    return {
+        "wavelengths": [{"wavelength": value, "n_images": n} for value, n in files.wavelengths()],
+        "detector_distances": [{"distance": value, "n_images": n} for value, n in files.detector_distances()],
+    }
+
+
+def population_remarks(dataset: dict) -> list[str]:
+    """A sentence where wavelengths, and one where detector distances fall into groups (describe_populations)."""
+    found, groups = [], dataset["wavelengths"]
+    if len(groups) > 1:
+        named = ", ".join(f"{one['wavelength']:.5f} A ({one['n_images']} images)" for one in groups)
+        found.append(
+            f"The images are of {len(groups)} wavelengths, {named}: what differs between these (dispersion, multiple "
+            "scattering) is taken for a spread of one crystal form; analyse each wavelength by itself."
+        )
+    distances = [(one["distance"], one["n_images"]) for one in dataset["detector_distances"]]
+    remark = distance_remark(distances, "images")
+    return [*found, *([remark] if remark else [])]
 
 
 def _compare(intensity: str, own: Overall, column: str, other: Overall) -> dict:
@@ -173,6 +196,7 @@ def remarks(summary: dict) -> list[str]:
     """What is worth a word."""
     found, test = [], summary["random_match"]
     overall, parts = summary["spread"]["overall"], {part["name"]: part for part in summary["spread"]["parts"]}
+    found += population_remarks(summary["dataset"])
     if overall["low"] == 0.0:
         found.append("There is no excess spread: the intensities differ by no more than their errors allow.")
     weak, strong = parts["weakest half"], parts["strongest tenth"]
