@@ -203,3 +203,58 @@ def test_sweeps_of_two_choices_of_the_cell_are_refused_with_the_operation(change
     with pytest.raises(SystemExit) as stop:
         module.run([*files, "output.html=None"])
     assert "dials.reindex" in stop.value.code and "change_of_basis_op=" in stop.value.code
+
+
+@pytest.fixture()
+def map_two(tmp_path, monkeypatch):
+    """A function: options of both and of the second of two series, a change of its basis -> the map's summary."""
+    pytest.importorskip("numba", reason="numba is not installed: dials.diffuse_map needs it")
+    from dials_postrefine.command_line.diffuse_map import run as run_map
+    from dials_postrefine.files.simulated_images import SeriesOptions, make_experiments, write_series
+
+    monkeypatch.chdir(tmp_path)
+
+    def run_both(change_of_basis=None, both=None, **options):
+        paths, both = [], both or {}
+        for name, own in (("first", both), ("second", {**both, **options})):
+            experiments = make_experiments(SeriesOptions(n_images=2, name=name, **own))
+            path = write_series(experiments, None, tmp_path / name, background=lambda s: 3e4 + 0.0 * s[..., 0], seed=1)
+            if change_of_basis and name == "second":
+                experiments = ExperimentList.from_file(str(path), check_format=False)
+                operation = sgtbx.change_of_basis_op(change_of_basis)
+                experiments[0].crystal = experiments[0].crystal.change_basis(operation)
+                experiments.as_file(str(path))
+            paths.append(str(path))
+        run_map([*paths, "d_min=3", "output.html=None"])
+        with open("dials.diffuse_map.json") as file:
+            return json.load(file)
+
+    return run_both
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({}, None),
+        ({"distance": 82.0}, "The detector stands at 80.00 to 82.00 mm"),
+        ({"wavelength": 1.02}, "Wavelengths from 1 to 1.02 Angstrom"),
+    ],
+)
+def test_maps_of_two_wavelengths_or_distances_say_so(map_two, options, words):
+    said = [one for one in map_two(**options)["remarks"] if "The detector stands" in one or "Wavelengths from" in one]
+    assert len(said) == (words is not None) and all(words in one for one in said)
+
+
+@pytest.mark.parametrize(
+    ("cell", "refused"), [((30.0, 40.0, 50.0, 90.0, 90.6, 90.0), False), ((30.0, 40.0, 50.0, 90.0, 93.0, 90.0), True)]
+)
+def test_series_of_two_choices_of_the_cell_are_not_mapped_in_silence(map_two, cell, refused):
+    """a, -b, -c takes beta to 180 - beta: within what cells may differ, or not."""
+    options = {"both": {"unit_cell": cell, "space_group": "P 1 21 1"}, "change_of_basis": "a,-b,-c"}
+    if refused:
+        with pytest.raises(SystemExit) as stop:
+            map_two(**options)
+        assert "change_of_basis_op=" in stop.value.code
+    else:
+        remarks = map_two(**options)["remarks"]
+        assert any("another choice of the unit cell" in one and "change_of_basis_op=" in one for one in remarks)
