@@ -122,6 +122,7 @@ def test_axes_whose_difference_is_within_their_errors_stay_for_the_intensities_t
     assert choices.main.all() and not choices.chosen.any()
 
 
+@pytest.mark.parametrize("spread", [0.0, 1e-5])
 @pytest.mark.parametrize("n", [2, 4, 40])
 @pytest.mark.parametrize(
     ("symbol", "cell", "operation"),
@@ -130,10 +131,10 @@ def test_axes_whose_difference_is_within_their_errors_stay_for_the_intensities_t
         ("P 2 2 2", (50.0, 51.0, 75.0, 90.0, 90.0, 90.0), "b,a,-c"),
     ],
 )
-def test_halves_of_two_choices_within_the_tolerance_have_no_cell_between_them(symbol, cell, operation, n):
+def test_halves_of_two_choices_within_the_tolerance_have_no_cell_between_them(symbol, cell, operation, n, spread):
     """The median of equal halves is of neither: beta 90, a = b."""
     group = sgtbx.space_group_info(symbol).group()
-    experiments = noisy(make_experiments(symbol, [cell] * n), 1e-5)
+    experiments = noisy(make_experiments(symbol, [cell] * n), spread)
     reindexed(experiments, range(1, n, 2), operation)
     choices = find_cell_choices(experiments, group, *TOLERANCE)
     chosen = choices.chosen > 0
