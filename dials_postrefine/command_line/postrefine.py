@@ -51,6 +51,7 @@ def postrefine_files(params, verbosity: int, provenance) -> None:
     from dials_postrefine.command_line import temporary_names
     from dials_postrefine.files import handover
     from dials_postrefine.files.merged_data import take_reference
+    from dials_postrefine.files.models import detector_distances
     from dials_postrefine.files.outputs import Outputs
     from dials_postrefine.files.stills import apply_result, lattice_parameters, read_stills, rows_by_lattice
     from dials_postrefine.files.symmetry import group_operations
@@ -88,7 +89,10 @@ def postrefine_files(params, verbosity: int, provenance) -> None:
         drawn = report.numbers_of(identifiers, params.lattice_plots)
         choices = files.choices.counts(), files.reindexed
         logger.info(text.input_lines(stills, symbol, files.cell, excluded, files.ambiguity, *choices))
-        described, prior = None, None
+        described, prior, tally = None, None, files.reference_tally
+        if tally is not None:
+            tally = model_report.describe_tally(tally)
+            logger.info("\n".join(model_report.tally_lines(tally, "reference")))
         if model is not None:
             described = model_report.summarise(params.reference, model)
             logger.info(model_report.text(described))
@@ -115,7 +119,8 @@ def postrefine_files(params, verbosity: int, provenance) -> None:
             described["share"] = model_report.describe_share(weighed, files.d_star_sq)
         parameters = [lattice_parameters(result, k, files.ambiguity) for k in range(stills.n_lattices)]
         counts = count_observations(stills, result, rows_by_lattice(files))
-        about = (counts, params.reference, params.convergence, *choices, files.choices.others)
+        distances = detector_distances(files.experiments)
+        about = (counts, params.reference, params.convergence, *choices, files.choices.others, distances)
         dataset = describe_dataset(stills, result, symbol, files.cell, excluded, *about)
         operations = group_operations(files.experiments, files.space_group)
         evidence = weigh_symmetry(stills, result.linear_scale, result.accepted, files.d_star_sq, *operations)
@@ -126,8 +131,11 @@ def postrefine_files(params, verbosity: int, provenance) -> None:
         record |= {
             "xfel_merge_command": xfel_merge,
             "reference_model": described,
+            "reference_observations": tally,
             "provenance": provenance.as_dict(),
         }
+        if tally is not None:
+            record["remarks"] += [f"Reference: {one}" for one in model_report.tally_remarks(tally, symbol)]
         logger.info(text.outcome(record, verbosity > 0))
         if model is not None:
             logger.info(model_report.share_text(described["share"]))

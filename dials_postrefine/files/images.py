@@ -142,13 +142,13 @@ def make_series(
     reflections: a table, or None, for each; background: a name for messages, and experiments.  Raises Sorry with one
     sentence for what can't be used.
     """
-    group, cell = _common_crystal(experiments, space_group)
+    group, cell, on_cells = _common_crystal(experiments, space_group)
     experiments, reflections = _of_range(experiments, reflections or [None] * len(experiments), settings)
     times, times_known, said = _times(experiments, settings, background)
     if d_min is None:
         d_min = limits.default_limit(experiments)
 
-    remarks: list[str] = list(said)
+    remarks: list[str] = [*on_cells, *said]
     shared: dict[str, Any] = {}
     series, masks, n_masked, n_pixels = [], [], 0, 0
     bad = _find_bad_pixels(experiments, settings) if settings.bad_pixels else {}
@@ -239,7 +239,10 @@ def _check(experiments) -> None:
 
 
 def _common_crystal(experiments, space_group: str | None):
-    """The space group and the cell of all crystals, made exact for it."""
+    """
+    The space group and the cell of all crystals, made exact for it, and remarks where cells that agree look like
+    several choices of one.
+    """
     group = models.common_space_group(experiments, space_group)
     cells = np.array([e.crystal.get_unit_cell().parameters() for e in experiments])
     median = np.median(cells, axis=0)
@@ -249,15 +252,21 @@ def _common_crystal(experiments, space_group: str | None):
         if find_cell_choices(experiments, group, CELL_LENGTH, CELL_ANGLE).chosen.any():
             common_cell(experiments, group, CELL_LENGTH, CELL_ANGLE)  # raises Sorry with the operation
         column = cells[:, int(off.argmax())]
+        names = [experiments[int(k)].identifier for k in (column.argmax(), column.argmin())]
         raise Sorry(
-            f"Unit cells differ by more than {CELL_LENGTH:.0%} ({experiments[int(column.argmax())].identifier} from "
-            f"{experiments[int(column.argmin())].identifier}): give data sets of one crystal form, in one setting."
+            f"Unit cells differ by more than {CELL_LENGTH:.0%} or {CELL_ANGLE:g} degrees ({' from '.join(names)}): "
+            "give data sets of one crystal form, in one setting."
         )
     cell = uctbx.unit_cell(tuple(median))
     if not models.unit_cell_fits(cell, group):
         symbol = group.type().lookup_symbol()
         raise Sorry(f"The unit cell does not fit the space group {symbol}: give the right one with space_group=.")
-    return group, group.average_unit_cell(cell).parameters()
+    remarks = [
+        f"{n} of {len(experiments)} crystals look as if indexed with another choice of the unit cell: if they are, "
+        f"reindex them (dials.reindex change_of_basis_op={name}), as the map is of different reflections else."
+        for name, n in find_cell_choices(experiments, group, CELL_LENGTH, CELL_ANGLE).counts()
+    ]
+    return group, group.average_unit_cell(cell).parameters(), remarks
 
 
 def _reflections_by_experiment(paths, identifiers, experiments) -> list[Any]:

@@ -125,9 +125,8 @@ def calculate_amplitudes(
     total = np.bincount(images.unique[train], images.intensity[train], n_unique)[known] / n[known]
     variance = np.bincount(images.unique[train], images.variance[train], n_unique)[known] / n[known] ** 2
     merged = index_array(h[known], symmetry, total, np.sqrt(variance))
-    beams = [experiment.beam for experiment in files.experiments]
-    wavelength = main_value(np.array([beam.get_wavelength() for beam in beams]))
-    beam = Beam(wavelength, common_probe(beams, settings.radiation))
+    wavelength = main_value(1.0 / np.linalg.norm(images.s0, axis=1))
+    beam = Beam(wavelength, common_probe([experiment.beam for experiment in files.experiments], settings.radiation))
     d_min = float(images.d_star_sq.max() ** -0.5)
     opened = open_reference(model, settings, beam, d_min)
     reference = compute_reference(opened, settings, symmetry, merged, d_min)

@@ -279,6 +279,8 @@ def _read_header(group) -> Sums:
     settings = MappingSettings(corrections, **_tuples(header["settings"]))
     ub = header["description"].pop("ub")
     description = Description(ub=None if ub is None else np.array(ub), **_tuples(header["description"]))
+    if any(field.name not in group["images"] for field in fields(ImageResult)):
+        raise Sorry(f"{group.file.filename} was written by another version of dials_postrefine: make the map again.")
     columns = {field.name: group["images"][field.name][:] for field in fields(ImageResult)}
     columns["error"] = [error.decode() or None for error in columns["error"]]
     images = [ImageResult(**dict(zip(columns, map(_plain, row)))) for row in zip(*columns.values())]

@@ -187,6 +187,15 @@ def geometry_arrays(experiments) -> tuple[np.ndarray, np.ndarray]:
     return a_matrix, s0
 
 
+def detector_distances(experiments) -> np.ndarray:
+    """The distance (n,; mm) of each detector, the mean of its panels; NaN where there is none."""
+    found = np.full(len(experiments), np.nan)
+    for k, experiment in enumerate(experiments):
+        if experiment.detector is not None:
+            found[k] = np.mean([abs(panel.get_directed_distance()) for panel in experiment.detector])
+    return found
+
+
 def rotates(experiment) -> bool:
     """Whether the images of an experiment have a width in the angle of rotation."""
     return experiment.scan is not None and abs(experiment.scan.get_oscillation()[1]) > 0.0

@@ -48,7 +48,8 @@ class StillsFiles:
 
     usable is the selection with its corrections; cell the median unit cell; h_unique (n_unique, 3), d_star_sq
     (n_unique,) of the unique indices and complete (m,) of all that exist in their range, in 1/Angstrom^2; ambiguity
-    what was found of the indexing ambiguity, where there is one; filters what was tested before any fit; choices which
+    what was found of the indexing ambiguity, where there is one; reference_tally what became of the observations of a
+    reflection file as reference (reflection_files.Tally); filters what was tested before any fit; choices which
     lattices were indexed with another choice of the cell, and reindexed whether they have been.
 
     Experiments, and with them ids and lattices, are in the order of their identifiers, so that the order of the input
@@ -69,6 +70,7 @@ class StillsFiles:
     choices: CellChoices
     reindexed: bool = True
     ambiguity: Ambiguity | None = None
+    reference_tally: Any = None
 
     @property
     def order(self) -> np.ndarray:

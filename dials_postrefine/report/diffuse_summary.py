@@ -112,6 +112,7 @@ def make_summary(
                 "n": radial.n.tolist(),
             },
             "index_offset": {"n_spots": n, "mean": offset.tolist(), "esd": offset_esd.tolist()},
+            "pixels": count_pixels(images),
             "n_images": len(images),
             "n_images_used": len(used),
             "masked": _part(sum(image.n_bragg for image in used), sum(image.n_inside for image in used)),
@@ -123,6 +124,29 @@ def make_summary(
     )
     summary["remarks"] = remarks(summary)
     return summary
+
+
+def count_pixels(images: Sequence[ImageResult]) -> dict:
+    """All pixels of all images: n_input = n_averaged + the sum of not_used, by reason (mapping.ImageResult)."""
+    used = [image for image in images if image.error is None]
+
+    def add(name: str) -> int:
+        return sum(getattr(image, name) for image in used)
+
+    n_input = sum(image.n_pixels for image in images)
+    not_used = {
+        "of images that could not be used": n_input - add("n_pixels"),
+        "outside of the limits of resolution, or on ice rings": add("n_pixels")
+        - add("n_masked")
+        - add("n_untrusted")
+        - add("n_inside"),
+        "masked": add("n_masked"),
+        "outside of the trusted range, or in a shadow": add("n_untrusted"),
+        "Bragg peaks": add("n_bragg"),
+        "rejected as outliers": add("n_rejected"),
+    }
+    n_averaged = n_input - sum(not_used.values())
+    return {"n_input": n_input, "n_averaged": n_averaged, "not_used": {why: n for why, n in not_used.items() if n}}
 
 
 def list_images(images: Sequence[ImageResult], names: Sequence[str]) -> list[dict]:

@@ -95,7 +95,13 @@ def masked_line(summary: dict) -> str:
     def percent(value):
         return number(None if value is None else 100.0 * value, "{:.2f} %")
 
-    return f"Masked as Bragg peaks: {percent(summary['masked'])}; rejected as outliers: {percent(summary['rejected'])}"
+    pixels = summary["pixels"]
+    not_used = ", ".join(f"{n} {reason}" for reason, n in pixels["not_used"].items())
+    return (
+        f"Masked as Bragg peaks: {percent(summary['masked'])}; rejected as outliers: {percent(summary['rejected'])}\n"
+        f"{pixels['n_averaged']} of {pixels['n_input']} pixels were averaged"
+        + (f". Not used: {not_used}" if not_used else "")
+    )
 
 
 def scale_line(summary: dict) -> str:

@@ -17,8 +17,9 @@ from dials_postrefine.report import plots
 from dials_postrefine.report.lattices import number
 from dials_postrefine.report.page import Fact, Figure, Page, Section, Table, write_page
 from dials_postrefine.report.plots import BLUE, GREEN, GREY, RED
-from dials_postrefine.report.summary import finite, write_summary
-from dials_postrefine.report.text import table
+from dials_postrefine.report.spread_summary import describe_populations, population_remarks
+from dials_postrefine.report.summary import absences_remark, finite, not_used_remarks, write_summary
+from dials_postrefine.report.text import absences_line, table
 
 NAMES = {
     "mates": "mean of symmetry mates",
@@ -57,15 +58,18 @@ def make_summary(
     summary = {
         "dataset": {
             "experiments": files.identifiers,
+            "n_input": files.n_input,
             "n_observations": len(images.h),
             "n_predicted": int(np.count_nonzero(np.isfinite(prediction.predicted[prediction.best]))),
             "predicted_by": prediction.best,
             "n_unique": len(np.unique(images.unique)),
             "column": f"{COLUMNS[request.choice.intensity]}.value",
+            **describe_populations(files),
             "model": request.model,
             "split": how,
         },
         "not_used": files.n_excluded,
+        "absences": asdict(files.absences()),
         "features": data.features.names,
         "overall": {name: asdict(r1) for name, r1 in prediction.overall.items()},
         "experiments": [
@@ -83,6 +87,10 @@ def make_summary(
         "notes": data.notes,
     }
     summary = finite(summary)
+    strong = absences_remark(summary["absences"], files.space_group.type().lookup_symbol())
+    summary["notes"] += [f"{strong} Multiple scattering of electrons may do the same."] if strong else []
+    summary["notes"] += population_remarks(summary["dataset"])
+    summary["notes"] += not_used_remarks(summary["not_used"], files.n_input)
     summary["findings"] = findings(summary)
     return summary
 
@@ -141,6 +149,8 @@ def text(summary: dict, wide: bool = False) -> str:
     ]
     if summary["not_used"]:
         lines.append("Not used: " + ", ".join(f"{n} {reason}" for reason, n in summary["not_used"].items()))
+    if summary["absences"]["n"]:
+        lines.append(absences_line(summary["absences"], used=True))
     headers, rows = _r1_rows(summary)
     if not wide:  # to fit the log
         headers, rows = [SHORT.get(name, name) for name in headers], [[shorten(row[0]), *row[1:]] for row in rows]

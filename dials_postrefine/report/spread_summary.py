@@ -14,7 +14,7 @@ import numpy as np
 from dials_postrefine.electron.imagespread import Group, ImageSpread, Overall, SpreadSettings
 from dials_postrefine.files.scaled_images import COLUMNS, ImageChoice, ImageFiles
 from dials_postrefine.populations import main_value
-from dials_postrefine.report.summary import finite
+from dials_postrefine.report.summary import absences_remark, distance_remark, finite, not_used_remarks
 
 # Of the pairs so many are in the summary; the table of all is a file of its own.
 MOST_PAIRS = 100
@@ -22,6 +22,7 @@ MOST_PAIRS = 100
 NOT_NORMAL = 0.01
 # A pair is told from random ones at this p.
 SIGNIFICANT = 0.05
+OUTLIERS = "outliers of scaling"  # have their own remark
 FLAT = 2.5  # tau of the weakest over that of the strongest tenth, up to which it is called flat
 
 
@@ -47,7 +48,9 @@ def make_summary(
             "wavelength": main_value(wavelength),
             "wavelength_min": wavelength.min(),
             "wavelength_max": wavelength.max(),
+            **describe_populations(files),
             "n_images": images.n_images,
+            "n_input": files.n_input,
             "n_observations": len(images.h),
             "n_unique": len(np.unique(images.unique)),
             "d_max": images.d_star_sq.min() ** -0.5,
@@ -58,6 +61,7 @@ def make_summary(
             "outliers": "kept" if choice.keep_outliers else "excluded",
             "beam_intensity": files.beam_source,
         },
+        "absences": asdict(files.absences()),
         "not_used": files.n_excluded,
         "settings": asdict(replace(settings, min_angle=float(np.degrees(settings.min_angle)))),
         "spread": {
@@ -94,6 +98,28 @@ def make_summary(
     summary = finite(summary)
     summary["remarks"] += remarks(summary)
     return summary
+
+
+def describe_populations(files: ImageFiles) -> dict:
+    """The groups of wavelengths and of detector distances."""
+    return {
+        "wavelengths": [{"wavelength": value, "n_images": n} for value, n in files.wavelengths()],
+        "detector_distances": [{"distance": value, "n_images": n} for value, n in files.detector_distances()],
+    }
+
+
+def population_remarks(dataset: dict) -> list[str]:
+    """A sentence where wavelengths, and one where detector distances fall into groups (describe_populations)."""
+    found, groups = [], dataset["wavelengths"]
+    if len(groups) > 1:
+        named = ", ".join(f"{one['wavelength']:.5f} A ({one['n_images']} images)" for one in groups)
+        found.append(
+            f"The images are of {len(groups)} wavelengths, {named}: what differs between these (dispersion, multiple "
+            "scattering) is taken for a spread of one crystal form; analyse each wavelength by itself."
+        )
+    distances = [(one["distance"], one["n_images"]) for one in dataset["detector_distances"]]
+    remark = distance_remark(distances, "images")
+    return [*found, *([remark] if remark else [])]
 
 
 def _compare(intensity: str, own: Overall, column: str, other: Overall) -> dict:
@@ -177,6 +203,7 @@ def remarks(summary: dict) -> list[str]:
     """What is worth a word."""
     found, test = [], summary["random_match"]
     overall, parts = summary["spread"]["overall"], {part["name"]: part for part in summary["spread"]["parts"]}
+    found += population_remarks(summary["dataset"])
     if overall["low"] == 0.0:
         found.append("There is no excess spread: the intensities differ by no more than their errors allow.")
     weak, strong = parts["weakest half"], parts["strongest tenth"]
@@ -191,7 +218,12 @@ def remarks(summary: dict) -> list[str]:
             f"The residuals of ln I are not normally distributed (kurtosis {test['kurtosis']:.1f}): take the "
             "significance of pairs from the permutations (p), not from the posterior."
         )
-    excluded = summary["not_used"].get("outliers of scaling", 0)
+    strong = absences_remark(summary["absences"], summary["dataset"]["space_group"])
+    if strong:
+        found.append(f"{strong} Multiple scattering of electrons may do the same.")
+    others = {reason: n for reason, n in summary["not_used"].items() if reason != OUTLIERS}
+    found += not_used_remarks(others, summary["dataset"]["n_input"])
+    excluded = summary["not_used"].get(OUTLIERS, 0)
     n = summary["dataset"]["n_observations"]
     if excluded > 0.05 * (n + excluded):
         found.append(

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 
 import numpy as np
 
-from dials_postrefine.populations import group_values, main_value
+from dials_postrefine.populations import MIN_GAP_DISTANCE, describe_groups, main_value
 from dials_postrefine.report.diagnostics import Diagnostics, histogram
 from dials_postrefine.stills.cycles import PostrefinedStills
 from dials_postrefine.stills.dataset import Stills
@@ -120,12 +120,13 @@ def describe_dataset(
     cell_choices: Sequence[tuple[str, int]] = (),
     reindexed: bool = True,
     other_cells: Sequence[tuple[Sequence[float], int]] = (),
+    distances: np.ndarray = np.empty(0),
 ) -> dict:
     """
     What the data set is, and what of it was merged, as plain numbers and text.
 
     cell_choices: the operations of lattices that were indexed with another choice of the cell, and how many; reindexed
-    or not.  other_cells: cells of another crystal form, and how many.
+    or not.  other_cells: cells of another crystal form, and how many.  distances (L,): of the detectors, mm.
     """
     wavelength = 1.0 / np.linalg.norm(stills.s0, axis=1)
     n_usable, not_used = usable_and_not(stills, n_excluded)
@@ -136,9 +137,9 @@ def describe_dataset(
         "wavelength": main_value(wavelength),
         "wavelength_min": float(wavelength.min()),
         "wavelength_max": float(wavelength.max()),
-        "wavelengths": [
-            {"wavelength": float(np.median(wavelength[group])), "n_lattices": len(group)}
-            for group in group_values(wavelength)
+        "wavelengths": [{"wavelength": value, "n_lattices": n} for value, n in describe_groups(wavelength)],
+        "detector_distances": [
+            {"distance": value, "n_lattices": n} for value, n in describe_groups(distances, MIN_GAP_DISTANCE)
         ],
         "cell_choices": [{"operation": name, "n_lattices": n, "reindexed": reindexed} for name, n in cell_choices],
         "other_cells": [{"unit_cell": [float(x) for x in own], "n_lattices": n} for own, n in other_cells],
@@ -291,6 +292,18 @@ def wavelength_remark(groups: Sequence[dict]) -> str | None:
     )
 
 
+def distance_remark(groups: Sequence[tuple[float, int]], counted: str) -> str | None:
+    """What to do where detector distances fall into groups, each a distance (mm) with the number of what is counted."""
+    if len(groups) < 2:
+        return None
+    found = ", ".join(f"{value:.2f} mm ({n} {counted})" for value, n in groups)
+    return (
+        f"The detector stands at {len(groups)} distances, {found}: if it was not moved between them, the distances of "
+        "some are wrong, and so are their cells; refine them together, with one detector (dials.combine_experiments, "
+        "dials.refine)."
+    )
+
+
 def remarks(summary: dict) -> list[str]:
     """What somebody who knows would point at, each a sentence with what to do; the summary as it is written."""
     dataset, after, found = summary["dataset"], summary["after"][-1], []
@@ -303,6 +316,11 @@ def remarks(summary: dict) -> list[str]:
         )
     found += [*left_out_remarks(dataset), *symmetry_remarks(summary)]
     remark = wavelength_remark(dataset["wavelengths"])
+    if remark:
+        found.append(remark)
+    remark = distance_remark(
+        [(one["distance"], one["n_lattices"]) for one in dataset["detector_distances"]], "lattices"
+    )
     if remark:
         found.append(remark)
     for choice in dataset["cell_choices"]:
@@ -368,11 +386,7 @@ def remarks(summary: dict) -> list[str]:
 
 def left_out_remarks(dataset: dict) -> list[str]:
     """A sentence for each test that leaves out more than a tenth of the observations."""
-    found = [
-        f"{n} of {dataset['n_input']} observations ({n / dataset['n_input']:.0%}) were not used: {reason}."
-        for reason, n in dataset["not_used"].items()
-        if n > MANY_LEFT_OUT * dataset["n_input"] and reason not in ASKED_FOR
-    ]
+    found = not_used_remarks(dataset["not_used"], dataset["n_input"])
     n = dataset["n_observations"] - dataset["n_of_rejected"]
     kept = n - dataset["n_below_threshold"]
     for key, of, words in (
@@ -388,16 +402,31 @@ def left_out_remarks(dataset: dict) -> list[str]:
     return found
 
 
+def not_used_remarks(not_used: Mapping[str, int], n_input: int) -> list[str]:
+    """A sentence for each reason for which more than a tenth of n_input observations is left out."""
+    return [
+        f"{n} of {n_input} observations ({n / n_input:.0%}) were not used: {reason}."
+        for reason, n in not_used.items()
+        if n > MANY_LEFT_OUT * n_input and reason not in ASKED_FOR
+    ]
+
+
+def absences_remark(absences: Mapping, group: str) -> str | None:
+    """What to do where what a space group has as absent is as strong as the rest (absences.Absences, as a dict)."""
+    if not absences["strong"]:
+        return None
+    return (
+        f"{absences['n']} observations that {group} has as systematically absent are {absences['ratio']:.2f} +- "
+        f"{absences['ratio_esd']:.2f} times as strong as the others: centring or screw axis are wrong; set "
+        "space_group=."
+    )
+
+
 def symmetry_remarks(summary: dict) -> list[str]:
     """A sentence where absences are as strong as the rest, and one for operations that the data do not support."""
-    found, absences = [], summary["symmetry"]["absences"]
     group = summary["dataset"]["space_group"]
-    if absences["strong"]:
-        found.append(
-            f"{absences['n']} observations that {group} has as systematically absent are {absences['ratio']:.2f} +- "
-            f"{absences['ratio_esd']:.2f} times as strong as the others: centring or screw axis are wrong; set "
-            "space_group=."
-        )
+    remark = absences_remark(summary["symmetry"]["absences"], group)
+    found = [remark] if remark else []
     wrong = [one for one in summary["symmetry"]["operations"] if one["supported"] is False]
     if wrong:
         named = "; ".join(f"{one['name']} (CC {one['cc']:.2f} of {one['n_pairs']} pairs)" for one in wrong)

@@ -129,11 +129,12 @@ def symmetry_table(summary: dict) -> str:
     return f"{table(rows, headers)}\n{absences_line(summary['symmetry']['absences'])}"
 
 
-def absences_line(absences: dict) -> str:
-    """How strong what should be absent is."""
+def absences_line(absences: dict, used: bool = False) -> str:
+    """How strong what should be absent is, and whether it is used all the same."""
     if not absences["n"]:
         return "No systematically absent reflection was observed."
-    text = f"{absences['n']} observations are systematically absent and not used"
+    treated = "and used like the others" if used else "and not used"
+    text = f"{absences['n']} observations are systematically absent {treated}"
     if absences["ratio"] is None:
         return f"{text}: too few to tell how strong they are."
     return (

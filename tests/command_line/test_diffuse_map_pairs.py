@@ -221,6 +221,10 @@ def test_every_pair_of_options(data, tmp_path, monkeypatch, number):
         else:
             assert 0.5 < ratio < 0.999, row
         assert image["error"] is None
+    counted = found["pixels"]
+    assert counted["n_input"] == n_fast * n_slow * len(found["images"])
+    assert counted["n_input"] == counted["n_averaged"] + sum(counted["not_used"].values()), row
+    assert all(n > 0 for n in counted["not_used"].values()), row
     assert (found["rejected"] or 0.0) < 1e-3, row
     kind, box = value_of(row, "mask.bragg"), float(value_of(row, "mask.box"))
     if kind == "none":
