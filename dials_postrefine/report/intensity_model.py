@@ -39,10 +39,7 @@ FEATURES = {
 # By how many standard deviations R1 must differ to say so.
 CERTAIN = 3.0
 MOST_EXPERIMENTS = 20
-EXPLANATION = (
-    "R1 = sum|F - k F_p|/sum F over the same observations, k fitted by experiment; no prediction has seen what it "
-    "predicts."
-)
+EXPLANATION = "R1 = sum|F - k F_p|/sum F over the same observations, k fitted by experiment; "
 
 
 def make_summary(
@@ -61,6 +58,7 @@ def make_summary(
             "column": f"{COLUMNS[request.choice.intensity]}.value",
             "model": request.model,
             "split": how,
+            "scaled_to": None if request.model is None else "the training data" if request.train else "all data",
         },
         "not_used": files.n_excluded,
         "features": data.features.names,
@@ -82,6 +80,16 @@ def make_summary(
     summary = finite(summary)
     summary["findings"] = findings(summary)
     return summary
+
+
+def explanation(summary: dict) -> str:
+    """What R1 is, and what the predictions have seen."""
+    if summary["dataset"]["scaled_to"] == "all data":
+        return (
+            f"{EXPLANATION}neither mean nor trees have seen what they predict, |F_calc| was scaled to the mean "
+            "intensities of all data."
+        )
+    return f"{EXPLANATION}no prediction has seen what it predicts."
 
 
 def findings(summary: dict) -> list[str]:
@@ -139,7 +147,7 @@ def text(summary: dict) -> str:
     if summary["not_used"]:
         lines.append("Not used: " + ", ".join(f"{n} {reason}" for reason, n in summary["not_used"].items()))
     headers, rows = _r1_rows(summary)
-    lines += ["", table(rows[: MOST_EXPERIMENTS + 1], headers), EXPLANATION]
+    lines += ["", table(rows[: MOST_EXPERIMENTS + 1], headers), explanation(summary)]
     if summary["compare"]:
         headers, rows = _compared_rows(summary)
         lines += ["", table(rows, headers)]
@@ -195,10 +203,16 @@ def make_page(summary: dict, version: str) -> Page:
     """The page of a summary."""
     data = summary["dataset"]
     headers, rows = _r1_rows(summary)
-    tables = [Table(EXPLANATION.replace(" - ", " − "), headers, _with_signs(rows), sortable=True, long=len(rows) > 20)]
+    tables = [
+        Table(
+            explanation(summary).replace(" - ", " − "), headers, _with_signs(rows), sortable=True, long=len(rows) > 20
+        )
+    ]
     if summary["compare"]:
         compared_headers, compared = _compared_rows(summary)
-        tables.append(Table("Scaled and integrated intensities side by side.", compared_headers, _with_signs(compared)))
+        tables.append(
+            Table("Learned from one column of intensities and from another.", compared_headers, _with_signs(compared))
+        )
     importance_headers, importances = _importance_rows(summary)
     facts = [
         Fact(

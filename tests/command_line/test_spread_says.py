@@ -38,7 +38,7 @@ def run(tmp_path, monkeypatch):
 @pytest.fixture()
 def sweeps():
     """Two crystals, of which the second was measured at a wavelength that is longer by a thousandth."""
-    made = simulate_sweeps(SweepOptions(tau=0.2, n_images=40, n_crystals=2))
+    made = simulate_sweeps(SweepOptions(tau=0.2, n_images=30, n_crystals=2))
     second = made.experiments[1]
     second.beam = copy.deepcopy(second.beam)
     second.beam.set_wavelength(1.001 * second.beam.get_wavelength())
@@ -102,3 +102,43 @@ def test_what_a_model_that_ends_early_predicts_is_counted(run, sweeps, tmp_path,
     assert 0 < absent < predicted
     assert n == predicted + absent < summary["dataset"]["n_observations"] == len(sweeps.table)
     assert read(html)["observations"].startswith(f"{n} of {len(sweeps.table)} predicted by trees with |F_calc|")
+
+
+def test_whose_the_errors_are(run, sweeps, tmp_path):
+    """Those that the spread is measured beyond: of the counts, of dials.scale, or of the column."""
+    names = write_sweeps(sweeps, tmp_path / "scaled")
+    for wanted, words in (
+        ([], "the errors of their counts"),
+        (["variance=scaled"], "the errors that dials.scale gives them"),
+        (["intensity=profile"], "the errors of their column"),
+    ):
+        _, html = run("image_spread", *names, "match=laue", *wanted)
+        log = " ".join((tmp_path / "dials.image_spread.log").read_text().split())
+        assert f"beyond what {words} say" in html and f"beyond what {words} say" in log
+
+
+def test_what_f_calc_was_scaled_to(run, sweeps, tmp_path):
+    from io import StringIO
+
+    names, cif = write_sweeps(sweeps, tmp_path / "scaled"), StringIO()
+    structure().as_cif_simple(out=cif)
+    (tmp_path / "quartz.cif").write_text(cif.getvalue())
+    fast = ("trees.max_iter=5", "trees.permutations=2", "output.reflections=None")
+    split = (*names, "split=experiment")
+    sets = (f"train={names[0]},{names[1]}", f"test={','.join(write_sweeps(_other(sweeps), tmp_path / 'other'))}")
+    for args, scaled_to, words in (
+        ((*split, "model=quartz.cif"), "all data", "|F_calc| was scaled to the mean intensities of all data."),
+        (split, None, "no prediction has seen what it predicts."),
+        ((*sets, "model=quartz.cif"), "the training data", "no prediction has seen what it predicts."),
+    ):
+        summary, html = run("intensity_model", *args, *fast)
+        assert summary["dataset"]["scaled_to"] == scaled_to
+        assert words in html and words in (tmp_path / "dials.intensity_model.log").read_text()
+
+
+def _other(sweeps):
+    """The same sweeps under other names."""
+    for k, experiment in enumerate(sweeps.experiments):
+        experiment.identifier = f"other-{k}"
+        sweeps.table.experiment_identifiers()[k] = experiment.identifier
+    return sweeps

@@ -394,7 +394,7 @@ def test_predictions(learned):
         same(learned.facts[title].replace("R1", ""), summary["overall"][key]["value"], summary["overall"][key]["esd"])
     for one, other, found in zip(
         learned.log_rows("R1, learned from"),
-        learned.page_rows("Scaled and integrated"),
+        learned.page_rows("Learned from one"),
         (summary["overall"], summary["compare"]["overall"]),
         strict=True,
     ):
