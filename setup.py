@@ -37,6 +37,7 @@ setup(
     version=read_version(),
     description="Postrefinement, diffuse scattering and electron diffraction as DIALS programs",
     python_requires=">=3.9",
+    classifiers=["Operating System :: POSIX :: Linux", "Operating System :: MacOS"],
     # DIALS and cctbx are required but not listed: pip can't tell that they are there (Debian's metadata carries other
     # version numbers, PyPI's dials is an empty placeholder) and would put a second, clashing cctbx beside the first.
     # The package says how to get DIALS when it is imported without.

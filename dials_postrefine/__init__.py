@@ -13,6 +13,14 @@ import sys
 __version__ = "0.1.0"
 
 
+def require_posix(system: str = os.name) -> None:
+    """Raise an ImportError on a system without fork, SIGHUP and resource limits, which the programs stand on."""
+    if system != "posix":
+        raise ImportError(
+            "dials_postrefine runs on Linux and macOS, whose processes it needs: on Windows use it within WSL."
+        )
+
+
 def require_dials() -> None:
     """Raise an ImportError that says how to get DIALS, unless this Python finds it.
 
@@ -44,5 +52,6 @@ def _find_debian_cctbx() -> None:
         os.environ["LIBTBX_BUILD"] = build
 
 
+require_posix()
 require_dials()
 _find_debian_cctbx()

@@ -1,34 +1,34 @@
-"""One module a program: parse, log, call, write.  Here is what the programs share: parsing, and the way to fail."""
+"""One module a program: parse, log, call, write.  Here is what they share: parsing, names of files, the way to end."""
 
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import re
 import signal
 import sys
-import threading
-from collections.abc import Sequence
+import traceback
+from collections.abc import Callable, Sequence
 
-import dials_postrefine
-from dials_postrefine import interruption
-
-logger = logging.getLogger("dials.postrefine")
+from dials_postrefine import interruption, log
 
 
-def parse_arguments(args, phil, usage: str, epilog: str):
+def parse_arguments(args, phil, usage: str, epilog: str, prepare: Callable[[list[str]], list[str]] | None = None):
     """
-    Parse a command line of files and PHIL parameters: params, verbosity and the changed parameters as text.
+    Parse a command line of files and PHIL parameters: params, verbosity and the provenance of what the run will write.
 
-    Bare names that end in .expt (.json) or .refl (.pickle) go to input.experiments and input.reflections; params is
+    The program's name is the first word of usage; prepare turns the arguments into what PHIL understands.  Bare
+    names that end in .expt (.json) or .refl (.pickle) go to input.experiments and input.reflections; params is
     None, and the help is printed, where there is nothing to do.  Raises Sorry for what is neither file nor parameter,
     and for values that a parameter can't have.
     """
     from dials.util import Sorry
 
+    from dials_postrefine.report.provenance import record_run
+
     parser = _argument_parser(usage=usage, phil=phil, epilog=epilog)
-    args = sys.argv[1:] if args is None else [os.fspath(arg) for arg in args]
+    given = sys.argv[1:] if args is None else [os.fspath(arg) for arg in args]
+    args = prepare(given) if prepare else given
     try:
         with _reader_may_leave():
             params, options, unhandled = parser.parse_args(args, show_diff_phil=False, return_unhandled=True)
@@ -37,7 +37,7 @@ def parse_arguments(args, phil, usage: str, epilog: str):
     if not args:
         with _reader_may_leave():
             parser.print_help()
-        return None, 0, ""
+        return None, 0, None
     for name in unhandled:
         if name.endswith((".expt", ".json")):
             params.input.experiments.append(name)
@@ -60,7 +60,18 @@ def parse_arguments(args, phil, usage: str, epilog: str):
             raise Sorry(f"{changed.path}=nan is no number: give one.")
     for names in (params.input.experiments, params.input.reflections):
         names[:] = [name for name in names if name is not None]
-    return params, options.verbose, parser.diff_phil.as_str()
+    command, parameters = [usage.split()[0], *given], parser.diff_phil.as_str()
+    inputs = _named_files(given, parser.system_phil.format(params))
+    return params, options.verbose, record_run(command, inputs, parameters)
+
+
+def _named_files(args: Sequence[str], phil) -> list[str]:
+    """The files among the arguments, and those that parameters name, but for those of `output`."""
+    names = dict.fromkeys(arg for arg in args if os.path.isfile(arg))
+    for parameter in phil.all_definitions():
+        if not parameter.path.startswith("output."):
+            names |= {word.value: None for word in parameter.object.words if os.path.isfile(word.value)}
+    return list(names)
 
 
 def _argument_parser(**kwargs):
@@ -84,19 +95,14 @@ def _reader_may_leave():
         finally:
             sys.stdout.flush()
     except BrokenPipeError:
-        _stop_printing()
+        log.stop_printing()
         sys.exit(0)
 
 
-def _stop_printing() -> None:
-    """Whatever is printed from now on goes nowhere."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def comma_lists(args, names: Sequence[str]) -> list[str]:
+def comma_lists(args: Sequence[str], names: Sequence[str]) -> list[str]:
     """The arguments, name=a,b of these names with the comma that their help shows as PHIL has it, by blanks."""
     found = []
-    for argument in map(os.fspath, sys.argv[1:] if args is None else args):
+    for argument in args:
         name, equals, value = argument.partition("=")
         found.append(f"{name}={value.replace(',', ' ')}" if equals and name in names else argument)
     return found
@@ -132,61 +138,8 @@ def temporary_names(outputs, scope, needed: Sequence[str], optional: Sequence[st
             raise Sorry(f"output.{key} has no file name: give one.")
         if key == "experiments" and not path.endswith((".expt", ".json")):
             raise Sorry(f"output.experiments={path} must end in .expt: DIALS knows experiments by it.")
-        names[key] = outputs.temporary(path) if path else None
+        names[key] = (outputs.live if key == "log" else outputs.temporary)(path) if path else None
     return names
-
-
-@contextlib.contextmanager
-def show_progress(unit: str):
-    """A function (what, done, total) that draws a bar on a terminal and nothing in a log."""
-    from tqdm import tqdm
-
-    from dials.util import progress
-
-    # We draw from one process only; tqdm's own lock is a semaphore of the system, which some versions of Python report
-    # as leaked.
-    tqdm.set_lock(threading.RLock())
-    with progress(total=1, unit=unit) as bar:
-
-        def show(what: str, done: int, total: int) -> None:
-            bar.total = total
-            bar.set_description(what, refresh=False)
-            bar.update(done - bar.n)
-
-        yield show
-
-
-def start_log(verbosity: int, path: str | None, diff_phil: str) -> str:
-    """
-    Log as DIALS does, to the terminal and to the file path, and begin with the versions, which are returned, and the
-    parameters that were changed.
-
-    What can't be written to the file, or to a full disk behind stdout, ends the run instead of a traceback for each
-    line; a stdout that nobody reads any more (`| head`) does not end it.
-    """
-    from dials.util import log
-    from dials.util.version import dials_version
-
-    raises, logging.raiseExceptions = logging.raiseExceptions, False  # the first line is logged before we come to it
-    try:
-        log.config(verbosity, logfile=path)
-    finally:
-        logging.raiseExceptions = raises
-
-    def fail(record) -> None:
-        error = sys.exc_info()[1]
-        if not isinstance(error, BrokenPipeError):
-            raise error
-        _stop_printing()
-
-    for name in ("dials", "dxtbx", "py.warnings"):
-        for handler in logging.getLogger(name).handlers:
-            handler.handleError = fail
-    version = f"{dials_version()}, dials_postrefine {dials_postrefine.__version__}"
-    logger.info(version)
-    if diff_phil:
-        logger.info("The following parameters have been modified:\n\n%s", diff_phil)
-    return version
 
 
 @contextlib.contextmanager
@@ -194,7 +147,8 @@ def exit_with_sorry():
     """
     A Sorry ends the program with its sentence alone, in red on a terminal, and exit status 1.
 
-    So do Ctrl-C, SIGTERM and SIGHUP, with a word and the exit status that shells give them.
+    So do Ctrl-C, SIGTERM and SIGHUP, with a word and the exit status that shells give them.  Whatever it is that ends
+    the program is the last that the log says.
     """
     with interruption.signals_interrupt():
         try:
@@ -202,13 +156,25 @@ def exit_with_sorry():
 
             with enable_faulthandler(), make_sys_exit_red():
                 try:
+                    log.print_any_name()
                     yield
                 except Sorry as error:
-                    sys.exit(f"Sorry: {error}")
+                    _end(f"Sorry: {error}")
                 except MemoryError:
-                    sys.exit("Sorry: The memory does not suffice: use a smaller nproc, or fewer files at a time.")
+                    _end("Sorry: The memory does not suffice: use a smaller nproc, or fewer files at a time.")
         except KeyboardInterrupt as error:
             number = error.args[0] if error.args else signal.SIGINT
+            log.add_to_files(interruption.WORDS[number])
             with contextlib.suppress(OSError):  # the terminal may be gone
                 print(interruption.WORDS[number], file=sys.stderr, flush=True)
             sys.exit(128 + number)
+        except Exception:
+            log.add_to_files(traceback.format_exc().rstrip())
+            raise
+        finally:
+            log.end()
+
+
+def _end(sentence: str) -> None:
+    log.add_to_files(sentence)
+    sys.exit(sentence)

@@ -38,7 +38,9 @@ def run(args: list[str] | None = None, phil=phil_scope) -> None:
         from dials.util import Sorry
 
         usage = "dials.diffuse_map [options] refined.expt [refined.refl] [more data sets]"
-        params, verbosity, diff_phil = parse_arguments(comma_lists(args, ("add", "planes")), phil, usage, __doc__)
+        params, verbosity, provenance = parse_arguments(
+            args, phil, usage, __doc__, lambda words: comma_lists(words, ("add", "planes"))
+        )
         if params is None:
             return
         if bool(params.input.experiments) == bool(params.add):
@@ -51,12 +53,13 @@ def run(args: list[str] | None = None, phil=phil_scope) -> None:
             raise Sorry(
                 f"numba is needed ({error}): conda install numba, or pip install numba 'coverage>=7'."
             ) from None
-        map_files(params, verbosity, diff_phil)
+        map_files(params, verbosity, provenance)
 
 
-def map_files(params, verbosity: int = 0, diff_phil: str = "") -> None:
+def map_files(params, verbosity: int, provenance) -> None:
     """Read the files that params name, map, write; raises Sorry for input that can't be used."""
-    from dials_postrefine.command_line import show_progress, start_log, temporary_names
+    from dials_postrefine import log
+    from dials_postrefine.command_line import temporary_names
     from dials_postrefine.files import map_input, map_sums, maps
     from dials_postrefine.files.outputs import Outputs
     from dials_postrefine.report import diffuse as report
@@ -64,11 +67,11 @@ def map_files(params, verbosity: int = 0, diff_phil: str = "") -> None:
     from dials_postrefine.scopes import map_request
 
     request = map_request(params)
-    with Outputs() as outputs:
+    with Outputs(provenance.inputs) as outputs:
         names = temporary_names(outputs, params.output, ("nxs",), OPTIONAL)
-        version = start_log(verbosity, names["log"], diff_phil)
-        with show_progress("image") as progress:
-            given = map_input.collect(request, version, diff_phil, progress)
+        log.start(verbosity, names["log"], provenance)
+        with log.show_progress("image") as progress:
+            given = map_input.collect(request, provenance.version, provenance.parameters, outputs.protect, progress)
         total = given.total
         map_sums.write_sums(names["nxs"], total.sums, total.images, total.grid, total.settings, total.description)
         merged = given.merge()
@@ -79,9 +82,10 @@ def map_files(params, verbosity: int = 0, diff_phil: str = "") -> None:
         if names["radial"]:
             maps.write_radial(names["radial"], merged.radial)
         summary = diffuse_summary.make_summary(merged, total.images, total.description.identifiers, {}, given.dataset)
+        summary["provenance"] = provenance.as_dict()
         summary["remarks"] = [*given.remarks, *notes, *summary["remarks"]]
-        logger.info(diffuse_text.text(summary))
-        report.write_reports(summary, given.sections.sections, version, names["json"], names["html"])
+        logger.info(diffuse_text.text(summary, verbosity > 0))
+        report.write_reports(summary, given.sections.sections, names["json"], names["html"])
 
 
 if __name__ == "__main__":

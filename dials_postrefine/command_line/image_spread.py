@@ -34,16 +34,17 @@ def run(args: list[str] | None = None, phil=phil_scope) -> None:
 
     with exit_with_sorry():
         usage = "dials.image_spread [options] scaled.expt scaled.refl [more pairs]"
-        params, verbosity, diff_phil = parse_arguments(args, phil, usage, __doc__)
+        params, verbosity, provenance = parse_arguments(args, phil, usage, __doc__)
         if params is not None:
-            analyse_files(params, verbosity, diff_phil)
+            analyse_files(params, verbosity, provenance)
 
 
-def analyse_files(params, verbosity: int = 0, diff_phil: str = "") -> None:
+def analyse_files(params, verbosity: int, provenance) -> None:
     """Read the files that params name, analyse, write; raises Sorry for input that can't be used."""
     from dials.util import Sorry
 
-    from dials_postrefine.command_line import show_progress, start_log, temporary_names
+    from dials_postrefine import log
+    from dials_postrefine.command_line import temporary_names
     from dials_postrefine.electron.images import Unusable
     from dials_postrefine.electron.imagespread import analyse, measure_overall
     from dials_postrefine.files.image_pairs import write_pairs
@@ -55,10 +56,10 @@ def analyse_files(params, verbosity: int = 0, diff_phil: str = "") -> None:
 
     choice, settings = image_choice(params), spread_settings(params)
     column = compared_column(params)
-    with Outputs() as outputs:
+    with Outputs(provenance.inputs) as outputs:
         names = temporary_names(outputs, params.output, (), ("json", "pairs", "html", "log"))
-        version = start_log(verbosity, names["log"], diff_phil)
-        with show_progress("step") as progress:
+        log.start(verbosity, names["log"], provenance)
+        with log.show_progress("step") as progress:
             files = read_images(params.input.experiments, params.input.reflections, choice, progress)
             try:
                 found = analyse(files.images, settings, progress)
@@ -68,11 +69,12 @@ def analyse_files(params, verbosity: int = 0, diff_phil: str = "") -> None:
                 raise Sorry(str(error)) from None
         pairs_file = os.path.basename(params.output.pairs) if names["pairs"] else None
         summary = spread_summary.make_summary(files, choice, settings, found, other, pairs_file)
-        logger.info(spread_text.text(summary))
+        summary["provenance"] = provenance.as_dict()
+        logger.info(spread_text.text(summary, verbosity > 0))
         if names["pairs"]:
             write_pairs(names["pairs"], files, found)
         figures = spread_figures.collect(files.images, found, settings.match)
-        report.write_reports(summary, figures, version, names["json"], names["html"])
+        report.write_reports(summary, figures, names["json"], names["html"])
 
 
 if __name__ == "__main__":

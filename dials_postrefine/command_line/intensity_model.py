@@ -33,30 +33,33 @@ def run(args: list[str] | None = None, phil=phil_scope) -> None:
         from dials.util import Sorry
 
         usage = "dials.intensity_model [options] train=a.expt,a.refl test=b.expt,b.refl"
-        params, verbosity, diff_phil = parse_arguments(comma_lists(args, ("train", "test")), phil, usage, __doc__)
+        params, verbosity, provenance = parse_arguments(
+            args, phil, usage, __doc__, lambda words: comma_lists(words, ("train", "test"))
+        )
         if params is None:
             return
         try:
             import sklearn.ensemble  # noqa: F401
         except ImportError as error:
             raise Sorry(f"scikit-learn is needed ({error}): conda install scikit-learn, or pip install it.") from None
-        predict_files(params, verbosity, diff_phil)
+        predict_files(params, verbosity, provenance)
 
 
-def predict_files(params, verbosity: int = 0, diff_phil: str = "") -> None:
+def predict_files(params, verbosity: int, provenance) -> None:
     """Read the files that params name, train, predict, write; raises Sorry for input that can't be used."""
-    from dials_postrefine.command_line import show_progress, start_log, temporary_names
+    from dials_postrefine import log
+    from dials_postrefine.command_line import temporary_names
     from dials_postrefine.files import intensity_model as model
     from dials_postrefine.files.outputs import Outputs
     from dials_postrefine.report import intensity_model as report
     from dials_postrefine.scopes import model_request
 
     request = model_request(params)
-    with Outputs() as outputs:
+    with Outputs(provenance.inputs) as outputs:
         wanted = ["reflections", "json", "html", "log"] + ["experiments"] * bool(params.output.reflections)
         names = temporary_names(outputs, params.output, (), wanted)
-        version = start_log(verbosity, names["log"], diff_phil)
-        with show_progress("step") as progress:
+        log.start(verbosity, names["log"], provenance)
+        with log.show_progress("step") as progress:
             data = model.read_model_data(request, progress)
             progress("Training", 0, 2)
             prediction = model.make_prediction(data, request.trees)
@@ -65,10 +68,11 @@ def predict_files(params, verbosity: int = 0, diff_phil: str = "") -> None:
             other = model.predict_column(data, column, request.trees)
             progress("Training", 2, 2)
         summary = report.make_summary(data, request, prediction, column, other)
-        logger.info(report.text(summary))
+        summary["provenance"] = provenance.as_dict()
+        logger.info(report.text(summary, verbosity > 0))
         if names["reflections"]:
             model.write_predictions(data, prediction, names["experiments"], names["reflections"])
-        report.write_reports(summary, version, names["json"], names["html"])
+        report.write_reports(summary, names["json"], names["html"])
 
 
 if __name__ == "__main__":

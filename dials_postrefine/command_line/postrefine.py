@@ -34,20 +34,21 @@ def run(args: list[str] | None = None, phil=phil_scope) -> None:
         from dials.util import Sorry
 
         usage = "dials.postrefine [options] integrated.expt integrated.refl [more pairs] [reference=FILE]"
-        params, verbosity, diff_phil = parse_arguments(args, phil, usage, __doc__)
+        params, verbosity, provenance = parse_arguments(args, phil, usage, __doc__)
         if params is None:
             return
         if not params.input.experiments or not params.input.reflections:
             raise Sorry("Both experiments (.expt) and reflections (.refl) are needed: name one or more pairs of files.")
-        postrefine_files(params, verbosity, diff_phil)
+        postrefine_files(params, verbosity, provenance)
 
 
-def postrefine_files(params, verbosity: int = 0, diff_phil: str = "") -> None:
+def postrefine_files(params, verbosity: int, provenance) -> None:
     """Read the files that params name, postrefine, write; raises Sorry for input that can't be used."""
     from dials.util import Sorry
     from libtbx import Auto
 
-    from dials_postrefine.command_line import show_progress, start_log, temporary_names
+    from dials_postrefine import log
+    from dials_postrefine.command_line import temporary_names
     from dials_postrefine.files import handover
     from dials_postrefine.files.merged_data import take_reference
     from dials_postrefine.files.outputs import Outputs
@@ -68,13 +69,13 @@ def postrefine_files(params, verbosity: int = 0, diff_phil: str = "") -> None:
     cores = available_cores()
     nproc = cores if params.nproc in (None, Auto) else params.nproc
     given = scopes.reading(params)
-    with Outputs() as outputs, single_thread():
+    with Outputs(provenance.inputs) as outputs, single_thread():
         names = temporary_names(outputs, params.output, ("experiments", "reflections"), ("log", "json", "html", "mtz"))
         if names["mtz"]:  # can be written, but is not before the others are
             outputs.forget(params.output.mtz)
         prefix = params.output.xfel_merge
         handed_over = [outputs.temporary(name) for name in handover.xfel_merge_files(prefix)]
-        version = start_log(verbosity, names["log"], diff_phil)
+        log.start(verbosity, names["log"], provenance)
 
         files, reference, model = take_reference(
             read_stills(**given),
@@ -95,12 +96,12 @@ def postrefine_files(params, verbosity: int = 0, diff_phil: str = "") -> None:
 
         nproc = min(nproc, stills.n_lattices)
         logger.info("Processes: %d of one thread each, on %d cores", nproc, cores)
-        with show_progress("lattice") as show:
+        with log.show_progress("lattice") as show:
             own = {"reference": reference, "prior": prior, "nproc": nproc, "progress": show}
             shared = scopes.refining(params, files.h_unique)
             refinement = refine(stills, d_star_sq=files.d_star_sq, complete=files.complete, **shared, **own)
         result, statistics, tried = refinement.result, refinement.statistics, refinement.tried
-        logger.info(text.course(identifiers, result, tried, files.order))
+        logger.info(text.course(identifiers, result, tried, files.order, verbosity > 0))
         change = result.cycles[-1].change
         if params.n_cycles in (None, Auto) and change > FAR_FROM_SETTLED * params.convergence:
             logger.warning(text.unsettled_warning(change))
@@ -122,12 +123,16 @@ def postrefine_files(params, verbosity: int = 0, diff_phil: str = "") -> None:
         of_run = (merge_command, diagnostics, dataset, counts, evidence, tried, files.order)
         record = make_summary(identifiers, result, statistics, parameters, *of_run)
         xfel_merge = handover.xfel_merge_command(prefix, files.space_group, files.cell, statistics.d_min)
-        record |= {"xfel_merge_command": xfel_merge, "reference_model": described}
-        logger.info(text.outcome(record))
+        record |= {
+            "xfel_merge_command": xfel_merge,
+            "reference_model": described,
+            "provenance": provenance.as_dict(),
+        }
+        logger.info(text.outcome(record, verbosity > 0))
         if model is not None:
             logger.info(model_report.share_text(described["share"]))
         logger.info("\n%s", text.remark_lines(record["remarks"]))
-        report.write_reports(record, version, names["json"], names["html"])
+        report.write_reports(record, names["json"], names["html"])
         apply_result(files, result)
         write_table(files.table, names["reflections"])
         if prefix:

@@ -41,18 +41,18 @@ def run(args: list[str] | None = None, phil=phil_scope) -> None:
         from dials.util import Sorry
 
         usage = "dials.reference_intensities [options] FILE [data.expt data.refl]"
-        args = _name_reference([os.fspath(arg) for arg in (sys.argv[1:] if args is None else args)])
-        params, verbosity, diff_phil = parse_arguments(args, phil, usage, __doc__)
+        params, verbosity, provenance = parse_arguments(args, phil, usage, __doc__, _name_reference)
         if params is None:
             return
         if not params.input.reference:
             raise Sorry("A reference is needed: name an atomic model or a reflection file.")
-        calculate_files(params, verbosity, diff_phil)
+        calculate_files(params, verbosity, provenance)
 
 
-def calculate_files(params, verbosity: int = 0, diff_phil: str = "") -> None:
+def calculate_files(params, verbosity: int, provenance) -> None:
     """Read the files that params name, calculate, write; raises Sorry for input that can't be used."""
-    from dials_postrefine.command_line import start_log, temporary_names
+    from dials_postrefine import log
+    from dials_postrefine.command_line import temporary_names
     from dials_postrefine.files.merged_data import Data, compute_for_data, read_data
     from dials_postrefine.files.outputs import Outputs
     from dials_postrefine.files.reference_model import Beam
@@ -63,10 +63,10 @@ def calculate_files(params, verbosity: int = 0, diff_phil: str = "") -> None:
     from dials_postrefine.scopes import reference_settings
 
     settings, given, names = reference_settings(params.reference_model), params.input, {}
-    with Outputs() as outputs:
+    with Outputs(provenance.inputs) as outputs:
         wanted = ["mtz", "reflections", "json", "log"] + ["experiments"] * bool(params.output.reflections)
         names = temporary_names(outputs, params.output, (), wanted)
-        start_log(verbosity, names["log"], diff_phil)
+        log.start(verbosity, names["log"], provenance)
 
         anomalous = not params.merge_friedel_mates
         space_group = str(params.space_group) if params.space_group else None
@@ -86,6 +86,7 @@ def calculate_files(params, verbosity: int = 0, diff_phil: str = "") -> None:
             data.beam.wavelength = given.wavelength
         reference = compute_for_data(given.reference, settings, data, anomalous)
         summary = report.summarise(given.reference, reference)
+        summary["provenance"] = provenance.as_dict()
         logger.info(report.text(summary))
         if names["json"]:
             write_summary(summary, names["json"])

@@ -36,7 +36,7 @@ HEADERS = (
 def write_pairs(path: str, files: ImageFiles, found: ImageSpread) -> None:
     """One row a pair, most in common first; an image of several is called by its first one; empty: no number."""
     pairs, of, test, images = found.pairs, found.of_pairs, found.random_match, files.images
-    with open(path, "w", encoding="utf-8", newline="") as file:
+    with open(path, "w", encoding="utf-8", errors="backslashreplace", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(HEADERS)
         for k, (a, b) in enumerate(zip(pairs.a, pairs.b)):

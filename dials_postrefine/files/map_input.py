@@ -9,7 +9,7 @@ of the data.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -26,6 +26,7 @@ from dials_postrefine.diffuse.sections import DEFAULT_PLANES, Collector, parse_p
 from dials_postrefine.diffuse.symmetry import operations
 from dials_postrefine.files import images, map_sums, models
 from dials_postrefine.files.maps import Description
+from dials_postrefine.files.opened_images import image_names
 from dials_postrefine.report.diffuse_summary import describe_dataset
 
 logger = logging.getLogger("dials.diffuse_map")
@@ -93,10 +94,14 @@ class MapInput:
 
 
 def collect(
-    request: MapRequest, version: str, parameters: str, progress: Callable[[str, int, int], None] | None = None
+    request: MapRequest,
+    version: str,
+    parameters: str,
+    protect: Callable[[Iterable[str]], None],
+    progress: Callable[[str, int, int], None] | None = None,
 ) -> MapInput:
     """
-    Map the images, or add the maps; version and parameters go into the files.
+    Map the images, or add the maps; version and parameters go into the files, protect is told the names of the images.
 
     Raises Sorry with one sentence for what can't be used.
     """
@@ -128,6 +133,7 @@ def collect(
         request.d_min,
         request.space_group,
     )
+    protect(image_names(files.experiments))
     grid = _make_grid(request, files)
     sections = _sections(request, grid)
     _check_symmetry(request, grid, files.space_group)

@@ -32,9 +32,15 @@ def check_images(experiments, paths: str) -> None:
     """Raises Sorry where experiments name no images, or none of them is there."""
     if any(experiment.imageset is None for experiment in experiments):
         raise Sorry(f"{paths} names no images: give experiments that were made from images.")
-    names = [name for experiment in experiments for name in experiment.imageset.paths() if name]
+    names = image_names(experiments)
     if names and not any(os.path.exists(name) for name in names):
         raise Sorry(f"None of the images of {paths} exists (as {names[0]}): they must lie where the file says.")
+
+
+def image_names(experiments) -> list[str]:
+    """The files of the images of experiments that have them, each once."""
+    sets = {id(experiment.imageset): experiment.imageset for experiment in experiments if experiment.imageset}
+    return list(dict.fromkeys(name for imageset in sets.values() for name in imageset.paths() if name))
 
 
 class _WithMissingImages(ExperimentListDict):

@@ -52,7 +52,6 @@ SCALES = {
 def write_reports(
     summary: dict,
     sections: Sequence[planes.Section],
-    version: str,
     json_path: str | None,
     html_path: str | None,
 ) -> None:
@@ -60,14 +59,14 @@ def write_reports(
     if json_path:
         write_summary(summary, json_path)
     if html_path:
-        write_page(make_page(summary, sections, version), html_path)
+        write_page(make_page(summary, sections), html_path)
 
 
-def make_page(summary: dict, sections: Sequence[planes.Section], version: str) -> Page:
+def make_page(summary: dict, sections: Sequence[planes.Section]) -> Page:
     """The page of a summary (diffuse_summary.make_summary, or its JSON read back) and sections of the map."""
     return Page(
         title="dials.diffuse_map",
-        version=version,
+        provenance=summary["provenance"],
         lead=[_verdict(summary)],
         facts=_facts(summary),
         remarks=summary["remarks"],

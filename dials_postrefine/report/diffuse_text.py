@@ -28,9 +28,17 @@ of the anisotropic part: CC1/2 of half sets, CC_Fried of Friedel mates, CC_Laue 
 against Poisson's law; cos 2phi, sin 2phi: variation with the azimuth on the detector, 0 where polarisation is right."""
 
 
-def text(summary: dict) -> str:
+def text(summary: dict, wide: bool = False) -> str:
     """The map, its statistics by shell, the index offset, the images that were not used, and the remarks."""
-    parts = [map_lines(summary), "", shells_table(summary), EXPLANATION, "", offset_line(summary), masked_line(summary)]
+    parts = [
+        map_lines(summary),
+        "",
+        shells_table(summary, wide),
+        EXPLANATION,
+        "",
+        offset_line(summary),
+        masked_line(summary),
+    ]
     scales = scale_line(summary)
     parts += [scales] if scales else []
     skipped = skipped_table(summary)
@@ -52,7 +60,7 @@ def map_lines(summary: dict) -> str:
     )
 
 
-def shells_table(summary: dict) -> str:
+def shells_table(summary: dict, wide: bool = False) -> str:
     """Statistics by resolution shell, the last row all shells together."""
     rows = [
         [
@@ -65,7 +73,8 @@ def shells_table(summary: dict) -> str:
         ]
         for shell in summary["shells"]
     ]
-    return table(rows, ["d range (A)", "voxels", *(header for _, header, _, _ in COLUMNS)])
+    headers = ["d range (A)", "voxels", *(header for _, header, _, _ in COLUMNS)]
+    return table(rows, headers, optional=("masked", "sin 2phi", "cos 2phi", "mates", "sigma", "CC_Fried"), wide=wide)
 
 
 def offset_line(summary: dict) -> str:

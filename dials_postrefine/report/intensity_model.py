@@ -26,6 +26,8 @@ NAMES = {
     "trees": "trees",
     "both": "trees with |F_calc|",
 }
+# the same where there is little room
+SHORT = {NAMES["mates"]: "symmetry mates", NAMES["both"]: "trees + |F_calc|"}
 COLOURS = {"mates": GREY, "f_calc": RED, "trees": GREEN, "both": BLUE}
 FEATURES = {
     "index": "index h, k, l",
@@ -39,6 +41,7 @@ FEATURES = {
 # By how many standard deviations R1 must differ to say so.
 CERTAIN = 3.0
 MOST_EXPERIMENTS = 20
+LONGEST_NAME = 20
 EXPLANATION = "R1 = sum|F - k F_p|/sum F over the same observations, k fitted by experiment; "
 
 
@@ -136,7 +139,7 @@ def findings(summary: dict) -> list[str]:
     return found
 
 
-def text(summary: dict) -> str:
+def text(summary: dict, wide: bool = False) -> str:
     """The log."""
     data = summary["dataset"]
     lines = [
@@ -147,15 +150,22 @@ def text(summary: dict) -> str:
     if summary["not_used"]:
         lines.append("Not used: " + ", ".join(f"{n} {reason}" for reason, n in summary["not_used"].items()))
     headers, rows = _r1_rows(summary)
-    lines += ["", table(rows[: MOST_EXPERIMENTS + 1], headers), explanation(summary)]
+    if not wide:  # to fit the log
+        headers, rows = [SHORT.get(name, name) for name in headers], [[shorten(row[0]), *row[1:]] for row in rows]
+    lines += ["", table(rows[: MOST_EXPERIMENTS + 1], headers, optional=("obs.",), wide=wide), explanation(summary)]
     if summary["compare"]:
         headers, rows = _compared_rows(summary)
-        lines += ["", table(rows, headers)]
+        lines += ["", table(rows, headers if wide else [SHORT.get(name, name) for name in headers])]
     headers, rows = _importance_rows(summary)
     lines += ["", "How much R1 grows when the values of a feature are permuted:", table(rows, headers), ""]
     lines += summary["findings"]
     lines += [f"NOTE: {note}" for note in summary["notes"]]
     return "\n".join(lines)
+
+
+def shorten(name: str) -> str:
+    """The beginning of a long identifier."""
+    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 3]}..."
 
 
 def _r1(found: dict | None) -> str:
@@ -191,15 +201,15 @@ def _importance_rows(summary: dict) -> tuple[list[str], list[list[str]]]:
     return ["feature", *(NAMES[trees] for trees in found)], rows
 
 
-def write_reports(summary: dict, version: str, json_path: str | None, html_path: str | None) -> None:
+def write_reports(summary: dict, json_path: str | None, html_path: str | None) -> None:
     """Write the JSON and the page, each where it is wanted."""
     if json_path:
         write_summary(summary, json_path)
     if html_path:
-        write_page(make_page(summary, version), html_path)
+        write_page(make_page(summary), html_path)
 
 
-def make_page(summary: dict, version: str) -> Page:
+def make_page(summary: dict) -> Page:
     """The page of a summary."""
     data = summary["dataset"]
     headers, rows = _r1_rows(summary)
@@ -241,7 +251,7 @@ def make_page(summary: dict, version: str) -> Page:
     ]
     return Page(
         title="dials.intensity_model",
-        version=version,
+        provenance=summary["provenance"],
         lead=[_with_sign(sentence) for sentence in summary["findings"]],
         facts=facts,
         remarks=summary["notes"],

@@ -61,10 +61,13 @@ class Fact:
 
 @dataclass
 class Page:
-    """A report: title, the versions that made it, what comes first, a command to go on with, and the sections."""
+    """
+    A report: title, where it comes from (provenance.Provenance.as_dict), what comes first, a command to go on with, and
+    the sections.
+    """
 
     title: str
-    version: str
+    provenance: dict
     lead: Sequence[str] = ()
     facts: Sequence[Fact] = ()
     remarks: Sequence[str] = ()
@@ -88,5 +91,5 @@ def render(page: Page) -> str:
 
 def write_page(page: Page, path: str) -> None:
     """Write the page."""
-    with open(path, "w", encoding="utf-8") as file:
+    with open(path, "w", encoding="utf-8", errors="backslashreplace") as file:
         file.write(render(page))

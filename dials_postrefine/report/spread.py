@@ -20,21 +20,19 @@ SQUARE = (4.4, 3.9)
 BAR_MARGINS = (0.72, 0.95, 0.45, 0.2, 0.0)
 
 
-def write_reports(
-    summary: dict, figures: SpreadFigures, version: str, json_path: str | None, html_path: str | None
-) -> None:
+def write_reports(summary: dict, figures: SpreadFigures, json_path: str | None, html_path: str | None) -> None:
     """Write the JSON and the page, each where it is wanted."""
     if json_path:
         write_summary(summary, json_path)
     if html_path:
-        write_page(make_page(summary, figures, version), html_path)
+        write_page(make_page(summary, figures), html_path)
 
 
-def make_page(summary: dict, figures: SpreadFigures, version: str) -> Page:
+def make_page(summary: dict, figures: SpreadFigures) -> Page:
     """The page of a summary and the points of its figures."""
     return Page(
         title="dials.image_spread",
-        version=version,
+        provenance=summary["provenance"],
         lead=[_verdict(summary)],
         facts=_facts(summary),
         remarks=summary["remarks"],

@@ -25,11 +25,11 @@ CAUSES = {
 
 CAUSES_EXPLAINED = (
     "the angle (degrees) is that of the beam to the nearest zone axis of low indices, noise the relative error, both "
-    "it and the intensity as ranks from 0 (least) to 1"
+    "it and the intensity as ranks from 0 (least) to 1; share: of tau^2"
 )
 
 
-def text(summary: dict) -> str:
+def text(summary: dict, wide: bool = False) -> str:
     """All of it."""
     parts = [
         data_lines(summary),
@@ -37,7 +37,7 @@ def text(summary: dict) -> str:
         shells_table(summary),
         experiments_table(summary),
         pairs_lines(summary),
-        best_pairs_table(summary),
+        best_pairs_table(summary, wide),
         EXPLANATION.format(errors=ERRORS[summary["dataset"]["variance"]]),
         compared_table(summary),
         random_lines(summary),
@@ -140,7 +140,7 @@ def pairs_lines(summary: dict) -> str:
     )
 
 
-def best_pairs_table(summary: dict) -> str:
+def best_pairs_table(summary: dict, wide: bool = False) -> str:
     """The pairs with most reflections in common."""
     rows = [
         [
@@ -160,7 +160,7 @@ def best_pairs_table(summary: dict) -> str:
         for pair in summary["pairs"]["best"][:MOST_PAIRS]
     ]
     headers = "image,image,common,Jaccard,angle,log spread,expected,R,CC,z,LLR,p".split(",")
-    return f"The pairs with most in common:\n{table(rows, headers)}"
+    return f"The pairs with most in common:\n{table(rows, headers, optional=('Jaccard', 'expected', 'LLR'), wide=wide)}"
 
 
 def compared_table(summary: dict) -> str:
@@ -209,7 +209,7 @@ def causes_table(summary: dict) -> str:
         gain, p = number(cause["gain"], "{:.1f}"), number(cause["p"], "{:.1e}")
         rows.append([CAUSES[cause["name"]], effect, share, gain, p])
     lines = [f"\nWhat the spread depends on, each cause by itself; {CAUSES_EXPLAINED}:"]
-    lines.append(table(rows, ["cause", "effect", "share of tau^2", "gain in ln L", "p"]))
+    lines.append(table(rows, ["cause", "effect", "share", "gain in ln L", "p"]))
     lines += [f"Not tested: {CAUSES[name]}, as {why}." for name, why in causes["untested"].items()]
     left = ", ".join(f"{out['fraction']:.0%}: {interval(out)}" for out in causes["left_out"])
     lines.append(f"tau without the noisiest observations, {left}")

@@ -15,12 +15,12 @@ from dials_postrefine.report.text import absences_line
 from dials_postrefine.stills.selection import MARGIN
 
 
-def write_reports(summary: dict, version: str, json_path: str | None, html_path: str | None) -> None:
+def write_reports(summary: dict, json_path: str | None, html_path: str | None) -> None:
     """Write the JSON and the page of a summary, each where it is wanted."""
     if json_path:
         write_summary(summary, json_path)
     if html_path:
-        write_page(make_page(summary, version), html_path)
+        write_page(make_page(summary), html_path)
 
 
 def numbers_of(identifiers: Sequence[str], wanted: Sequence[str | None]) -> list[int]:
@@ -36,12 +36,12 @@ def numbers_of(identifiers: Sequence[str], wanted: Sequence[str | None]) -> list
     return [number_of[name] for name in wanted if name is not None]
 
 
-def make_page(summary: dict, version: str) -> Page:
+def make_page(summary: dict) -> Page:
     """The page of a summary (summary.make_summary, or its JSON read back)."""
     honest = _has(summary, "cc_half_honest")
     return Page(
         title="dials.postrefine",
-        version=version,
+        provenance=summary["provenance"],
         lead=[_verdict(summary)],
         facts=_facts(summary),
         remarks=summary["remarks"],

@@ -6,8 +6,9 @@ import shlex
 from collections.abc import Sequence
 
 import numpy as np
-from tabulate import tabulate
+import tabulate
 
+from dials_postrefine.log import WIDTH
 from dials_postrefine.report.summary import PARAMETERS, count_rejected, label, usable_and_not
 from dials_postrefine.stills.cycles import Cycle, PostrefinedStills
 from dials_postrefine.stills.dataset import Stills
@@ -16,11 +17,39 @@ from dials_postrefine.stills.reindexing import Ambiguity
 from dials_postrefine.stills.selection import MARGIN, Candidate
 
 
-def table(rows: Sequence[Sequence], headers: Sequence[str], formats: Sequence[str] = ()) -> str:
-    """A table of text, or with formats of numbers, as DIALS' logs have them."""
-    return tabulate(
-        rows, headers, tablefmt="psql", floatfmt=formats or "g", missingval="-", disable_numparse=not formats
-    )
+def table(
+    rows: Sequence[Sequence],
+    headers: Sequence[str],
+    formats: Sequence[str] = (),
+    optional: Sequence[str] = (),
+    wide: bool = False,
+) -> str:
+    """
+    A table of text, or with formats of numbers, as DIALS' logs have them but with no room beside the headers.
+
+    Columns that are optional, the least important first, are left out one by one until it fits the log; not if wide.
+    """
+    headers, rows = list(headers), [list(row) for row in rows]
+    text = _tabulate(rows, headers, formats)
+    for name in optional:
+        if wide or len(text.partition("\n")[0]) <= WIDTH:
+            break
+        place = headers.index(name)
+        for row in (headers, *rows):
+            del row[place]
+        formats = [one for k, one in enumerate(formats) if k != place]
+        text = _tabulate(rows, headers, formats)
+    return text
+
+
+def _tabulate(rows: Sequence[Sequence], headers: Sequence[str], formats: Sequence[str]) -> str:
+    padding, tabulate.MIN_PADDING = tabulate.MIN_PADDING, 0
+    try:
+        return tabulate.tabulate(
+            rows, headers, tablefmt="psql", floatfmt=formats or "g", missingval="-", disable_numparse=not formats
+        )
+    finally:
+        tabulate.MIN_PADDING = padding
 
 
 def number(value: float | None, pattern: str, factor: float = 1.0) -> str:
@@ -29,25 +58,29 @@ def number(value: float | None, pattern: str, factor: float = 1.0) -> str:
 
 
 def course(
-    identifiers: Sequence[str], result: PostrefinedStills, tried: Sequence[Candidate], order: Sequence[int]
+    identifiers: Sequence[str],
+    result: PostrefinedStills,
+    tried: Sequence[Candidate],
+    order: Sequence[int],
+    wide: bool = False,
 ) -> str:
     """
     How the run went: what was tried where there was a choice, the cycles, and the lattices that were rejected, in this
-    order of their numbers.
+    order of their numbers.  wide: all columns, also where they don't fit the log.
     """
     parts = [cycles_table(result.cycles)]
     if tried:
         parts.insert(
             0,
-            f"{candidates_table(tried)}\nChosen: profile={result.profile} radius={result.radius} "
+            f"{candidates_table(tried, wide)}\nChosen: profile={result.profile} radius={result.radius} "
             f"unit_cell={result.unit_cell}",
         )
     if not result.accepted.all():
-        parts += ["", rejections_table(result), rejected_table(identifiers, result, order)]
+        parts += ["", rejections_table(result), rejected_table(identifiers, result, order, wide)]
     return "\n".join(parts)
 
 
-def outcome(summary: dict) -> str:
+def outcome(summary: dict, wide: bool = False) -> str:
     """
     What came of it: the data set before and after, as a whole and by resolution, the parameters, and what the
     observations say of the space group; all of it as the summary (summary.make_summary) has it.
@@ -57,10 +90,10 @@ def outcome(summary: dict) -> str:
 {observations_line(summary["dataset"])}
 
 Scaled only, by resolution:
-{shells_table(summary["before"])}
+{shells_table(summary["before"], wide)}
 
 Postrefined, by resolution:
-{shells_table(summary["after"])}
+{shells_table(summary["after"], wide)}
 
 {parameters_table(summary)}
 
@@ -126,12 +159,12 @@ def error_model_lines(model: dict | None) -> str:
     return f"{formula},\nfrom {model['n']} residuals; their widths by tenths of the intensity, weak to strong: {widths}"
 
 
-def shells_table(shells: Sequence[Shell | dict]) -> str:
+def shells_table(shells: Sequence[Shell | dict], wide: bool = False) -> str:
     """Statistics by resolution shell, the last row all shells together; also as the summary has them."""
     shells = [Shell(**s) if isinstance(s, dict) else s for s in shells]
     honest = any(number(s.cc_half_honest, "{}") != "-" for s in shells)
     headers = ["d range (A)", "obs", "unique", "compl.", "mult.", "I/sigma", "CC1/2", "R_split", "CC ref"]
-    headers += ["honest CC1/2", "R_split"] * honest
+    headers += ["honest CC1/2", "honest R_split"] * honest
     rows = [
         [
             f"{number(s.d_max, '{:.2f}')} - {s.d_min:.2f}",
@@ -147,7 +180,7 @@ def shells_table(shells: Sequence[Shell | dict]) -> str:
         ]
         for s in shells
     ]
-    return table(rows, headers)
+    return table(rows, headers, optional=("CC ref", "obs", "I/sigma"), wide=wide)
 
 
 def dataset_table(summary: dict) -> str:
@@ -227,7 +260,7 @@ def unsettled_warning(change: float) -> str:
     )
 
 
-def candidates_table(candidates: Sequence[Candidate]) -> str:
+def candidates_table(candidates: Sequence[Candidate], wide: bool = False) -> str:
     """What was tried: the mean held-out correlation of a lattice, and the test that decided (selection.py)."""
     rows = [
         [
@@ -244,9 +277,10 @@ def candidates_table(candidates: Sequence[Candidate]) -> str:
     ]
     headers = ["profile", "radius", "unit cell", "held-out CC", "difference", "esd", "accepted", "decision"]
     return (
-        f"{table(rows, headers)}\nheld-out CC: mean over the lattices, of amplitudes that no fit has seen; difference: "
-        f"to the default, lattice by\nlattice, less {MARGIN:g} for each parameter more; the largest one is chosen if "
-        "it is above its esd, else the default stays."
+        f"{table(rows, headers, optional=('accepted', 'held-out CC'), wide=wide)}\n"
+        "held-out CC: mean over the lattices, of amplitudes that no fit has seen; difference: to the default, lattice "
+        f"by lattice, less {MARGIN:g} for each parameter more; the largest one is chosen if it is above its esd, else "
+        "the default stays."
     )
 
 
@@ -264,7 +298,9 @@ def rejections_table(result: PostrefinedStills) -> str:
     return table([[reason, str(n)] for reason, n in count_rejected(result).items()], ["rejected because", "lattices"])
 
 
-def rejected_table(identifiers: Sequence[str], result: PostrefinedStills, order: Sequence[int]) -> str:
+def rejected_table(
+    identifiers: Sequence[str], result: PostrefinedStills, order: Sequence[int], wide: bool = False
+) -> str:
     """Each rejected lattice with its reason and how far its fit came."""
     rows = [
         [
@@ -277,7 +313,8 @@ def rejected_table(identifiers: Sequence[str], result: PostrefinedStills, order:
         for k in order
         if result.reasons[k] is not None
     ]
-    return table(rows, ["lattice", "rejected because", "matched", "CC(model)", "partial CC"])
+    headers = ["lattice", "rejected because", "matched", "CC(model)", "partial CC"]
+    return table(rows, headers, optional=("partial CC", "matched", "CC(model)"), wide=wide)
 
 
 def input_lines(

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from comparison import results
 
 import dials_postrefine  # noqa: F401  (makes cctbx findable)
 
@@ -96,9 +97,9 @@ def test_a_model_that_can_not_be_used_is_one_sentence_and_no_file_is_touched(run
     }
     for name, (text, word) in models.items():
         (tmp_path / name).write_text(text)
-        before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+        before = results(tmp_path)
         done = run_program("dials.postrefine", "stills.expt", "stills.refl", f"reference={name}", cwd=tmp_path)
         assert done.returncode == 1, done.stdout
         (sentence,) = done.stderr.strip().splitlines()
         assert sentence.startswith("Sorry: ") and name in sentence and word in sentence
-        assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+        assert results(tmp_path) == before

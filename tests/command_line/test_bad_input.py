@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from comparison import results
 
 import dials_postrefine  # noqa: F401  (makes cctbx findable)
 
@@ -71,13 +72,13 @@ class Case:
 
     def refused(self, *args) -> str:
         """Run; the program must end with one sentence, which is returned, and leave all files alone."""
-        before = snapshot(self.folder)
+        before = results(self.folder)
         with pytest.raises(SystemExit) as stop:
             postrefine.run(["nproc=1", "output.html=None", *map(str, args)])
         message = stop.value.code  # Python prints a text to stderr and exits with status 1
         assert isinstance(message, str)
         assert message.startswith("Sorry: ") and message.endswith(".") and "\n" not in message, message
-        assert snapshot(self.folder) == before
+        assert results(self.folder) == before
         return message
 
     def accepted(self, *args) -> dict:
@@ -679,17 +680,23 @@ def test_a_read_only_folder(case):
     assert "read-only" in case.refused(*PAIR, "output.reflections=locked/out.refl")
 
 
-def test_output_may_overwrite_the_input(case, scales):
-    before = len(read_table())
-    arguments = (*PAIR, "output.experiments=stills.expt", "output.reflections=stills.refl")
-    postrefine.run([*arguments, "nproc=1", "output.html=None"])
-    table, experiments = read_table(), read_experiments()
-    assert len(table) == before and "inverse_scale_factor" in table
-    table.assert_experiment_identifiers_are_consistent(experiments)
-    found = merged_lattices(json.loads(Path("dials.postrefine.json").read_text()))
-    assert found == pytest.approx(scales, rel=1e-6)
-    # and what was written can be read again
-    postrefine.run([*PAIR, "nproc=1", "output.html=None"])
+@pytest.mark.parametrize(
+    "output, file", [("reflections", "stills.refl"), ("json", "stills.refl"), ("log", "stills.expt")]
+)
+@pytest.mark.parametrize("other_name", [None, os.link, os.symlink])
+def test_output_never_overwrites_the_input(case, output, file, other_name):
+    name = file
+    if other_name is not None:
+        name = "other_name"
+        other_name(file, name)
+    assert f"{name} is read by this run" in case.refused(*PAIR, f"output.{output}={name}")
+
+
+def test_output_never_overwrites_the_reference(case, scales):
+    write_reference(lambda array: array)
+    assert "reference.mtz is read by this run" in case.refused(
+        *PAIR, "reference=reference.mtz", "output.mtz=reference.mtz"
+    )
 
 
 # As the user sees it
@@ -697,12 +704,12 @@ def test_output_may_overwrite_the_input(case, scales):
 
 def test_a_sentence_on_stderr_and_no_traceback(case, run_program):
     truncate("stills.refl", 0.5)
-    before = snapshot(case.folder)
+    before = results(case.folder)
     done = run_program("dials.postrefine", *PAIR, cwd=case.folder)
     assert done.returncode == 1
     assert done.stderr.startswith("Sorry: stills.refl can't be read") and done.stderr.count("\n") == 1
     assert "Traceback" not in done.stdout
-    assert snapshot(case.folder) == before
+    assert results(case.folder) == before
 
 
 @pytest.mark.parametrize("limit", ["d_min=nan", "d_max=nan", "d_max=inf"])

@@ -7,6 +7,7 @@ import pickle
 import shutil
 
 import pytest
+from comparison import results
 
 pytestmark = [pytest.mark.dials]
 
@@ -38,12 +39,12 @@ def refused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
     def check(*args) -> str:
-        before = {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+        before = results(tmp_path)
         with pytest.raises(SystemExit) as ended:
             run([*SMALL, *map(str, args)])
         sentence = ended.value.code  # which Python prints to stderr, with exit status 1
         assert isinstance(sentence, str) and sentence.startswith("Sorry: ") and "\n" not in sentence
-        assert {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
+        assert results(tmp_path) == before
         return sentence
 
     return check
@@ -51,7 +52,7 @@ def refused(tmp_path, monkeypatch):
 
 def test_the_sentence_is_on_stderr_alone_and_the_status_is_1(run_program, tmp_path):
     result = run_program("dials.diffuse_map", "missing.expt", cwd=tmp_path)
-    assert result.returncode == 1 and not list(tmp_path.iterdir())
+    assert result.returncode == 1 and not results(tmp_path)
     assert result.stderr.strip() == "Sorry: The file missing.expt does not exist: check the name."
 
 

@@ -10,6 +10,7 @@ import os
 import shlex
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -109,7 +110,7 @@ def test_the_mtz_is_what_the_printed_dials_merge_makes(folder, summary, run_prog
     assert done.returncode == 0, done.stdout + done.stderr
     ours, theirs = (mtz.object(str(path)) for path in (folder / "kept.mtz", tmp_path / "merged.mtz"))
     assert ours.column_labels() == theirs.column_labels()
-    for label in ours.column_labels():
+    for label in set(ours.column_labels()) - {"FreeR_flag"}:  # which the newest dials.merge adds, by chance
         np.testing.assert_array_equal(*(list(x.get_column(label).extract_values()) for x in (ours, theirs)), label)
 
 
@@ -175,6 +176,7 @@ def test_xfel_merge_table_holds_what_is_to_be_merged_and_nothing_else(folder, su
         np.testing.assert_allclose(flumpy.to_numpy(handed[column]), expected, rtol=1e-12)
 
 
+@pytest.mark.skipif(find_spec("xfel") is None, reason="cctbx.xfel.merge is not part of this cctbx (Debian sid's)")
 def test_xfel_merge_as_printed_gives_the_merge_of_dials(folder, summary, tmp_path):
     name, *args = shlex.split(summary["xfel_merge_command"])
     assert name == "cctbx.xfel.merge"

@@ -7,6 +7,7 @@ import json
 
 import numpy as np
 import pytest
+from comparison import content, results
 
 pytestmark = pytest.mark.dials
 
@@ -144,7 +145,7 @@ def test_the_files_say_the_same(run_spread, simulated):
 def test_two_runs_are_the_same_to_the_last_byte(run_spread, simulated):
     first, second = (run_spread(*simulated, "match=laue")[0] for _ in range(2))
     for name in ("image_spread.json", "image_pairs.csv", "dials.image_spread.html"):
-        assert (first / name).read_bytes() == (second / name).read_bytes()
+        assert content(first / name) == content(second / name)
 
 
 def test_integrated_columns_are_called_so(run_spread, simulated):
@@ -175,12 +176,12 @@ def refused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
     def check(*args) -> str:
-        before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+        before = results(tmp_path)
         with pytest.raises(SystemExit) as ended:
             run([*map(str, args)])
         sentence = ended.value.code  # which Python prints to stderr, with exit status 1
         assert isinstance(sentence, str) and sentence.startswith("Sorry: ") and "\n" not in sentence
-        assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+        assert results(tmp_path) == before
         return sentence
 
     return check

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pty
 import re
+import struct
 import subprocess
 import sys
+import termios
 
 import pytest
 
@@ -34,6 +37,7 @@ def command(tmp_path_factory) -> list[str]:
 
 def test_a_terminal_shows_cycles_and_lattices_done(command, tmp_path):
     ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 24, 100, 0, 0))  # nothing is drawn where there is no room
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=theirs) as process:
         os.close(theirs)
         shown = b""
@@ -50,7 +54,7 @@ def test_a_terminal_shows_cycles_and_lattices_done(command, tmp_path):
     assert process.returncode == 0
     text = shown.decode()
     # drawn ten times a second at most, so that not every step is seen
-    done = [int(n) for n in re.findall(rf"\rcycle \d: +\d+% (\d+)/{N_LATTICES} ", text)]
+    done = [int(n) for n in re.findall(rf"\rcycle \d: +\d+%\|[^|]*\| (\d+)/{N_LATTICES} ", text)]
     assert done and all(0 < n <= N_LATTICES for n in done), text
     assert "half set" in text, text
 

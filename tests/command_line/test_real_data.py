@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from comparison import results
 
 import dials_postrefine  # noqa: F401  (makes cctbx findable)
 
@@ -124,7 +125,7 @@ def assert_one_sentence(done, folder) -> str:
     assert "Traceback" not in done.stderr
     (line,) = done.stderr.strip().splitlines()
     assert line.startswith("Sorry: ") and line.endswith(".")
-    assert not list(folder.iterdir())
+    assert not results(folder)
     return line
 
 

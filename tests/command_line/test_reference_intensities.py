@@ -12,6 +12,7 @@ import shutil
 
 import numpy as np
 import pytest
+from comparison import results
 
 import dials_postrefine  # noqa: F401  (makes cctbx findable)
 
@@ -317,10 +318,10 @@ def test_bad_input_is_one_sentence_and_leaves_all_files_as_they_are(folder, meas
     for name in OUTPUTS:
         (folder / name).write_text(f"{name} of an earlier run\n")
     (folder / "other.pdb").write_text(MODEL.replace("24.000", "44.000"))
-    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    before = results(folder)
     args, words = BAD[case]
     assert words in refused(*args)
-    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert results(folder) == before
 
 
 def test_help_lists_the_parameters(run_program, tmp_path):

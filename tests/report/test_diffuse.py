@@ -24,9 +24,10 @@ pytest.importorskip("tabulate", reason="the log has tables")
 from dials_postrefine.diffuse.sections import collect, parse_plane
 from dials_postrefine.report import diffuse, diffuse_summary, diffuse_text, pictures
 from dials_postrefine.report.page import render
+from dials_postrefine.report.provenance import record_run
 
 PLANES = ("hk0", "h0l", "0kl", "hk3")
-VERSION = "dials_postrefine 1.2.3"
+PROVENANCE = record_run(["dials.diffuse_map", "refined.expt"], ["refined.expt"], "").as_dict()
 UNIT = "photons s⁻¹ sr⁻¹"
 GREY = (*pictures.UNOBSERVED, 255)
 DATASET = diffuse_summary.describe_dataset(
@@ -50,12 +51,13 @@ def sections_of(one, names=PLANES):
 @pytest.fixture(scope="module")
 def summary(synthetic) -> dict:
     not_used = {"no crystal": ["experiment 2"]}
-    return diffuse_summary.make_summary(synthetic.map, synthetic.images, ["sweep/1"], not_used, DATASET)
+    found = diffuse_summary.make_summary(synthetic.map, synthetic.images, ["sweep/1"], not_used, DATASET)
+    return {"provenance": PROVENANCE, **found}
 
 
 @pytest.fixture(scope="module")
 def html(synthetic, summary) -> str:
-    return render(diffuse.make_page(summary, sections_of(synthetic), VERSION))
+    return render(diffuse.make_page(summary, sections_of(synthetic)))
 
 
 def rows_of(html: str, caption: str) -> list[list[str]]:
@@ -150,11 +152,11 @@ def test_numbers_in_the_page_are_those_of_the_summary(summary, html):
     rows = dict(rows_of(html, "What was read"))
     assert rows["voxels"].startswith(f"{summary['grid']['n_voxels']} of 1/1 × 1/1 × 1/1 of an index")
     assert rows["files"] == "refined.expt, <b>.refl"
-    assert VERSION in html
+    assert PROVENANCE["version"] in html
 
 
 def test_numbers_in_the_log_are_those_of_the_summary(summary):
-    text = diffuse_text.text(summary)
+    text = diffuse_text.text(summary, wide=True)
     rows = [line.strip("| ").split("|") for line in text.splitlines() if re.match(r"\| [\d.-]+ - \d", line)]
     assert len(rows) == len(summary["shells"])
     for row, shell in zip(rows, summary["shells"]):
@@ -179,7 +181,7 @@ def test_a_summary_without_numbers_is_still_reported(summary):
     bare.update(masked=None, rejected=None, radial={key: [] for key in bare["radial"]}, n_images_used=0)
     bare["remarks"] = diffuse_summary.remarks(bare)
     assert any("No image has a strong spot" in remark for remark in bare["remarks"])
-    page = render(diffuse.make_page(bare, [], VERSION))
+    page = render(diffuse.make_page(bare, []))
     assert "No plane was asked for" in page and "There are no data." in page
     assert "there are no strong spots" in diffuse_text.text(bare)
 
@@ -362,7 +364,7 @@ def test_large_sections_are_averaged_and_the_page_stays_small():
 
 
 def test_the_same_map_gives_the_same_bytes(synthetic, summary, html):
-    assert render(diffuse.make_page(summary, sections_of(synthetic), VERSION)) == html
+    assert render(diffuse.make_page(summary, sections_of(synthetic))) == html
     assert "://" not in html
     identifiers = re.findall(r'\bid="([^"]*)"', html)
     assert len(identifiers) == len(set(identifiers))
@@ -379,7 +381,8 @@ def test_an_unobserved_plane_says_so(synthetic):
 def test_a_cartesian_map_has_pictures(make_synthetic):
     one = make_synthetic(frame="cartesian", symmetry="friedel", d_min=5.0)
     summary = diffuse_summary.make_summary(one.map, one.images, ["sweep/1"], {}, DATASET)
-    page = render(diffuse.make_page(summary, sections_of(one, ["xy0", "x0z", "0yz", "xy0.1"]), VERSION))
+    summary["provenance"] = PROVENANCE
+    page = render(diffuse.make_page(summary, sections_of(one, ["xy0", "x0z", "0yz", "xy0.1"])))
     assert "x (1/Å)" in figure(page, "xy0, total")
     assert "There are no voxels at z = 0.1 1/Å: this is the nearest plane, z = 0.098 1/Å." in page
     assert "0.007 1/Å, Cartesian" in page and "of 0.007 1/A" in diffuse_text.text(summary)

@@ -14,6 +14,7 @@ pytest.importorskip("matplotlib", reason="the figures are drawn by matplotlib")
 from dials_postrefine.report import plots
 from dials_postrefine.report.page import Fact, Figure, Page, Section, Table, render
 from dials_postrefine.report.plots import Curve
+from dials_postrefine.report.provenance import Provenance
 
 NASTY = "<script>alert('x')</script>&\"quoted\""
 
@@ -54,7 +55,8 @@ def a_page() -> Page:
     figure = Figure(plots.lines("one", NASTY, [Curve(NASTY, [1, 2, 3], [1.0, None, 3.0])], NASTY, "y"), NASTY)
     table = Table(NASTY, [NASTY, "n"], [[NASTY, "1"], ["b", "2"]], sortable=True, long=True, flagged=frozenset({1}))
     inner = Section(NASTY, [NASTY], [figure], [table])
-    return Page(NASTY, NASTY, [NASTY], [Fact(NASTY, NASTY, NASTY)], [NASTY], NASTY, [Section("a", folded=[inner])])
+    provenance = Provenance(NASTY, NASTY, NASTY, NASTY, (NASTY,), NASTY).as_dict()
+    return Page(NASTY, provenance, [NASTY], [Fact(NASTY, NASTY, NASTY)], [NASTY], NASTY, [Section("a", folded=[inner])])
 
 
 def test_text_is_escaped_wherever_it_stands():
@@ -62,8 +64,8 @@ def test_text_is_escaped_wherever_it_stands():
     assert "<script>alert" not in html
     checker = Checker(html)
     assert checker.tags.count("script") == 1  # our own
-    # title, h1, version, lead, fact (3), remark, command, paragraph, caption of figure, of table, header, cell, ...
-    assert sum(NASTY in text for text in checker.text) >= 14
+    # title, h1, provenance (6), lead, fact (3), remark, command, paragraph, caption of figure, of table, header, ...
+    assert sum(NASTY in text for text in checker.text) >= 19
 
 
 def test_tags_are_closed_and_identifiers_unique():

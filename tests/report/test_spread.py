@@ -24,9 +24,11 @@ from dials_postrefine.files.simulated_sweeps import SweepOptions, simulate_sweep
 from dials_postrefine.report import intensity_model as model_report
 from dials_postrefine.report import spread, spread_figures, spread_summary, spread_text
 from dials_postrefine.report.page import render
+from dials_postrefine.report.provenance import record_run
 
 pytestmark = pytest.mark.dials
 
+PROVENANCE = record_run(["dials.image_spread", "scaled.expt"], ["scaled.expt"], "").as_dict()
 SETTINGS = SpreadSettings(match="laue", min_common=4, n_permutations=99)
 
 
@@ -41,13 +43,14 @@ def analysed(names):
     files = read_images([names[0]], [names[1]])
     found = analyse(files.images, SETTINGS)
     other = "profile", measure_overall(files.of_column("profile")[0], SETTINGS)
-    return files, found, spread_summary.make_summary(files, ImageChoice(), SETTINGS, found, other)
+    summary = spread_summary.make_summary(files, ImageChoice(), SETTINGS, found, other)
+    return files, found, {"provenance": PROVENANCE, **summary}
 
 
 @pytest.fixture(scope="module")
 def html(analysed):
     files, found, summary = analysed
-    return render(spread.make_page(summary, spread_figures.collect(files.images, found, "laue"), "version 1"))
+    return render(spread.make_page(summary, spread_figures.collect(files.images, found, "laue")))
 
 
 def rows_of(html, caption):
@@ -115,10 +118,10 @@ def test_a_summary_without_spread_says_so(tmp_path):
     names = write_sweeps(simulate_sweeps(SweepOptions(n_images=60, n_crystals=2)), tmp_path / "scaled")
     files = read_images([names[0]], [names[1]])
     found = analyse(files.images, SETTINGS)
-    summary = spread_summary.make_summary(files, ImageChoice(), SETTINGS, found)
+    summary = {"provenance": PROVENANCE, **spread_summary.make_summary(files, ImageChoice(), SETTINGS, found)}
     assert summary["spread"]["overall"]["low"] == 0.0
     assert any("no excess spread" in remark for remark in summary["remarks"])
-    page = render(spread.make_page(summary, spread_figures.collect(files.images, found, "laue"), "version 1"))
+    page = render(spread.make_page(summary, spread_figures.collect(files.images, found, "laue")))
     assert "no excess spread" in page and "no excess spread" in spread_text.text(summary)
 
 
@@ -140,11 +143,11 @@ def learned(names):
     data = model_files.read_model_data(request)
     prediction = model_files.make_prediction(data, request.trees)
     other = model_files.predict_column(data, "profile", request.trees)
-    return model_report.make_summary(data, request, prediction, "profile", other)
+    return {"provenance": PROVENANCE, **model_report.make_summary(data, request, prediction, "profile", other)}
 
 
 def test_the_page_of_the_model_has_the_numbers_of_its_summary(learned):
-    html, log = render(model_report.make_page(learned, "version 1")), model_report.text(learned)
+    html, log = render(model_report.make_page(learned)), model_report.text(learned)
     rows = rows_of(html, "R1 = sum")
     assert [row[0] for row in rows] == ["all", *learned["dataset"]["experiments"]]
     mates = learned["overall"]["mates"]
@@ -161,7 +164,7 @@ def test_the_page_of_the_model_has_the_numbers_of_its_summary(learned):
 @pytest.mark.parametrize("width", [360, 1200])
 def test_the_pages_open_in_a_browser_without_a_network(load_browser, analysed, html, learned, tmp_path, width):
     _, _, summary = analysed
-    model_html = render(model_report.make_page(learned, "version 1"))
+    model_html = render(model_report.make_page(learned))
     n_pairs = min(spread_figures.N_PAIRS, summary["pairs"]["n_analysed"])
     for page, columns, n_figures in (
         (html, ("images", "common", "CC"), 2 + n_pairs + 4),
@@ -203,4 +206,4 @@ def test_a_cause_without_numbers_is_shown_by_dashes(analysed):
         cause.update(dict.fromkeys(("value", "low", "high", "gain", "p", "share")))
     assert "slope - [-, -]" in spread_text.causes_table(changed)
     figures = spread_figures.collect(files.images, found, "laue")
-    assert "slope – [–, –]" in render(spread.make_page(changed, figures, "version 1"))
+    assert "slope – [–, –]" in render(spread.make_page(changed, figures))

@@ -1,0 +1,32 @@
+"""
+What runs of a program have in common: the content of the files that they leave, but for what differs by design.
+
+The log says what it has to say from the start and is no result; the provenance in JSON and page (date, folder, command
+line) is that of each run.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+
+def content(path: Path) -> bytes:
+    """The content of a file without the provenance of the run, an .expt without its history (of times)."""
+    if path.suffix in (".json", ".expt"):
+        record = json.loads(path.read_text(encoding="utf-8"))
+        record.pop("history", None)
+        assert path.suffix == ".expt" or record.pop("provenance")
+        return json.dumps(record, indent=1).encode()
+    if path.suffix == ".html":
+        text, n = re.subn(r'<p class="version">.*?</details>', "", path.read_text(encoding="utf-8"), flags=re.DOTALL)
+        assert n == 1
+        return text.encode()
+    return path.read_bytes()
+
+
+def results(folder: Path) -> dict[str, bytes]:
+    """The content of every file in and below the folder, but for logs."""
+    paths = (path for path in Path(folder).rglob("*") if path.is_file() and path.suffix != ".log")
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
