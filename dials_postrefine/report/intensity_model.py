@@ -43,10 +43,7 @@ FEATURES = {
 CERTAIN = 3.0
 MOST_EXPERIMENTS = 20
 LONGEST_NAME = 20
-EXPLANATION = (
-    "R1 = sum|F - k F_p|/sum F over the same observations, k fitted by experiment; no prediction has seen what it "
-    "predicts."
-)
+EXPLANATION = "R1 = sum|F - k F_p|/sum F over the same observations, k fitted by experiment; "
 
 
 def make_summary(
@@ -67,6 +64,7 @@ def make_summary(
             **describe_populations(files),
             "model": request.model,
             "split": how,
+            "scaled_to": None if request.model is None else "the training data" if request.train else "all data",
         },
         "not_used": files.n_excluded,
         "absences": asdict(files.absences()),
@@ -93,6 +91,16 @@ def make_summary(
     summary["notes"] += not_used_remarks(summary["not_used"], files.n_input)
     summary["findings"] = findings(summary)
     return summary
+
+
+def explanation(summary: dict) -> str:
+    """What R1 is, and what the predictions have seen."""
+    if summary["dataset"]["scaled_to"] == "all data":
+        return (
+            f"{EXPLANATION}neither mean nor trees have seen what they predict, |F_calc| was scaled to the mean "
+            "intensities of all data."
+        )
+    return f"{EXPLANATION}no prediction has seen what it predicts."
 
 
 def findings(summary: dict) -> list[str]:
@@ -154,7 +162,7 @@ def text(summary: dict, wide: bool = False) -> str:
     headers, rows = _r1_rows(summary)
     if not wide:  # to fit the log
         headers, rows = [SHORT.get(name, name) for name in headers], [[shorten(row[0]), *row[1:]] for row in rows]
-    lines += ["", table(rows[: MOST_EXPERIMENTS + 1], headers, optional=("obs.",), wide=wide), EXPLANATION]
+    lines += ["", table(rows[: MOST_EXPERIMENTS + 1], headers, optional=("obs.",), wide=wide), explanation(summary)]
     if summary["compare"]:
         headers, rows = _compared_rows(summary)
         lines += ["", table(rows, headers if wide else [SHORT.get(name, name) for name in headers])]
@@ -215,10 +223,16 @@ def make_page(summary: dict) -> Page:
     """The page of a summary."""
     data = summary["dataset"]
     headers, rows = _r1_rows(summary)
-    tables = [Table(EXPLANATION.replace(" - ", " − "), headers, _with_signs(rows), sortable=True, long=len(rows) > 20)]
+    tables = [
+        Table(
+            explanation(summary).replace(" - ", " − "), headers, _with_signs(rows), sortable=True, long=len(rows) > 20
+        )
+    ]
     if summary["compare"]:
         compared_headers, compared = _compared_rows(summary)
-        tables.append(Table("Scaled and integrated intensities side by side.", compared_headers, _with_signs(compared)))
+        tables.append(
+            Table("Learned from one column of intensities and from another.", compared_headers, _with_signs(compared))
+        )
     importance_headers, importances = _importance_rows(summary)
     facts = [
         Fact(

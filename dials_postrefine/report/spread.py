@@ -11,7 +11,7 @@ from dials_postrefine.report.lattices import number
 from dials_postrefine.report.page import Fact, Figure, Page, Section, Table, write_page
 from dials_postrefine.report.plots import BLUE, GREY, PALE, RED, Curve
 from dials_postrefine.report.spread_figures import PairPoints, SpreadFigures
-from dials_postrefine.report.spread_text import CAUSES, CAUSES_EXPLAINED
+from dials_postrefine.report.spread_text import CAUSES, CAUSES_EXPLAINED, ERRORS
 from dials_postrefine.report.summary import write_summary
 
 MANY_BARS = 150  # that hide what they belong to
@@ -52,7 +52,7 @@ def _verdict(summary: dict) -> str:
         return f"{data['n_observations']} observations are too few to tell the spread."
     return (
         f"Symmetry mates on {data['n_images']} images differ by {_percent(tau['tau'])} of their intensity "
-        f"({_percent(tau['low'])} to {_percent(tau['high'])}) beyond what the errors of their counts say."
+        f"({_percent(tau['low'])} to {_percent(tau['high'])}) beyond what {ERRORS[data['variance']]} say."
     )
 
 
@@ -170,7 +170,7 @@ def _spread(summary: dict) -> Section:
     return Section(
         "Spread of symmetry mates",
         [
-            "Each intensity scatters about that of its unique reflection by the error of its counts and, beyond it, "
+            "Each intensity scatters about that of its unique reflection by its error and, beyond it, "
             "by a part τ of the intensity itself. Where τ is one number for weak and strong reflections it is a "
             "matter of scaling; where weak ones have a larger one, something adds intensity to them, as multiple "
             "scattering does."
@@ -196,7 +196,7 @@ def _compared(compared: dict) -> Table:
         for name, column in compared["columns"].items()
     ]
     return Table(
-        "The same observations, scaled and as they were integrated.",
+        "The same observations, by the column of their intensities.",
         ("intensity", "τ [95 %]", "R_meas", "log spread", "R", "CC"),
         rows,
     )

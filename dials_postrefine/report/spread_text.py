@@ -5,9 +5,15 @@ from __future__ import annotations
 from dials_postrefine.report.text import absences_line, number, table
 
 MOST_PAIRS, MOST_EXPERIMENTS = 10, 20
+# Whose the errors are, beyond which the spread is measured.
+ERRORS = {
+    "counting": "the errors of their counts",
+    "scaled": "the errors that dials.scale gives them",
+    "of the column": "the errors of their column",
+}
 EXPLANATION = """\
-tau: how far symmetry mates differ beyond what the errors of the counts say, relative to their intensity, with its 95 %
-interval. log spread: of ln(I1/I2), robust, over sqrt 2; expected: what the errors allow; z: width of
+tau: how far symmetry mates differ beyond what {errors} say, relative to their intensity, with its
+95 % interval. log spread: of ln(I1/I2), robust, over sqrt 2; expected: what the errors allow; z: width of
 (I1 - k I2)/sigma, 1 where the errors are right."""
 CAUSES = {
     "zone axis": "angle to a zone axis",
@@ -18,8 +24,8 @@ CAUSES = {
 }
 
 CAUSES_EXPLAINED = (
-    "the angle (degrees) is that of the beam to the nearest zone axis of low indices, noise the relative error of the "
-    "counts, both it and the intensity as ranks from 0 (least) to 1; share: of tau^2"
+    "the angle (degrees) is that of the beam to the nearest zone axis of low indices, noise the relative error, both "
+    "it and the intensity as ranks from 0 (least) to 1; share: of tau^2"
 )
 
 
@@ -32,7 +38,7 @@ def text(summary: dict, wide: bool = False) -> str:
         experiments_table(summary),
         pairs_lines(summary),
         best_pairs_table(summary, wide),
-        EXPLANATION,
+        EXPLANATION.format(errors=ERRORS[summary["dataset"]["variance"]]),
         compared_table(summary),
         random_lines(summary),
         causes_table(summary),
@@ -160,7 +166,7 @@ def best_pairs_table(summary: dict, wide: bool = False) -> str:
 
 
 def compared_table(summary: dict) -> str:
-    """Scaled and integrated intensities side by side."""
+    """The spread of one column of intensities beside that of another."""
     if summary["compare"] is None:
         return ""
     rows = [

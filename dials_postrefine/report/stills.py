@@ -38,6 +38,7 @@ def numbers_of(identifiers: Sequence[str], wanted: Sequence[str | None]) -> list
 
 def make_page(summary: dict) -> Page:
     """The page of a summary (summary.make_summary, or its JSON read back)."""
+    honest = _has(summary, "cc_half_honest")
     return Page(
         title="dials.postrefine",
         provenance=summary["provenance"],
@@ -47,7 +48,7 @@ def make_page(summary: dict) -> Page:
         command=summary["merge_command"],
         sections=[
             _dataset(summary),
-            *([_model(summary["reference_model"])] if summary.get("reference_model") else []),
+            *([_model(summary["reference_model"], honest)] if summary.get("reference_model") else []),
             _by_resolution(summary),
             _symmetry(summary),
             show_parameters(summary),
@@ -193,8 +194,11 @@ def _symmetry(summary: dict) -> Section:
     return Section("Symmetry", text, tables=[Table("The operations of the space group.", headers, rows)])
 
 
-def _model(model: dict) -> Section:
-    """The atomic model that the lattices were fitted to, and how much of the result comes from it."""
+def _model(model: dict, honest: bool = True) -> Section:
+    """
+    The atomic model that the lattices were fitted to, and how much of the result comes from it; honest: there are half
+    sets that have not seen it.
+    """
     shells = [
         [
             f"{number(s['d_max'], '.2f')} to {s['d_min']:.2f}",
@@ -208,7 +212,8 @@ def _model(model: dict) -> Section:
     text = [
         "From the second cycle on the lattices are fitted to the model and to the mean of the other lattices together, "
         "each with the weight of its error. Where the share of the data is small the merged intensities agree with "
-        "the model because they were fitted to it; the honest half sets are refined without it.",
+        "the model because they were fitted to it"
+        + ("; the honest half sets are refined without it." if honest else "."),
         *model["notes"],
     ]
     if model["share"]:
@@ -293,7 +298,7 @@ def _by_resolution(summary: dict) -> Section:
             "Mean I/sigma by resolution",
             "mean I/sigma",
             "Merged intensity over its standard deviation. Scaled only, sigma is that of the counts and far too small; "
-            "postrefined, it has the error model.",
+            + ("postrefined, it has the error model." if summary["error_model"] else "postrefined, it is, too."),
             ylim=(0.0, None),
         ),
     ]
@@ -416,6 +421,8 @@ def _convergence(summary: dict) -> Section:
     limit = summary["dataset"]["convergence"]
     x = list(range(1, len(cycles) + 1))
     why = "The reference is external: it does not change from cycle to cycle, and there is nothing to converge."
+    if summary.get("reference_model"):
+        why = "The lattices were fitted to the model and the data together, in a fixed number of cycles."
     figures = [
         Figure(
             plots.convergence("convergence", "Change of the merged intensities by cycle", cycles, limit, why),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 
@@ -39,6 +40,7 @@ def folder(run_program, tmp_path_factory):
     table["d"] = flumpy.from_numpy(np.full(len(d), 99.0))  # of no crystal
     table = table.select(flumpy.from_numpy((ids == 0) | (d > LIMIT)))
     experiments[0].crystal.set_B(tuple(1.12 * b for b in experiments[0].crystal.get_B()))
+    experiments[0].beam = copy.deepcopy(experiments[0].beam)  # all have one
     experiments[0].beam.set_wavelength(1.1 * experiments[0].beam.get_wavelength())
     experiments.as_file(str(folder / "changed.expt"))
     table.as_file(str(folder / "changed.refl"))
@@ -66,7 +68,9 @@ def test_limits_are_those_of_what_was_merged(folder):
     import gemmi
 
     summary, table, experiments = _read(folder)
-    assert summary["lattices"][0]["accepted"] is False and summary["after"][-1]["d_min"] < 2.6
+    assert [one["accepted"] for one in summary["lattices"]].count(False) == 1 and not summary["lattices"][0]["accepted"]
+    assert len({round(e.beam.get_wavelength(), 6) for e in experiments}) == 1
+    assert summary["after"][-1]["d_min"] < 2.6
     mtz = gemmi.read_mtz_file(str(folder / "kept.mtz"))
     d = np.array(mtz.make_d_array())[np.isfinite(np.array(mtz.column_with_label("IMEAN")))]
     assert summary["dataset"]["merged_d_min"] == pytest.approx(d.min(), rel=5e-3)
@@ -88,3 +92,19 @@ def test_the_merge_command_is_of_the_lattices_that_are_merged(folder):
 def test_d_is_that_of_the_crystals(folder):
     _, table, experiments = _read(folder)
     assert flumpy.to_numpy(table["d"]) == pytest.approx(_d(table, experiments), rel=1e-9)
+
+
+def test_the_page_speaks_of_no_error_model_and_no_half_sets_where_there_are_none(folder):
+    from dials_postrefine.report import stills as report
+
+    summary, *_ = _read(folder)
+    for model, words in ((summary["error_model"], "it has the error model."), (None, "postrefined, it is, too.")):
+        figures = report._by_resolution(summary | {"error_model": model}).figures
+        assert figures[-1].caption.endswith(words)
+    model = {"shells": [], "notes": [], "share": [{"d_max": None, "d_min": 3.0, "n": 5, "share": 0.5}]}
+    assert report._model(model, honest=True).text[0].endswith("; the honest half sets are refined without it.")
+    assert report._model(model, honest=False).text[0].endswith("because they were fitted to it.")
+    for own, words in ((None, "The reference is external"), (model, "in a fixed number of cycles")):
+        unfollowed = [summary["cycles"][0] | {"change": None}]
+        figure = report._convergence(summary | {"reference_model": own, "cycles": unfollowed}).figures[0]
+        assert words in " ".join(re.sub("<.*?>", " ", figure.svg).split())

@@ -95,7 +95,7 @@ def test_log_and_page_have_the_numbers_of_the_summary(analysed, html):
     experiments = rows_of(html, "By experiment.")
     assert [row[0] for row in experiments] == summary["dataset"]["experiments"]
     for name, column in summary["compare"]["columns"].items():
-        (row,) = [row for row in rows_of(html, "as they were integrated") if row[0] == name]
+        (row,) = [row for row in rows_of(html, "by the column of their") if row[0] == name]
         assert row[2] == f"{column['r_meas']:.3f}"
 
 
@@ -154,7 +154,7 @@ def test_the_page_of_the_model_has_the_numbers_of_its_summary(learned):
     assert rows[0][1] == f"{mates['value']:.3f} ± {mates['esd']:.3f}" and f"{mates['value']:.3f} +- " in log
     importances = rows_of(html, "Importances.")
     assert len(importances) == len(learned["features"])
-    compared = rows_of(html, "side by side")
+    compared = rows_of(html, "Learned from one column")
     assert compared[1][0] == "intensity.prf.value"
     assert all(sentence in log for sentence in learned["findings"])
     assert any("Trees alone" in sentence for sentence in learned["findings"])
