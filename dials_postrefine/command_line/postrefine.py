@@ -62,7 +62,9 @@ def postrefine_files(params, verbosity: int, provenance) -> None:
     from dials_postrefine.report import stills as report
     from dials_postrefine.report import text
     from dials_postrefine.report.diagnostics import collect_diagnostics
-    from dials_postrefine.report.summary import FAR_FROM_SETTLED, count_observations, describe_dataset, make_summary
+    from dials_postrefine.report.remarks import conclude, remark_lines
+    from dials_postrefine.report.stills_remarks import FAR_FROM_SETTLED, remarks
+    from dials_postrefine.report.summary import count_observations, describe_dataset, make_summary
     from dials_postrefine.scattering.prior import ModelPrior
     from dials_postrefine.stills.refinement import refine
     from dials_postrefine.stills.symmetry import weigh_symmetry
@@ -134,12 +136,12 @@ def postrefine_files(params, verbosity: int, provenance) -> None:
             "reference_observations": tally,
             "provenance": provenance.as_dict(),
         }
-        if tally is not None:
-            record["remarks"] += [f"Reference: {one}" for one in model_report.tally_remarks(tally, symbol)]
+        said = [] if tally is None else model_report.tally_remarks(tally, symbol)
+        said += described["notes"] if described else []
+        record |= conclude([*remarks(record), *said])
         logger.info(text.outcome(record, verbosity > 0))
         if model is not None:
             logger.info(model_report.share_text(described["share"]))
-        logger.info("\n%s", text.remark_lines(record["remarks"]))
         report.write_reports(record, names["json"], names["html"])
         apply_result(files, result)
         write_table(files.table, names["reflections"])
@@ -151,6 +153,7 @@ def postrefine_files(params, verbosity: int, provenance) -> None:
             files.experiments.as_file(name, **scaled_history(files.experiments))
         commands = [merge_command, *([xfel_merge] if prefix else [])]
         logger.info("\nTo merge what was kept:\n\n  %s\n", "\n\n  ".join(commands))
+        logger.info(remark_lines(record))
     if params.output.mtz:
         with Outputs() as outputs:
             handover.merge_to_mtz(merge_command, outputs.temporary(params.output.mtz))

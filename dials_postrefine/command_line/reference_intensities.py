@@ -59,6 +59,7 @@ def calculate_files(params, verbosity: int, provenance) -> None:
     from dials_postrefine.files.reference_outputs import make_experiments, make_table, write_mtz
     from dials_postrefine.files.tables import write_table
     from dials_postrefine.report import reference as report
+    from dials_postrefine.report.remarks import conclude, remark_lines
     from dials_postrefine.report.summary import write_summary
     from dials_postrefine.scopes import reference_settings
 
@@ -86,7 +87,7 @@ def calculate_files(params, verbosity: int, provenance) -> None:
             data.beam.wavelength = given.wavelength
         reference = compute_for_data(given.reference, settings, data, anomalous)
         summary = report.summarise(given.reference, reference)
-        summary["provenance"] = provenance.as_dict()
+        summary |= {"provenance": provenance.as_dict(), **conclude(report.remarks(summary))}
         logger.info(report.text(summary))
         if names["json"]:
             write_summary(summary, names["json"])
@@ -95,6 +96,7 @@ def calculate_files(params, verbosity: int, provenance) -> None:
         if names["reflections"]:
             write_table(make_table(reference), names["reflections"])
             make_experiments(reference, data.detector).as_file(names["experiments"])
+        logger.info("\n%s", remark_lines(summary))
 
 
 def _name_reference(args: list[str]) -> list[str]:

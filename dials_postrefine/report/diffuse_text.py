@@ -29,7 +29,7 @@ against Poisson's law; cos 2phi, sin 2phi: variation with the azimuth on the det
 
 
 def text(summary: dict, wide: bool = False) -> str:
-    """The map, its statistics by shell, the index offset, the images that were not used, and the remarks."""
+    """The map, its statistics by shell, the index offset, the images that were not used."""
     parts = [
         map_lines(summary),
         "",
@@ -43,7 +43,6 @@ def text(summary: dict, wide: bool = False) -> str:
     parts += [scales] if scales else []
     skipped = skipped_table(summary)
     parts += ["", skipped] if skipped else []
-    parts += ["", *(f"NOTE: {remark}" for remark in summary["remarks"])] if summary["remarks"] else []
     return "\n".join(parts)
 
 

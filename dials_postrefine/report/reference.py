@@ -13,13 +13,15 @@ from typing import Any
 
 import numpy as np
 
-from dials_postrefine.report.summary import absences_remark, finite, not_used_remarks
+from dials_postrefine.report.remarks import Remark, absences_remarks, care, distrust, not_used_remarks
+from dials_postrefine.report.summary import finite
 from dials_postrefine.report.text import absences_line, number, table
 from dials_postrefine.scattering.form_factors import FormFactors
 from dials_postrefine.scattering.prior import Combined
 from dials_postrefine.scattering.reference import Way
 from dials_postrefine.scattering.scaling import ScaleFit, shell_of
 
+CC_LITTLE = 0.3  # of intensities
 TENSOR = ("11", "22", "33", "12", "13", "23")
 
 
@@ -32,7 +34,6 @@ def summarise(path: str, reference: Any) -> dict:
         name: None if tally is None else describe_tally(tally)
         for name, tally in (("observations", reference.tally_of_data), ("reference_observations", reference.tally))
     }
-    said = [remark for tally in counts.values() if tally for remark in tally_remarks(tally, group)]
     return finite(
         {
             **counts,
@@ -45,7 +46,7 @@ def summarise(path: str, reference: Any) -> dict:
             "n_reflections": int(np.count_nonzero(known)),
             "n_data": reference.n_data,
             "n_unmatched": reference.n_unique - reference.n_data,
-            "notes": [*reference.notes, *said],
+            "notes": list(reference.notes),
             "form_factors": None if reference.factors is None else describe_factors(reference.factors),
             "ways": [describe_way(way) for way in result.ways] if reference.n_data else [],
             "chosen": describe_way(result.way),
@@ -60,10 +61,30 @@ def describe_tally(tally: Any) -> dict:
     return finite(asdict(tally))
 
 
-def tally_remarks(tally: dict, group: str) -> list[str]:
-    """A sentence for each reason that leaves out many observations, and one for absences that are not."""
-    strong = absences_remark(tally["absences"], group)
-    return [*not_used_remarks(tally["not_used"], tally["n_input"]), *([strong] if strong else [])]
+def tally_remarks(tally: dict, group: str) -> list[Remark]:
+    """A remark for each reason that leaves out many observations, and one for absences that are not."""
+    return [*absences_remarks(tally["absences"], group), *not_used_remarks(tally["not_used"], tally["n_input"])]
+
+
+def remarks(summary: dict) -> list[Remark | str]:
+    """The remarks of dials.reference_intensities on its summary."""
+    found: list[Remark | str] = list(summary["notes"])
+    for name in ("observations", "reference_observations"):
+        if summary[name]:
+            found += tally_remarks(summary[name], summary["space_group"])
+    fit, chosen = summary["fit"], summary["chosen"]
+    if fit and fit["at_bound"]:
+        names = ", ".join(fit["at_bound"])
+        found.append(care(f"{names} at a bound", f"{names} ended at a bound: the data do not tell it."))
+    if summary["n_data"] and chosen["cc"] is not None and chosen["cc"] < CC_LITTLE:
+        found.append(
+            distrust(
+                f"reference and data correlate by {chosen['cc']:.2f}",
+                f"The best way to index gives a correlation of {chosen['cc']:.2f} between reference and data: the "
+                "model is of another structure, or the data are not what they seem.",
+            )
+        )
+    return found
 
 
 def tally_lines(tally: dict, what: str) -> list[str]:
@@ -122,7 +143,6 @@ def text(summary: dict) -> str:
             parts += tally_lines(summary[key], what)
     if summary["n_unmatched"]:
         parts.append(f"{summary['n_unmatched']} unique reflections of the data have no reference and were not used")
-    parts += [f"Note: {note}" for note in summary["notes"]]
     if not summary["n_data"]:
         parts.append("No data: intensities are on the scale of the reference.")
         return "\n".join(parts)

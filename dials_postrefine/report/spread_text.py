@@ -42,7 +42,6 @@ def text(summary: dict, wide: bool = False) -> str:
         compared_table(summary),
         random_lines(summary),
         causes_table(summary),
-        *(f"NOTE: {remark}" for remark in summary["remarks"]),
     ]
     return "\n".join(part for part in parts if part)
 

@@ -143,11 +143,6 @@ def absences_line(absences: dict, used: bool = False) -> str:
     )
 
 
-def remark_lines(found: Sequence[str]) -> str:
-    """The remarks of the summary."""
-    return "\n".join(["Remarks:", *(f"- {remark}" for remark in found)]) if found else "No remarks."
-
-
 def error_model_lines(model: dict | None) -> str:
     """The error model, and how wide the normalised residuals are with it."""
     if model is None:
