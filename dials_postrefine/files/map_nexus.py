@@ -107,7 +107,8 @@ def write_entry(file, description: Description, reciprocal: np.ndarray) -> None:
     if description.ub is not None:
         sample["ub_matrix"] = np.array([description.ub], float)
         sample["ub_matrix"].attrs["units"] = "1/angstrom"
-        sample["orientation_matrix"] = np.array([description.ub @ np.linalg.inv(reciprocal)])
+        left, _, right = np.linalg.svd(description.ub @ np.linalg.inv(reciprocal))
+        sample["orientation_matrix"] = np.array([left @ right])  # the rotation: B is that of the mean cell
     beam = make_group(make_group(entry, "instrument", "NXinstrument"), "beam", "NXbeam")
     beam["incident_wavelength"] = float(description.wavelength)
     beam["incident_wavelength"].attrs["units"] = "angstrom"

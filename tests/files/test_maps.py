@@ -705,3 +705,20 @@ def test_files_that_have_the_air_among_their_settings_can_be_read(tmp_path):
         del header["description"]["times_known"], group["header"]
         group["header"] = np.array([json.dumps(header).encode()])
     assert read_sums(path).settings == MappingSettings()
+
+
+def test_the_orientation_is_a_rotation_where_the_cell_of_the_crystal_is_not_the_mean_one(tmp_path):
+    import h5py
+    from scipy.spatial.transform import Rotation
+
+    grid, cell = small_grid()
+    turn = Rotation.from_euler("xyz", [20.0, 40.0, 60.0], degrees=True).as_matrix()
+    ub = turn @ (np.eye(3) + 1e-3 * np.array([[1.0, 2.0, 0.0], [2.0, -1.0, 1.0], [0.0, 1.0, 2.0]])) @ grid.reciprocal
+    path = str(tmp_path / "a.nxs")
+    described = replace(description_of(CASE, cell), ub=ub)
+    write_sums(path, random_sums(grid, 1), random_images(1, range(1, 3)), grid, MappingSettings(), described)
+    with h5py.File(path, "r") as file:
+        found = file["entry/sample/orientation_matrix"][0]
+        np.testing.assert_allclose(file["entry/sample/ub_matrix"][0], ub)
+    np.testing.assert_allclose(found @ found.T, np.eye(3), atol=1e-12)
+    np.testing.assert_allclose(found, turn, atol=1e-12)  # a symmetric strain turns nothing
