@@ -314,7 +314,8 @@ def remarks(summary: dict) -> list[str]:
             f"{n_rejected} of {n} lattices were rejected, most often because of '{reason}': look at the table of "
             "lattices, and at indexing and space group."
         )
-    found += [*left_out_remarks(dataset), *symmetry_remarks(summary)]
+    partial = partiality_remark(summary)
+    found += [*left_out_remarks(dataset), *([partial] if partial else []), *symmetry_remarks(summary)]
     remark = wavelength_remark(dataset["wavelengths"])
     if remark:
         found.append(remark)
@@ -370,36 +371,67 @@ def remarks(summary: dict) -> list[str]:
             f"The normalised residuals are between {min(widths):.2f} and {max(widths):.2f} wide where one is right: "
             "the standard deviations are not to be trusted everywhere."
         )
-    needed = ("observed", "predicted", "observed_esd")
-    bins = [one for one in summary["partiality"]["bins"] if all(one[key] is not None for key in needed)]
-    difference, sigmas, share = PROFILE_OFF
-    off = [
-        one for one in bins if abs(one["observed"] - one["predicted"]) > max(difference, sigmas * one["observed_esd"])
-    ]
-    if len(off) > share * len(bins):
+    off = profile_off(summary)
+    if off is not None:
         found.append(
-            f"In {len(off)} of {len(bins)} bins the observed partiality is more than {difference} off the predicted "
+            f"In {off[0]} of {off[1]} bins the observed partiality is more than {PROFILE_OFF[0]} off the predicted "
             "one: try profile=auto radius=auto unit_cell=auto."
         )
     return found
 
 
 def left_out_remarks(dataset: dict) -> list[str]:
-    """A sentence for each test that leaves out more than a tenth of the observations."""
+    """A sentence for each test that leaves out more than a tenth of the observations, but for their partiality."""
     found = not_used_remarks(dataset["not_used"], dataset["n_input"])
     n = dataset["n_observations"] - dataset["n_of_rejected"]
     kept = n - dataset["n_below_threshold"]
-    for key, of, words in (
-        (
-            "n_below_threshold",
-            n,
-            "are below partiality_threshold= and were not merged: radius or orientation may be off",
-        ),
-        ("n_outliers", kept, "are outliers and were not merged (outlier_z=): look at space group, indexing and errors"),
-    ):
-        if dataset[key] > MANY_LEFT_OUT * of:
-            found.append(f"{dataset[key]} of {of} observations ({dataset[key] / of:.0%}) {words}.")
+    n_outliers = dataset["n_outliers"]
+    if n_outliers > MANY_LEFT_OUT * kept:
+        found.append(
+            f"{n_outliers} of {kept} observations ({n_outliers / kept:.0%}) are outliers and were not merged "
+            "(outlier_z=): look at space group, indexing and errors."
+        )
     return found
+
+
+def partiality_remark(summary: dict) -> str | None:
+    """
+    What to do where more than a tenth of the observations is below the partiality threshold, which depends on whether
+    the profile fits (profile_off).
+    """
+    dataset, after = summary["dataset"], summary["after"][-1]
+    n, below = dataset["n_observations"] - dataset["n_of_rejected"], dataset["n_below_threshold"]
+    if not below > MANY_LEFT_OUT * n:
+        return None
+    said = f"{below} of {n} observations ({below / n:.0%}) are below partiality_threshold= and were not merged"
+    if profile_off(summary):
+        return f"{said}, some perhaps wrongly, as the observed partiality is not the predicted one."
+    short = [
+        f"{after[key]:{pattern}} {words}"
+        for key, limit, pattern, words in (
+            ("completeness", INCOMPLETE, ".0%", "complete"),
+            ("multiplicity", FEW_OBSERVATIONS, ".1f", "times observed"),
+        )
+        if after[key] is not None and after[key] < limit
+    ]
+    if short:
+        return (
+            f"{said}; what was merged is only {' and '.join(short)}: a lower partiality_threshold= keeps more, at the "
+            "price of larger errors."
+        )
+    return (
+        f"{said}. The profile fits, so these are spots that were predicted too far from the sphere: nothing is to be "
+        "done, or integrate with a narrower prediction."
+    )
+
+
+def profile_off(summary: dict) -> tuple[int, int] | None:
+    """In how many bins of how many the observed partiality is off the predicted one, None where it fits."""
+    needed = ("observed", "predicted", "observed_esd")
+    bins = [one for one in summary["partiality"]["bins"] if all(one[key] is not None for key in needed)]
+    difference, sigmas, share = PROFILE_OFF
+    n_off = sum(abs(one["observed"] - one["predicted"]) > max(difference, sigmas * one["observed_esd"]) for one in bins)
+    return (n_off, len(bins)) if n_off > share * len(bins) else None
 
 
 def not_used_remarks(not_used: Mapping[str, int], n_input: int) -> list[str]:
