@@ -40,10 +40,6 @@ TOO_GOOD = 0.1  # CC1/2 by custom above the honest one
 WORSE = 0.01  # R_split after above before
 # The profile does not fit where more than a quarter of the bins is off by 0.1 and three esds.
 PROFILE_OFF = (0.1, 3.0, 0.25)
-BELOW_THRESHOLD = (
-    "are recorded by less than partiality_threshold= of themselves and were not merged; a lower one keeps more, with "
-    "larger errors"
-)
 # A median of the angles is that of all lattices where it is above so many esds and this part of the spread.
 TURN_ESDS, TURN = 4.0, 0.5
 RADIUS_UNIT = 1e6  # of which no radius is less, so that their logarithms are positive
@@ -135,17 +131,15 @@ def _on_observations(summary: dict) -> Iterator[Remark]:
     """A remark for each test that leaves out many observations, and on what they say of the space group."""
     dataset = summary["dataset"]
     yield from not_used_remarks(dataset["not_used"], dataset["n_input"])
-    n = dataset["n_observations"] - dataset["n_of_rejected"]
-    kept = n - dataset["n_below_threshold"]
-    for key, of, reason, words in (
-        ("n_below_threshold", n, "below the partiality threshold", BELOW_THRESHOLD),
-        ("n_outliers", kept, "outliers", "are outliers and were not merged (outlier_z=): look at space group, indexing "
-         "and errors"),
-    ):  # fmt: skip
-        if dataset[key] > MANY_LEFT_OUT * of:
-            share = f"{dataset[key] / of:.0%}"
-            said = f"{dataset[key]} of {of} observations ({share}) {words}."
-            yield note(said) if key == "n_below_threshold" else care(f"{share} of the observations are {reason}", said)
+    yield from partiality_remarks(summary)
+    kept = dataset["n_observations"] - dataset["n_of_rejected"] - dataset["n_below_threshold"]
+    n_outliers = dataset["n_outliers"]
+    if n_outliers > MANY_LEFT_OUT * kept:
+        yield care(
+            f"{n_outliers / kept:.0%} of the observations are outliers",
+            f"{n_outliers} of {kept} observations ({n_outliers / kept:.0%}) are outliers and were not merged "
+            "(outlier_z=): look at space group, indexing and errors.",
+        )
     group = dataset["space_group"]
     yield from absences_remarks(summary["symmetry"]["absences"], group)
     wrong = [one for one in summary["symmetry"]["operations"] if one["supported"] is False]
@@ -156,6 +150,49 @@ def _on_observations(summary: dict) -> Iterator[Remark]:
             f"Operations of {group} that the intensities do not support: {named}. The group is too high, or the "
             "lattices are indexed in several ways; set space_group= or reindex=auto.",
         )
+
+
+def partiality_remarks(summary: dict) -> list[Remark]:
+    """
+    What to do where more than a tenth of the observations is below the partiality threshold, which depends on whether
+    the profile fits (profile_off).
+    """
+    dataset, after = summary["dataset"], summary["after"][-1]
+    n, below = dataset["n_observations"] - dataset["n_of_rejected"], dataset["n_below_threshold"]
+    if not below > MANY_LEFT_OUT * n:
+        return []
+    said = f"{below} of {n} observations ({below / n:.0%}) are below partiality_threshold= and were not merged"
+    if profile_off(summary):
+        return [note(f"{said}, some perhaps wrongly, as the observed partiality is not the predicted one.")]
+    short = [
+        f"{after[key]:{pattern}} {words}"
+        for key, limit, pattern, words in (
+            ("completeness", INCOMPLETE, ".0%", "complete"),
+            ("multiplicity", FEW_OBSERVATIONS, ".1f", "times observed"),
+        )
+        if after[key] is not None and after[key] < limit
+    ]
+    if short:
+        advice = (
+            f"what was merged is only {' and '.join(short)}: a lower partiality_threshold= keeps more, at the price of "
+            "larger errors"
+        )
+        return [note(f"{said}; {advice}.")]
+    return [
+        note(
+            f"{said}. The profile fits, so these are spots that were predicted too far from the sphere: nothing is to "
+            "be done, or integrate with a narrower prediction."
+        )
+    ]
+
+
+def profile_off(summary: dict) -> tuple[int, int] | None:
+    """In how many bins of how many the observed partiality is off the predicted one, None where it fits."""
+    needed = ("observed", "predicted", "observed_esd")
+    bins = [one for one in summary["partiality"]["bins"] if all(one[key] is not None for key in needed)]
+    difference, sigmas, share = PROFILE_OFF
+    n_off = sum(abs(one["observed"] - one["predicted"]) > max(difference, sigmas * one["observed_esd"]) for one in bins)
+    return (n_off, len(bins)) if n_off > share * len(bins) else None
 
 
 def _on_cycles(summary: dict) -> Iterator[Remark]:
@@ -290,15 +327,10 @@ def _on_fit(summary: dict) -> Iterator[Remark]:
             f"{far} of {residuals['n']} residuals ({far / residuals['n']:.1%}) are beyond what the histogram shows, "
             "where there should be next to none: a part of the lattices is indexed wrongly, or spots overlap.",
         )
-    needed = ("observed", "predicted", "observed_esd")
-    bins = [one for one in summary["partiality"]["bins"] if all(one[key] is not None for key in needed)]
-    difference, sigmas, share = PROFILE_OFF
-    off = [
-        one for one in bins if abs(one["observed"] - one["predicted"]) > max(difference, sigmas * one["observed_esd"])
-    ]
-    if len(off) > share * len(bins):
+    off = profile_off(summary)
+    if off is not None:
         yield care(
             "the profile does not fit",
-            f"In {len(off)} of {len(bins)} bins the observed partiality is more than {difference} off the predicted "
+            f"In {off[0]} of {off[1]} bins the observed partiality is more than {PROFILE_OFF[0]} off the predicted "
             "one: try profile=auto radius=auto unit_cell=auto.",
         )
