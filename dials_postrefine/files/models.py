@@ -297,19 +297,15 @@ def set_space_group(experiments, space_group) -> None:
 
 def number_imagesets(table, experiments) -> None:
     """Make the table's `imageset_id` count the image sets of the experiment list, where it has any."""
-    imagesets = experiments.imagesets()
-    if not imagesets:
+    # as dxtbx looks them up when it writes a list: by what they are, as to compare them would take n^2 steps
+    number = {imageset: i for i, imageset in enumerate(experiments.imagesets())}
+    if not number:
         return
     if any(experiment.imageset is None for experiment in experiments):
         if "imageset_id" in table:
             del table["imageset_id"]
         return
-    # image sets are listed in the order in which the experiments name them
-    numbers, last = [], 0
-    for experiment in experiments:
-        if experiment.imageset != imagesets[last]:
-            last = imagesets.index(experiment.imageset)
-        numbers.append(last)
+    numbers = [number[experiment.imageset] for experiment in experiments]
     ids = np.array(numbers, dtype=np.int32)[flumpy.to_numpy(table["id"])]
     table["imageset_id"] = flumpy.from_numpy(ids)
 

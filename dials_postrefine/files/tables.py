@@ -7,7 +7,8 @@ In: all tables as one, its `id` the index of the experiment in the list, and fro
     I = I_sum lp/qe,    v = v_sum (lp/qe)^2
 
 with the columns `lp` and `qe` (or `dqe`) where the integrator wrote them, else lp = 1/P from the beam model (1 where
-that is not of X-rays, files/radiation.py), which is written as such, and qe = 1.
+that is not of X-rays, files/radiation.py), which is written as such, and qe = 1.  The integrator's `partiality` is not
+used, and need not be there (dials.ssx_integrate algorithm=stills writes none): flags tell what is integrated.
 
 Out (dials-facts.md, "What the next program needs of a scaled table"):
 
@@ -45,7 +46,7 @@ from dials_postrefine.stills.wilson import WilsonPrior
 
 NEEDED = {"id": flex.int, "miller_index": flex.miller_index, "flags": flex.size_t, "s1": flex.vec3_double}
 # Where only some of several tables have these columns, the others get what their absence means.
-NEUTRAL = {"qe": 1.0, "dqe": 1.0, "partiality.inv.variance": 0.0}
+NEUTRAL = {"qe": 1.0, "dqe": 1.0, "partiality": 1.0, "partiality.inv.variance": 0.0}
 INTENSITIES = {"sum": "intensity.sum", "profile": "intensity.prf", "strong_spots": "intensity.sum"}
 # What a fit never sees keeps a partiality above zero, as the contract wants it: DIALS divides by it.
 MIN_PARTIALITY = 1e-6
@@ -248,12 +249,32 @@ def check_integrated(table, intensity_choice: str) -> None:
         if "xyzcal.px" not in table and "xyzobs.px.value" in table:
             table["xyzcal.px"] = table["xyzobs.px.value"]
         return
-    flag = table.flags.integrated_prf if intensity_choice == "profile" else table.flags.integrated_sum
-    if "partiality" not in table or not table.get_flags(flag).count(True):
+    name = "integrated_prf" if intensity_choice == "profile" else "integrated_sum"
+    integrated = table.get_flags(getattr(table.flags, name))
+    why = None
+    if not integrated.count(True):
+        why = f"no row has the flag {name}"
+    elif are_spot_sums(table, integrated):
+        why = f"the rows with the flag {name} are found spots, none a prediction"
+    if why:
         raise Sorry(
-            "The reflections are not integrated (no partiality column or no integrated flag): integrate them with "
-            "dials.stills_process or dials.ssx_integrate, or set intensity_choice=strong_spots to use spot sums."
+            f"The reflections are not integrated ({why}): integrate them with dials.stills_process or "
+            "dials.ssx_integrate, or set intensity_choice=strong_spots to use spot sums."
         )
+
+
+def are_spot_sums(table, integrated) -> bool:
+    """
+    Whether the integrated rows (flex.bool) are sums over spots that were found, as an indexing program may flag them.
+
+    An integrator predicts: it flags its rows so (dials.stills_process, dials.ssx_integrate algorithm=stills), says how
+    much of each was recorded (all but algorithm=stills), or has rows where no spot was found (algorithm=ellipsoid).
+    """
+    flags = table.flags
+    if "partiality" in table or table.get_flags(flags.predicted).count(True):
+        return False
+    found = table.get_flags(flags.strong) | table.get_flags(flags.used_in_refinement)
+    return not (integrated & ~found).count(True)
 
 
 def usable_observations(
