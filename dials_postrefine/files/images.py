@@ -33,6 +33,7 @@ from dials_postrefine.files.cell_choices import common_cell, find_cell_choices
 from dials_postrefine.files.opened_images import check_images, open_experiments
 from dials_postrefine.files.pixels import Reader, Scale, first_line, static_mask
 from dials_postrefine.files.radiation import is_xray
+from dials_postrefine.grouping import rows_of_groups
 
 # Dry air at 20 degrees C and 1013 hPa: g/cm^3, and parts of its mass.
 AIR_DENSITY = 1.2041e-3
@@ -265,8 +266,8 @@ def _reflections_by_experiment(paths, identifiers, experiments) -> list[Any]:
     if not paths:
         return [None] * len(experiments)
     table = tables.join_tables(paths, [tables.read_table(path) for path in paths], identifiers)
-    ids = flumpy.to_numpy(table["id"])
-    return [table.select(flumpy.from_numpy(ids == k)) for k in range(len(experiments))]
+    rows = rows_of_groups(flumpy.to_numpy(table["id"]), len(experiments))
+    return [table.select(flumpy.from_numpy(own.astype(np.uint64))) for own in rows]
 
 
 def _kind_of_mask(wanted: str, experiment, table) -> str:

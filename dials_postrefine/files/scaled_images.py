@@ -34,6 +34,7 @@ from dials_postrefine.files import beam_intensity, models, tables
 from dials_postrefine.files.cell_choices import common_cell
 from dials_postrefine.files.reindexing import MAX_DELTA
 from dials_postrefine.files.versions import miller_indices_to_numpy
+from dials_postrefine.grouping import rows_of_groups
 from dials_postrefine.indices import pack, to_flex_miller
 
 COLUMNS = {"scale": "intensity.scale", "profile": "intensity.prf", "sum": "intensity.sum"}
@@ -303,8 +304,9 @@ def _number_images(experiments, ids: np.ndarray, z: np.ndarray, width: float | N
     seen = np.bincount(ids, minlength=len(experiments))
     rotating = [k for k, e in enumerate(experiments) if models.rotates(e) and seen[k]]
     spots = sum(seen[k] for k in rotating) / max(1, sum(n_of[k] for k in rotating))
+    rows = rows_of_groups(ids, len(experiments))
     for k, experiment in enumerate(experiments):
-        own, scan, n, first = ids == k, experiment.scan, n_of[k], 0
+        own, scan, n, first = rows[k], experiment.scan, n_of[k], 0
         step = 1
         if scan is not None:
             first = scan.get_array_range()[0]
