@@ -28,6 +28,8 @@ from dxtbx.model import DetectorFactory
 from dxtbx.model.experiment_list import ExperimentListFactory
 from scitbx import matrix
 
+from dials_postrefine.files.file_kinds import Kind, refuse_compressed, what_else
+
 CELL_LENGTH_TOLERANCE = 0.03
 CELL_ANGLE_TOLERANCE = 2.0
 MAX_IMAGES = 10**6  # of a scan
@@ -40,6 +42,7 @@ def read_experiments(path: str):
     """Read a .expt file.  Raises Sorry where it is missing, damaged or no experiment list."""
     if not os.path.isfile(path):
         raise Sorry(f"The file {path} does not exist: check the name.")
+    refuse_compressed(path)
     try:
         with open(path, encoding="utf-8") as file:
             content = json.load(file)
@@ -60,7 +63,8 @@ def read_experiments(path: str):
     except OSError as error:
         raise Sorry(f"{path} can't be read ({error.strerror}): check the file.") from error
     except Exception as error:  # json and dxtbx raise anything at all on a damaged file
-        raise Sorry(f"{path} can't be read as an experiment list (truncated, or another kind of file?).") from error
+        why = what_else(path, Kind.EXPERIMENTS, Kind.JSON)
+        raise Sorry(f"{path} can't be read as an experiment list ({why}).") from error
 
 
 def check_stills(experiments) -> None:

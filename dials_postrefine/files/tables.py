@@ -35,6 +35,7 @@ from dials.util import Sorry
 from dials.util.ext import streambuf
 from dxtbx import flumpy
 
+from dials_postrefine.files.file_kinds import Kind, refuse_compressed, what_else
 from dials_postrefine.files.guarded import call_in_child
 from dials_postrefine.files.models import d_star_sq, has_crystal
 from dials_postrefine.files.msgpack_structure import check_table
@@ -91,6 +92,7 @@ def read_table(path: str):
     """Read a .refl file.  Raises Sorry where it is missing, damaged or no reflection table."""
     if not os.path.isfile(path):
         raise Sorry(f"The file {path} does not exist: check the name.")
+    refuse_compressed(path)
     try:
         with open(path, "rb") as file:
             content = file.read()
@@ -104,7 +106,8 @@ def read_table(path: str):
     except MemoryError:  # the structure is right: it is a large file
         raise
     except Exception as error:  # DIALS raises anything at all on a damaged file
-        raise Sorry(f"{path} can't be read as a reflection table (truncated, or another kind of file?).") from error
+        why = what_else(path, Kind.TABLE, Kind.PICKLE)
+        raise Sorry(f"{path} can't be read as a reflection table ({why}).") from error
     if not consistent:
         raise Sorry(f"{path} is damaged, its columns are of different lengths: integrate again.")
     if not keys:
