@@ -118,7 +118,8 @@ def read_series(
     Raises Sorry with one sentence for what can't be used.
     """
     lists = [read_with_images(path) for path in experiment_paths]
-    identifiers = models.set_identifiers(lists)
+    # not of the reflections: with them or without, in each part of a series, an experiment has the same identifier
+    identifiers = models.set_identifiers(lists, paths=list(zip(experiment_paths, reflection_paths)))
     experiments = lists[0]
     for more in lists[1:]:
         experiments.extend(more)

@@ -108,12 +108,14 @@ def read_images(
     if not experiment_paths or not reflection_paths:
         raise Sorry("Experiments and reflections are needed: give a scaled .expt file with its .refl file.")
     lists = [models.read_experiments(path) for path in experiment_paths]
-    identifiers = models.set_identifiers(lists)
+    loaded = [tables.read_table(path) for path in reflection_paths]
+    identifiers = models.set_identifiers(lists, loaded, list(zip(experiment_paths, reflection_paths)))
     experiments = lists[0]
     for more in lists[1:]:
         experiments.extend(more)
     _check_experiments(experiments)
-    table = tables.join_tables(reflection_paths, [tables.read_table(path) for path in reflection_paths], identifiers)
+    table = tables.join_tables(reflection_paths, loaded, identifiers)
+    del loaded
     remarks = _check_columns(table, choice)
     group = models.common_space_group(experiments, choice.space_group)
     if not models.cells_fit(experiments, group).all():

@@ -98,7 +98,8 @@ def read_stills(
     """
     lists = [models.read_experiments(path) for path in experiment_paths]
     loaded = [tables.read_table(path) for path in reflection_paths]
-    identifiers = models.set_identifiers(lists)
+    pairs = list(zip(experiment_paths, reflection_paths))
+    identifiers = models.set_identifiers(lists, loaded, pairs)
     experiments = lists[0]
     for more in lists[1:]:
         experiments.extend(more)
