@@ -3,8 +3,11 @@ Identifiers for experiments that have none, from their content.
 
 In: experiments, and the table of their reflections where there is one; out: one text each,
 
-    uuid5(NAMESPACE, SHA-256 of: setting matrices; incident beams; numbers of the images of its scan; names of its
-    images without their folders, and the places in them; its reflections, in whatever order: panel, index, intensities)
+    uuid5(NAMESPACE, SHA-256 of: setting matrices and space group; incident beams; range and oscillation of its scan;
+    names of its images without their folders, and the places in them; its reflections, in whatever order: panel, index,
+    intensities)
+
+with the geometry rounded to DECIMALS, as its last digits are others whenever DIALS has read and written a file.
 
 The same files give the same identifiers in every run, on every machine and wherever they lie, so that what follows from
 identifiers (half sets, order) is the same, too.  Different lattices have different ones, in whichever runs they were
@@ -26,6 +29,7 @@ from dials_postrefine.files.versions import miller_indices_to_numpy
 from dials_postrefine.grouping import rows_of_groups
 
 NAMESPACE = uuid.uuid5(uuid.NAMESPACE_DNS, "dials_postrefine")
+DECIMALS = 8
 INTENSITIES = ("intensity.sum.value", "intensity.prf.value", "intensity.scale.value")
 
 
@@ -49,13 +53,17 @@ def _geometry(experiment) -> list[bytes]:
     parts = []
     if crystal is not None:
         points = [crystal.get_A_at_scan_point(i) for i in range(crystal.num_scan_points)]
-        parts += [np.array([crystal.get_A(), *points], "<f8").tobytes(), str(crystal.get_space_group().info()).encode()]
+        parts += [_rounded([crystal.get_A(), *points]), str(crystal.get_space_group().info()).encode()]
     if beam is not None:
         points = [beam.get_s0_at_scan_point(i) for i in range(beam.num_scan_points)]
-        parts.append(np.array([beam.get_s0(), *points], "<f8").tobytes())
+        parts.append(_rounded([beam.get_s0(), *points]))
     if scan is not None:
-        parts.append(np.array([*scan.get_image_range(), *scan.get_oscillation()], "<f8").tobytes())
+        parts.append(_rounded([*scan.get_image_range(), *scan.get_oscillation()]))
     return parts
+
+
+def _rounded(values) -> bytes:
+    return (np.round(np.array(values, "<f8"), DECIMALS) + 0.0).tobytes()  # and no -0.0
 
 
 def _images(experiment) -> list[bytes]:
