@@ -267,6 +267,7 @@ def _reflections_by_experiment(paths, identifiers, experiments) -> list[Any]:
     if not paths:
         return [None] * len(experiments)
     table = tables.join_tables(paths, [tables.read_table(path) for path in paths], identifiers)
+    tables.forget_identifiers(table)  # with which each selection would look at all of them
     rows = rows_of_groups(flumpy.to_numpy(table["id"]), len(experiments))
     return [table.select(flumpy.from_numpy(own.astype(np.uint64))) for own in rows]
 

@@ -28,7 +28,7 @@ from dials_postrefine.files.file_kinds import Kind, kind_of, plain_file, read_te
 from dials_postrefine.files.guarded import ChildFailed, call_in_child
 from dials_postrefine.files.models import read_experiments
 from dials_postrefine.files.redundant_records import space_group_of
-from dials_postrefine.files.tables import read_table
+from dials_postrefine.files.tables import forget_identifiers, read_table
 from dials_postrefine.files.versions import miller_indices_to_numpy
 from dials_postrefine.indices import to_flex_miller
 
@@ -70,6 +70,7 @@ def scaled_intensities(path: str, experiments_path: str | None = None):
     table, experiments = read_table(path), read_experiments(experiments_path)
     if not is_scaled(table) or not len(experiments) or None in experiments.crystals():
         raise Sorry(f"The table {path} is not scaled: give the output of dials.scale or dials.postrefine.")
+    forget_identifiers(table)  # with which it takes longer to select
     table = table.select(~table.get_flags(table.flags.bad_for_scaling, all=False))
     if table.get_flags(table.flags.integrated, all=False).count(True):  # else written without such flags
         table = table.select(table.get_flags(table.flags.integrated, all=False))
