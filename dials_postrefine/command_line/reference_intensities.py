@@ -100,13 +100,27 @@ def calculate_files(params, verbosity: int, provenance) -> None:
 
 
 def _name_reference(args: list[str]) -> list[str]:
-    """The arguments with the bare name of a model or reflection file as input.reference=NAME; Sorry for two of them."""
+    """
+    The arguments with the bare name of a model or reflection file as input.reference=NAME; Sorry for two of them.
+
+    Files that are there are known by their content, whatever their name, but .expt and .refl, which go in pairs.
+    """
     from dials.util import Sorry
 
-    bare = [arg for arg in args if "=" not in arg and arg.lower().endswith(ENDINGS)]
+    bare = [arg for arg in args if "=" not in arg and not arg.startswith("-") and _may_be_reference(arg)]
     if len(bare) > 1:
         raise Sorry(f"{' and '.join(bare)} are given: name one reference, and the data with data=.")
     return [f'input.reference="{arg}"' if arg in bare else arg for arg in args]
+
+
+def _may_be_reference(name: str) -> bool:
+    if name.endswith((".expt", ".json", ".refl", ".pickle", ".phil")):
+        return False
+    if not os.path.isfile(name):
+        return name.lower().endswith(ENDINGS)
+    from dials_postrefine.files.file_kinds import Kind, kind_of
+
+    return name.lower().endswith(ENDINGS) or kind_of(name) in (Kind.MTZ, Kind.CIF, Kind.PDB, Kind.XDS_ASCII)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ import numpy as np
 from dials_postrefine.diffuse import BadImage, bragg, geometry, kernels, scaling
 from dials_postrefine.diffuse.geometry import Beam, Corrections, Panel, Pixels
 from dials_postrefine.diffuse.grid import Grid
+from dials_postrefine.grouping import rows_of_groups
 from dials_postrefine.parallel import ordered_map, single_thread
 
 N_SHELLS = 60
@@ -175,10 +176,9 @@ def map_images(
     """
     if settings.scale == "smooth":
         _, images = _pass(series, grid, replace(settings, scale="per_image", n_sigma=None), nproc, progress, "Levels")
-        series = [
-            replace(one, scales=scaling.smooth(one.numbers, np.array([r.level for r in images if r.series == k])))
-            for k, one in enumerate(series)
-        ]
+        level = np.array([result.level for result in images], dtype=float)
+        rows = rows_of_groups(np.array([result.series for result in images], dtype=int), len(series))
+        series = [replace(one, scales=scaling.smooth(one.numbers, level[own])) for one, own in zip(series, rows)]
     if settings.n_sigma is not None:
         first, _ = _pass(series, grid, replace(settings, n_sigma=None), nproc, progress, "First pass")
         return _pass(series, grid, settings, nproc, progress, "Images", first)

@@ -33,6 +33,7 @@ from dials_postrefine.files.cell_choices import common_cell, find_cell_choices
 from dials_postrefine.files.opened_images import check_images, open_experiments
 from dials_postrefine.files.pixels import Reader, Scale, first_line, static_mask
 from dials_postrefine.files.radiation import is_xray
+from dials_postrefine.grouping import rows_of_groups
 
 # Dry air at 20 degrees C and 1013 hPa: g/cm^3, and parts of its mass.
 AIR_DENSITY = 1.2041e-3
@@ -117,7 +118,8 @@ def read_series(
     Raises Sorry with one sentence for what can't be used.
     """
     lists = [read_with_images(path) for path in experiment_paths]
-    identifiers = models.set_identifiers(lists)
+    # not of the reflections: with them or without, in each part of a series, an experiment has the same identifier
+    identifiers = models.set_identifiers(lists, paths=list(zip(experiment_paths, reflection_paths)))
     experiments = lists[0]
     for more in lists[1:]:
         experiments.extend(more)
@@ -274,8 +276,9 @@ def _reflections_by_experiment(paths, identifiers, experiments) -> list[Any]:
     if not paths:
         return [None] * len(experiments)
     table = tables.join_tables(paths, [tables.read_table(path) for path in paths], identifiers)
-    ids = flumpy.to_numpy(table["id"])
-    return [table.select(flumpy.from_numpy(ids == k)) for k in range(len(experiments))]
+    tables.forget_identifiers(table)  # with which each selection would look at all of them
+    rows = rows_of_groups(flumpy.to_numpy(table["id"]), len(experiments))
+    return [table.select(flumpy.from_numpy(own.astype(np.uint64))) for own in rows]
 
 
 def _kind_of_mask(wanted: str, experiment, table) -> str:

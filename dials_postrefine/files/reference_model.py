@@ -7,7 +7,6 @@ against the symmetry of the data, finds the ways in which both may be indexed, a
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +18,7 @@ from dxtbx import flumpy
 
 from dials_postrefine.files import atomic_models, reflection_files
 from dials_postrefine.files.compatibility import check_compatibility
+from dials_postrefine.files.file_kinds import MODELS, REFLECTIONS, Kind, kind_of
 from dials_postrefine.files.radiation import choose_radiation
 from dials_postrefine.files.reference import align
 from dials_postrefine.files.reindexing import find_operations
@@ -35,6 +35,7 @@ from dials_postrefine.scattering.reference import (
     calculate_reference,
 )
 
+MODEL_ENDINGS = (".pdb", ".ent", ".cif", ".mmcif")
 IDENTITY = np.eye(3)
 ROUNDING = 1.0 - 1e-6  # the last reflection of data is at their very d_min
 
@@ -114,10 +115,22 @@ class Reference:
 
 
 def is_atomic_model(path: str) -> bool:
-    """Whether the file is one of atoms: by its ending, of a CIF by its content."""
-    if path.lower().endswith((".cif", ".mmcif")) and os.path.isfile(path):
+    """
+    Whether the file is one of atoms: by its content (file_kinds.py), where that says nothing by its ending.
+
+    Raises Sorry where it is neither a model nor reflections, or is not there.
+    """
+    kind = kind_of(path)
+    if kind is Kind.CIF:
         return atomic_models.has_atoms(atomic_models.read_cif(path))
-    return path.lower().endswith(atomic_models.MODEL_ENDINGS)
+    if kind in MODELS:
+        return True
+    if kind not in (*REFLECTIONS, Kind.EMPTY):
+        raise Sorry(
+            f"{path} is {kind.value}: give an atomic model (PDB, mmCIF, CIF) or reflections (MTZ, structure-factor "
+            "CIF, scaled .refl) instead."
+        )
+    return kind is not Kind.MTZ and path.lower().endswith(MODEL_ENDINGS)
 
 
 def open_reference(

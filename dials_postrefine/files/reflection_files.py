@@ -1,8 +1,9 @@
 """
 Reflections of any kind of file: MTZ, structure-factor CIF, or a scaled .refl beside its .expt -> intensities.
 
-In: a path, and which columns by their labels; out: one miller.array of intensities with unit cell and space group, as
-the file has them: merged or not, Friedel mates together or not.  Amplitudes are squared, sigma_I = 2 F sigma_F.
+In: a path, whose content tells which of these it is (file_kinds.py), compressed or not, and which columns by their
+labels; out: one miller.array of intensities with unit cell and space group, as the file has them: merged or not,
+Friedel mates together or not.  Amplitudes are squared, sigma_I = 2 F sigma_F.
 
 Without labels measured intensities come before measured amplitudes, and these before calculated ones (F with a phase);
 of the best kind there must be one, with Friedel mates or without as is wanted, or it is an error that lists all.
@@ -27,10 +28,12 @@ from dxtbx import flumpy
 from dials_postrefine.absences import Absences, even_shells, weigh_absences
 from dials_postrefine.files.atomic_models import REFLECTIONS, choose_block, read_cif
 from dials_postrefine.files.cell_choices import common_cell
+from dials_postrefine.files.file_kinds import REFLECTIONS as KINDS
+from dials_postrefine.files.file_kinds import Kind, kind_of, plain_file, read_text
 from dials_postrefine.files.guarded import ChildFailed, call_in_child
 from dials_postrefine.files.models import read_experiments
 from dials_postrefine.files.redundant_records import space_group_of
-from dials_postrefine.files.tables import read_table
+from dials_postrefine.files.tables import forget_identifiers, read_table
 from dials_postrefine.files.versions import miller_indices_to_numpy
 from dials_postrefine.indices import to_flex_miller
 
@@ -69,12 +72,16 @@ def read_intensities(
     """
     if not os.path.isfile(path):
         raise Sorry(f"The reflection file {path} does not exist: check the name.")
-    if path.endswith((".refl", ".pickle")):
+    kind = kind_of(path)
+    if kind not in (*KINDS, Kind.EMPTY):
+        raise Sorry(f"{path} is {kind.value}, not reflections: give an MTZ, a structure-factor CIF, or a scaled .refl.")
+    if kind is Kind.TABLE or path.endswith((".refl", ".pickle")):
         return scaled_intensities(path)
-    if path.lower().endswith((".cif", ".mmcif", ".ent")):
+    if kind is Kind.CIF or (kind is not Kind.MTZ and path.lower().endswith((".cif", ".mmcif", ".ent"))):
         arrays = _arrays_of_cif(path, block)
     else:
-        arrays = _arrays_of_mtz(path)
+        with plain_file(path) as plain:
+            arrays = _arrays_of_mtz(path, plain)
     array = _choose(path, arrays, labels, anomalous)
     if array.unit_cell() is None or array.space_group() is None:
         raise Sorry(f"The reflection file {path} has no unit cell or no space group: give a file that has.")
@@ -99,6 +106,7 @@ def scaled_intensities(path: str, experiments_path: str | None = None) -> Observ
     table, experiments = read_table(path), read_experiments(experiments_path)
     if not is_scaled(table) or not len(experiments) or None in experiments.crystals():
         raise Sorry(f"The table {path} is not scaled: give the output of dials.scale or dials.postrefine.")
+    forget_identifiers(table)  # with which it takes longer to select
     table, not_used = _scaled_rows(table)
     if not len(table):
         raise Sorry(f"The table {path} holds no reflection that was scaled: scale again.")
@@ -204,13 +212,14 @@ def index_array(h: np.ndarray, symmetry, data: np.ndarray, sigmas: np.ndarray, a
     return array.set_observation_type_xray_intensity()
 
 
-def _arrays_of_mtz(path: str) -> list:
+def _arrays_of_mtz(path: str, plain: str) -> list:
+    """The arrays of the file `plain`, which path becomes when it is unpacked."""
     import iotbx.reflection_file_reader  # noqa: F401  (here, for the child to have it)
 
     try:
-        if not _header_ends(path):
+        if not _header_ends(plain):
             raise ChildFailed("a header without an end")
-        arrays = call_in_child(_read_mtz, path)  # a damaged file crashes libccp4
+        arrays = call_in_child(_read_mtz, plain)  # a damaged file crashes libccp4
     except ChildFailed as error:
         raise Sorry(f"The reflection file {path} can't be read (truncated, or another kind of file?).") from error
     if not arrays:
@@ -248,7 +257,7 @@ def _arrays_of_cif(path: str, block: str | None) -> list:
     name = choose_block(path, blocks, REFLECTIONS, "reflections", block)
     group = space_group_of(path, blocks[name])
     try:
-        arrays = iotbx.cif.reader(file_path=path).as_miller_arrays(data_block_name=name)
+        arrays = iotbx.cif.reader(input_string=read_text(path)).as_miller_arrays(data_block_name=name)
     except Exception as error:  # iotbx raises anything at all on a damaged file
         reason = str(error).strip().split("\n", 1)[0]
         raise Sorry(f"The reflections of {path} can't be read ({reason}).") from error

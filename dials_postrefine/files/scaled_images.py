@@ -37,6 +37,7 @@ from dials_postrefine.files import beam_intensity, models, tables
 from dials_postrefine.files.cell_choices import common_cell
 from dials_postrefine.files.reindexing import MAX_DELTA
 from dials_postrefine.files.versions import miller_indices_to_numpy
+from dials_postrefine.grouping import rows_of_groups
 from dials_postrefine.indices import pack, to_flex_miller
 from dials_postrefine.populations import MIN_GAP_DISTANCE, describe_groups
 
@@ -132,14 +133,15 @@ def read_images(
     if not experiment_paths or not reflection_paths:
         raise Sorry("Experiments and reflections are needed: give a scaled .expt file with its .refl file.")
     lists = [models.read_experiments(path) for path in experiment_paths]
-    identifiers = models.set_identifiers(lists)
+    loaded = [tables.read_table(path) for path in reflection_paths]
+    identifiers = models.set_identifiers(lists, loaded, list(zip(experiment_paths, reflection_paths)))
     experiments = lists[0]
     for more in lists[1:]:
         experiments.extend(more)
     _check_experiments(experiments)
-    loaded = [tables.read_table(path) for path in reflection_paths]
     n_rows = sum(map(len, loaded))
     table = tables.join_tables(reflection_paths, loaded, identifiers)
+    del loaded
     remarks = _check_columns(table, choice)
     group = models.common_space_group(experiments, choice.space_group)
     if not models.cells_fit(experiments, group).all():
@@ -333,8 +335,9 @@ def _number_images(experiments, ids: np.ndarray, z: np.ndarray, width: float | N
     seen = np.bincount(ids, minlength=len(experiments))
     rotating = [k for k, e in enumerate(experiments) if models.rotates(e) and seen[k]]
     spots = sum(seen[k] for k in rotating) / max(1, sum(n_of[k] for k in rotating))
+    rows = rows_of_groups(ids, len(experiments))
     for k, experiment in enumerate(experiments):
-        own, scan, n, first = ids == k, experiment.scan, n_of[k], 0
+        own, scan, n, first = rows[k], experiment.scan, n_of[k], 0
         step = 1
         if scan is not None:
             first = scan.get_array_range()[0]

@@ -18,6 +18,7 @@ from dials_postrefine.files import models, reindexing, tables
 from dials_postrefine.files.cell_choices import CellChoices, find_cell_choices
 from dials_postrefine.files.reference import align
 from dials_postrefine.files.versions import miller_indices_to_numpy
+from dials_postrefine.grouping import rows_of_groups
 from dials_postrefine.rotations import rotate
 from dials_postrefine.stills.cycles import PostrefinedStills
 from dials_postrefine.stills.dataset import EarlierFit, Stills
@@ -99,7 +100,8 @@ def read_stills(
     """
     lists = [models.read_experiments(path) for path in experiment_paths]
     loaded = [tables.read_table(path) for path in reflection_paths]
-    identifiers = models.set_identifiers(lists)
+    pairs = list(zip(experiment_paths, reflection_paths))
+    identifiers = models.set_identifiers(lists, loaded, pairs)
     experiments = lists[0]
     for more in lists[1:]:
         experiments.extend(more)
@@ -302,8 +304,9 @@ def _write_columns(files: StillsFiles, result: PostrefinedStills, accepted: np.n
     left = np.flatnonzero(left)
     ids = flumpy.to_numpy(table["id"])[left]
     h = miller_indices_to_numpy(table["miller_index"].select(flumpy.from_numpy(left.astype(np.uint64))))
-    for k in np.unique(ids[accepted[ids]]):
-        own = ids == k
+    for k, own in enumerate(rows_of_groups(ids, len(accepted))):
+        if not (accepted[k] and len(own)):
+            continue
         x = result.x[k]
         q = scattering_vectors(stills.a_matrix[k], h[own])
         q_sq = np.einsum("ij,ij->i", q, q)
