@@ -60,7 +60,7 @@ def postrefine_files(params, verbosity: int = 0, diff_phil: str = "") -> None:
     from dials_postrefine.report import stills as report
     from dials_postrefine.report import text
     from dials_postrefine.report.diagnostics import collect_diagnostics
-    from dials_postrefine.report.summary import FAR_FROM_SETTLED, count_observations, describe_dataset, make_summary
+    from dials_postrefine.report.summary import count_observations, describe_dataset, make_summary
     from dials_postrefine.scattering.prior import ModelPrior
     from dials_postrefine.stills.refinement import refine
     from dials_postrefine.stills.symmetry import weigh_symmetry
@@ -100,10 +100,7 @@ def postrefine_files(params, verbosity: int = 0, diff_phil: str = "") -> None:
             shared = scopes.refining(params, files.h_unique)
             refinement = refine(stills, d_star_sq=files.d_star_sq, complete=files.complete, **shared, **own)
         result, statistics, tried = refinement.result, refinement.statistics, refinement.tried
-        logger.info(text.course(identifiers, result, tried, files.order))
-        change = result.cycles[-1].change
-        if params.n_cycles in (None, Auto) and change > FAR_FROM_SETTLED * params.convergence:
-            logger.warning(text.unsettled_warning(change))
+        logger.info(text.course(identifiers, result, tried, files.order, params.convergence))
         if statistics is None:
             raise Sorry(text.all_rejected(result))
 

@@ -2,7 +2,7 @@
 The JSON summary: the numbers of the log and of the page, and each lattice with its parameters or the reason of its
 rejection.  The page is made from it (stills.py), so that it shows nothing else.
 
-Lengths in Angstrom, angles in degrees, B in A^2 as it enters exp(-2 B d*^2); a number that does not exist is null.
+Lengths in Angstrom, angles in degrees, B conventional, of exp(-B d*^2/2), in A^2; a number that does not exist is null.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, fields
 import numpy as np
 
 from dials_postrefine.populations import group_values, main_value
+from dials_postrefine.report.course import describe_course
 from dials_postrefine.report.diagnostics import Diagnostics, histogram
 from dials_postrefine.stills.cycles import PostrefinedStills
 from dials_postrefine.stills.dataset import Stills
@@ -212,6 +213,7 @@ def make_summary(
             "before": [asdict(shell) for shell in statistics.before],
             "after": [asdict(shell) for shell in statistics.after],
             "cycles": [asdict(cycle) for cycle in result.cycles],
+            "course": describe_course(result, dataset["convergence"]),
             "rejected": count_rejected(result),
             "histograms": parameter_histograms(parameters, result),
             **collected,
@@ -323,11 +325,14 @@ def remarks(summary: dict) -> list[str]:
                 "takes to that of the others, and were rejected: if they are another crystal form, postrefine them by "
                 "themselves."
             )
-    change, limit = summary["cycles"][-1]["change"], dataset["convergence"]
-    if change is not None and change > FAR_FROM_SETTLED * limit:
+    change, course = summary["cycles"][-1]["change"], summary["course"]
+    if course["damped_from"] is not None and course["ended"] != "converged" or course["ended"] == "no_lattice":
+        found.append(f"{course['words']} A reference=, or more lattices, may help.")
+    elif change is not None and change > FAR_FROM_SETTLED * course["limit"]:
         found.append(
-            f"The merged intensities still changed by {change:.0%} in the last cycle (limit {limit:.1%}): the lattices "
-            "have too few reflections in common, or too few cycles were allowed; a reference= may help."
+            f"The merged intensities still changed by {change:.0%} in the last cycle (limit "
+            f"{course['limit']:.1%}): the lattices have too few reflections in common, or too few cycles were allowed; "
+            "a reference= may help."
         )
     custom, honest = after["cc_half"], after["cc_half_honest"]
     if custom is not None and honest is not None and custom - honest > TOO_GOOD:

@@ -20,8 +20,9 @@ import numpy as np
 
 from dials_postrefine.stills.cycles import DatasetSettings, postrefine
 from dials_postrefine.stills.dataset import Stills, select_lattices
+from dials_postrefine.stills.errormodel import ErrorModel
 from dials_postrefine.stills.merging import Merged, correlation, merge, shell_edges
-from dials_postrefine.stills.scaling import WeightedMean
+from dials_postrefine.stills.scaling import Scaled, WeightedMean, merging_values
 
 N_SHELLS = 10
 FEWEST_IN_SHELL = 5
@@ -65,10 +66,9 @@ def refine_half_sets(
         own = replace(select_lattices(stills, selection), earlier={})  # which has seen the other half
         course: list[Merged] = []
 
-        def take(mean: WeightedMean, own=own, course=course) -> None:
-            there = (mean.weight > 0.0) & ~own.absent[own.unique]
-            n = np.bincount(own.unique[there], minlength=own.n_unique)
-            course.append(Merged(np.where(n, mean.sum_w, 0.0), np.where(n, mean.sum_wi, 0.0), n))
+        def take(scaled: Scaled, mean: WeightedMean, own=own, course=course) -> None:
+            model = mean.error_model if settings.error_model == "basic" else None
+            course.append(_merged(own, scaled, mean.outlier, mean.reference, model))
 
         result = postrefine(
             own,
@@ -77,11 +77,10 @@ def refine_half_sets(
             progress=lambda what, *rest, n=number: progress(f"half set {n + 1}, {what}", *rest),
             each=take,
         )
-        kept = result.kept & ~result.outlier & ~own.absent[own.unique]
-        if not kept.any():
+        end = _merged(own, result, result.outlier, result.mean, result.error_model)
+        if not end.n.any():
             return None
-        value, variance = result.merging_values(own, kept)
-        ends.append(merge(value, variance, own.unique[kept], own.n_unique))
+        ends.append(end)
         courses.append(course)
     longest = max(len(course) for course in courses)
     pairs = [tuple(course[min(i, len(course) - 1)] for course in courses) for i in range(longest)]
@@ -98,6 +97,12 @@ def merge_half_sets(
     """The merges of refine_half_sets at the end alone."""
     found = refine_half_sets(stills, settings, d_star_sq, nproc, progress)
     return None if found is None else found.merged
+
+
+def _merged(stills: Stills, scaled, outlier: np.ndarray, mean: np.ndarray, model: ErrorModel | None) -> Merged:
+    """What is kept and no outlier, merged; scaled: a Scaled, or a result."""
+    kept = scaled.kept & ~outlier & ~stills.absent[stills.unique]
+    return merge(*merging_values(stills, scaled, mean, model, kept), stills.unique[kept], stills.n_unique)
 
 
 def _on_one_scale(first: Merged, second: Merged, d_star_sq: np.ndarray) -> tuple[Merged, Merged]:

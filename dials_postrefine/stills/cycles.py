@@ -46,9 +46,8 @@ from dials_postrefine.stills.scaling import (
     linear_scales,
     mean_of_kept,
     mean_of_others,
-    modelled_variance,
+    merging_values,
     relative_change,
-    scaled_values,
 )
 
 LATTICES_PER_CHUNK = 32
@@ -115,9 +114,7 @@ class PostrefinedStills:
 
     def merging_values(self, stills: Stills, selection: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The scaled values of the selected observations and their variances, as they are to be merged."""
-        value, variance, slope = scaled_values(stills, self, selection)
-        unique, relative = stills.unique[selection], self.relative_variance[selection]
-        return value, modelled_variance(value, variance, slope, relative, unique, self.mean, self.error_model)
+        return merging_values(stills, self, self.mean, self.error_model, selection)
 
     @property
     def accepted(self) -> np.ndarray:
@@ -147,7 +144,7 @@ def postrefine(
     held_out: np.ndarray | None = None,
     prior: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]] | None = None,
     agreement: Sequence[float] = (),
-    each: Callable[[WeightedMean], None] = lambda mean: None,
+    each: Callable[[Scaled, WeightedMean], None] = lambda scaled, mean: None,
 ) -> PostrefinedStills:
     """
     Postrefine all lattices (module docstring).
@@ -158,7 +155,7 @@ def postrefine(
     refined go back (freereflections.py).  prior, where the reference is a model: of merged intensities and their
     standard deviations (n_unique,), NaN where unknown, it makes the model's on the same scale and their variances, or
     None where they are too few to tell.  agreement: the honest CC1/2 of each cycle, as far as half sets have gone, by
-    which the best is chosen where the cycles don't converge; each(mean) is told what each of them merged.
+    which the best is chosen where the cycles don't converge; each(scaled, mean) is told what each of them merged.
     Never raises for a bad lattice: see `reasons`.
     """
     external = reference is not None
@@ -211,7 +208,7 @@ def postrefine(
             mean_correlation = float(np.mean([fit.correlation_after for fit in accepted])) if accepted else np.nan
             cycle = Cycle(len(accepted), mean_correlation, np.nan, damped=damped)
             cycles.append(cycle)
-            each(new)
+            each(scaled, new)
             if not external:
                 cycle.change = relative_change(target, new.reference)
                 cycle.change_esd = convergence.change_in_esds(target, new.reference, new.sigma)
