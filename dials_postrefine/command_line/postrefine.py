@@ -63,7 +63,7 @@ def postrefine_files(params, verbosity: int, provenance) -> None:
     from dials_postrefine.report import text
     from dials_postrefine.report.diagnostics import collect_diagnostics
     from dials_postrefine.report.remarks import conclude, remark_lines
-    from dials_postrefine.report.stills_remarks import FAR_FROM_SETTLED, remarks
+    from dials_postrefine.report.stills_remarks import remarks
     from dials_postrefine.report.summary import count_observations, describe_dataset, make_summary
     from dials_postrefine.scattering.prior import ModelPrior
     from dials_postrefine.stills.refinement import refine
@@ -107,10 +107,7 @@ def postrefine_files(params, verbosity: int, provenance) -> None:
             shared = scopes.refining(params, files.h_unique)
             refinement = refine(stills, d_star_sq=files.d_star_sq, complete=files.complete, **shared, **own)
         result, statistics, tried = refinement.result, refinement.statistics, refinement.tried
-        logger.info(text.course(identifiers, result, tried, files.order, verbosity > 0))
-        change = result.cycles[-1].change
-        if params.n_cycles in (None, Auto) and change > FAR_FROM_SETTLED * params.convergence:
-            logger.warning(text.unsettled_warning(change))
+        logger.info(text.course(identifiers, result, tried, files.order, params.convergence, verbosity > 0))
         if statistics is None:
             raise Sorry(text.all_rejected(result))
 

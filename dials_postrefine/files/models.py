@@ -4,7 +4,7 @@ Experiments <-> geometry arrays; the refined orientation and a scale model writt
 Each lattice is one experiment: a still with a crystal, a beam and a detector.  The scale model is DIALS' own
 KBScalingModel, which every DIALS program can read,
 
-    scale = G,   decay = -4 B,      scale exp(decay/(2 d^2)) = G exp(-2 B d*^2)
+    scale = G,   decay = -B,        scale exp(decay/(2 d^2)) = G exp(-B d*^2/2)
 
 with the esds, and the rest of the fit (r_s, angles, correlations) as extra keys of its configuration.  The height
 r_0/r_s of a mosaic radius has no place in that model: it is in the table's inverse_scale_factor alone.
@@ -380,15 +380,15 @@ def write_orientation(experiment, rotation: np.ndarray, epsilon: float = 0.0) ->
 
 
 def write_scaling_model(experiment, scale, scale_esd, b_factor, b_factor_esd, extra: dict) -> None:
-    """Give the experiment a KBScalingModel (module docstring); extra: further keys, numbers or text only."""
+    """Give the experiment a KBScalingModel (module docstring), B being conventional; extra: further numbers or text."""
     from dials.algorithms.scaling.model.model import KBScalingModel
 
     experiment.scaling_model = KBScalingModel(
         {
             "scale": {"parameters": flex.double([scale]), "parameter_esds": flex.double([scale_esd])},
             "decay": {
-                "parameters": flex.double([-4.0 * b_factor]),
-                "parameter_esds": flex.double([4.0 * b_factor_esd]),
+                "parameters": flex.double([-b_factor]),
+                "parameter_esds": flex.double([b_factor_esd]),
             },
         },
         # dials.export format=xds_ascii asks for the type of the error model, and stops where there is none

@@ -28,6 +28,7 @@ from dials_postrefine.stills.lattice import Reason
 from dials_postrefine.stills.model import (
     B_FACTOR,
     CELL_SCALE,
+    CONVENTIONAL_B,
     LN_MOSAICITY,
     LN_RADIUS,
     LN_SCALE,
@@ -331,8 +332,8 @@ def _write_columns(files: StillsFiles, result: PostrefinedStills, accepted: np.n
 
 def lattice_parameters(result: PostrefinedStills, k: int, ambiguity: Ambiguity | None = None) -> dict:
     """
-    The refined parameters of lattice k with their esds, in the units of reports, Angstrom and degrees; and how it was
-    reindexed, where there was a choice.
+    The refined parameters of lattice k with their esds, in the units of reports, Angstrom and degrees, and with the
+    conventional B; and how it was reindexed, where there was a choice.
     """
     x, fit = result.x[k], result.fits[k]
     esd = np.sqrt(np.diag(result.covariance[k]))
@@ -341,8 +342,8 @@ def lattice_parameters(result: PostrefinedStills, k: int, ambiguity: Ambiguity |
     return {
         "scale": scale,
         "scale_esd": scale * float(esd[LN_SCALE]),
-        "b_factor": float(x[B_FACTOR]),
-        "b_factor_esd": float(esd[B_FACTOR]),
+        "b_factor": CONVENTIONAL_B * float(x[B_FACTOR]),
+        "b_factor_esd": CONVENTIONAL_B * float(esd[B_FACTOR]),
         "refined": fit.refined,
         "theta_x": float(np.degrees(x[THETA_X])),
         "theta_x_esd": float(np.degrees(esd[THETA_X])),

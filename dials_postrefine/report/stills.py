@@ -121,10 +121,12 @@ def _facts(summary: dict) -> list[Fact]:
         Fact(
             "multiplicity", number(after["multiplicity"], ".1f"), change("multiplicity", ".1f"), grade("multiplicity")
         ),
-        Fact(
-            "mean I/sigma", number(after["i_over_sigma"], ".1f"), change("i_over_sigma", ".1f"), grade("i_over_sigma")
-        ),
+        Fact("mean I/sigma", number(after["i_over_sigma"], ".1f"), _meaning_of_sigma(summary), grade("i_over_sigma")),
     ]
+
+
+def _meaning_of_sigma(summary: dict) -> str:
+    return "sigma by the error model" if summary["error_model"] else "sigma of the counts alone"
 
 
 def _dataset(summary: dict) -> Section:
@@ -252,8 +254,10 @@ def _by_resolution(summary: dict) -> Section:
     honest = _has(summary, "cc_half_honest")
 
     def panel(key, title, y_label, caption, why="There are too few reflections.", honest_key=None, **limits):
-        curves = [
-            Curve("scaled only", [], [shell[key] for shell in before], GREY, "s--", hollow=True),
+        curves = []
+        if any(shell[key] is not None for shell in before):
+            curves.append(Curve("scaled only", [], [shell[key] for shell in before], GREY, "s--", hollow=True))
+        curves += [
             Curve("customary" if honest_key else "postrefined", [], [shell[key] for shell in after], BLUE),
         ]
         if honest_key:
@@ -316,8 +320,12 @@ def _by_resolution(summary: dict) -> Section:
             "i_over_sigma",
             "Mean I/sigma by resolution",
             "mean I/sigma",
-            "Merged intensity over its standard deviation. Scaled only, sigma is that of the counts and far too small; "
-            + ("postrefined, it has the error model." if summary["error_model"] else "postrefined, it is, too."),
+            f"Merged intensity over its standard deviation, {_meaning_of_sigma(summary)}."
+            + (
+                " There is none to compare with before: no error model is fitted then."
+                if summary["error_model"]
+                else ""
+            ),
             ylim=(0.0, None),
         ),
     ]
@@ -464,8 +472,22 @@ def _convergence(summary: dict) -> Section:
         ),
     ]
     rows = [
-        [str(i), str(one["n_accepted"]), number(one["correlation"], ".3f"), number(one["change"], ".4f")]
+        [
+            str(i),
+            str(one["n_accepted"]),
+            number(one["correlation"], ".3f"),
+            number(one["change"], ".4f"),
+            number(one["change_esd"], ".3f"),
+            number(one["agreement"], ".3f"),
+            "yes" if one["damped"] else "no",
+        ]
         for i, one in zip(x, cycles)
     ]
-    headers = ("cycle", "accepted", "mean CC of a lattice", "change of the merged I")
-    return Section("Convergence", [], figures, [Table("The cycles.", headers, rows)])
+    headers = ("cycle", "accepted", "mean CC of a lattice", "change of the merged I", "in esds", "unseen CC", "damped")
+    text = [
+        summary["course"]["words"],
+        "In esds: the mean of the changes, each over the standard deviation of the merged intensity. Unseen CC: the "
+        "honest CC1/2 of the half sets after this cycle, or the mean CC_free of the lattices where reflections are "
+        "held out.",
+    ]
+    return Section("Convergence", text, figures, [Table("The cycles.", headers, rows)])

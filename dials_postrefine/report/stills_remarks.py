@@ -196,12 +196,14 @@ def profile_off(summary: dict) -> tuple[int, int] | None:
 
 
 def _on_cycles(summary: dict) -> Iterator[Remark]:
-    change, limit = summary["cycles"][-1]["change"], summary["dataset"]["convergence"]
-    if change is not None and change > FAR_FROM_SETTLED * limit:
+    change, course = summary["cycles"][-1]["change"], summary["course"]
+    if course["damped_from"] is not None and course["ended"] != "converged" or course["ended"] == "no_lattice":
+        yield care("the cycles did not converge", f"{course['words']} A reference=, or more lattices, may help.")
+    elif change is not None and change > FAR_FROM_SETTLED * course["limit"]:
         yield care(
             f"merged intensities changed by {change:.0%} in the last cycle",
-            f"The merged intensities still changed by {change:.0%} in the last cycle (limit {limit:.1%}): the lattices "
-            "have too few reflections in common, or too few cycles were allowed; a reference= may help.",
+            f"The merged intensities still changed by {change:.0%} in the last cycle (limit {course['limit']:.1%}): the "
+            "lattices have too few reflections in common, or too few cycles were allowed; a reference= may help.",
         )
 
 

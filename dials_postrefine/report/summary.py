@@ -2,7 +2,7 @@
 The JSON summary: the numbers of the log and of the page, and each lattice with its parameters or the reason of its
 rejection.  The page is made from it (stills.py), so that it shows nothing else.
 
-Lengths in Angstrom, angles in degrees, B in A^2 as it enters exp(-2 B d*^2); a number that does not exist is null.
+Lengths in Angstrom, angles in degrees, B conventional, of exp(-B d*^2/2), in A^2; a number that does not exist is null.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, fields
 import numpy as np
 
 from dials_postrefine.populations import MIN_GAP_DISTANCE, describe_groups, main_value
+from dials_postrefine.report.course import describe_course
 from dials_postrefine.report.diagnostics import Diagnostics, histogram
 from dials_postrefine.stills.cycles import PostrefinedStills
 from dials_postrefine.stills.dataset import Stills
@@ -199,6 +200,7 @@ def make_summary(
             "before": [asdict(shell) for shell in statistics.before],
             "after": [asdict(shell) for shell in statistics.after],
             "cycles": [asdict(cycle) for cycle in result.cycles],
+            "course": describe_course(result, dataset["convergence"]),
             "rejected": count_rejected(result),
             "histograms": parameter_histograms(parameters, result),
             **collected,

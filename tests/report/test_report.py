@@ -232,7 +232,7 @@ def test_widths_and_convergence_are_drawn_from_the_json(run):
     assert_drawn(figure(run.html, "Change of the merged intensities by cycle"), range(1, len(cycles) + 1), change)
     rows = rows_of(run.html, "The cycles")
     for row, one in zip(rows, cycles):
-        for cell, key in zip(row[1:], ("n_accepted", "correlation", "change")):
+        for cell, key in zip(row[1:], ("n_accepted", "correlation", "change", "change_esd", "agreement")):
             assert_shown(cell, one[key])
 
 
