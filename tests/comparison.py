@@ -30,3 +30,8 @@ def results(folder: Path) -> dict[str, bytes]:
     """The content of every file in and below the folder, but for logs."""
     paths = (path for path in Path(folder).rglob("*") if path.is_file() and path.suffix != ".log")
     return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
+
+
+def said(summary: dict) -> list[str]:
+    """The sentences of the remarks."""
+    return [remark["text"] for remark in summary["remarks"]]

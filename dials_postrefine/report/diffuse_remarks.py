@@ -28,7 +28,8 @@ MUCH_MASKED = 0.1
 MUCH_REJECTED, MOST_REJECTED = 0.01, 0.1
 # From one image to the next a scale jumps where it changes by more than this, and by so many times the usual change.
 JUMP, JUMP_RATIO = 0.1, 5.0
-# A ring: a shell above the median of its neighbours by this part of it and so many sigma.
+# A ring: a shell above the line through its neighbours by this part of it, so many sigma, and so many times the scatter
+# of the neighbours about the line.
 RING, RING_SIGMAS, NEIGHBOURS = 0.15, 5.0, 5
 MOST_LISTED = 5
 
@@ -240,13 +241,15 @@ def sharp_rings(radial: dict) -> list[float]:
         np.array([np.nan if x is None else x for x in radial[key]], dtype=float) for key in ("s", "intensity", "sigma")
     )
     found = []
+    apart = np.setdiff1d(np.arange(-NEIGHBOURS, NEIGHBOURS + 1), (-1, 0, 1))  # the shells beside it have part of a ring
     for i in range(NEIGHBOURS, len(s) - NEIGHBOURS):
-        near = intensity[i - NEIGHBOURS : i + NEIGHBOURS + 1]
-        if not np.isfinite(near).all() or intensity[i] < near.max():
+        near = intensity[i + apart]
+        if not np.isfinite([*near, intensity[i]]).all() or intensity[i] < intensity[i - 1 : i + 2].max():
             continue
-        usual = np.median(np.delete(near, range(NEIGHBOURS - 1, NEIGHBOURS + 2)))
+        slope, usual = np.polyfit(apart, near, 1)
+        scatter = np.std(near - slope * apart - usual, ddof=2)
         above = intensity[i] - usual
-        if usual > 0.0 and above > max(RING * usual, RING_SIGMAS * sigma[i]):
+        if usual > 0.0 and above > max(RING * usual, RING_SIGMAS * sigma[i], RING_SIGMAS * scatter):
             found.append((above / usual, 1.0 / s[i]))
     return [float(d) for _, d in sorted(found, reverse=True)]
 

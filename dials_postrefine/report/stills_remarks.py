@@ -202,8 +202,8 @@ def _on_cycles(summary: dict) -> Iterator[Remark]:
     elif change is not None and change > FAR_FROM_SETTLED * course["limit"]:
         yield care(
             f"merged intensities changed by {change:.0%} in the last cycle",
-            f"The merged intensities still changed by {change:.0%} in the last cycle (limit {course['limit']:.1%}): the "
-            "lattices have too few reflections in common, or too few cycles were allowed; a reference= may help.",
+            f"The merged intensities still changed by {change:.0%} in the last cycle (limit {course['limit']:.1%}): "
+            "the lattices have too few reflections in common, or too few cycles were allowed; a reference= may help.",
         )
 
 

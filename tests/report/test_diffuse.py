@@ -15,6 +15,7 @@ from html import unescape
 
 import numpy as np
 import pytest
+from comparison import said
 
 pytest.importorskip("numba", reason="the loops over voxels are compiled by numba")
 pytest.importorskip("jinja2", reason="the page is a jinja2 template")
@@ -22,9 +23,10 @@ pytest.importorskip("matplotlib", reason="the figures are drawn by matplotlib")
 pytest.importorskip("tabulate", reason="the log has tables")
 
 from dials_postrefine.diffuse.sections import collect, parse_plane
-from dials_postrefine.report import diffuse, diffuse_summary, diffuse_text, pictures
+from dials_postrefine.report import diffuse, diffuse_remarks, diffuse_summary, diffuse_text, pictures
 from dials_postrefine.report.page import render
 from dials_postrefine.report.provenance import record_run
+from dials_postrefine.report.remarks import conclude
 
 PLANES = ("hk0", "h0l", "0kl", "hk3")
 PROVENANCE = record_run(["dials.diffuse_map", "refined.expt"], ["refined.expt"], "").as_dict()
@@ -52,7 +54,7 @@ def sections_of(one, names=PLANES):
 def summary(synthetic) -> dict:
     not_used = {"no crystal": ["experiment 2"]}
     found = diffuse_summary.make_summary(synthetic.map, synthetic.images, ["sweep/1"], not_used, DATASET)
-    return {"provenance": PROVENANCE, **found}
+    return {"provenance": PROVENANCE, **found, **conclude(diffuse_remarks.remarks(found))}
 
 
 @pytest.fixture(scope="module")
@@ -166,8 +168,7 @@ def test_numbers_in_the_log_are_those_of_the_summary(summary):
     h, k, l = summary["index_offset"]["mean"]  # noqa: E741
     assert re.search(rf"1650 strong spots: h \{h:+.4f} \+- .*k \{k:+.4f} .*l \{l:+.4f} ", text)
     assert "it can't be read: the file ends too early" in text
-    assert all(f"NOTE: {remark}" in text for remark in summary["remarks"])
-    assert max(len(line) for line in text.split("NOTE")[0].splitlines()) < 180
+    assert max(len(line) for line in text.splitlines()) < 180
 
 
 def test_a_summary_without_numbers_is_still_reported(summary):
@@ -179,8 +180,8 @@ def test_a_summary_without_numbers_is_still_reported(summary):
         image.update(scale=None, level=None, masked=None, error="it is gone")
     bare["index_offset"] = {"n_spots": 0, "mean": [None] * 3, "esd": [None] * 3}
     bare.update(masked=None, rejected=None, radial={key: [] for key in bare["radial"]}, n_images_used=0)
-    bare["remarks"] = diffuse_summary.remarks(bare)
-    assert any("No image has a strong spot" in remark for remark in bare["remarks"])
+    bare |= conclude(diffuse_remarks.remarks(bare))
+    assert any("No image has a strong spot" in remark for remark in said(bare))
     page = render(diffuse.make_page(bare, []))
     assert "No plane was asked for" in page and "There are no data." in page
     assert "there are no strong spots" in diffuse_text.text(bare)
@@ -190,7 +191,7 @@ def test_a_summary_without_numbers_is_still_reported(summary):
 
 
 def test_a_good_map_has_no_remark(summary):
-    assert diffuse_summary.remarks(good(summary)) == []
+    assert diffuse_remarks.remarks(good(summary)) == []
 
 
 def good(summary: dict) -> dict:
@@ -214,50 +215,63 @@ def change(summary: dict, path: str, value) -> dict:
 
 
 @pytest.mark.parametrize(
-    ("path", "value", "words"),
+    ("path", "value", "grade", "words"),
     [
-        ("images.2.scale", 1.3, "The scale of the images jumps at images 3, 4: look"),
-        ("index_offset.mean", [0.0, 0.03, 0.0], r"off the integer indices on average \(k \+0.030 ± 0.00\d\).*refine"),
-        ("sweep", 2.4, "sweeps up to 2.4 voxels .*sampling.phi_steps=3 "),
-        ("shells.-1.cos_2phi", -0.08, r"cos 2φ -0.080, .*check polarization_fraction"),
-        ("shells.-1.chi_sq", 1.7, "χ² against Poisson's law is 1.70: .*gain"),
-        ("shells.-1.chi_sq", 0.5, "χ² against Poisson's law is 0.50: .*set gain="),
-        ("shells.-1.cc_laue", 0.1, "CC_Laue is 0.10 where CC1/2 of 0.* lets expect 0.*symmetry=friedel"),
-        ("shells.-1.completeness", 0.3, "30% of the map was observed"),
-        ("masked", 0.7, "70% of the pixels are masked .*mask.n_sigma"),
-        ("rejected", 0.05, "5.0% of the pixels were rejected.*reject.n_sigma"),
-        ("n_images_used", 11, "1 of 12 images could not be used"),
-        ("not_used", {"no crystal": ["a", "b"]}, r"no crystal \(2\)"),
+        ("images.2.scale", 1.3, "care", "The scale of the images jumps at images 3, 4: look"),
+        ("index_offset.mean", [0.0, 0.03, 0.0], "care", r"off the integer .* \(k \+0.0300 ± 0.00\d+\).*refine"),
+        ("index_offset.mean", [-0.009, 0.0, 0.0], "note", r"more than 3 esds but less than 0.01 \(h -0.0090 ±"),
+        ("sweep", 2.4, "care", "sweeps up to 2.4 voxels .*sampling.phi_steps=3 "),
+        ("shells.-1.cos_2phi", -0.08, "care", r"cos 2φ -0.080, .*check polarization_fraction"),
+        ("shells.-1.chi_sq", 1.7, "care", "χ² against Poisson's law is 1.70: .*gain"),
+        ("shells.-1.chi_sq", 29.0, "distrust", "χ² against Poisson's law is 29.00: .*gain"),
+        ("shells.-1.chi_sq", 0.5, "care", "χ² against Poisson's law is 0.50: .*set gain="),
+        ("shells.-1.cc_laue", 0.1, "care", "CC_Laue is 0.10 where CC1/2 of 0.* lets expect 0.*symmetry=friedel"),
+        ("shells.-1.cc_laue", -0.4, "distrust", "CC_Laue is -0.40: symmetry mates contradict one another"),
+        ("shells.2.cc_laue", -0.9, "care", "CC_Laue is negative in the shells to .*set d_max="),
+        ("shells.-1.cc_half", -0.1, "distrust", "CC1/2 of the anisotropic part is -0.10: nothing of it"),
+        ("shells.-1.anisotropy", 0.03, "note", "0.03 of the noise of a voxel: larger voxels"),
+        ("shells.-1.completeness", 0.3, "care", "30% of the map was observed"),
+        ("masked", 0.7, "note", "70% of the pixels are masked .*mask.n_sigma"),
+        ("rejected", 0.05, "care", "5.0% of the pixels were rejected.*reject.n_sigma"),
+        ("rejected", 0.46, "distrust", "46.0% of the pixels were rejected.*reject.n_sigma"),
+        ("n_images_used", 11, "care", "1 of 12 images could not be used"),
+        ("not_used", {"no crystal": ["a", "b"]}, "note", r"no crystal \(2\)"),
     ],
 )
-def test_what_is_wrong_is_remarked_once(summary, path, value, words):
-    (remark,) = diffuse_summary.remarks(change(summary, path, value))
-    assert re.search(words, remark) and remark.endswith(".")
+def test_what_is_wrong_is_remarked_once(summary, path, value, grade, words):
+    (remark,) = diffuse_remarks.remarks(change(summary, path, value))
+    assert re.search(words, remark.text) and remark.text.endswith(".") and remark.grade == grade
 
 
 @pytest.mark.parametrize(
     ("path", "value"),
-    [("index_offset.mean", [0.009, 0.0, 0.0]), ("index_offset.esd", [0.02, 0.02, 0.02]), ("shells.-1.cos_2phi", 0.019)],
+    [
+        ("index_offset.mean", [0.003, 0.0, 0.0]),
+        ("index_offset.esd", [0.02, 0.02, 0.02]),
+        ("shells.-1.cos_2phi", 0.019),
+        ("shells.-1.cc_laue", 0.99),
+        ("shells.-1.anisotropy", 0.5),
+    ],
 )
 def test_what_is_within_its_limits_is_not_remarked(summary, path, value):
-    assert diffuse_summary.remarks(change(summary, path, value)) == []
+    assert diffuse_remarks.remarks(change(summary, path, value)) == []
 
 
 def test_levels_jump_where_images_were_not_scaled(summary):
     changed = change(summary, "images.11.level", 2.0)
-    assert diffuse_summary.remarks(changed) == []
+    assert diffuse_remarks.remarks(changed) == []
     changed["settings"]["scale"] = "none"
-    (remark,) = diffuse_summary.remarks(changed)
-    assert "The level of the images jumps at image 12: use scale.model=per_image" in remark
+    (remark,) = diffuse_remarks.remarks(changed)
+    assert "The level of the images jumps at image 12: use scale.model=per_image" in remark.text
 
 
 def test_the_jump_that_was_put_in_is_found(summary):
-    assert diffuse_summary.scale_jumps(summary["images"], "scale") == ["9"]
+    assert diffuse_remarks.scale_jumps(summary["images"], "scale") == ["9"]
 
 
 def test_cc_laue_of_noise_alone_is_what_is_expected(summary):
     for shell in summary["shells"][3:]:
-        expected = diffuse_summary.expected_cc_laue(shell["cc_half"], shell["mates"])
+        expected = diffuse_remarks.expected_cc_laue(shell["cc_half"], shell["mates"])
         assert shell["cc_laue"] == pytest.approx(expected, abs=0.08)
 
 
@@ -381,7 +395,7 @@ def test_an_unobserved_plane_says_so(synthetic):
 def test_a_cartesian_map_has_pictures(make_synthetic):
     one = make_synthetic(frame="cartesian", symmetry="friedel", d_min=5.0)
     summary = diffuse_summary.make_summary(one.map, one.images, ["sweep/1"], {}, DATASET)
-    summary["provenance"] = PROVENANCE
+    summary |= {"provenance": PROVENANCE, **conclude(diffuse_remarks.remarks(summary))}
     page = render(diffuse.make_page(summary, sections_of(one, ["xy0", "x0z", "0yz", "xy0.1"])))
     assert "x (1/Å)" in figure(page, "xy0, total")
     assert "There are no voxels at z = 0.1 1/Å: this is the nearest plane, z = 0.098 1/Å." in page
@@ -461,3 +475,30 @@ def test_an_image_without_a_level_takes_it_from_no_other(synthetic):
     mean = np.mean([image.level for image in others])
     shown = [image["level"] for k, image in enumerate(found) if k not in (2, 4)]
     assert shown == pytest.approx([image.level / mean for image in others])
+
+
+def test_sharp_rings_are_found_and_a_broad_one_is_not():
+    """Of a profile that falls off with a broad ring of water: shells at the d of two rings of ice raised by half."""
+    s = np.linspace(0.02, 0.6, 240)
+    smooth = 50.0 * np.exp(-4.0 * s) + 40.0 * np.exp(-0.5 * ((s - 0.31) / 0.05) ** 2)
+    radial = {"s": s.tolist(), "intensity": smooth.tolist(), "sigma": np.full(240, 0.1).tolist()}
+    assert diffuse_remarks.sharp_rings(radial) == []
+    iced = smooth.copy()
+    for d in (3.9, 2.67):
+        iced[np.abs(s - 1.0 / d).argmin()] *= 1.5
+    found = diffuse_remarks.sharp_rings(radial | {"intensity": iced.tolist()})
+    assert sorted(found) == pytest.approx([2.67, 3.9], abs=0.03)
+    noisy = radial | {"intensity": iced.tolist(), "sigma": np.full(240, 40.0).tolist()}
+    assert diffuse_remarks.sharp_rings(noisy) == []
+
+
+def test_each_fact_has_the_colour_of_the_remarks_on_it(synthetic, summary):
+    changed = change(summary, "shells.-1.chi_sq", 29.0)
+    changed |= conclude(diffuse_remarks.remarks(changed))
+    page = render(diffuse.make_page(changed, []))
+    assert re.search(r'<div class="distrust"><dt>χ² against Poisson</dt>', page)
+    assert "<div><dt>CC1/2</dt>" in page
+    assert '<p class="verdict distrust"><strong>Do not trust</strong>: χ² is 29.00.</p>' in page
+    fine = good(summary)
+    page = render(diffuse.make_page(fine | conclude(diffuse_remarks.remarks(fine)), []))
+    assert '<p class="verdict note"><strong>Trust</strong>.</p>' in page

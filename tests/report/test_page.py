@@ -15,6 +15,7 @@ from dials_postrefine.report import plots
 from dials_postrefine.report.page import Fact, Figure, Page, Section, Table, render
 from dials_postrefine.report.plots import Curve
 from dials_postrefine.report.provenance import Provenance
+from dials_postrefine.report.remarks import care, conclude
 
 NASTY = "<script>alert('x')</script>&\"quoted\""
 
@@ -56,7 +57,9 @@ def a_page() -> Page:
     table = Table(NASTY, [NASTY, "n"], [[NASTY, "1"], ["b", "2"]], sortable=True, long=True, flagged=frozenset({1}))
     inner = Section(NASTY, [NASTY], [figure], [table])
     provenance = Provenance(NASTY, NASTY, NASTY, NASTY, (NASTY,), NASTY).as_dict()
-    return Page(NASTY, provenance, [NASTY], [Fact(NASTY, NASTY, NASTY)], [NASTY], NASTY, [Section("a", folded=[inner])])
+    said = conclude([care(NASTY, NASTY), NASTY])
+    facts = [Fact(NASTY, NASTY, NASTY)]
+    return Page(NASTY, provenance, [NASTY], facts, **said, command=NASTY, sections=[Section("a", folded=[inner])])
 
 
 def test_text_is_escaped_wherever_it_stands():
@@ -64,8 +67,8 @@ def test_text_is_escaped_wherever_it_stands():
     assert "<script>alert" not in html
     checker = Checker(html)
     assert checker.tags.count("script") == 1  # our own
-    # title, h1, provenance (6), lead, fact (3), remark, command, paragraph, caption of figure, of table, header, ...
-    assert sum(NASTY in text for text in checker.text) >= 19
+    # title, h1, provenance (6), lead, fact (3), verdict, remark (2), command, paragraph, captions, header, ...
+    assert sum(NASTY in text for text in checker.text) >= 21
 
 
 def test_tags_are_closed_and_identifiers_unique():

@@ -8,6 +8,7 @@ from html import unescape
 
 import numpy as np
 import pytest
+from comparison import said
 
 import dials_postrefine  # noqa: F401  (makes cctbx findable)
 
@@ -25,6 +26,7 @@ from dials_postrefine.report import intensity_model as model_report
 from dials_postrefine.report import spread, spread_figures, spread_summary, spread_text
 from dials_postrefine.report.page import render
 from dials_postrefine.report.provenance import record_run
+from dials_postrefine.report.remarks import remark_lines
 
 pytestmark = pytest.mark.dials
 
@@ -120,9 +122,9 @@ def test_a_summary_without_spread_says_so(tmp_path):
     found = analyse(files.images, SETTINGS)
     summary = {"provenance": PROVENANCE, **spread_summary.make_summary(files, ImageChoice(), SETTINGS, found)}
     assert summary["spread"]["overall"]["low"] == 0.0
-    assert any("no excess spread" in remark for remark in summary["remarks"])
+    assert any("no excess spread" in remark for remark in said(summary))
     page = render(spread.make_page(summary, spread_figures.collect(files.images, found, "laue")))
-    assert "no excess spread" in page and "no excess spread" in spread_text.text(summary)
+    assert "no excess spread" in page and "no excess spread" in remark_lines(summary)
 
 
 @pytest.fixture(scope="module")
@@ -190,12 +192,12 @@ def test_a_strongest_tenth_without_any_spread_is_remarked(analysed):
     changed = copy.deepcopy(summary)
     parts = {part["name"]: part for part in changed["spread"]["parts"]}
     parts["weakest half"].update(tau=0.3, low=0.25, high=0.35)
-    for tau, said in ((0.0, True), (0.05, True), (0.25, False), (None, False)):
+    for tau, expected in ((0.0, True), (0.05, True), (0.25, False), (None, False)):
         parts["strongest tenth"].update(tau=tau)
-        assert any("not one number" in remark for remark in spread_summary.remarks(changed)) is said
+        assert any("not one number" in remark.text for remark in spread_summary.remarks(changed)) is expected
     parts["weakest half"].update(low=0.0)
     parts["strongest tenth"].update(tau=0.0)
-    assert not any("not one number" in remark for remark in spread_summary.remarks(changed))
+    assert not any("not one number" in remark.text for remark in spread_summary.remarks(changed))
 
 
 def test_a_cause_without_numbers_is_shown_by_dashes(analysed):
