@@ -5,7 +5,7 @@ Whether postrefinement helps a set of real stills: half sets that never saw each
 
 The stills are postrefined against their own mean, with the program's defaults or, after `auto`, with the profile,
 radius and cell that the program chooses by itself.  Printed are, by resolution shell, before (one scale a lattice) and
-after: CC1/2, and the correlation with the reference, which took no part; after, also the honest CC1/2.  Then the same
+after: CC1/2; after, also the honest CC1/2.  Then the same
 against the reference itself.  The last line of each is the change of the correlation with the reference over the unique
 reflections that both merges have.
 """
@@ -18,14 +18,14 @@ import numpy as np
 
 from dials_postrefine.files.reference import align, read_reference
 from dials_postrefine.files.stills import read_stills
+from dials_postrefine.report.course import describe_course
 from dials_postrefine.report.text import candidates_table, shells_table
-from dials_postrefine.stills.crossvalidation import merge_half_sets
-from dials_postrefine.stills.cycles import DatasetSettings, postrefine
+from dials_postrefine.stills.cycles import DatasetSettings
 from dials_postrefine.stills.merging import correlation, merge
 from dials_postrefine.stills.model import RADII, UNIT_CELLS
 from dials_postrefine.stills.partiality import PROFILES
+from dials_postrefine.stills.refinement import refine
 from dials_postrefine.stills.selection import choose_model
-from dials_postrefine.stills.statistics import collect_statistics
 
 N_SHELLS = 5
 
@@ -40,11 +40,12 @@ def main(experiments: str, reflections: str, reference_path: str, choice: str = 
         if choice == "auto":
             settings, tried = choose_model(stills, settings, PROFILES, RADII, UNIT_CELLS, reference)
             print(candidates_table(tried))
-        result = postrefine(stills, settings, reference)
-        honest = merge_half_sets(stills, settings, files.d_star_sq) if reference is None else None
-        statistics = collect_statistics(stills, result, independent, files.d_star_sq, files.complete, N_SHELLS, honest)
         fit = settings.fit
+        own = ([fit.profile], [fit.radius], [fit.unit_cell])
+        found = refine(stills, settings, own, files.d_star_sq, files.complete, reference, n_shells=N_SHELLS)
+        result, statistics = found.result, found.statistics
         print(f"\n{title}: profile={fit.profile} radius={fit.radius} unit_cell={fit.unit_cell}")
+        print(describe_course(result, settings.convergence)["words"])
         print(f"{np.count_nonzero(result.accepted)} of {stills.n_lattices} lattices accepted")
         print(f"before\n{shells_table(statistics.before)}\nafter\n{shells_table(statistics.after)}")
 

@@ -18,11 +18,11 @@ of the other; of two reduced bases its elements are within -REACH..REACH, so its
 the right lengths.  (Triclinic lattices near the borders of a reduction have several reduced cells that hardly differ:
 an exact comparison of Niggli cells, Krivy and Gruber 1976, Acta Cryst. A32, 297, would miss these.)
 
-Wavelengths.  Sorted values fall into groups where two neighbours are further apart than GAP (1 + FEW/n) s of the groups
-on both sides, of n values and the standard deviation s (which few values may give too small by chance), and than
-MIN_GAP of the value, with MIN_SIZE values or more in a group, and at most MAX_STRAY of all values in none.  Of all such
-partitions that with the most groups, up to MAX_GROUPS, is taken: the jitter of a source is one group, whatever its
-width, and so are a few values.
+Wavelengths and detector distances.  Sorted values fall into groups where two neighbours are further apart than
+GAP (1 + FEW/n) s of the groups on both sides, of n values and the standard deviation s (which few values may give too
+small by chance), and than MIN_GAP (MIN_GAP_DISTANCE) of the value, with MIN_SIZE values or more in a group, and at most
+MAX_STRAY of all values in none.  Of all such partitions that with the most groups, up to MAX_GROUPS, is taken: the
+jitter of a source is one group, whatever its width, and so are a few values.
 
 Lengths in Angstrom, angles in degrees, as cells are given.
 """
@@ -45,6 +45,7 @@ REACH = 2
 GAP = 4.0
 FEW = 6.0
 MIN_GAP = 1e-4  # of the wavelength, 1.3 eV at the edge of selenium, whose peak and inflection are some 3 eV apart
+MIN_GAP_DISTANCE = 1e-3  # of the distance: the cells would be off by as much, and so much no refinement scatters
 MIN_SIZE = 5
 MAX_STRAY = 0.1
 MAX_GROUPS = 6
@@ -163,17 +164,17 @@ def find_bases(cell: np.ndarray, target: np.ndarray, length: float, angle: float
     return sorted(found, key=lambda basis: (np.abs(basis - np.eye(3)).sum(), basis.tolist()))
 
 
-def group_values(values: np.ndarray) -> list[np.ndarray]:
+def group_values(values: np.ndarray, min_gap: float = MIN_GAP) -> list[np.ndarray]:
     """
     The groups that positive values (n,) fall into (module docstring), by value, as the numbers of their members.
 
-    A single group holds all; in several, strays are in none.
+    min_gap: a fraction of the value.  A single group holds all; in several, strays are in none.
     """
     order = np.argsort(values, kind="stable")
     x = values[order]
     gaps = np.diff(x)
     best = [order]
-    thresholds = np.unique(gaps[gaps > MIN_GAP * x[:-1]])[::-1]
+    thresholds = np.unique(gaps[gaps > min_gap * x[:-1]])[::-1]
     for threshold in thresholds[: MAX_GROUPS + int(MAX_STRAY * len(x))]:
         parts = np.split(np.arange(len(x)), np.flatnonzero(gaps >= threshold) + 1)
         groups = [part for part in parts if len(part) >= MIN_SIZE]
@@ -191,3 +192,11 @@ def group_values(values: np.ndarray) -> list[np.ndarray]:
 def main_value(values: np.ndarray) -> float:
     """The median of the largest group of positive values (n,), of equal ones the first by value."""
     return float(np.median(values[max(group_values(values), key=len)]))
+
+
+def describe_groups(values: np.ndarray, min_gap: float = MIN_GAP) -> list[tuple[float, int]]:
+    """The median of each group of positive values (n,) and the number of its members, by value; none of NaN alone."""
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return []
+    return [(float(np.median(values[group])), len(group)) for group in group_values(values, min_gap)]

@@ -114,6 +114,7 @@ def dataset_settings(params):
     from dials_postrefine.stills.deltacchalf import DeltaCCHalfFilter
     from dials_postrefine.stills.filters import LatticeFilters
     from dials_postrefine.stills.lattice import FitSettings
+    from dials_postrefine.stills.model import CONVENTIONAL_B
 
     profiles, radii, unit_cells = candidates(params)
     delta = params.filtering.deltacchalf
@@ -132,7 +133,7 @@ def dataset_settings(params):
             min_reflections=params.min_reflections,
             reflections_per_parameter=params.reflections_per_parameter,
             max_misorientation=float(np.radians(params.max_misorientation)),
-            max_b_factor=params.max_b_factor,
+            max_b_factor=params.max_b_factor / CONVENTIONAL_B,
         ),
         n_cycles=None if params.n_cycles in (None, Auto) else params.n_cycles,
         convergence=params.convergence,

@@ -5,12 +5,14 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import time
+import traceback
 
 import numpy as np
 import pytest
 
-from dials_postrefine.parallel import ordered_map, single_thread
+from dials_postrefine.parallel import WorkerFailed, ordered_map, single_thread
 
 
 def square(x):
@@ -36,6 +38,124 @@ def test_an_error_in_a_process_comes_through():
             list(mapped(fail, [3]))
 
 
+class NeedsTwo(Exception):
+    """Pickled without a word, but not put together again: its message alone does not do."""
+
+    def __init__(self, lattice, reason):
+        super().__init__(f"{lattice}: {reason}")
+
+
+class NeedsTwoValues(NeedsTwo, ValueError):
+    pass
+
+
+class Speechless(Exception):
+    def __str__(self):
+        raise RuntimeError("no words")
+
+
+class Result:
+    """Pickled, but not put together again."""
+
+    def __init__(self, value):
+        self.value = value
+
+    def __reduce__(self):
+        return end_of_file, (self.value,)
+
+
+def end_of_file(value):
+    raise EOFError(f"while reading {value}")
+
+
+def ways_to_fail(way):
+    if way == "arguments":
+        raise NeedsTwo("lattice 3", "no beam")
+    if way == "arguments of a kind that is known":
+        raise NeedsTwoValues("lattice 3", "no beam")
+    if way == "lambda":
+        error = ValueError("it holds a function")
+        error.of = lambda: way
+        raise error
+    if way == "lambda argument":
+        raise ValueError("it holds a function", lambda: way)
+    if way == "local class":
+
+        class Local(KeyError):
+            pass
+
+        raise Local("of no module")
+    if way == "huge":
+        raise ValueError("x" * 10**7)
+    if way == "end of file":
+        raise EOFError("as if the pipe had ended")
+    if way == "broken pipe":
+        raise BrokenPipeError("as if the pipe had broken")
+    if way == "exit":
+        sys.exit("a library wants to end it all")
+    if way == "exit as if all were well":
+        sys.exit(0)
+    if way == "interrupt":
+        raise KeyboardInterrupt("by its own hand")
+    if way == "no message":
+        raise Speechless()
+    if way == "boost":
+        from cctbx import sgtbx
+
+        sgtbx.rt_mx(object())
+    if way == "result that can't be pickled":
+        return lambda: way
+    if way == "result that can't be unpickled":
+        return Result(7)
+    raise AssertionError(way)
+
+
+@pytest.mark.parametrize(
+    "way, kind, message",
+    [
+        ("arguments", WorkerFailed, "NeedsTwo: lattice 3: no beam"),
+        ("arguments of a kind that is known", ValueError, "lattice 3: no beam"),
+        ("lambda", WorkerFailed, "ValueError: it holds a function"),
+        ("lambda argument", WorkerFailed, "ValueError: .*it holds a function"),
+        ("local class", KeyError, "of no module"),
+        ("huge", ValueError, "x{1000}"),
+        ("end of file", EOFError, "as if the pipe had ended"),
+        ("broken pipe", BrokenPipeError, "as if the pipe had broken"),
+        ("exit", WorkerFailed, "SystemExit: a library wants to end it all"),
+        ("exit as if all were well", WorkerFailed, "SystemExit: 0"),
+        ("interrupt", WorkerFailed, "KeyboardInterrupt: by its own hand"),
+        ("no message", Speechless, None),
+        ("boost", TypeError, "rt_mx"),
+    ],
+)
+def test_any_error_of_a_worker_comes_through_with_its_traceback(way, kind, message):
+    if way == "boost":
+        pytest.importorskip("cctbx", reason="cctbx raises what pickle does not know")
+    with pytest.raises(kind, match=message) as caught:
+        with ordered_map(2) as mapped:
+            list(mapped(ways_to_fail, [way, way]))
+    if way != "no message":
+        told = "".join(traceback.format_exception(caught.type, caught.value, caught.tb))
+        assert "in ways_to_fail" in told and __file__ in told
+
+
+@pytest.mark.parametrize(
+    "way, message", [("result that can't be pickled", "lambda"), ("result that can't be unpickled", "while reading 7")]
+)
+def test_a_result_that_pickle_does_not_take_is_said_to_be_one(way, message):
+    with pytest.raises(Exception, match=message) as caught:
+        with ordered_map(2) as mapped:
+            list(mapped(ways_to_fail, [way]))
+    assert "killed" not in str(caught.value) and not isinstance(caught.value, EOFError)
+
+
+@pytest.mark.parametrize("nproc", [1, 2])
+def test_a_function_that_exits_does_not_end_the_program_as_if_all_were_well(nproc):
+    with pytest.raises(WorkerFailed, match="SystemExit: 0"):
+        with ordered_map(nproc) as mapped:
+            list(mapped(ways_to_fail, ["exit as if all were well"]))
+
+
 def nap(x):
     time.sleep(0.02 * (x % 3))
     return x
@@ -54,6 +174,28 @@ def test_what_nobody_fetched_does_not_come_as_the_next_result():
 
 def end(x):
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def die(how):
+    if how == "exit":
+        os._exit(3)
+    os.kill(os.getpid(), how)
+
+
+@pytest.mark.parametrize(
+    "how, words",
+    [
+        (signal.SIGKILL, r"was killed \(short of memory\?\): run again"),
+        (signal.SIGSEGV, r"crashed \(signal SIGSEGV\): run again"),
+        ("exit", "ended by itself with exit status 3: run again"),
+    ],
+)
+def test_the_way_a_worker_died_is_told(how, words, monkeypatch):
+    sorry = pytest.importorskip("dials.util", reason="Sorry is of DIALS").Sorry
+    with pytest.raises(sorry, match=words):
+        with ordered_map(2) as mapped:
+            list(mapped(die, [how] * 3))
+    assert not multiprocessing.active_children()
 
 
 @pytest.mark.parametrize("size", [1, 10**6])  # more than a pipe holds

@@ -47,6 +47,8 @@ def parse_arguments(args, phil, usage: str, epilog: str, prepare: Callable[[list
             raise Sorry(f"{_refusal(parser.system_phil, name)}; -c lists all parameters.")
         elif name.endswith(".phil"):
             raise Sorry(f"{name} is missing or can't be read as PHIL parameters: check the file.")
+        elif os.path.isfile(name):
+            raise Sorry(_of_no_parameter(name))
         else:
             raise Sorry(f"{name} is neither an .expt nor a .refl file: check the name, or say which parameter it is.")
     for changed in parser.diff_phil.all_definitions():
@@ -72,6 +74,16 @@ def _named_files(args: Sequence[str], phil) -> list[str]:
         if not parameter.path.startswith("output."):
             names |= {word.value: None for word in parameter.object.words if os.path.isfile(word.value)}
     return list(names)
+
+
+def _of_no_parameter(path: str) -> str:
+    """What to do with a file that is given without a parameter, and has not the name of experiments or reflections."""
+    from dials_postrefine.files.file_kinds import Kind, compression, kind_of
+
+    kind, packed = kind_of(path), compression(path)
+    if packed and kind in (Kind.EXPERIMENTS, Kind.TABLE):
+        return f"{path} is {kind.value} compressed by {packed}, which DIALS does not read: unpack it first."
+    return f"{path} is neither an .expt nor a .refl file, but {kind.value}: say which parameter it is, or rename it."
 
 
 def _argument_parser(**kwargs):

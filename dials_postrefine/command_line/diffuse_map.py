@@ -63,7 +63,8 @@ def map_files(params, verbosity: int, provenance) -> None:
     from dials_postrefine.files import map_input, map_sums, maps
     from dials_postrefine.files.outputs import Outputs
     from dials_postrefine.report import diffuse as report
-    from dials_postrefine.report import diffuse_summary, diffuse_text
+    from dials_postrefine.report import diffuse_remarks, diffuse_summary, diffuse_text
+    from dials_postrefine.report.remarks import conclude, remark_lines
     from dials_postrefine.scopes import map_request
 
     request = map_request(params)
@@ -82,10 +83,11 @@ def map_files(params, verbosity: int, provenance) -> None:
         if names["radial"]:
             maps.write_radial(names["radial"], merged.radial)
         summary = diffuse_summary.make_summary(merged, total.images, total.description.identifiers, {}, given.dataset)
-        summary["provenance"] = provenance.as_dict()
-        summary["remarks"] = [*given.remarks, *notes, *summary["remarks"]]
+        said = conclude([*given.remarks, *notes, *diffuse_remarks.remarks(summary)])
+        summary |= {"provenance": provenance.as_dict(), **said}
         logger.info(diffuse_text.text(summary, verbosity > 0))
         report.write_reports(summary, given.sections.sections, names["json"], names["html"])
+        logger.info("\n%s", remark_lines(summary))
 
 
 if __name__ == "__main__":

@@ -52,6 +52,7 @@ def analyse_files(params, verbosity: int, provenance) -> None:
     from dials_postrefine.files.scaled_images import read_images
     from dials_postrefine.report import spread as report
     from dials_postrefine.report import spread_figures, spread_summary, spread_text
+    from dials_postrefine.report.remarks import remark_lines
     from dials_postrefine.scopes import compared_column, image_choice, spread_settings
 
     choice, settings = image_choice(params), spread_settings(params)
@@ -75,6 +76,7 @@ def analyse_files(params, verbosity: int, provenance) -> None:
             write_pairs(names["pairs"], files, found)
         figures = spread_figures.collect(files.images, found, settings.match)
         report.write_reports(summary, figures, names["json"], names["html"])
+        logger.info("\n%s", remark_lines(summary))
 
 
 if __name__ == "__main__":

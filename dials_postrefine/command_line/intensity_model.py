@@ -52,6 +52,7 @@ def predict_files(params, verbosity: int, provenance) -> None:
     from dials_postrefine.files import intensity_model as model
     from dials_postrefine.files.outputs import Outputs
     from dials_postrefine.report import intensity_model as report
+    from dials_postrefine.report.remarks import remark_lines
     from dials_postrefine.scopes import model_request
 
     request = model_request(params)
@@ -73,6 +74,7 @@ def predict_files(params, verbosity: int, provenance) -> None:
         if names["reflections"]:
             model.write_predictions(data, prediction, names["experiments"], names["reflections"])
         report.write_reports(summary, names["json"], names["html"])
+        logger.info("\n%s", remark_lines(summary))
 
 
 if __name__ == "__main__":

@@ -51,6 +51,7 @@ def postrefine_files(params, verbosity: int, provenance) -> None:
     from dials_postrefine.command_line import temporary_names
     from dials_postrefine.files import handover
     from dials_postrefine.files.merged_data import take_reference
+    from dials_postrefine.files.models import detector_distances
     from dials_postrefine.files.outputs import Outputs
     from dials_postrefine.files.stills import apply_result, lattice_parameters, read_stills, rows_by_lattice
     from dials_postrefine.files.symmetry import group_operations
@@ -61,7 +62,9 @@ def postrefine_files(params, verbosity: int, provenance) -> None:
     from dials_postrefine.report import stills as report
     from dials_postrefine.report import text
     from dials_postrefine.report.diagnostics import collect_diagnostics
-    from dials_postrefine.report.summary import FAR_FROM_SETTLED, count_observations, describe_dataset, make_summary
+    from dials_postrefine.report.remarks import conclude, remark_lines
+    from dials_postrefine.report.stills_remarks import remarks
+    from dials_postrefine.report.summary import count_observations, describe_dataset, make_summary
     from dials_postrefine.scattering.prior import ModelPrior
     from dials_postrefine.stills.refinement import refine
     from dials_postrefine.stills.symmetry import weigh_symmetry
@@ -88,7 +91,10 @@ def postrefine_files(params, verbosity: int, provenance) -> None:
         drawn = report.numbers_of(identifiers, params.lattice_plots)
         choices = files.choices.counts(), files.reindexed
         logger.info(text.input_lines(stills, symbol, files.cell, excluded, files.ambiguity, *choices))
-        described, prior = None, None
+        described, prior, tally = None, None, files.reference_tally
+        if tally is not None:
+            tally = model_report.describe_tally(tally)
+            logger.info("\n".join(model_report.tally_lines(tally, "reference")))
         if model is not None:
             described = model_report.summarise(params.reference, model)
             logger.info(model_report.text(described))
@@ -101,10 +107,7 @@ def postrefine_files(params, verbosity: int, provenance) -> None:
             shared = scopes.refining(params, files.h_unique)
             refinement = refine(stills, d_star_sq=files.d_star_sq, complete=files.complete, **shared, **own)
         result, statistics, tried = refinement.result, refinement.statistics, refinement.tried
-        logger.info(text.course(identifiers, result, tried, files.order, verbosity > 0))
-        change = result.cycles[-1].change
-        if params.n_cycles in (None, Auto) and change > FAR_FROM_SETTLED * params.convergence:
-            logger.warning(text.unsettled_warning(change))
+        logger.info(text.course(identifiers, result, tried, files.order, params.convergence, verbosity > 0))
         if statistics is None:
             raise Sorry(text.all_rejected(result))
 
@@ -115,7 +118,8 @@ def postrefine_files(params, verbosity: int, provenance) -> None:
             described["share"] = model_report.describe_share(weighed, files.d_star_sq)
         parameters = [lattice_parameters(result, k, files.ambiguity) for k in range(stills.n_lattices)]
         counts = count_observations(stills, result, rows_by_lattice(files))
-        about = (counts, params.reference, params.convergence, *choices, files.choices.others)
+        distances = detector_distances(files.experiments)
+        about = (counts, params.reference, params.convergence, *choices, files.choices.others, distances)
         dataset = describe_dataset(stills, result, symbol, files.cell, excluded, *about)
         operations = group_operations(files.experiments, files.space_group)
         evidence = weigh_symmetry(stills, result.linear_scale, result.accepted, files.d_star_sq, *operations)
@@ -126,12 +130,15 @@ def postrefine_files(params, verbosity: int, provenance) -> None:
         record |= {
             "xfel_merge_command": xfel_merge,
             "reference_model": described,
+            "reference_observations": tally,
             "provenance": provenance.as_dict(),
         }
+        said = [] if tally is None else model_report.tally_remarks(tally, symbol)
+        said += described["notes"] if described else []
+        record |= conclude([*remarks(record), *said])
         logger.info(text.outcome(record, verbosity > 0))
         if model is not None:
             logger.info(model_report.share_text(described["share"]))
-        logger.info("\n%s", text.remark_lines(record["remarks"]))
         report.write_reports(record, names["json"], names["html"])
         apply_result(files, result)
         write_table(files.table, names["reflections"])
@@ -143,6 +150,7 @@ def postrefine_files(params, verbosity: int, provenance) -> None:
             files.experiments.as_file(name, **scaled_history(files.experiments))
         commands = [merge_command, *([xfel_merge] if prefix else [])]
         logger.info("\nTo merge what was kept:\n\n  %s\n", "\n\n  ".join(commands))
+        logger.info(remark_lines(record))
     if params.output.mtz:
         with Outputs() as outputs:
             handover.merge_to_mtz(merge_command, outputs.temporary(params.output.mtz))

@@ -59,6 +59,7 @@ def calculate_files(params, verbosity: int, provenance) -> None:
     from dials_postrefine.files.reference_outputs import make_experiments, make_table, write_mtz
     from dials_postrefine.files.tables import write_table
     from dials_postrefine.report import reference as report
+    from dials_postrefine.report.remarks import conclude, remark_lines
     from dials_postrefine.report.summary import write_summary
     from dials_postrefine.scopes import reference_settings
 
@@ -86,7 +87,7 @@ def calculate_files(params, verbosity: int, provenance) -> None:
             data.beam.wavelength = given.wavelength
         reference = compute_for_data(given.reference, settings, data, anomalous)
         summary = report.summarise(given.reference, reference)
-        summary["provenance"] = provenance.as_dict()
+        summary |= {"provenance": provenance.as_dict(), **conclude(report.remarks(summary))}
         logger.info(report.text(summary))
         if names["json"]:
             write_summary(summary, names["json"])
@@ -95,16 +96,31 @@ def calculate_files(params, verbosity: int, provenance) -> None:
         if names["reflections"]:
             write_table(make_table(reference), names["reflections"])
             make_experiments(reference, data.detector).as_file(names["experiments"])
+        logger.info("\n%s", remark_lines(summary))
 
 
 def _name_reference(args: list[str]) -> list[str]:
-    """The arguments with the bare name of a model or reflection file as input.reference=NAME; Sorry for two of them."""
+    """
+    The arguments with the bare name of a model or reflection file as input.reference=NAME; Sorry for two of them.
+
+    Files that are there are known by their content, whatever their name, but .expt and .refl, which go in pairs.
+    """
     from dials.util import Sorry
 
-    bare = [arg for arg in args if "=" not in arg and arg.lower().endswith(ENDINGS)]
+    bare = [arg for arg in args if "=" not in arg and not arg.startswith("-") and _may_be_reference(arg)]
     if len(bare) > 1:
         raise Sorry(f"{' and '.join(bare)} are given: name one reference, and the data with data=.")
     return [f'input.reference="{arg}"' if arg in bare else arg for arg in args]
+
+
+def _may_be_reference(name: str) -> bool:
+    if name.endswith((".expt", ".json", ".refl", ".pickle", ".phil")):
+        return False
+    if not os.path.isfile(name):
+        return name.lower().endswith(ENDINGS)
+    from dials_postrefine.files.file_kinds import Kind, kind_of
+
+    return name.lower().endswith(ENDINGS) or kind_of(name) in (Kind.MTZ, Kind.CIF, Kind.PDB, Kind.XDS_ASCII)
 
 
 if __name__ == "__main__":

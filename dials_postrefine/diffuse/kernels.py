@@ -91,22 +91,26 @@ def shells_of(s1, s0, edges, shell):
 @jit
 def locate(s1, usable, values, low, high, to_h, h_0, to_x, x_0, box, bragg, limits, row_low, row_high, row_base, out):
     """
-    The address of the voxel of each pixel, out (n,) int32.
+    The address of the voxel of each pixel, out (n,) int32.  usable (n,): 1, or 0 if masked, or 2 if out of range.
 
     h = to_h s1 + h_0 are its fractional indices, x = to_x s1 + x_0 its voxel coordinates; pixels that are not usable
     (n,), or whose values are below low, or not below high, are OUTSIDE; those with all |h - round h| < box, or marked
     in bragg (n,), are BRAGG (box <= 0, size 0: none).  limits: low and shape of the grid (5,).  Returns the numbers of
-    pixels that are inside, and that are Bragg.
+    pixels that are inside, that are Bragg, that are masked, and whose values can't be trusted.
     """
     low_0, low_1, low_2, shape_0, shape_1 = limits
-    n_inside, n_bragg = 0, 0
+    n_inside, n_bragg, n_masked, n_untrusted = 0, 0, 0, 0
     marked = bragg.size > 0
     # Rounded by cutting off what is positive thanks to FAR.
     far_0, far_1, far_2 = x_0[0] + 0.5 - low_0 + FAR, x_0[1] + 0.5 - low_1 + FAR, x_0[2] + 0.5 + FAR
     for i in range(len(out)):
         address = OUTSIDE
         value = values[i]
-        if usable[i] and low <= value < high:
+        if usable[i] == 0:
+            n_masked += 1
+        elif usable[i] == 1 and not low <= value < high:
+            n_untrusted += 1
+        elif usable[i] == 1:
             x, y, z = s1[i, 0], s1[i, 1], s1[i, 2]
             a = int(to_x[0, 0] * x + to_x[0, 1] * y + to_x[0, 2] * z + far_0) - FAR
             b = int(to_x[1, 0] * x + to_x[1, 1] * y + to_x[1, 2] * z + far_1) - FAR
@@ -119,7 +123,7 @@ def locate(s1, usable, values, low, high, to_h, h_0, to_x, x_0, box, bragg, limi
                 else:
                     address = row_base[a, b] + c
         out[i] = address
-    return n_inside, n_bragg
+    return n_inside, n_bragg, n_masked, n_untrusted
 
 
 @numba.njit(cache=True, nogil=True, inline="always")
@@ -351,7 +355,8 @@ def reject(
 ):
     """
     Mark as REJECTED the pixels whose deviance against the other pixels of their voxels, sums of a first pass, is
-    beyond n_sigma: |n - mu| of Poisson's law as sqrt(2 (n ln(n/mu) - n + mu)), two-sided.  Returns how many.
+    beyond n_sigma: |n - mu| of Poisson's law as sqrt(2 (n ln(n/mu) - n + mu)), two-sided.  Returns how many of those
+    that have a voxel in the first part of the rotation.
 
         mu = max(0, e m + t) + e / E      m = sum_v f_v (C_v - f_v (n - t)) / (E_v - f_v e) / sum_v f_v
 
@@ -388,9 +393,9 @@ def reject(
             n, mu = n + noise[i], mu + noise[i]
         deviance = mu - n if n <= 0.0 else n * np.log(n / mu) - n + mu
         if 2.0 * deviance > n_sigma * n_sigma:
+            rejected += address[0, i] >= 0
             for step in range(n_steps):
                 address[step, i] = REJECTED
-            rejected += 1
     return rejected
 
 

@@ -19,6 +19,7 @@ import numpy as np
 from dials_postrefine.diffuse import BadImage, bragg, geometry, kernels, scaling
 from dials_postrefine.diffuse.geometry import Beam, Corrections, Panel, Pixels
 from dials_postrefine.diffuse.grid import Grid
+from dials_postrefine.grouping import rows_of_groups
 from dials_postrefine.parallel import ordered_map, single_thread
 
 N_SHELLS = 60
@@ -116,9 +117,14 @@ class MappingSettings:
 class ImageResult:
     """
     What is kept of an image: of which series, its number, why it was not used (None if it was), its scale, level and
-    exposure time, how many pixels are inside of the grid, Bragg and rejected, its profile (N_SHELLS, N_PROFILE; with
+    exposure time, its pixels (counted in the first part of the rotation), its profile (N_SHELLS, N_PROFILE; with
     exposures that have no scale), and of strong spots their number, sums and sums of squares of the offset of the
     fractional indices (3,).
+
+        n_pixels = outside of the limits + n_masked + n_untrusted + n_inside
+        n_inside = n_bragg + n_rejected + averaged
+
+    where n_masked are those inside of the limits that a mask takes away, n_untrusted those whose values can't be used.
     """
 
     series: int
@@ -127,6 +133,9 @@ class ImageResult:
     scale: float = np.nan
     level: float = np.nan
     time: float = 0.0
+    n_pixels: int = 0
+    n_masked: int = 0
+    n_untrusted: int = 0
     n_inside: int = 0
     n_bragg: int = 0
     n_rejected: int = 0
@@ -167,10 +176,9 @@ def map_images(
     """
     if settings.scale == "smooth":
         _, images = _pass(series, grid, replace(settings, scale="per_image", n_sigma=None), nproc, progress, "Levels")
-        series = [
-            replace(one, scales=scaling.smooth(one.numbers, np.array([r.level for r in images if r.series == k])))
-            for k, one in enumerate(series)
-        ]
+        level = np.array([result.level for result in images], dtype=float)
+        rows = rows_of_groups(np.array([result.series for result in images], dtype=int), len(series))
+        series = [replace(one, scales=scaling.smooth(one.numbers, level[own])) for one, own in zip(series, rows)]
     if settings.n_sigma is not None:
         first, _ = _pass(series, grid, replace(settings, n_sigma=None), nproc, progress, "First pass")
         return _pass(series, grid, settings, nproc, progress, "Images", first)
@@ -243,7 +251,8 @@ class Mapper:
     def map_image(self, k: int, i: int) -> ImageResult:
         """Add the i-th image of series k."""
         series, settings = self.series[k], self.settings
-        result = ImageResult(k, int(series.numbers[i]), time=float(series.times[i]))
+        n_pixels = sum(panel.n_pixels for panel in series.panels)
+        result = ImageResult(k, int(series.numbers[i]), time=float(series.times[i]), n_pixels=n_pixels)
         try:
             values = self._read(series, i)
         except BadImage as error:
@@ -282,10 +291,10 @@ class Mapper:
         return self.marks
 
     def _usable(self, series: Series) -> np.ndarray:
-        if series.usable.size == 0:
-            return self.in_range
+        """What kernels.locate takes for usable."""
         if self._masked is None or self._masked[0] is not series.usable:
-            self._masked = series.usable, self.in_range & series.usable.astype(bool)
+            usable = np.uint8(1) if series.usable.size == 0 else (series.usable != 0).astype(np.uint8)
+            self._masked = series.usable, np.where(self.in_range, usable, np.uint8(2))
         return self._masked[1]
 
     def _read(self, series: Series, i: int) -> list[np.ndarray]:
@@ -309,7 +318,7 @@ class Mapper:
             for step in range(n_steps):
                 to_h = inverse[step]
                 h_0 = -to_h @ series.s0[i]
-                n_inside, n_bragg = kernels.locate(
+                counts = kernels.locate(
                     self.pixels.s1[own],
                     usable[own],
                     values[number],
@@ -327,8 +336,8 @@ class Mapper:
                     address[step],
                 )
                 if step == 0:
-                    result.n_inside += n_inside
-                    result.n_bragg += n_bragg
+                    for name, n in zip(("n_inside", "n_bragg", "n_masked", "n_untrusted"), counts):
+                        setattr(result, name, getattr(result, name) + n)
             found.append(address)
         if result.n_inside == 0:
             near, far = self.reach

@@ -30,6 +30,7 @@ import numpy as np
 
 from dials_postrefine.electron.features import Features
 from dials_postrefine.electron.images import Images, Unusable
+from dials_postrefine.grouping import rows_of_groups
 from dials_postrefine.parallel import single_thread
 
 PREDICTIONS = ("mates", "f_calc", "trees", "both")
@@ -165,8 +166,8 @@ def _predict(images, features, f_calc, fold, settings, importances) -> Predictio
             return R1(np.nan, np.nan, 0)
         return ratio_of_sums(np.abs(amplitude - scaled[name])[own], amplitude[own], image[own])
 
-    numbers = [k for k in range(images.n_experiments) if np.any(of_row[rows] == k)]
-    of_experiments = [(k, {name: r1(name, rows[of_row[rows] == k]) for name in predicted}) for k in numbers]
+    groups = [(k, rows[own]) for k, own in enumerate(rows_of_groups(of_row[rows], images.n_experiments)) if len(own)]
+    of_experiments = [(k, {name: r1(name, own) for name in predicted}) for k, own in groups]
     gain = R1(np.nan, np.nan, 0)
     if "both" in existing:
         better = np.abs(amplitude - scaled["f_calc"]) - np.abs(amplitude - scaled["both"])

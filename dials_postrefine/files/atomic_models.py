@@ -1,9 +1,10 @@
 """
 Atomic models from files: PDB, mmCIF or small-molecule CIF -> xray.structure.
 
-In: a path, and which data block of a CIF with several; out: the structure as cctbx has it, whether it is a
-macromolecule, and notes (a sentence each) of what a user should know.  A model that can't be meant is refused with one
-Sorry: no unit cell or symmetry, several models or data blocks, unknown elements, no atom that is there, a negative B.
+In: a path, whose content tells which of these it is (file_kinds.py), compressed or not, and which data block of a CIF
+with several; out: the structure as cctbx has it, whether it is a macromolecule, and notes (a sentence each) of what a
+user should know.  A model that can't be meant is refused with one Sorry: no unit cell or symmetry, several models or
+data blocks, unknown elements, no atom that is there, a negative B.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from dials.array_family import flex
 from dials.util import Sorry
 from iotbx.cif.builders import crystal_structure_builder, crystal_symmetry_builder
 
+from dials_postrefine.files.file_kinds import Kind, kind_of, read_text
 from dials_postrefine.files.redundant_records import (
     HALL,
     HERMANN_MAUGUIN,
@@ -34,7 +36,7 @@ from dials_postrefine.files.redundant_records import (
 )
 from dials_postrefine.scattering.form_factors import is_known
 
-MODEL_ENDINGS = (".pdb", ".ent", ".cif", ".mmcif")
+UNTOLD = (Kind.TEXT, Kind.UNKNOWN, Kind.EMPTY)  # whose reader says what is wrong
 N_NAMED = 3  # atoms that a message names
 SMALLEST_CELL = 10.0  # Angstrom^3: the 1 x 1 x 1 cell of models without a crystal (NMR, microscopy) is below
 SMALL_MOLECULE, MACROMOLECULE = "_atom_site_fract_x", "_atom_site.Cartn_x"
@@ -67,17 +69,21 @@ def read_atomic_model(path: str, block: str | None = None) -> AtomicModel:
     """
     if not os.path.isfile(path):
         raise Sorry(f"The atomic model {path} does not exist: check the name.")
-    if path.lower().endswith((".cif", ".mmcif")):
+    kind = kind_of(path)
+    if kind is Kind.CIF or (kind in UNTOLD and path.lower().endswith((".cif", ".mmcif"))):
         model = _from_cif(path, block)
+    elif kind is Kind.PDB or kind in UNTOLD:
+        lines = flex.split_lines(read_text(path))
+        model = _from_pdb(path, _guarded(path, iotbx.pdb.input, source_info=path, lines=lines))
     else:
-        model = _from_pdb(path, _guarded(path, iotbx.pdb.input, file_name=path))
+        raise Sorry(f"{path} is {kind.value}, not an atomic model: give a PDB file, an mmCIF or a CIF.")
     _check_atoms(model)
     return model
 
 
 def read_cif(path: str) -> dict:
     """The data blocks of a CIF by name.  Raises Sorry where it can't be read."""
-    reader = _guarded(path, iotbx.cif.reader, file_path=path)
+    reader = _guarded(path, iotbx.cif.reader, input_string=read_text(path))
     return dict(reader.model().items())
 
 

@@ -76,7 +76,8 @@ def find_cell_choices(experiments, space_group, length: float, angle: float) -> 
 
     # choices that differ by no more than the tolerance, where the cells are sharp enough to tell
     target = _median(cells[main], space_group)
-    changes = _operations(target, [space_group], target, space_group, length, angle, strict=True)
+    real = _real_cell(cells[main], space_group)  # halves of two choices may have a median that is of neither
+    changes = _operations(real, [space_group], real, space_group, length, angle, strict=True)
     if len(changes) > 1:
         choices = np.array([_changed(cells[main], operation, space_group) for operation in changes])
         best = populations.separate_cells(choices)
@@ -159,6 +160,15 @@ def _centred_alike(experiments, space_group) -> np.ndarray:
 
 def _median(cells: np.ndarray, space_group) -> tuple[float, ...]:
     return tuple(_exact(np.median(cells, axis=0), space_group))
+
+
+def _real_cell(cells: np.ndarray, space_group) -> tuple[float, ...]:
+    """The cell (6,) of cells (n, 6) that is nearest to their median, of equal ones the least, whatever their order."""
+    median = np.median(cells, axis=0)
+    off = np.abs(cells - median) / np.concatenate([median[:3], np.full(3, 180.0 / np.pi)])
+    distance = np.round(off.max(axis=1), 9)
+    nearest = min(map(tuple, cells[distance == distance.min()]))
+    return tuple(_exact(np.array(nearest), space_group))
 
 
 def _exact(cell: np.ndarray, space_group) -> np.ndarray:

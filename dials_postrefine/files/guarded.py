@@ -9,13 +9,17 @@ from __future__ import annotations
 import faulthandler
 import multiprocessing
 import os
+import pickle
 import resource
+import traceback
 from collections.abc import Callable
+from multiprocessing.pool import RemoteTraceback
 from typing import Any
 
 from dials.util import Sorry
 
 from dials_postrefine.interruption import signals_blocked
+from dials_postrefine.parallel import way_to_end
 
 FREE_MEMORY = 2 << 30  # bytes; beyond what the process has already
 FREE_SECONDS = 20.0  # of computing
@@ -25,15 +29,18 @@ PATIENCE = 10.0  # so many times longer by the clock: machine and disk may be bu
 
 
 class ChildFailed(Exception):
-    """The function raised an exception that is no Sorry, or its process died or took too long."""
+    """
+    The function raised an exception that is no Sorry, returned what can't be pickled, or its process died or took too
+    long.  The message says which; the traceback, where there is one, is the cause.
+    """
 
 
 def call_in_child(function: Callable, path: str) -> Any:
     """
     function(path), which reads the file; its result must be fit for pickle.
 
-    Memory and time are limited by the size of the file.  A Sorry comes through, anything else is ChildFailed.  What the
-    function prints is lost.
+    Memory and time are limited by the size of the file.  A Sorry comes through, anything else is ChildFailed with its
+    traceback.  What the function prints is lost.
     """
     size = os.path.getsize(path)
     fork = multiprocessing.get_context("fork")
@@ -45,15 +52,22 @@ def call_in_child(function: Callable, path: str) -> Any:
     try:
         if not ours.poll(PATIENCE * _seconds(size)):
             raise ChildFailed("no answer in time")
-        sorry, result = ours.recv()
+        answer = ours.recv_bytes()
     except (EOFError, ConnectionResetError):
-        raise ChildFailed("no answer") from None
+        raise ChildFailed(f"its process {way_to_end(child)}") from None
     finally:
         child.kill()
         child.join()
         ours.close()
+    try:
+        sorry, failure, result = pickle.loads(answer)
+    except Exception as error:  # what was read can be written, but not read again
+        raise ChildFailed(f"its result can't be read ({type(error).__name__}: {error})") from error
     if sorry is not None:
         raise Sorry(sorry)
+    if failure is not None:
+        message, text = failure
+        raise ChildFailed(message) from RemoteTraceback(text)
     return result
 
 
@@ -76,9 +90,10 @@ def _answer(pipe, function: Callable, path: str, size: int) -> None:
         limit = used + FREE_MEMORY + BYTES_PER_BYTE * size
         resource.setrlimit(resource.RLIMIT_AS, (limit if most < 0 else min(limit, most), most))
     try:
-        answer = None, function(path)
+        answer = pickle.dumps((None, None, function(path)))
     except Sorry as sorry:
-        answer = str(sorry), None
-    except Exception:  # no answer is one
-        return
-    pipe.send(answer)
+        answer = pickle.dumps((str(sorry), None, None))
+    except BaseException as error:  # SystemExit, too, is no result
+        message = traceback.format_exception_only(type(error), error)[-1].strip()
+        answer = pickle.dumps((None, (message, traceback.format_exc()), None))
+    pipe.send_bytes(answer)

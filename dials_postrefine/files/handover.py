@@ -28,7 +28,7 @@ from dials.array_family import flex
 from dials.util import Sorry
 from dxtbx import flumpy
 
-from dials_postrefine.files.tables import identifiers_by_id, map_to_asymmetric_unit
+from dials_postrefine.files.tables import identifiers_by_id, map_to_asymmetric_unit, select_rows
 from dials_postrefine.files.versions import miller_indices_to_numpy
 from dials_postrefine.indices import to_flex_miller
 
@@ -72,7 +72,7 @@ def xfel_merge_files(prefix: str | None) -> list[str]:
 
 def xfel_merge_table(table, experiments):
     """The table for cctbx.xfel.merge (module docstring), of a scaled table and its experiments that are complete."""
-    kept = table.select(table.get_flags(table.flags.scaled))
+    kept = select_rows(table, table.get_flags(table.flags.scaled))
     new = flex.reflection_table()
     for name in KEPT_COLUMNS:
         if name in kept:

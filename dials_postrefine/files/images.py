@@ -33,6 +33,7 @@ from dials_postrefine.files.cell_choices import common_cell, find_cell_choices
 from dials_postrefine.files.opened_images import check_images, open_experiments
 from dials_postrefine.files.pixels import Reader, Scale, first_line, static_mask
 from dials_postrefine.files.radiation import is_xray
+from dials_postrefine.grouping import rows_of_groups
 
 # Dry air at 20 degrees C and 1013 hPa: g/cm^3, and parts of its mass.
 AIR_DENSITY = 1.2041e-3
@@ -117,7 +118,8 @@ def read_series(
     Raises Sorry with one sentence for what can't be used.
     """
     lists = [read_with_images(path) for path in experiment_paths]
-    identifiers = models.set_identifiers(lists)
+    # not of the reflections: with them or without, in each part of a series, an experiment has the same identifier
+    identifiers = models.set_identifiers(lists, paths=list(zip(experiment_paths, reflection_paths)))
     experiments = lists[0]
     for more in lists[1:]:
         experiments.extend(more)
@@ -142,13 +144,13 @@ def make_series(
     reflections: a table, or None, for each; background: a name for messages, and experiments.  Raises Sorry with one
     sentence for what can't be used.
     """
-    group, cell = _common_crystal(experiments, space_group)
+    group, cell, on_cells = _common_crystal(experiments, space_group)
     experiments, reflections = _of_range(experiments, reflections or [None] * len(experiments), settings)
     times, times_known, said = _times(experiments, settings, background)
     if d_min is None:
         d_min = limits.default_limit(experiments)
 
-    remarks: list[str] = list(said)
+    remarks: list[str] = [*on_cells, *said]
     shared: dict[str, Any] = {}
     series, masks, n_masked, n_pixels = [], [], 0, 0
     bad = _find_bad_pixels(experiments, settings) if settings.bad_pixels else {}
@@ -239,7 +241,10 @@ def _check(experiments) -> None:
 
 
 def _common_crystal(experiments, space_group: str | None):
-    """The space group and the cell of all crystals, made exact for it."""
+    """
+    The space group and the cell of all crystals, made exact for it, and remarks where cells that agree look like
+    several choices of one.
+    """
     group = models.common_space_group(experiments, space_group)
     cells = np.array([e.crystal.get_unit_cell().parameters() for e in experiments])
     median = np.median(cells, axis=0)
@@ -249,15 +254,21 @@ def _common_crystal(experiments, space_group: str | None):
         if find_cell_choices(experiments, group, CELL_LENGTH, CELL_ANGLE).chosen.any():
             common_cell(experiments, group, CELL_LENGTH, CELL_ANGLE)  # raises Sorry with the operation
         column = cells[:, int(off.argmax())]
+        names = [experiments[int(k)].identifier for k in (column.argmax(), column.argmin())]
         raise Sorry(
-            f"Unit cells differ by more than {CELL_LENGTH:.0%} ({experiments[int(column.argmax())].identifier} from "
-            f"{experiments[int(column.argmin())].identifier}): give data sets of one crystal form, in one setting."
+            f"Unit cells differ by more than {CELL_LENGTH:.0%} or {CELL_ANGLE:g} degrees ({' from '.join(names)}): "
+            "give data sets of one crystal form, in one setting."
         )
     cell = uctbx.unit_cell(tuple(median))
     if not models.unit_cell_fits(cell, group):
         symbol = group.type().lookup_symbol()
         raise Sorry(f"The unit cell does not fit the space group {symbol}: give the right one with space_group=.")
-    return group, group.average_unit_cell(cell).parameters()
+    remarks = [
+        f"{n} of {len(experiments)} crystals look as if indexed with another choice of the unit cell: if they are, "
+        f"reindex them (dials.reindex change_of_basis_op={name}), as the map is of different reflections else."
+        for name, n in find_cell_choices(experiments, group, CELL_LENGTH, CELL_ANGLE).counts()
+    ]
+    return group, group.average_unit_cell(cell).parameters(), remarks
 
 
 def _reflections_by_experiment(paths, identifiers, experiments) -> list[Any]:
@@ -265,8 +276,9 @@ def _reflections_by_experiment(paths, identifiers, experiments) -> list[Any]:
     if not paths:
         return [None] * len(experiments)
     table = tables.join_tables(paths, [tables.read_table(path) for path in paths], identifiers)
-    ids = flumpy.to_numpy(table["id"])
-    return [table.select(flumpy.from_numpy(ids == k)) for k in range(len(experiments))]
+    tables.forget_identifiers(table)  # with which each selection would look at all of them
+    rows = rows_of_groups(flumpy.to_numpy(table["id"]), len(experiments))
+    return [table.select(flumpy.from_numpy(own.astype(np.uint64))) for own in rows]
 
 
 def _kind_of_mask(wanted: str, experiment, table) -> str:

@@ -26,7 +26,7 @@ from dials_postrefine.files.reference import align
 from dials_postrefine.files.reference_model import Beam, ReferenceSettings, compute_reference, open_reference
 from dials_postrefine.files.reflection_files import index_array
 from dials_postrefine.files.scaled_images import ImageChoice, ImageFiles, has_intensity, read_images
-from dials_postrefine.files.tables import write_table
+from dials_postrefine.files.tables import select_rows, write_table
 from dials_postrefine.files.versions import miller_indices_to_numpy
 from dials_postrefine.indices import to_flex_miller
 from dials_postrefine.populations import main_value
@@ -125,9 +125,8 @@ def calculate_amplitudes(
     total = np.bincount(images.unique[train], images.intensity[train], n_unique)[known] / n[known]
     variance = np.bincount(images.unique[train], images.variance[train], n_unique)[known] / n[known] ** 2
     merged = index_array(h[known], symmetry, total, np.sqrt(variance))
-    beams = [experiment.beam for experiment in files.experiments]
-    wavelength = main_value(np.array([beam.get_wavelength() for beam in beams]))
-    beam = Beam(wavelength, common_probe(beams, settings.radiation))
+    wavelength = main_value(1.0 / np.linalg.norm(images.s0, axis=1))
+    beam = Beam(wavelength, common_probe([experiment.beam for experiment in files.experiments], settings.radiation))
     d_min = float(images.d_star_sq.max() ** -0.5)
     opened = open_reference(model, settings, beam, d_min)
     reference = compute_reference(opened, settings, symmetry, merged, d_min)
@@ -178,11 +177,10 @@ def write_predictions(data: ModelData, prediction: Prediction, experiments: str,
     value[files.row] = np.nan_to_num(prediction.predicted[name] ** 2)
     if "inverse_scale_factor" in table:
         value *= flumpy.to_numpy(table["inverse_scale_factor"])
-    table = table.copy()
-    table["intensity.model.value"] = flumpy.from_numpy(value)
     tested = np.unique(files.images.experiment[files.images.image[data.fold >= 0]])
-    ids = flumpy.to_numpy(table["id"])
-    table = table.select(flumpy.from_numpy(np.isin(ids, tested)))
+    written = np.isin(flumpy.to_numpy(table["id"]), tested)
+    table = select_rows(table, flumpy.from_numpy(written))
+    table["intensity.model.value"] = flumpy.from_numpy(value[written])
     table.reset_ids()
     write_table(table, reflections)
     chosen = files.experiments[int(tested[0]) : int(tested[0]) + 1]

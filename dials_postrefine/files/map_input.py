@@ -27,6 +27,7 @@ from dials_postrefine.diffuse.symmetry import operations
 from dials_postrefine.files import images, map_sums, models
 from dials_postrefine.files.maps import Description
 from dials_postrefine.files.opened_images import image_names
+from dials_postrefine.populations import MIN_GAP_DISTANCE
 from dials_postrefine.report.diffuse_summary import describe_dataset
 
 logger = logging.getLogger("dials.diffuse_map")
@@ -207,6 +208,12 @@ def _on_beams(files: images.SeriesFiles) -> list[str]:
         remarks.append(
             f"Wavelengths from {low:.5g} to {high:.5g} Angstrom were mapped together, each as it is; the files name "
             "their mean."
+        )
+    distances = models.detector_distances(files.experiments)
+    if distances.max() / distances.min() - 1.0 > MIN_GAP_DISTANCE:
+        remarks.append(
+            f"The detector stands at {distances.min():.2f} to {distances.max():.2f} mm, each series is mapped with its "
+            "own: if it was not moved between them, refine them together, with one detector (dials.refine)."
         )
     if len({one.beam.fraction for one in files.series}) > 1:
         remarks.append("Series differ in the polarisation of their beams, and are corrected by that of each.")

@@ -31,6 +31,7 @@ from dials_postrefine.diffuse.geometry import Corrections
 from dials_postrefine.diffuse.grid import Grid, addresses, make_grid
 from dials_postrefine.diffuse.mapping import ImageResult, MappingSettings, make_sums
 from dials_postrefine.files import exposure
+from dials_postrefine.files.file_kinds import Kind, refuse_compressed, what_else
 from dials_postrefine.files.guarded import ChildFailed, call_in_child
 from dials_postrefine.files.images import CELL_ANGLE, CELL_LENGTH
 from dials_postrefine.files.map_nexus import COMPRESSION, create_file, make_group, write_chunks, write_entry
@@ -245,6 +246,7 @@ def _read(path: str, function):
         raise Sorry(f"The file {path} does not exist: check the name.")
     if not os.access(path, os.R_OK):
         raise Sorry(f"{path} can't be read (permission denied): check the file.")
+    refuse_compressed(path)
 
     def read(path: str):
         import h5py
@@ -261,10 +263,9 @@ def _read(path: str, function):
     except OSError as error:
         raise Sorry(f"{path} can't be read ({(error.strerror or str(error)).lower()}): check the file.") from error
     except ChildFailed as error:
-        raise Sorry(
-            f"{path} can't be read as a map of dials.diffuse_map (truncated, damaged, or another kind of file?): "
-            "make the map again."
-        ) from error
+        why = what_else(path, Kind.HDF5)
+        todo = "make the map again" if why.startswith("truncated") else "give the diffuse.nxs that it wrote"
+        raise Sorry(f"{path} can't be read as a map of dials.diffuse_map ({why}): {todo}.") from error
 
 
 def _read_header(group) -> Sums:
@@ -279,6 +280,8 @@ def _read_header(group) -> Sums:
     settings = MappingSettings(corrections, **_tuples(header["settings"]))
     ub = header["description"].pop("ub")
     description = Description(ub=None if ub is None else np.array(ub), **_tuples(header["description"]))
+    if any(field.name not in group["images"] for field in fields(ImageResult)):
+        raise Sorry(f"{group.file.filename} was written by another version of dials_postrefine: make the map again.")
     columns = {field.name: group["images"][field.name][:] for field in fields(ImageResult)}
     columns["error"] = [error.decode() or None for error in columns["error"]]
     images = [ImageResult(**dict(zip(columns, map(_plain, row)))) for row in zip(*columns.values())]

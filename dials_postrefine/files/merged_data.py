@@ -19,10 +19,11 @@ from cctbx import crystal, sgtbx
 from dials.util import Sorry
 from dxtbx import flumpy
 
+from dials_postrefine.absences import even_shells, weigh_absences
 from dials_postrefine.files import models
 from dials_postrefine.files.cell_choices import common_cell
 from dials_postrefine.files.radiation import common_probe
-from dials_postrefine.files.reference import align, read_reference
+from dials_postrefine.files.reference import align, read_tallied
 from dials_postrefine.files.reference_model import (
     Beam,
     Reference,
@@ -32,6 +33,9 @@ from dials_postrefine.files.reference_model import (
     open_reference,
 )
 from dials_postrefine.files.reflection_files import (
+    ABSENT,
+    Observations,
+    Tally,
     index_array,
     is_scaled,
     merge_intensities,
@@ -42,7 +46,7 @@ from dials_postrefine.files.reflection_files import (
 from dials_postrefine.files.stills import StillsFiles, read_stills, resolve_ambiguity
 from dials_postrefine.files.tables import read_table
 from dials_postrefine.files.versions import miller_indices_to_numpy
-from dials_postrefine.populations import main_value
+from dials_postrefine.populations import describe_groups, main_value
 from dials_postrefine.stills.scaling import linear_scales
 
 SIGMA_OF_NONE = 0.01  # of the intensity and of the mean intensity, where data come without sigmas
@@ -53,7 +57,7 @@ class Data:
     """
     What was read: symmetry and beam, and merged the intensities as a miller.array; of stills it is None at first, until
     merge_stills.  Without any data (experiments alone) both are None.  detector: that of all experiments, None where
-    they have several.
+    they have several.  tally: what became of the observations, once they are merged.
     """
 
     symmetry: Any
@@ -62,6 +66,7 @@ class Data:
     stills: StillsFiles | None = None
     detector: Any = None
     notes: tuple[str, ...] = ()
+    tally: Tally | None = None
 
     @property
     def d_min(self) -> float | None:
@@ -106,20 +111,27 @@ def read_data(
     detector = every[0].detector
     if any(experiment.detector != detector for experiment in every):
         detector = None
+    groups = describe_groups(np.array([e.beam.get_wavelength() for e in every]))
+    notes = ()
+    if len(groups) > 1:
+        named = ", ".join(f"{value:.5f} A ({n} experiments)" for value, n in groups)
+        notes = (
+            f"The data are of {len(groups)} wavelengths, {named}; form factors are those of {beam.wavelength:.5f} A.",
+        )
     if not reflections:
         symmetry = crystal.symmetry(unit_cell=common_cell(every, group), space_group=group)
-        return Data(symmetry, beam, detector=detector)
+        return Data(symmetry, beam, detector=detector, notes=notes)
     scaled = [is_scaled(read_table(name)) for name in reflections]
     if not any(scaled):
         files = read_stills(experiments, reflections, space_group, intensity_choice, d_min, radiation=radiation)
         symmetry = crystal.symmetry(unit_cell=files.cell, space_group=files.space_group)
-        return Data(symmetry, beam, stills=files, detector=detector)
+        return Data(symmetry, beam, stills=files, detector=detector, notes=notes)
     if len(scaled) > 1 or len(experiments) > 1:
         raise Sorry("Several scaled pairs are given: scale them together, and give one.")
     symmetry = crystal.symmetry(unit_cell=common_cell(every, group), space_group=group)
-    array = scaled_intensities(reflections[0], experiments[0])
-    merged = _merge(reflections[0], array, symmetry, anomalous, d_min)
-    return Data(symmetry, beam, merged, detector=detector)
+    observations = scaled_intensities(reflections[0], experiments[0])
+    merged, tally = merge_intensities(reflections[0], observations, symmetry, anomalous, d_min)
+    return Data(symmetry, beam, merged, detector=detector, notes=notes, tally=tally)
 
 
 def merge_stills(data: Data, h: np.ndarray, intensity: np.ndarray, anomalous: bool = False) -> Data:
@@ -134,7 +146,8 @@ def merge_stills(data: Data, h: np.ndarray, intensity: np.ndarray, anomalous: bo
     reference = align(files.h_unique, h, intensity)
     reference[stills.absent] = np.nan
     scale = linear_scales(stills, reference)[stills.lattice()]
-    used = np.isfinite(scale) & ~stills.absent[stills.unique]
+    absent = stills.absent[stills.unique]
+    used = np.isfinite(scale) & ~absent
     if not used.any():
         raise Sorry("The stills have no reflections in common with the reference: check cell and resolution.")
     unique, n = stills.unique[used], stills.n_unique
@@ -145,11 +158,24 @@ def merge_stills(data: Data, h: np.ndarray, intensity: np.ndarray, anomalous: bo
     merged = index_array(
         files.h_unique[some], data.symmetry, total[some] / count[some], np.sqrt(variance[some]) / count[some]
     )
-    return replace(data, merged=merged)
+    return replace(data, merged=merged, tally=_tally(files, absent, used))
+
+
+def _tally(files: StillsFiles, absent: np.ndarray, used: np.ndarray) -> Tally:
+    """What became of the observations (n,) of stills, of which some are absent, and some were used."""
+    stills, not_used = files.stills, dict(files.usable.n_excluded)
+    n_input = len(used) + sum(not_used.values())
+    for reason, mask in ((ABSENT, absent), ("of lattices that have no scale", ~absent & ~used)):
+        if mask.any():
+            not_used[reason] = int(np.count_nonzero(mask))
+    shell = even_shells(files.d_star_sq[stills.unique])
+    absences = weigh_absences(stills.intensity / np.sqrt(stills.variance), shell, absent)
+    return Tally(n_input, int(np.count_nonzero(used)), not_used, absences)
 
 
 def _of_file(path: str, labels: str | None, space_group: str | None, anomalous: bool, d_min: float | None) -> Data:
-    array = read_intensities(path, labels, anomalous=anomalous)
+    observations = read_intensities(path, labels, anomalous=anomalous)
+    array = observations.array
     wavelength = wavelength_of(array)
     group = array.space_group()
     if space_group is not None:
@@ -165,16 +191,9 @@ def _of_file(path: str, labels: str | None, space_group: str | None, anomalous: 
         array = array.customized_copy(sigmas=flumpy.from_numpy(sigmas))
         array = array.set_observation_type_xray_intensity()
         notes = (f"The data of {path} have no sigmas: 1 % of I + <I> is taken.",)
-    return Data(symmetry, Beam(wavelength), _merge(path, array, symmetry, anomalous, d_min), notes=notes)
-
-
-def _merge(path: str, array, symmetry, anomalous: bool, d_min: float | None):
-    merged = merge_intensities(path, array, symmetry, anomalous)
-    if d_min:
-        merged = merged.resolution_filter(d_min=d_min)
-        if not merged.size():
-            raise Sorry(f"{path} has no reflection of d > {d_min:g} A: set another d_min.")
-    return merged
+    observations = Observations(array, observations.not_used)
+    merged, tally = merge_intensities(path, observations, symmetry, anomalous, d_min)
+    return Data(symmetry, Beam(wavelength), merged, notes=notes, tally=tally)
 
 
 def take_reference(
@@ -195,13 +214,13 @@ def take_reference(
             raise Sorry("A single lattice can't be postrefined against itself: give more lattices, or a reference.")
         return files, None, None
     symmetry = crystal.symmetry(unit_cell=files.cell, space_group=files.space_group)
-    data, reference = _of_stills(files, symmetry, settings.radiation), None
+    data, reference, tally = _of_stills(files, symmetry, settings.radiation), None, None
     if is_atomic_model(path):
         opened = open_reference(path, settings, data.beam, data.d_min)
         reference = compute_reference(opened, settings, symmetry, None, data.d_min)
         known = reference.known()
     else:
-        known = read_reference(path, files.space_group, files.cell, settings.labels, settings.block)
+        *known, tally = read_tallied(path, files.space_group, files.cell, settings.labels, settings.block)
     if reindex:
         files = resolve_ambiguity(files, known)
         data = _of_stills(files, symmetry, settings.radiation)
@@ -213,7 +232,7 @@ def take_reference(
     intensity[files.stills.absent] = np.nan
     if not np.isfinite(intensity).any():
         raise Sorry(f"No observed reflection is in the reference {path}: check its resolution.")
-    return files, intensity, reference
+    return replace(files, reference_tally=tally), intensity, reference
 
 
 def _of_stills(files: StillsFiles, symmetry, radiation: str | None) -> Data:
@@ -240,4 +259,5 @@ def compute_for_data(path: str, settings: ReferenceSettings, data: Data | None, 
         data = merge_stills(data, h, first.result.intensity, anomalous)
     reference = compute_reference(opened, settings, data.symmetry, data.merged, d_min, anomalous)
     reference.notes += data.notes
+    reference.tally_of_data = data.tally
     return reference

@@ -4,7 +4,7 @@ Experiments <-> geometry arrays; the refined orientation and a scale model writt
 Each lattice is one experiment: a still with a crystal, a beam and a detector.  The scale model is DIALS' own
 KBScalingModel, which every DIALS program can read,
 
-    scale = G,   decay = -4 B,      scale exp(decay/(2 d^2)) = G exp(-2 B d*^2)
+    scale = G,   decay = -B,        scale exp(decay/(2 d^2)) = G exp(-B d*^2/2)
 
 with the esds, and the rest of the fit (r_s, angles, correlations) as extra keys of its configuration.  The height
 r_0/r_s of a mosaic radius has no place in that model: it is in the table's inverse_scale_factor alone.
@@ -15,6 +15,8 @@ from __future__ import annotations
 import copy
 import json
 import os
+import re
+import shlex
 from collections import Counter
 from collections.abc import Sequence
 
@@ -28,6 +30,9 @@ from dxtbx.model import DetectorFactory
 from dxtbx.model.experiment_list import ExperimentListFactory
 from scitbx import matrix
 
+from dials_postrefine.files.file_kinds import Kind, refuse_compressed, what_else
+from dials_postrefine.files.identifiers import content_identifiers
+
 CELL_LENGTH_TOLERANCE = 0.03
 CELL_ANGLE_TOLERANCE = 2.0
 MAX_IMAGES = 10**6  # of a scan
@@ -40,6 +45,7 @@ def read_experiments(path: str):
     """Read a .expt file.  Raises Sorry where it is missing, damaged or no experiment list."""
     if not os.path.isfile(path):
         raise Sorry(f"The file {path} does not exist: check the name.")
+    refuse_compressed(path)
     try:
         with open(path, encoding="utf-8") as file:
             content = json.load(file)
@@ -60,7 +66,8 @@ def read_experiments(path: str):
     except OSError as error:
         raise Sorry(f"{path} can't be read ({error.strerror}): check the file.") from error
     except Exception as error:  # json and dxtbx raise anything at all on a damaged file
-        raise Sorry(f"{path} can't be read as an experiment list (truncated, or another kind of file?).") from error
+        why = what_else(path, Kind.EXPERIMENTS, Kind.JSON)
+        raise Sorry(f"{path} can't be read as an experiment list ({why}).") from error
 
 
 def check_stills(experiments) -> None:
@@ -94,24 +101,57 @@ def _has_directions(beam) -> bool:
     return bool((lengths > 0.0).all() and np.isfinite(lengths).all()) and 0.0 <= beam.get_polarization_fraction() <= 1.0
 
 
-def set_identifiers(experiments_of_files: Sequence) -> list[list[str]]:
+def set_identifiers(
+    experiments_of_files: Sequence, tables_of_files: Sequence = (), paths: Sequence[tuple[str, str]] = ()
+) -> list[list[str]]:
     """
-    The identifiers by file, made up (file-experiment) where a file has none.
+    The identifiers by file, made of their content (identifiers.py) where experiments have none.
 
-    Raises Sorry where two experiments share one.
+    tables_of_files: the tables that were given, each at the place of its experiments, where they name no identifiers;
+    paths: the names of both by file, for messages.  Raises Sorry where two experiments share an identifier.
     """
+    known: dict[int, list[str]] = {}
+
+    def of_content(number: int) -> list[str]:
+        if number not in known:
+            table = tables_of_files[number] if number < len(tables_of_files) else None
+            known[number] = content_identifiers(experiments_of_files[number], table)
+        return known[number]
+
     for number, experiments in enumerate(experiments_of_files):
         for i, experiment in enumerate(experiments):
             if not experiment.identifier:
-                experiment.identifier = f"{number}-{i}"
+                experiment.identifier = of_content(number)[i]
     identifiers = [list(experiments.identifiers()) for experiments in experiments_of_files]
-    twice = [name for name, n in Counter(name for names in identifiers for name in names).items() if n > 1]
+    places: dict[str, list[tuple[int, int]]] = {}
+    for number, names in enumerate(identifiers):
+        for i, name in enumerate(names):
+            places.setdefault(name, []).append((number, i))
+    twice = [name for name, found in places.items() if len(found) > 1]
     if twice:
+        number = places[twice[0]][-1][0]
+        alike = len({of_content(n)[i] for n, i in places[twice[0]]}) == 1
+        message = f"{len(twice)} lattices are given more than once (the first: {twice[0]})"
+        if alike or number >= len(paths):
+            raise Sorry(f"{message}: give each file once.")
+        command, new = naming_command(*paths[number], number + 1, len(identifiers[number]))
         raise Sorry(
-            f"{len(twice)} lattices are given more than once (the first: {twice[0]}): give each file once, or make the "
-            "identifiers unique with dials.assign_experiment_identifiers."
+            f"{message}: give each file once, or, where they are others with the same identifiers, run '{command}' and "
+            f"give {new}.expt and {new}.refl instead."
         )
     return identifiers
+
+
+def naming_command(experiments: str, reflections: str, number: int, n: int) -> tuple[str, str]:
+    """
+    The command that gives the n experiments of the file with this number identifiers that no other file has, and what
+    it calls its files.
+    """
+    stem = re.sub(r"[^\w.-]", "_", os.path.splitext(os.path.basename(experiments))[0], flags=re.ASCII) + f"-{number}"
+    files = shlex.join([experiments, reflections])
+    identifiers = f"identifiers=\"$(seq -f '{stem}-%g' -s ' ' {n})\""
+    outputs = f"output.experiments={stem}.expt output.reflections={stem}.refl"
+    return f"dials.assign_experiment_identifiers {files} {identifiers} {outputs}", stem
 
 
 def common_space_group(experiments, chosen: str | None = None):
@@ -185,6 +225,15 @@ def geometry_arrays(experiments) -> tuple[np.ndarray, np.ndarray]:
     a_matrix = np.array([none if e.crystal is None else e.crystal.get_A() for e in experiments]).reshape(-1, 3, 3)
     s0 = np.array([e.beam.get_s0() for e in experiments]).reshape(-1, 3)
     return a_matrix, s0
+
+
+def detector_distances(experiments) -> np.ndarray:
+    """The distance (n,; mm) of each detector, the mean of its panels; NaN where there is none."""
+    found = np.full(len(experiments), np.nan)
+    for k, experiment in enumerate(experiments):
+        if experiment.detector is not None:
+            found[k] = np.mean([abs(panel.get_directed_distance()) for panel in experiment.detector])
+    return found
 
 
 def rotates(experiment) -> bool:
@@ -297,19 +346,15 @@ def set_space_group(experiments, space_group) -> None:
 
 def number_imagesets(table, experiments) -> None:
     """Make the table's `imageset_id` count the image sets of the experiment list, where it has any."""
-    imagesets = experiments.imagesets()
-    if not imagesets:
+    # as dxtbx looks them up when it writes a list: by what they are, as to compare them would take n^2 steps
+    number = {imageset: i for i, imageset in enumerate(experiments.imagesets())}
+    if not number:
         return
     if any(experiment.imageset is None for experiment in experiments):
         if "imageset_id" in table:
             del table["imageset_id"]
         return
-    # image sets are listed in the order in which the experiments name them
-    numbers, last = [], 0
-    for experiment in experiments:
-        if experiment.imageset != imagesets[last]:
-            last = imagesets.index(experiment.imageset)
-        numbers.append(last)
+    numbers = [number[experiment.imageset] for experiment in experiments]
     ids = np.array(numbers, dtype=np.int32)[flumpy.to_numpy(table["id"])]
     table["imageset_id"] = flumpy.from_numpy(ids)
 
@@ -335,15 +380,15 @@ def write_orientation(experiment, rotation: np.ndarray, epsilon: float = 0.0) ->
 
 
 def write_scaling_model(experiment, scale, scale_esd, b_factor, b_factor_esd, extra: dict) -> None:
-    """Give the experiment a KBScalingModel (module docstring); extra: further keys, numbers or text only."""
+    """Give the experiment a KBScalingModel (module docstring), B being conventional; extra: further numbers or text."""
     from dials.algorithms.scaling.model.model import KBScalingModel
 
     experiment.scaling_model = KBScalingModel(
         {
             "scale": {"parameters": flex.double([scale]), "parameter_esds": flex.double([scale_esd])},
             "decay": {
-                "parameters": flex.double([-4.0 * b_factor]),
-                "parameter_esds": flex.double([4.0 * b_factor_esd]),
+                "parameters": flex.double([-b_factor]),
+                "parameter_esds": flex.double([b_factor_esd]),
             },
         },
         # dials.export format=xds_ascii asks for the type of the error model, and stops where there is none

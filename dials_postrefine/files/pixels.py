@@ -26,6 +26,7 @@ from dials.util import Sorry
 from dxtbx import flumpy
 
 from dials_postrefine.diffuse import BadImage
+from dials_postrefine.files.file_kinds import Kind, refuse_compressed, what_else
 from dials_postrefine.files.versions import trusted_interval
 
 
@@ -148,10 +149,12 @@ def first_line(error: Exception) -> str:
 
 
 def _read_mask(path: str) -> list[np.ndarray]:
+    refuse_compressed(path)
     try:
         with open(path, "rb") as file:
             return [flumpy.to_numpy(panel) for panel in pickle.load(file, encoding="bytes")]
     except OSError as error:
         raise Sorry(f"mask.file={path} can't be read ({error.strerror}): check the name.") from error
     except Exception as error:  # pickle and flumpy raise anything
-        raise Sorry(f"mask.file={path} is no mask as dials.generate_mask writes it.") from error
+        why = what_else(path, Kind.PICKLE)
+        raise Sorry(f"mask.file={path} is no mask as dials.generate_mask writes it ({why}).") from error

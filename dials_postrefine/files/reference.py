@@ -13,7 +13,7 @@ from cctbx import crystal
 from dxtbx import flumpy
 
 from dials_postrefine.files.compatibility import check_compatibility
-from dials_postrefine.files.reflection_files import merge_intensities, read_intensities
+from dials_postrefine.files.reflection_files import Tally, merge_intensities, read_intensities
 from dials_postrefine.files.versions import miller_indices_to_numpy
 from dials_postrefine.indices import pack
 
@@ -27,11 +27,18 @@ def read_reference(
     cell is the data's unit cell; labels and block as read_intensities takes them.  Raises Sorry where the file can't be
     read, holds no intensities or several, or is of another cell or symmetry than the data.
     """
-    array = read_intensities(path, labels, block)
+    return read_tallied(path, space_group, cell, labels, block)[:2]
+
+
+def read_tallied(
+    path: str, space_group, cell: tuple[float, ...], labels: str | None = None, block: str | None = None
+) -> tuple[np.ndarray, np.ndarray, Tally]:
+    """The same as read_reference, and what became of the observations of the file."""
+    observations = read_intensities(path, labels, block)
     symmetry = crystal.symmetry(unit_cell=cell, space_group=space_group)
-    check_compatibility(path, array.crystal_symmetry(), symmetry)
-    merged = merge_intensities(path, array, symmetry, anomalous=False)
-    return miller_indices_to_numpy(merged.indices()), flumpy.to_numpy(merged.data()).copy()
+    check_compatibility(path, observations.array.crystal_symmetry(), symmetry)
+    merged, tally = merge_intensities(path, observations, symmetry, anomalous=False)
+    return miller_indices_to_numpy(merged.indices()), flumpy.to_numpy(merged.data()).copy(), tally
 
 
 def align(h_unique: np.ndarray, h: np.ndarray, intensity: np.ndarray) -> np.ndarray:

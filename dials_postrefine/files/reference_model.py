@@ -7,7 +7,6 @@ against the symmetry of the data, finds the ways in which both may be indexed, a
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +18,7 @@ from dxtbx import flumpy
 
 from dials_postrefine.files import atomic_models, reflection_files
 from dials_postrefine.files.compatibility import check_compatibility
+from dials_postrefine.files.file_kinds import MODELS, REFLECTIONS, Kind, kind_of
 from dials_postrefine.files.radiation import choose_radiation
 from dials_postrefine.files.reference import align
 from dials_postrefine.files.reindexing import find_operations
@@ -35,6 +35,7 @@ from dials_postrefine.scattering.reference import (
     calculate_reference,
 )
 
+MODEL_ENDINGS = (".pdb", ".ent", ".cif", ".mmcif")
 IDENTITY = np.eye(3)
 ROUNDING = 1.0 - 1e-6  # the last reflection of data is at their very d_min
 
@@ -70,7 +71,7 @@ class OpenReference:
     """
     A reference that was read: its source and symmetry, form factors of an atomic model, and notes; wavelength
     (Angstrom) of the beam, or else of the file, None where unknown; the radiation, None for reflections of a beam whose
-    model does not say it.
+    model does not say it; what became of the observations of a reflection file.
     """
 
     path: str
@@ -81,13 +82,15 @@ class OpenReference:
     notes: list[str]
     wavelength: float | None = None
     radiation: str | None = None
+    tally: reflection_files.Tally | None = None
 
 
 @dataclass
 class Reference:
     """
-    The reference intensities of the indices (a miller.set), notes on how they came about, and the data used; wavelength
-    and radiation as of OpenReference.
+    The reference intensities of the indices (a miller.set), notes on how they came about, and the data used: n_data of
+    the n_unique merged ones have an index of the reference; wavelength and radiation as of OpenReference; what became
+    of the observations of the data, and of a reflection file as reference.
     """
 
     indices: Any
@@ -97,6 +100,9 @@ class Reference:
     n_data: int
     wavelength: float | None = None
     radiation: str | None = None
+    n_unique: int = 0
+    tally: reflection_files.Tally | None = None
+    tally_of_data: reflection_files.Tally | None = None
 
     def known_set(self) -> Any:
         """The indices that the reference knows, as a miller.set."""
@@ -109,10 +115,22 @@ class Reference:
 
 
 def is_atomic_model(path: str) -> bool:
-    """Whether the file is one of atoms: by its ending, of a CIF by its content."""
-    if path.lower().endswith((".cif", ".mmcif")) and os.path.isfile(path):
+    """
+    Whether the file is one of atoms: by its content (file_kinds.py), where that says nothing by its ending.
+
+    Raises Sorry where it is neither a model nor reflections, or is not there.
+    """
+    kind = kind_of(path)
+    if kind is Kind.CIF:
         return atomic_models.has_atoms(atomic_models.read_cif(path))
-    return path.lower().endswith(atomic_models.MODEL_ENDINGS)
+    if kind in MODELS:
+        return True
+    if kind not in (*REFLECTIONS, Kind.EMPTY):
+        raise Sorry(
+            f"{path} is {kind.value}: give an atomic model (PDB, mmCIF, CIF) or reflections (MTZ, structure-factor "
+            "CIF, scaled .refl) instead."
+        )
+    return kind is not Kind.MTZ and path.lower().endswith(MODEL_ENDINGS)
 
 
 def open_reference(
@@ -124,12 +142,14 @@ def open_reference(
     Raises Sorry for a file that can't be used and for form factors that do not exist.
     """
     if not is_atomic_model(path):
-        array = reflection_files.read_intensities(path, settings.labels, settings.block, anomalous)
-        symmetry, wavelength = array.crystal_symmetry(), beam.wavelength or reflection_files.wavelength_of(array)
-        array = reflection_files.merge_intensities(path, array, symmetry, bool(array.anomalous_flag()) and anomalous)
+        observations = reflection_files.read_intensities(path, settings.labels, settings.block, anomalous)
+        given = observations.array
+        symmetry, wavelength = given.crystal_symmetry(), beam.wavelength or reflection_files.wavelength_of(given)
+        anomalous = bool(given.anomalous_flag()) and anomalous
+        array, tally = reflection_files.merge_intensities(path, observations, symmetry, anomalous)
         radiation = settings.radiation or (choose_radiation(wavelength, beam.probe) if wavelength else beam.probe)
         source = TabulatedSource(array)
-        return OpenReference(path, source, symmetry, None, array.d_min(), [], wavelength, radiation)
+        return OpenReference(path, source, symmetry, None, array.d_min(), [], wavelength, radiation, tally)
     model = atomic_models.read_atomic_model(path, settings.block)
     radiation = settings.radiation or choose_radiation(beam.wavelength, beam.probe)
     dispersion = settings.anomalous
@@ -203,7 +223,10 @@ def compute_reference(
     except ValueError as error:
         raise Sorry(f"The reference {path} can't be used: {error}.") from error
     n_data = 0 if observed is None else int(np.count_nonzero(np.isfinite(observed)))
-    return Reference(indices, result, opened.factors, notes, n_data, opened.wavelength, opened.radiation)
+    n_unique = 0 if data is None else data.size()
+    return Reference(
+        indices, result, opened.factors, notes, n_data, opened.wavelength, opened.radiation, n_unique, opened.tally
+    )
 
 
 def describe(indices) -> Wanted:

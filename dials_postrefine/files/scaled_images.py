@@ -12,6 +12,8 @@ the error model in it, in other words the spread that is to be measured:
 dials.scale takes profile or summed intensities, or mixes them by w (Evans, Acta Cryst. 2006, D62, 72); which it was is
 seen from the values themselves.
 
+Systematic absences are used like all others (multiple scattering of electrons makes them real), but counted.
+
 An observation belongs to the image in which its spot has its centre, floor of xyzcal.px, not below the first one; or to
 a bin of as many images as it takes for a width, or for FEW_SPOTS spots on average.
 """
@@ -29,12 +31,15 @@ from cctbx.sgtbx import lattice_symmetry
 from dials.util import Sorry
 from dxtbx import flumpy
 
+from dials_postrefine.absences import Absences, even_shells, weigh_absences
 from dials_postrefine.electron.images import Images, Symmetry
 from dials_postrefine.files import beam_intensity, models, tables
 from dials_postrefine.files.cell_choices import common_cell
 from dials_postrefine.files.reindexing import MAX_DELTA
 from dials_postrefine.files.versions import miller_indices_to_numpy
+from dials_postrefine.grouping import rows_of_groups
 from dials_postrefine.indices import pack, to_flex_miller
+from dials_postrefine.populations import MIN_GAP_DISTANCE, describe_groups
 
 COLUMNS = {"scale": "intensity.scale", "profile": "intensity.prf", "sum": "intensity.sum"}
 # Spots on an image, on average, from which on images are not binned.
@@ -66,7 +71,7 @@ class ImageFiles:
     """
     What was read: the experiments, their names and how many each file has, the table of all, the images, row (n,) of
     each observation in the table, cell (6,) and space group (cctbx), how many rows are out by reason, where the beam
-    intensity is from.
+    intensity is from; absent (n,): the observations that are systematically absent, which are used like the others.
     """
 
     experiments: Any
@@ -80,6 +85,27 @@ class ImageFiles:
     n_excluded: dict[str, int]
     beam_source: str
     remarks: list[str]
+    absent: np.ndarray
+
+    @property
+    def n_input(self) -> int:
+        """How many observations were given, used or not."""
+        return len(self.row) + sum(self.n_excluded.values())
+
+    def wavelengths(self) -> list[tuple[float, int]]:
+        """The wavelengths (Angstrom) that the images fall into groups of, each with the number of its images."""
+        return describe_groups(1.0 / np.linalg.norm(self.images.s0, axis=1))
+
+    def detector_distances(self) -> list[tuple[float, int]]:
+        """The same of distances (mm) of the detector."""
+        distances = models.detector_distances(self.experiments)[self.images.experiment]
+        return describe_groups(distances, MIN_GAP_DISTANCE)
+
+    def absences(self) -> Absences:
+        """How strong the absent observations are."""
+        images = self.images
+        ratio = images.intensity / np.sqrt(images.variance)
+        return weigh_absences(ratio, even_shells(images.d_star_sq), self.absent)
 
     def of_column(self, kind: str) -> tuple[Images, np.ndarray] | None:
         """
@@ -107,12 +133,15 @@ def read_images(
     if not experiment_paths or not reflection_paths:
         raise Sorry("Experiments and reflections are needed: give a scaled .expt file with its .refl file.")
     lists = [models.read_experiments(path) for path in experiment_paths]
-    identifiers = models.set_identifiers(lists)
+    loaded = [tables.read_table(path) for path in reflection_paths]
+    identifiers = models.set_identifiers(lists, loaded, list(zip(experiment_paths, reflection_paths)))
     experiments = lists[0]
     for more in lists[1:]:
         experiments.extend(more)
     _check_experiments(experiments)
-    table = tables.join_tables(reflection_paths, [tables.read_table(path) for path in reflection_paths], identifiers)
+    n_rows = sum(map(len, loaded))
+    table = tables.join_tables(reflection_paths, loaded, identifiers)
+    del loaded
     remarks = _check_columns(table, choice)
     group = models.common_space_group(experiments, choice.space_group)
     if not models.cells_fit(experiments, group).all():
@@ -125,6 +154,8 @@ def read_images(
     d_star_sq = models.d_star_sq(cell, h)
     intensity, variance = intensities(table, choice.intensity, choice.variance)
     row, n_excluded = _usable_rows(table, choice, h, d_star_sq, are_usable(intensity, variance))
+    if n_rows > len(table):
+        n_excluded = {"of no experiment": n_rows - len(table)} | n_excluded
     if not len(row):
         reasons = ", ".join(f"{n} {reason}" for reason, n in n_excluded.items() if n)
         raise Sorry(f"No observation can be used ({reasons or 'the tables are empty'}): check the .refl files.")
@@ -153,7 +184,8 @@ def read_images(
     )
     names = [name for of_file in identifiers for name in of_file]
     sizes = [len(of_file) for of_file in identifiers]
-    return ImageFiles(experiments, names, sizes, table, images, row, cell, group, n_excluded, source, remarks)
+    absent = flumpy.to_numpy(group.is_sys_absent(to_flex_miller(h))).copy()
+    return ImageFiles(experiments, names, sizes, table, images, row, cell, group, n_excluded, source, remarks, absent)
 
 
 def symmetry_of(cell: tuple[float, ...], space_group) -> Symmetry:
@@ -303,8 +335,9 @@ def _number_images(experiments, ids: np.ndarray, z: np.ndarray, width: float | N
     seen = np.bincount(ids, minlength=len(experiments))
     rotating = [k for k, e in enumerate(experiments) if models.rotates(e) and seen[k]]
     spots = sum(seen[k] for k in rotating) / max(1, sum(n_of[k] for k in rotating))
+    rows = rows_of_groups(ids, len(experiments))
     for k, experiment in enumerate(experiments):
-        own, scan, n, first = ids == k, experiment.scan, n_of[k], 0
+        own, scan, n, first = rows[k], experiment.scan, n_of[k], 0
         step = 1
         if scan is not None:
             first = scan.get_array_range()[0]

@@ -18,6 +18,7 @@ from dials_postrefine.files import models, reindexing, tables
 from dials_postrefine.files.cell_choices import CellChoices, find_cell_choices
 from dials_postrefine.files.reference import align
 from dials_postrefine.files.versions import miller_indices_to_numpy
+from dials_postrefine.grouping import rows_of_groups
 from dials_postrefine.rotations import rotate
 from dials_postrefine.stills.cycles import PostrefinedStills
 from dials_postrefine.stills.dataset import EarlierFit, Stills
@@ -27,6 +28,7 @@ from dials_postrefine.stills.lattice import Reason
 from dials_postrefine.stills.model import (
     B_FACTOR,
     CELL_SCALE,
+    CONVENTIONAL_B,
     LN_MOSAICITY,
     LN_RADIUS,
     LN_SCALE,
@@ -48,7 +50,8 @@ class StillsFiles:
 
     usable is the selection with its corrections; cell the median unit cell; h_unique (n_unique, 3), d_star_sq
     (n_unique,) of the unique indices and complete (m,) of all that exist in their range, in 1/Angstrom^2; ambiguity
-    what was found of the indexing ambiguity, where there is one; filters what was tested before any fit; choices which
+    what was found of the indexing ambiguity, where there is one; reference_tally what became of the observations of a
+    reflection file as reference (reflection_files.Tally); filters what was tested before any fit; choices which
     lattices were indexed with another choice of the cell, and reindexed whether they have been.
 
     Experiments, and with them ids and lattices, are in the order of their identifiers, so that the order of the input
@@ -69,6 +72,7 @@ class StillsFiles:
     choices: CellChoices
     reindexed: bool = True
     ambiguity: Ambiguity | None = None
+    reference_tally: Any = None
 
     @property
     def order(self) -> np.ndarray:
@@ -97,7 +101,8 @@ def read_stills(
     """
     lists = [models.read_experiments(path) for path in experiment_paths]
     loaded = [tables.read_table(path) for path in reflection_paths]
-    identifiers = models.set_identifiers(lists)
+    pairs = list(zip(experiment_paths, reflection_paths))
+    identifiers = models.set_identifiers(lists, loaded, pairs)
     experiments = lists[0]
     for more in lists[1:]:
         experiments.extend(more)
@@ -300,8 +305,9 @@ def _write_columns(files: StillsFiles, result: PostrefinedStills, accepted: np.n
     left = np.flatnonzero(left)
     ids = flumpy.to_numpy(table["id"])[left]
     h = miller_indices_to_numpy(table["miller_index"].select(flumpy.from_numpy(left.astype(np.uint64))))
-    for k in np.unique(ids[accepted[ids]]):
-        own = ids == k
+    for k, own in enumerate(rows_of_groups(ids, len(accepted))):
+        if not (accepted[k] and len(own)):
+            continue
         x = result.x[k]
         q = scattering_vectors(stills.a_matrix[k], h[own])
         q_sq = np.einsum("ij,ij->i", q, q)
@@ -326,8 +332,8 @@ def _write_columns(files: StillsFiles, result: PostrefinedStills, accepted: np.n
 
 def lattice_parameters(result: PostrefinedStills, k: int, ambiguity: Ambiguity | None = None) -> dict:
     """
-    The refined parameters of lattice k with their esds, in the units of reports, Angstrom and degrees; and how it was
-    reindexed, where there was a choice.
+    The refined parameters of lattice k with their esds, in the units of reports, Angstrom and degrees, and with the
+    conventional B; and how it was reindexed, where there was a choice.
     """
     x, fit = result.x[k], result.fits[k]
     esd = np.sqrt(np.diag(result.covariance[k]))
@@ -336,8 +342,8 @@ def lattice_parameters(result: PostrefinedStills, k: int, ambiguity: Ambiguity |
     return {
         "scale": scale,
         "scale_esd": scale * float(esd[LN_SCALE]),
-        "b_factor": float(x[B_FACTOR]),
-        "b_factor_esd": float(esd[B_FACTOR]),
+        "b_factor": CONVENTIONAL_B * float(x[B_FACTOR]),
+        "b_factor_esd": CONVENTIONAL_B * float(esd[B_FACTOR]),
         "refined": fit.refined,
         "theta_x": float(np.degrees(x[THETA_X])),
         "theta_x_esd": float(np.degrees(esd[THETA_X])),

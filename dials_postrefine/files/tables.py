@@ -7,7 +7,8 @@ In: all tables as one, its `id` the index of the experiment in the list, and fro
     I = I_sum lp/qe,    v = v_sum (lp/qe)^2
 
 with the columns `lp` and `qe` (or `dqe`) where the integrator wrote them, else lp = 1/P from the beam model (1 where
-that is not of X-rays, files/radiation.py), which is written as such, and qe = 1.
+that is not of X-rays, files/radiation.py), which is written as such, and qe = 1.  The integrator's `partiality` is not
+used, and need not be there (dials.ssx_integrate algorithm=stills writes none): flags tell what is integrated.
 
 Out (dials-facts.md, "What the next program needs of a scaled table"):
 
@@ -34,6 +35,7 @@ from dials.util import Sorry
 from dials.util.ext import streambuf
 from dxtbx import flumpy
 
+from dials_postrefine.files.file_kinds import Kind, refuse_compressed, what_else
 from dials_postrefine.files.guarded import call_in_child
 from dials_postrefine.files.models import d_star_sq, has_crystal
 from dials_postrefine.files.msgpack_structure import check_table
@@ -45,7 +47,7 @@ from dials_postrefine.stills.wilson import WilsonPrior
 
 NEEDED = {"id": flex.int, "miller_index": flex.miller_index, "flags": flex.size_t, "s1": flex.vec3_double}
 # Where only some of several tables have these columns, the others get what their absence means.
-NEUTRAL = {"qe": 1.0, "dqe": 1.0, "partiality.inv.variance": 0.0}
+NEUTRAL = {"qe": 1.0, "dqe": 1.0, "partiality": 1.0, "partiality.inv.variance": 0.0}
 INTENSITIES = {"sum": "intensity.sum", "profile": "intensity.prf", "strong_spots": "intensity.sum"}
 # What a fit never sees keeps a partiality above zero, as the contract wants it: DIALS divides by it.
 MIN_PARTIALITY = 1e-6
@@ -90,6 +92,7 @@ def read_table(path: str):
     """Read a .refl file.  Raises Sorry where it is missing, damaged or no reflection table."""
     if not os.path.isfile(path):
         raise Sorry(f"The file {path} does not exist: check the name.")
+    refuse_compressed(path)
     try:
         with open(path, "rb") as file:
             content = file.read()
@@ -103,7 +106,8 @@ def read_table(path: str):
     except MemoryError:  # the structure is right: it is a large file
         raise
     except Exception as error:  # DIALS raises anything at all on a damaged file
-        raise Sorry(f"{path} can't be read as a reflection table (truncated, or another kind of file?).") from error
+        why = what_else(path, Kind.TABLE, Kind.PICKLE)
+        raise Sorry(f"{path} can't be read as a reflection table ({why}).") from error
     if not consistent:
         raise Sorry(f"{path} is damaged, its columns are of different lengths: integrate again.")
     if not keys:
@@ -188,7 +192,7 @@ def join_tables(paths: Sequence[str], tables: Sequence, identifiers_of_files: Se
             raise Sorry(f"Reflections of one lattice are given more than once, in {where}: give each file once.")
         owner.update(dict.fromkeys(new_id.values(), path))
         if (ids < 0).any():
-            table = table.select(flumpy.from_numpy(ids >= 0))
+            table = select_rows(table, flumpy.from_numpy(ids >= 0))
             ids = flumpy.to_numpy(table["id"])
         lookup = np.zeros(int(used[-1]) + 1 if len(used) else 1, dtype=np.int32)
         lookup[list(new_id)] = list(new_id.values())
@@ -197,8 +201,7 @@ def join_tables(paths: Sequence[str], tables: Sequence, identifiers_of_files: Se
     if len(joined) > 1:
         _make_columns_alike(joined)
     for table in joined:
-        for i in list(table.experiment_identifiers().keys()):
-            del table.experiment_identifiers()[i]
+        forget_identifiers(table)
     whole = joined[0]
     for table in joined[1:]:
         whole.extend(table)
@@ -211,6 +214,31 @@ def identifiers_by_id(table) -> dict[int, str]:
     """The identifiers that the table names, by its own ids."""
     names = table.experiment_identifiers()
     return {int(i): name for i, name in zip(names.keys(), names.values()) if name}
+
+
+def forget_identifiers(table) -> dict[int, str]:
+    """Take the identifiers out of a table; returns them by id."""
+    names = table.experiment_identifiers()
+    known = {int(i): name for i, name in zip(names.keys(), names.values())}
+    for i in known:
+        del names[i]
+    return known
+
+
+def select_rows(table, rows):
+    """
+    The rows (flex.bool or flex.size_t) as a table of their own, with the identifiers of their ids.
+
+    As table.select(rows), which in DIALS compares all identifiers with all others: seconds for ten thousand lattices.
+    """
+    known = forget_identifiers(table)
+    part = table.select(rows)
+    used = set(np.unique(flumpy.to_numpy(part["id"])).tolist()) if "id" in part else set(known)
+    for i, name in known.items():
+        table.experiment_identifiers()[i] = name
+        if i in used:
+            part.experiment_identifiers()[i] = name
+    return part
 
 
 def _make_columns_alike(tables) -> None:
@@ -248,12 +276,32 @@ def check_integrated(table, intensity_choice: str) -> None:
         if "xyzcal.px" not in table and "xyzobs.px.value" in table:
             table["xyzcal.px"] = table["xyzobs.px.value"]
         return
-    flag = table.flags.integrated_prf if intensity_choice == "profile" else table.flags.integrated_sum
-    if "partiality" not in table or not table.get_flags(flag).count(True):
+    name = "integrated_prf" if intensity_choice == "profile" else "integrated_sum"
+    integrated = table.get_flags(getattr(table.flags, name))
+    why = None
+    if not integrated.count(True):
+        why = f"no row has the flag {name}"
+    elif are_spot_sums(table, integrated):
+        why = f"the rows with the flag {name} are found spots, none a prediction"
+    if why:
         raise Sorry(
-            "The reflections are not integrated (no partiality column or no integrated flag): integrate them with "
-            "dials.stills_process or dials.ssx_integrate, or set intensity_choice=strong_spots to use spot sums."
+            f"The reflections are not integrated ({why}): integrate them with dials.stills_process or "
+            "dials.ssx_integrate, or set intensity_choice=strong_spots to use spot sums."
         )
+
+
+def are_spot_sums(table, integrated) -> bool:
+    """
+    Whether the integrated rows (flex.bool) are sums over spots that were found, as an indexing program may flag them.
+
+    An integrator predicts: it flags its rows so (dials.stills_process, dials.ssx_integrate algorithm=stills), says how
+    much of each was recorded (all but algorithm=stills), or has rows where no spot was found (algorithm=ellipsoid).
+    """
+    flags = table.flags
+    if "partiality" in table or table.get_flags(flags.predicted).count(True):
+        return False
+    found = table.get_flags(flags.strong) | table.get_flags(flags.used_in_refinement)
+    return not (integrated & ~found).count(True)
 
 
 def usable_observations(

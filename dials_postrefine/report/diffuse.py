@@ -5,15 +5,18 @@ The page of dials.diffuse_map: what its JSON summary (diffuse_summary.py) says, 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 
 from dials_postrefine.diffuse import sections as planes
 from dials_postrefine.report import pictures, plots
-from dials_postrefine.report.diffuse_summary import AZIMUTHAL, OFFSET_LETTERS
+from dials_postrefine.report.diffuse_remarks import AZIMUTHAL
+from dials_postrefine.report.diffuse_summary import OFFSET_LETTERS
 from dials_postrefine.report.lattices import NO_NUMBER, number
 from dials_postrefine.report.page import Fact, Figure, Page, Section, Table, write_page
 from dials_postrefine.report.plots import BLUE, GREEN, GREY, RED, Curve
+from dials_postrefine.report.remarks import grade_of
 from dials_postrefine.report.summary import write_summary
 
 UNITS = {"photons/(s sr)": "photons s⁻¹ sr⁻¹", "photons/sr": "photons sr⁻¹"}
@@ -69,6 +72,7 @@ def make_page(summary: dict, sections: Sequence[planes.Section]) -> Page:
         provenance=summary["provenance"],
         lead=[_verdict(summary)],
         facts=_facts(summary),
+        verdict=summary["verdict"],
         remarks=summary["remarks"],
         sections=[
             _planes(sections, "intensity", _unit(summary)),
@@ -94,29 +98,51 @@ def _verdict(summary: dict) -> str:
 
 
 def _facts(summary: dict) -> list[Fact]:
-    total, offset = summary["shells"][-1], summary["index_offset"]
+    total, offset, grade = summary["shells"][-1], summary["index_offset"], partial(grade_of, summary)
     known = [
         (abs(m), m, e, letter) for m, e, letter in zip(offset["mean"], offset["esd"], OFFSET_LETTERS) if m is not None
     ]
     largest = max(known, default=None)
     return [
-        Fact("completeness", number(total["completeness"], ".1%"), f"{number(total['pixels'], '.1f')} pixels a voxel"),
-        Fact("CC1/2", number(total["cc_half"], ".3f"), "of the anisotropic part, between halves of the data"),
         Fact(
-            "CC_Laue", number(total["cc_laue"], ".3f"), f"with {number(total['mates'], '.1f')} observed mates a voxel"
+            "completeness",
+            number(total["completeness"], ".1%"),
+            f"{number(total['pixels'], '.1f')} pixels a voxel",
+            grade("completeness"),
         ),
-        Fact("χ² against Poisson", number(total["chi_sq"], ".2f"), "1 where noise is all that differs"),
+        Fact(
+            "CC1/2",
+            number(total["cc_half"], ".3f"),
+            "of the anisotropic part, between halves of the data",
+            grade("cc_half"),
+        ),
+        Fact(
+            "CC_Laue",
+            number(total["cc_laue"], ".3f"),
+            f"with {number(total['mates'], '.1f')} observed mates a voxel",
+            grade("cc_laue"),
+        ),
+        Fact(
+            "χ² against Poisson", number(total["chi_sq"], ".2f"), "1 where noise is all that differs", grade("chi_sq")
+        ),
         Fact(
             "index offset",
             NO_NUMBER if largest is None else f"{largest[1]:+.3f} ± {number(largest[2], '.3f')}",
             f"the largest, along {largest[3]}; {offset['n_spots']} strong spots" if largest else "no strong spots",
+            grade("index_offset"),
         ),
         Fact(
             "azimuthal residual",
             f"{number(total['cos_2phi'], '+.3f')}",
             f"cos 2φ; sin 2φ {number(total['sin_2phi'], '+.3f')}; 0 where polarisation is right",
+            grade("azimuthal"),
         ),
-        Fact("masked as Bragg", number(summary["masked"], ".1%"), f"{number(summary['rejected'], '.2%')} rejected"),
+        Fact(
+            "masked as Bragg",
+            number(summary["masked"], ".1%"),
+            f"{number(summary['rejected'], '.2%')} rejected",
+            grade("masked"),
+        ),
     ]
 
 

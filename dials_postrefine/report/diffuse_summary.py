@@ -17,18 +17,6 @@ from dials_postrefine.diffuse.mapping import ImageResult
 from dials_postrefine.diffuse.merging import Map, index_offset
 from dials_postrefine.report.summary import finite
 
-# What is worth a remark.  An index offset: three esds, and more than this.
-OFFSET_ESDS, OFFSET = 3.0, 0.01
-AZIMUTHAL = 0.02
-CHI_SQ_RANGE = (0.8, 1.25)
-# CC_Laue so far below what CC1/2 lets expect.
-CC_SHORT = 0.15
-INCOMPLETE = 0.8
-MUCH_MASKED = 0.1
-MUCH_REJECTED = 0.01
-# From one image to the next a scale jumps where it changes by more than this, and by so many times the usual change.
-JUMP, JUMP_RATIO = 0.1, 5.0
-MOST_LISTED = 5
 OFFSET_LETTERS = "hkl"
 
 
@@ -80,8 +68,9 @@ def make_summary(
     dataset: dict,
 ) -> dict:
     """
-    The summary as plain numbers and text; names of the series; not_used: reason -> what was left out (experiments,
-    files); dataset as describe_dataset has it.
+    The summary as plain numbers and text, but for the remarks on it (diffuse_remarks.py).
+
+    names: of the series; not_used: reason -> what was left out (experiments, files); dataset: describe_dataset's.
     """
     grid, settings, radial = found.grid, found.settings, found.radial
     used = [image for image in images if image.error is None]
@@ -112,6 +101,7 @@ def make_summary(
                 "n": radial.n.tolist(),
             },
             "index_offset": {"n_spots": n, "mean": offset.tolist(), "esd": offset_esd.tolist()},
+            "pixels": count_pixels(images),
             "n_images": len(images),
             "n_images_used": len(used),
             "masked": _part(sum(image.n_bragg for image in used), sum(image.n_inside for image in used)),
@@ -121,8 +111,30 @@ def make_summary(
             "images": list_images(images, names),
         }
     )
-    summary["remarks"] = remarks(summary)
     return summary
+
+
+def count_pixels(images: Sequence[ImageResult]) -> dict:
+    """All pixels of all images: n_input = n_averaged + the sum of not_used, by reason (mapping.ImageResult)."""
+    used = [image for image in images if image.error is None]
+
+    def add(name: str) -> int:
+        return sum(getattr(image, name) for image in used)
+
+    n_input = sum(image.n_pixels for image in images)
+    not_used = {
+        "of images that could not be used": n_input - add("n_pixels"),
+        "outside of the limits of resolution, or on ice rings": add("n_pixels")
+        - add("n_masked")
+        - add("n_untrusted")
+        - add("n_inside"),
+        "masked": add("n_masked"),
+        "outside of the trusted range, or in a shadow": add("n_untrusted"),
+        "Bragg peaks": add("n_bragg"),
+        "rejected as outliers": add("n_rejected"),
+    }
+    n_averaged = n_input - sum(not_used.values())
+    return {"n_input": n_input, "n_averaged": n_averaged, "not_used": {why: n for why, n in not_used.items() if n}}
 
 
 def list_images(images: Sequence[ImageResult], names: Sequence[str]) -> list[dict]:
@@ -155,166 +167,6 @@ def voxels_swept(grid: Grid, oscillation: float, phi_steps: int) -> float:
     """How many voxels a pixel sweeps in a step of the rotation, where it sweeps the most of them: far from the axis."""
     smallest = np.linalg.norm(grid.to_s, axis=0).min()
     return math.radians(oscillation) / phi_steps / grid.d_min / float(smallest)
-
-
-def expected_cc_laue(cc_half: float, mates: float) -> float:
-    """
-    The correlation of a voxel with the mean of its mates that CC1/2 lets expect, where they differ by noise alone.
-
-    With v the ratio of variances of signal and noise of one voxel, halves of m / 2 mates have CC1/2 = r(m / 2) where
-    r(n) = n v / (1 + n v), and one against the mean of m - 1 correlates with sqrt(r(1) r(m - 1)).
-    """
-    ratio = cc_half / max(1e-6, 1.0 - cc_half) / (0.5 * mates)
-    one, others = (n * ratio / (1.0 + n * ratio) for n in (1.0, mates - 1.0))
-    return math.sqrt(one * others)
-
-
-def remarks(summary: dict) -> list[str]:
-    """What somebody who knows would point at, each a sentence with what to do; the summary as it is written."""
-    found = [
-        *_on_images(summary),
-        *_on_geometry(summary),
-        *_on_statistics(summary),
-    ]
-    if summary["not_used"]:
-        reasons = "; ".join(f"{reason} ({len(what)})" for reason, what in summary["not_used"].items())
-        found.append(f"Not everything that was given was used: {reasons}.")
-    return found
-
-
-def _on_images(summary: dict) -> list[str]:
-    found = []
-    n = summary["n_images"] - summary["n_images_used"]
-    if n:
-        names = _listed([f"{image['number']}" for image in summary["images"] if image["error"] is not None])
-        found.append(
-            f"{n} of {summary['n_images']} images could not be used ({names}): look at the reasons in their "
-            "table, and fetch the files again if they are damaged."
-        )
-    key = "level" if summary["settings"]["scale"] in ("none", "from_refl") else "scale"
-    jumps = scale_jumps(summary["images"], key)
-    if jumps:
-        advice = (
-            "use scale.model=per_image, or leave images out by image_range="
-            if key == "level"
-            else "look whether beam or crystal changed there, and leave images out by image_range= if they did"
-        )
-        found.append(f"The {key} of the images jumps at {_listed(jumps)}: {advice}.")
-    if summary["rejected"] is not None and summary["rejected"] > MUCH_REJECTED:
-        found.append(
-            f"{summary['rejected']:.1%} of the pixels were rejected as outliers: too many for accidents; raise "
-            "reject.n_sigma, mask Bragg peaks more generously, or use smaller voxels."
-        )
-    return found
-
-
-def _on_geometry(summary: dict) -> list[str]:
-    found = []
-    offset = summary["index_offset"]
-    off = [
-        f"{letter} {mean:+.3f} ± {esd:.3f}"
-        for letter, mean, esd in zip(OFFSET_LETTERS, offset["mean"], offset["esd"])
-        if mean is not None and esd is not None and abs(mean) > max(OFFSET, OFFSET_ESDS * esd)
-    ]
-    if off:
-        found.append(
-            f"Strong spots are off the integer indices on average ({', '.join(off)}): beam centre, distance or cell "
-            "are off, or the crystal slipped; refine again (dials.refine scan_varying=True)."
-        )
-    elif not offset["n_spots"]:
-        found.append(
-            "No image has a strong spot, so that nothing tells whether indices are right: check the models with "
-            "dials.image_viewer."
-        )
-    sweep = summary["sweep"]
-    if sweep > 1.0:
-        steps = math.ceil(summary["dataset"]["phi_steps"] * sweep)
-        found.append(
-            f"An image sweeps up to {sweep:.1f} voxels in a step of its rotation: intensity is spread along its way; "
-            f"sampling.phi_steps={steps} follows it, or use larger voxels."
-        )
-    shells, total = summary["shells"][:-1], summary["shells"][-1]
-    if _beyond(total, AZIMUTHAL):
-        worst = max(shells, key=_azimuthal)
-        found.append(
-            f"The intensity varies with the azimuth on the detector (cos 2φ {_signed(total['cos_2phi'])}, sin 2φ "
-            f"{_signed(total['sin_2phi'])}, most at {worst['d_min']:.2f} Å): check polarization_fraction and the "
-            "polarisation normal of the beam, shadows and background."
-        )
-    return found
-
-
-def _on_statistics(summary: dict) -> list[str]:
-    found, total = [], summary["shells"][-1]
-    chi_sq = total["chi_sq"]
-    if chi_sq is not None and chi_sq > CHI_SQ_RANGE[1]:
-        found.append(
-            f"χ² against Poisson's law is {chi_sq:.2f}: pixels of a voxel differ by more than their noise; check gain, "
-            "masks and scales, or use smaller voxels where the intensity changes within them."
-        )
-    elif chi_sq is not None and chi_sq < CHI_SQ_RANGE[0]:
-        found.append(
-            f"χ² against Poisson's law is {chi_sq:.2f}: pixels of a voxel differ by less than their noise; the gain is "
-            "larger than 1, or neighbouring pixels share their photons: set gain=."
-        )
-    cc_half, cc_laue, mates = total["cc_half"], total["cc_laue"], total["mates"]
-    if cc_half is not None and cc_laue is not None and cc_half > 0.0 and mates > 1.5:
-        expected = expected_cc_laue(cc_half, mates)
-        if cc_laue < expected - CC_SHORT:
-            found.append(
-                f"CC_Laue is {cc_laue:.2f} where CC1/2 of {cc_half:.2f} lets expect {expected:.2f}: symmetry mates "
-                "differ by more than noise; check space group, corrections, background and absorption, or use "
-                "symmetry=friedel."
-            )
-    if cc_half is None and summary["n_images_used"] > 1 and summary["settings"]["half_sets"] != "friedel":
-        found.append(
-            "There is no CC1/2, as few voxels were seen by both halves of the images: give more images, or try "
-            "half_sets=random, which halves them in another way."
-        )
-    completeness = total["completeness"]
-    if completeness is not None and completeness < INCOMPLETE:
-        found.append(
-            f"{completeness:.0%} of the map was observed: the rest is grey in the pictures; more images, another "
-            "orientation of the crystal, or a larger d_min= make it more."
-        )
-    if summary["masked"] is not None and summary["masked"] > MUCH_MASKED:
-        found.append(
-            f"{summary['masked']:.0%} of the pixels are masked as Bragg peaks: with mask.n_sigma or mask.box smaller "
-            "more of the map is left."
-        )
-    return found
-
-
-def scale_jumps(images: Sequence[dict], key: str) -> list[str]:
-    """The images whose scale (or level) is far from that of the image before, by number."""
-    pairs = [
-        (second["number"], abs(math.log(second[key] / first[key])))
-        for first, second in zip(images, images[1:])
-        if first["series"] == second["series"]
-        and second["number"] - first["number"] == 1
-        and (first[key] or 0.0) > 0.0
-        and (second[key] or 0.0) > 0.0
-    ]
-    usual = float(np.median([change for _, change in pairs])) if pairs else 0.0
-    return [f"{number}" for number, change in pairs if change > max(math.log1p(JUMP), JUMP_RATIO * usual)]
-
-
-def _azimuthal(shell: dict) -> float:
-    return max(abs(shell["cos_2phi"] or 0.0), abs(shell["sin_2phi"] or 0.0))
-
-
-def _beyond(shell: dict, limit: float) -> bool:
-    return _azimuthal(shell) > limit
-
-
-def _signed(value: float | None) -> str:
-    return "–" if value is None else f"{value:+.3f}"
-
-
-def _listed(names: Sequence[str]) -> str:
-    """The first few names, and how many there are."""
-    more = f" and {len(names) - MOST_LISTED} more" if len(names) > MOST_LISTED else ""
-    return "image " * (len(names) == 1) + "images " * (len(names) > 1) + ", ".join(names[:MOST_LISTED]) + more
 
 
 def _part(n: int, of: int) -> float | None:

@@ -29,7 +29,7 @@ against Poisson's law; cos 2phi, sin 2phi: variation with the azimuth on the det
 
 
 def text(summary: dict, wide: bool = False) -> str:
-    """The map, its statistics by shell, the index offset, the images that were not used, and the remarks."""
+    """The map, its statistics by shell, the index offset, the images that were not used."""
     parts = [
         map_lines(summary),
         "",
@@ -43,7 +43,6 @@ def text(summary: dict, wide: bool = False) -> str:
     parts += [scales] if scales else []
     skipped = skipped_table(summary)
     parts += ["", skipped] if skipped else []
-    parts += ["", *(f"NOTE: {remark}" for remark in summary["remarks"])] if summary["remarks"] else []
     return "\n".join(parts)
 
 
@@ -95,7 +94,13 @@ def masked_line(summary: dict) -> str:
     def percent(value):
         return number(None if value is None else 100.0 * value, "{:.2f} %")
 
-    return f"Masked as Bragg peaks: {percent(summary['masked'])}; rejected as outliers: {percent(summary['rejected'])}"
+    pixels = summary["pixels"]
+    not_used = ", ".join(f"{n} {reason}" for reason, n in pixels["not_used"].items())
+    return (
+        f"Masked as Bragg peaks: {percent(summary['masked'])}; rejected as outliers: {percent(summary['rejected'])}\n"
+        f"{pixels['n_averaged']} of {pixels['n_input']} pixels were averaged"
+        + (f". Not used: {not_used}" if not_used else "")
+    )
 
 
 def scale_line(summary: dict) -> str:

@@ -17,8 +17,18 @@ from dials_postrefine.report import plots
 from dials_postrefine.report.lattices import number
 from dials_postrefine.report.page import Fact, Figure, Page, Section, Table, write_page
 from dials_postrefine.report.plots import BLUE, GREEN, GREY, RED
+from dials_postrefine.report.remarks import (
+    Remark,
+    absences_remarks,
+    care,
+    conclude,
+    distrust,
+    grade_of,
+    not_used_remarks,
+)
+from dials_postrefine.report.spread_summary import describe_populations, population_remarks
 from dials_postrefine.report.summary import finite, write_summary
-from dials_postrefine.report.text import table
+from dials_postrefine.report.text import absences_line, table
 
 NAMES = {
     "mates": "mean of symmetry mates",
@@ -54,16 +64,19 @@ def make_summary(
     summary = {
         "dataset": {
             "experiments": files.identifiers,
+            "n_input": files.n_input,
             "n_observations": len(images.h),
             "n_predicted": int(np.count_nonzero(np.isfinite(prediction.predicted[prediction.best]))),
             "predicted_by": prediction.best,
             "n_unique": len(np.unique(images.unique)),
             "column": f"{COLUMNS[request.choice.intensity]}.value",
+            **describe_populations(files),
             "model": request.model,
             "split": how,
             "scaled_to": None if request.model is None else "the training data" if request.train else "all data",
         },
         "not_used": files.n_excluded,
+        "absences": asdict(files.absences()),
         "features": data.features.names,
         "overall": {name: asdict(r1) for name, r1 in prediction.overall.items()},
         "experiments": [
@@ -78,11 +91,32 @@ def make_summary(
         "compare": None
         if other is None
         else {"column": column, "overall": {name: asdict(r1) for name, r1 in other.overall.items()}},
-        "notes": data.notes,
     }
     summary = finite(summary)
     summary["findings"] = findings(summary)
-    return summary
+    return summary | conclude([*data.notes, *remarks(summary, files.space_group.type().lookup_symbol())])
+
+
+def remarks(summary: dict, group: str) -> list[Remark]:
+    """The remarks on a summary as it is written; group: the symbol of the space group."""
+    found = [
+        *absences_remarks(summary["absences"], group, electrons=True),
+        *population_remarks(summary["dataset"]),
+        *not_used_remarks(summary["not_used"], summary["dataset"]["n_input"]),
+    ]
+    trees, mates = (summary["overall"].get(name, {}).get("value") for name in ("trees", "mates"))
+    if trees is None:
+        found.append(distrust("nothing was predicted", "No observation could be predicted: give more data.", "trees"))
+    elif mates is not None and trees > mates:
+        found.append(
+            care(
+                "the mean of symmetry mates predicts better",
+                f"The mean of symmetry mates predicts better than the trees (R1 {mates:.3f} against {trees:.3f}): what "
+                "these learned is less than what the symmetry says.",
+                "trees",
+            )
+        )
+    return found
 
 
 def explanation(summary: dict) -> str:
@@ -149,6 +183,8 @@ def text(summary: dict, wide: bool = False) -> str:
     ]
     if summary["not_used"]:
         lines.append("Not used: " + ", ".join(f"{n} {reason}" for reason, n in summary["not_used"].items()))
+    if summary["absences"]["n"]:
+        lines.append(absences_line(summary["absences"], used=True))
     headers, rows = _r1_rows(summary)
     if not wide:  # to fit the log
         headers, rows = [SHORT.get(name, name) for name in headers], [[shorten(row[0]), *row[1:]] for row in rows]
@@ -159,7 +195,6 @@ def text(summary: dict, wide: bool = False) -> str:
     headers, rows = _importance_rows(summary)
     lines += ["", "How much R1 grows when the values of a feature are permuted:", table(rows, headers), ""]
     lines += summary["findings"]
-    lines += [f"NOTE: {note}" for note in summary["notes"]]
     return "\n".join(lines)
 
 
@@ -229,6 +264,7 @@ def make_page(summary: dict) -> Page:
             NAMES[name],
             number(summary["overall"][name]["value"], ".3f"),
             f"R1 ± {number(summary['overall'][name]['esd'], '.3f')}",
+            grade_of(summary, name),
         )
         for name in NAMES
         if name in summary["overall"]
@@ -254,7 +290,8 @@ def make_page(summary: dict) -> Page:
         provenance=summary["provenance"],
         lead=[_with_sign(sentence) for sentence in summary["findings"]],
         facts=facts,
-        remarks=summary["notes"],
+        verdict=summary["verdict"],
+        remarks=summary["remarks"],
         sections=[
             Section(
                 "R1",

@@ -21,8 +21,8 @@ MAX_P_ESD = 0.25
 Z_LIMIT = 8.0
 MEANING = {
     "scale": "G, the scale of a lattice (logarithmic axis): how much crystal there was in how many photons.",
-    "b_factor": "B enters as exp(-2 B d*²): it is a quarter of the conventional B factor. Without an external "
-    "reference its median is zero.",
+    "b_factor": "The conventional B, by which intensities fall off as exp(-B d*²/2). Without an external reference its "
+    "median is zero.",
     "theta_x": "The turn about the laboratory x axis from the indexed orientation. Good indexing leaves it about "
     "zero; the width is the error of indexing.",
     "theta_y": "The same about the laboratory y axis. A median far from zero is an error of the beam or the detector "

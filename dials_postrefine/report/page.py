@@ -52,25 +52,27 @@ class Section:
 
 @dataclass
 class Fact:
-    """A number that comes first: its name, the number, and a line that puts it into place."""
+    """A number that comes first: its name, itself, a line that puts it into place, and the grade of a remark on it."""
 
     name: str
     value: str
     note: str = ""
+    grade: str = ""
 
 
 @dataclass
 class Page:
     """
-    A report: title, where it comes from (provenance.Provenance.as_dict), what comes first, a command to go on with, and
-    the sections.
+    A report: title, where it comes from (provenance.Provenance.as_dict), verdict and remarks (remarks.conclude), what
+    comes first, a command to go on with, and the sections.
     """
 
     title: str
     provenance: dict
     lead: Sequence[str] = ()
     facts: Sequence[Fact] = ()
-    remarks: Sequence[str] = ()
+    verdict: dict | None = None
+    remarks: Sequence[dict] = ()
     command: str = ""
     sections: Sequence[Section] = field(default_factory=list)
 

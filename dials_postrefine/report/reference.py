@@ -8,17 +8,20 @@ Lengths in Angstrom, B in A^2, k_sol in electrons/A^3; a number that does not ex
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
+from dials_postrefine.report.remarks import Remark, absences_remarks, care, distrust, not_used_remarks
 from dials_postrefine.report.summary import finite
-from dials_postrefine.report.text import number, table
+from dials_postrefine.report.text import absences_line, number, table
 from dials_postrefine.scattering.form_factors import FormFactors
 from dials_postrefine.scattering.prior import Combined
 from dials_postrefine.scattering.reference import Way
 from dials_postrefine.scattering.scaling import ScaleFit, shell_of
 
+CC_LITTLE = 0.3  # of intensities
 TENSOR = ("11", "22", "33", "12", "13", "23")
 
 
@@ -26,16 +29,23 @@ def summarise(path: str, reference: Any) -> dict:
     """All numbers of the run, fit for JSON; reference: a files.reference_model.Reference."""
     indices, result = reference.indices, reference.result
     known = np.isfinite(result.intensity)
+    group = indices.space_group_info().type().lookup_symbol()
+    counts = {
+        name: None if tally is None else describe_tally(tally)
+        for name, tally in (("observations", reference.tally_of_data), ("reference_observations", reference.tally))
+    }
     return finite(
         {
+            **counts,
             "reference": path,
-            "space_group": indices.space_group_info().type().lookup_symbol(),
+            "space_group": group,
             "unit_cell": list(indices.unit_cell().parameters()),
             "d_min": reference.known_set().d_min(),
             "wavelength": reference.wavelength,
             "radiation": reference.radiation,
             "n_reflections": int(np.count_nonzero(known)),
             "n_data": reference.n_data,
+            "n_unmatched": reference.n_unique - reference.n_data,
             "notes": list(reference.notes),
             "form_factors": None if reference.factors is None else describe_factors(reference.factors),
             "ways": [describe_way(way) for way in result.ways] if reference.n_data else [],
@@ -44,6 +54,47 @@ def summarise(path: str, reference: Any) -> dict:
             "shells": [vars(shell) for shell in result.shells],
         }
     )
+
+
+def describe_tally(tally: Any) -> dict:
+    """What became of the observations of a file (files.reflection_files.Tally) as plain numbers."""
+    return finite(asdict(tally))
+
+
+def tally_remarks(tally: dict, group: str) -> list[Remark]:
+    """A remark for each reason that leaves out many observations, and one for absences that are not."""
+    return [*absences_remarks(tally["absences"], group), *not_used_remarks(tally["not_used"], tally["n_input"])]
+
+
+def remarks(summary: dict) -> list[Remark | str]:
+    """The remarks of dials.reference_intensities on its summary."""
+    found: list[Remark | str] = list(summary["notes"])
+    for name in ("observations", "reference_observations"):
+        if summary[name]:
+            found += tally_remarks(summary[name], summary["space_group"])
+    fit, chosen = summary["fit"], summary["chosen"]
+    if fit and fit["at_bound"]:
+        names = ", ".join(fit["at_bound"])
+        found.append(care(f"{names} at a bound", f"{names} ended at a bound: the data do not tell it."))
+    if summary["n_data"] and chosen["cc"] is not None and chosen["cc"] < CC_LITTLE:
+        found.append(
+            distrust(
+                f"reference and data correlate by {chosen['cc']:.2f}",
+                f"The best way to index gives a correlation of {chosen['cc']:.2f} between reference and data: the "
+                "model is of another structure, or the data are not what they seem.",
+            )
+        )
+    return found
+
+
+def tally_lines(tally: dict, what: str) -> list[str]:
+    """The same numbers for the log; what: whose observations they are."""
+    lines = [f"{tally['n_merged']} of {tally['n_input']} observations of the {what} were merged"]
+    if tally["not_used"]:
+        lines.append("Not used: " + ", ".join(f"{n} {reason}" for reason, n in tally["not_used"].items()))
+    if tally["absences"]["n"]:
+        lines.append(absences_line(tally["absences"]))
+    return lines
 
 
 def describe_factors(factors: FormFactors) -> dict:
@@ -87,7 +138,11 @@ def text(summary: dict) -> str:
         parts.append(f"Form factors of {factors['radiation']}s: {factors['table']}".replace("xrays", "X-rays"))
         for name, (fp, fdp) in factors["dispersion"].items():
             parts.append(f"  {name:4s} f' = {fp:7.3f}  f'' = {fdp:6.3f}")
-    parts += [f"Note: {note}" for note in summary["notes"]]
+    for key, what in (("reference_observations", "reference"), ("observations", "data")):
+        if summary[key]:
+            parts += tally_lines(summary[key], what)
+    if summary["n_unmatched"]:
+        parts.append(f"{summary['n_unmatched']} unique reflections of the data have no reference and were not used")
     if not summary["n_data"]:
         parts.append("No data: intensities are on the scale of the reference.")
         return "\n".join(parts)

@@ -9,15 +9,17 @@ A remark is a sentence with what to do, its reason in a few words, and a grade:
     distrust  the result as a whole is not what it seems
 
 The verdict is that of the worst remark - trust, with care, do not trust - and why is what those of its grade say in a
-few words.  What the remarks of a program are is the program's; here is how they are graded, told and kept.
+few words.  Most remarks are a program's own; here is how they are graded, told and kept, and those that several have.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 NOTE, CARE, DISTRUST = GRADES = ("note", "care", "distrust")
+MANY_LEFT_OUT = 0.1  # of the observations, by one test
+ASKED_FOR = ("outside of d_min and d_max", "excluded by the user")  # and no news
 VERDICTS = {NOTE: "trust", CARE: "trust with care", DISTRUST: "do not trust"}
 
 
@@ -28,6 +30,7 @@ class Remark:
     grade: str
     reason: str
     text: str
+    about: str = ""
 
 
 def note(text: str) -> Remark:
@@ -35,14 +38,14 @@ def note(text: str) -> Remark:
     return Remark(NOTE, "", text)
 
 
-def care(reason: str, text: str) -> Remark:
-    """What makes a part of the result weaker."""
-    return Remark(CARE, reason, text)
+def care(reason: str, text: str, about: str = "") -> Remark:
+    """What makes a part of the result weaker; about: the number of the summary that it is about, if there is one."""
+    return Remark(CARE, reason, text, about)
 
 
-def distrust(reason: str, text: str) -> Remark:
+def distrust(reason: str, text: str, about: str = "") -> Remark:
     """What makes the result another one than it seems."""
-    return Remark(DISTRUST, reason, text)
+    return Remark(DISTRUST, reason, text, about)
 
 
 def conclude(found: Iterable[Remark | str]) -> dict:
@@ -50,7 +53,7 @@ def conclude(found: Iterable[Remark | str]) -> dict:
     The verdict and the remarks, worst first and each once, as the summaries have them:
 
         verdict  grade, text (trust, trust with care, do not trust) and reasons, those of the remarks of this grade
-        remarks  grade, reason and text of each
+        remarks  grade, reason and text of each, and the number that it is about
 
     A bare text is a note.
     """
@@ -73,3 +76,47 @@ def remark_lines(summary: dict) -> str:
     """The end of a log: the remarks, and the verdict."""
     lines = [f"- {one['text']}" for one in summary["remarks"]]
     return "\n".join([*(["Remarks:", *lines] if lines else ["No remarks."]), "", verdict_line(summary)])
+
+
+def grade_of(summary: dict, about: str) -> str:
+    """The grade of the worst remark about a number of the summary, "" where there is none."""
+    return next((one["grade"] for one in summary["remarks"] if one["about"] == about), "")
+
+
+def not_used_remarks(not_used: Mapping[str, int], n_input: int) -> list[Remark]:
+    """A remark for each reason for which more than a tenth of n_input observations is left out."""
+    return [
+        care(f"{n / n_input:.0%} {why}", f"{n} of {n_input} observations ({n / n_input:.0%}) were not used: {why}.")
+        for why, n in not_used.items()
+        if n > MANY_LEFT_OUT * n_input and why not in ASKED_FOR
+    ]
+
+
+def absences_remarks(absences: Mapping, group: str, electrons: bool = False) -> list[Remark]:
+    """What to do where what a space group has as absent is as strong as the rest (absences.Absences, as a dict)."""
+    if not absences["strong"]:
+        return []
+    text = (
+        f"{absences['n']} observations that {group} has as systematically absent are {absences['ratio']:.2f} +- "
+        f"{absences['ratio_esd']:.2f} times as strong as the others: centring or screw axis are wrong; set "
+        "space_group=."
+    )
+    reason = f"reflections that {group} forbids are strong"
+    if electrons:
+        return [care(reason, f"{text} Multiple scattering of electrons may do the same.")]
+    return [distrust(reason, text)]
+
+
+def distance_remarks(groups: Sequence[tuple[float, int]], counted: str) -> list[Remark]:
+    """What to do where detector distances fall into groups, each a distance (mm) with the number of what is counted."""
+    if len(groups) < 2:
+        return []
+    found = ", ".join(f"{value:.2f} mm ({n} {counted})" for value, n in groups)
+    return [
+        care(
+            f"{len(groups)} detector distances",
+            f"The detector stands at {len(groups)} distances, {found}: if it was not moved between them, the distances "
+            "of some are wrong, and so are their cells; refine them together, with one detector "
+            "(dials.combine_experiments, dials.refine).",
+        )
+    ]

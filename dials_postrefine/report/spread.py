@@ -10,6 +10,7 @@ from dials_postrefine.report import pictures, plots
 from dials_postrefine.report.lattices import number
 from dials_postrefine.report.page import Fact, Figure, Page, Section, Table, write_page
 from dials_postrefine.report.plots import BLUE, GREY, PALE, RED, Curve
+from dials_postrefine.report.remarks import grade_of
 from dials_postrefine.report.spread_figures import PairPoints, SpreadFigures
 from dials_postrefine.report.spread_text import CAUSES, CAUSES_EXPLAINED, ERRORS
 from dials_postrefine.report.summary import write_summary
@@ -35,6 +36,7 @@ def make_page(summary: dict, figures: SpreadFigures) -> Page:
         provenance=summary["provenance"],
         lead=[_verdict(summary)],
         facts=_facts(summary),
+        verdict=summary["verdict"],
         remarks=summary["remarks"],
         sections=[
             _spread(summary),
@@ -71,7 +73,12 @@ def _facts(summary: dict) -> list[Fact]:
     parts = {part["name"]: part for part in spread["parts"]}
     whole = pairs["whole"]
     return [
-        Fact("excess spread τ", number(spread["overall"]["tau"], ".3f"), f"95 %: {_interval(spread['overall'])}"),
+        Fact(
+            "excess spread τ",
+            number(spread["overall"]["tau"], ".3f"),
+            f"95 %: {_interval(spread['overall'])}",
+            grade_of(summary, "tau"),
+        ),
         Fact("weakest half", number(parts["weakest half"]["tau"], ".3f"), "τ of the weaker unique reflections"),
         Fact("strongest tenth", number(parts["strongest tenth"]["tau"], ".3f"), "τ of the strongest"),
         Fact("R_meas", number(spread["r_meas"], ".3f"), "of symmetry mates"),
@@ -81,7 +88,12 @@ def _facts(summary: dict) -> list[Fact]:
             number(whole["log_spread"], ".3f"),
             f"± {number(whole['log_spread_esd'], '.3f')}; errors allow {number(whole['expected'], '.3f')}",
         ),
-        Fact("AUC", number(test["auc"], ".3f"), f"± {number(test['auc_esd'], '.3f')}; matched against random pairs"),
+        Fact(
+            "AUC",
+            number(test["auc"], ".3f"),
+            f"± {number(test['auc_esd'], '.3f')}; matched against random pairs",
+            grade_of(summary, "auc"),
+        ),
     ]
 
 

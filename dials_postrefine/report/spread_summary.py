@@ -14,6 +14,16 @@ import numpy as np
 from dials_postrefine.electron.imagespread import Group, ImageSpread, Overall, SpreadSettings
 from dials_postrefine.files.scaled_images import COLUMNS, ImageChoice, ImageFiles
 from dials_postrefine.populations import main_value
+from dials_postrefine.report.remarks import (
+    Remark,
+    absences_remarks,
+    care,
+    conclude,
+    distance_remarks,
+    distrust,
+    not_used_remarks,
+    note,
+)
 from dials_postrefine.report.summary import finite
 
 # Of the pairs so many are in the summary; the table of all is a file of its own.
@@ -22,6 +32,9 @@ MOST_PAIRS = 100
 NOT_NORMAL = 0.01
 # A pair is told from random ones at this p.
 SIGNIFICANT = 0.05
+WIDTH_RANGE = (0.7, 1.4)
+CERTAIN = 3.0  # standard deviations
+OUTLIERS = "outliers of scaling"  # have their own remark
 FLAT = 2.5  # tau of the weakest over that of the strongest tenth, up to which it is called flat
 
 
@@ -47,7 +60,9 @@ def make_summary(
             "wavelength": main_value(wavelength),
             "wavelength_min": wavelength.min(),
             "wavelength_max": wavelength.max(),
+            **describe_populations(files),
             "n_images": images.n_images,
+            "n_input": files.n_input,
             "n_observations": len(images.h),
             "n_unique": len(np.unique(images.unique)),
             "d_max": images.d_star_sq.min() ** -0.5,
@@ -58,6 +73,7 @@ def make_summary(
             "outliers": "kept" if choice.keep_outliers else "excluded",
             "beam_intensity": files.beam_source,
         },
+        "absences": asdict(files.absences()),
         "not_used": files.n_excluded,
         "settings": asdict(replace(settings, min_angle=float(np.degrees(settings.min_angle)))),
         "spread": {
@@ -89,11 +105,33 @@ def make_summary(
             "left_out": [{"fraction": fraction, **asdict(tau)} for fraction, tau in found.causes.left_out],
         },
         "compare": None if other is None else _compare(choice.intensity, found.overall, *other),
-        "remarks": list(files.remarks),
     }
     summary = finite(summary)
-    summary["remarks"] += remarks(summary)
-    return summary
+    return summary | conclude([*files.remarks, *remarks(summary)])
+
+
+def describe_populations(files: ImageFiles) -> dict:
+    """The groups of wavelengths and of detector distances."""
+    return {
+        "wavelengths": [{"wavelength": value, "n_images": n} for value, n in files.wavelengths()],
+        "detector_distances": [{"distance": value, "n_images": n} for value, n in files.detector_distances()],
+    }
+
+
+def population_remarks(dataset: dict) -> list[Remark]:
+    """A remark where wavelengths, and one where detector distances fall into groups (describe_populations)."""
+    found, groups = [], dataset["wavelengths"]
+    if len(groups) > 1:
+        named = ", ".join(f"{one['wavelength']:.5f} A ({one['n_images']} images)" for one in groups)
+        found.append(
+            care(
+                f"{len(groups)} wavelengths",
+                f"The images are of {len(groups)} wavelengths, {named}: what differs between these (dispersion, "
+                "multiple scattering) is taken for a spread of one crystal form; analyse each wavelength by itself.",
+            )
+        )
+    distances = [(one["distance"], one["n_images"]) for one in dataset["detector_distances"]]
+    return found + distance_remarks(distances, "images")
 
 
 def _compare(intensity: str, own: Overall, column: str, other: Overall) -> dict:
@@ -173,29 +211,70 @@ def _image(files: ImageFiles, found: ImageSpread, k: int) -> dict:
     }
 
 
-def remarks(summary: dict) -> list[str]:
-    """What is worth a word."""
+def remarks(summary: dict) -> list[Remark]:
+    """The remarks on a summary as it is written."""
     found, test = [], summary["random_match"]
     overall, parts = summary["spread"]["overall"], {part["name"]: part for part in summary["spread"]["parts"]}
+    found += population_remarks(summary["dataset"])
+    if overall["tau"] is None:
+        found.append(
+            distrust(
+                "too few symmetry mates",
+                "The observations have too few symmetry mates to tell a spread: give more images, or one more "
+                "symmetric space_group=.",
+                "tau",
+            )
+        )
     if overall["low"] == 0.0:
-        found.append("There is no excess spread: the intensities differ by no more than their errors allow.")
+        found.append(note("There is no excess spread: the intensities differ by no more than their errors allow."))
     weak, strong = parts["weakest half"], parts["strongest tenth"]
     if overall["low"] and weak["low"] and strong["tau"] is not None:  # whose spread may well be none
         if weak["tau"] > FLAT * strong["tau"]:
             found.append(
-                f"The relative spread is not one number: {weak['tau']:.2f} of the weakest half and {strong['tau']:.2f} "
-                "of the strongest tenth. An error model with one b makes strong reflections too uncertain."
+                care(
+                    "the relative spread is not one number",
+                    f"The relative spread is not one number: {weak['tau']:.2f} of the weakest half and "
+                    f"{strong['tau']:.2f} of the strongest tenth. An error model with one b makes strong reflections "
+                    "too uncertain.",
+                    "tau",
+                )
             )
     if test["p_normal"] is not None and test["p_normal"] < NOT_NORMAL:
         found.append(
-            f"The residuals of ln I are not normally distributed (kurtosis {test['kurtosis']:.1f}): take the "
-            "significance of pairs from the permutations (p), not from the posterior."
+            note(
+                f"The residuals of ln I are not normally distributed (kurtosis {test['kurtosis']:.1f}): take the "
+                "significance of pairs from the permutations (p), not from the posterior."
+            )
         )
-    excluded = summary["not_used"].get("outliers of scaling", 0)
+    if None not in (test["auc"], test["auc_esd"]) and test["auc"] - 0.5 < CERTAIN * test["auc_esd"]:
+        found.append(
+            care(
+                "matched pairs of images are not told from random ones",
+                f"Matched pairs of images do no better than random ones (AUC {test['auc']:.2f} +- "
+                f"{test['auc_esd']:.2f}): indexing or scaling is wrong, or the spots in common are too few "
+                "(min_common=).",
+                "auc",
+            )
+        )
+    width = summary["pairs"]["whole"]["z_width"]
+    if width is not None and not WIDTH_RANGE[0] <= width <= WIDTH_RANGE[1]:
+        found.append(
+            note(
+                f"Differences of pairs are {width:.1f} times as wide as their errors say (z): the errors are "
+                f"{'too small' if width > 1.0 else 'too large'}, or the spread is real, as the table of causes tells."
+            )
+        )
+    found += absences_remarks(summary["absences"], summary["dataset"]["space_group"], electrons=True)
+    others = {reason: n for reason, n in summary["not_used"].items() if reason != OUTLIERS}
+    found += not_used_remarks(others, summary["dataset"]["n_input"])
+    excluded = summary["not_used"].get(OUTLIERS, 0)
     n = summary["dataset"]["n_observations"]
     if excluded > 0.05 * (n + excluded):
         found.append(
-            f"{excluded / (n + excluded):.0%} of the observations are outliers to dials.scale and were left out: with "
-            "outliers=keep the spread is larger."
+            care(
+                f"{excluded / (n + excluded):.0%} outliers were left out",
+                f"{excluded / (n + excluded):.0%} of the observations are outliers to dials.scale and were left out: "
+                "with outliers=keep the spread is larger.",
+            )
         )
     return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dials_postrefine.report.text import number, table
+from dials_postrefine.report.text import absences_line, number, table
 
 MOST_PAIRS, MOST_EXPERIMENTS = 10, 20
 # Whose the errors are, beyond which the spread is measured.
@@ -42,7 +42,6 @@ def text(summary: dict, wide: bool = False) -> str:
         compared_table(summary),
         random_lines(summary),
         causes_table(summary),
-        *(f"NOTE: {remark}" for remark in summary["remarks"]),
     ]
     return "\n".join(part for part in parts if part)
 
@@ -73,6 +72,8 @@ def data_lines(summary: dict) -> str:
         lines.append(f"Up to {data['images_taken_as_one']} images of the detector were taken as one.")
     if summary["not_used"]:
         lines.append("Not used: " + ", ".join(f"{n} {reason}" for reason, n in summary["not_used"].items()))
+    if summary["absences"]["n"]:
+        lines.append(absences_line(summary["absences"], used=True))
     return "\n".join(lines)
 
 

@@ -5,14 +5,18 @@ The page of dials.postrefine: what its JSON summary (summary.py) says, as sectio
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from dials_postrefine.report import plots
 from dials_postrefine.report.lattices import number, show_lattices, show_parameters
 from dials_postrefine.report.page import Fact, Figure, Page, Section, Table, write_page
 from dials_postrefine.report.plots import BLUE, GREEN, GREY, RED, Curve
+from dials_postrefine.report.remarks import grade_of
 from dials_postrefine.report.summary import write_summary
 from dials_postrefine.report.text import absences_line
 from dials_postrefine.stills.selection import MARGIN
+
+UNSEEN = "halves that never saw each other"
 
 
 def write_reports(summary: dict, json_path: str | None, html_path: str | None) -> None:
@@ -44,6 +48,7 @@ def make_page(summary: dict) -> Page:
         provenance=summary["provenance"],
         lead=[_verdict(summary)],
         facts=_facts(summary),
+        verdict=summary["verdict"],
         remarks=summary["remarks"],
         command=summary["merge_command"],
         sections=[
@@ -85,27 +90,43 @@ def _facts(summary: dict) -> list[Fact]:
     def change(key, pattern):
         return f"{number(before[key], pattern)} scaled only"
 
-    facts = [Fact("lattices accepted", f"{dataset['n_accepted']}", f"of {dataset['n_lattices']}")]
+    grade = partial(grade_of, summary)
+    facts = [Fact("lattices accepted", f"{dataset['n_accepted']}", f"of {dataset['n_lattices']}", grade("n_accepted"))]
     if _has(summary, "cc_half_honest"):
         facts += [
-            Fact("CC1/2, honest", number(after["cc_half_honest"], ".3f"), "halves that never saw each other"),
-            Fact("CC1/2, customary", number(after["cc_half"], ".3f"), change("cc_half", ".3f")),
-            Fact("R_split, honest", number(after["r_split_honest"], ".3f"), "halves that never saw each other"),
-            Fact("R_split, customary", number(after["r_split"], ".3f"), change("r_split", ".3f")),
+            Fact("CC1/2, honest", number(after["cc_half_honest"], ".3f"), UNSEEN, grade("cc_half_honest")),
+            Fact("CC1/2, customary", number(after["cc_half"], ".3f"), change("cc_half", ".3f"), grade("cc_half")),
+            Fact("R_split, honest", number(after["r_split_honest"], ".3f"), UNSEEN),
+            Fact("R_split, customary", number(after["r_split"], ".3f"), change("r_split", ".3f"), grade("r_split")),
         ]
     else:
         facts += [
-            Fact("CC1/2", number(after["cc_half"], ".3f"), change("cc_half", ".3f")),
-            Fact("R_split", number(after["r_split"], ".3f"), change("r_split", ".3f")),
+            Fact("CC1/2", number(after["cc_half"], ".3f"), change("cc_half", ".3f"), grade("cc_half")),
+            Fact("R_split", number(after["r_split"], ".3f"), change("r_split", ".3f"), grade("r_split")),
         ]
     if _has(summary, "cc_reference"):
-        facts.append(Fact("CC to the reference", number(after["cc_reference"], ".3f"), change("cc_reference", ".3f")))
+        facts.append(
+            Fact(
+                "CC to the reference",
+                number(after["cc_reference"], ".3f"),
+                change("cc_reference", ".3f"),
+                grade("cc_reference"),
+            )
+        )
     return [
         *facts,
-        Fact("completeness", number(after["completeness"], ".1%"), change("completeness", ".1%")),
-        Fact("multiplicity", number(after["multiplicity"], ".1f"), change("multiplicity", ".1f")),
-        Fact("mean I/sigma", number(after["i_over_sigma"], ".1f"), change("i_over_sigma", ".1f")),
+        Fact(
+            "completeness", number(after["completeness"], ".1%"), change("completeness", ".1%"), grade("completeness")
+        ),
+        Fact(
+            "multiplicity", number(after["multiplicity"], ".1f"), change("multiplicity", ".1f"), grade("multiplicity")
+        ),
+        Fact("mean I/sigma", number(after["i_over_sigma"], ".1f"), _meaning_of_sigma(summary), grade("i_over_sigma")),
     ]
+
+
+def _meaning_of_sigma(summary: dict) -> str:
+    return "sigma by the error model" if summary["error_model"] else "sigma of the counts alone"
 
 
 def _dataset(summary: dict) -> Section:
@@ -233,8 +254,10 @@ def _by_resolution(summary: dict) -> Section:
     honest = _has(summary, "cc_half_honest")
 
     def panel(key, title, y_label, caption, why="There are too few reflections.", honest_key=None, **limits):
-        curves = [
-            Curve("scaled only", [], [shell[key] for shell in before], GREY, "s--", hollow=True),
+        curves = []
+        if any(shell[key] is not None for shell in before):
+            curves.append(Curve("scaled only", [], [shell[key] for shell in before], GREY, "s--", hollow=True))
+        curves += [
             Curve("customary" if honest_key else "postrefined", [], [shell[key] for shell in after], BLUE),
         ]
         if honest_key:
@@ -297,8 +320,12 @@ def _by_resolution(summary: dict) -> Section:
             "i_over_sigma",
             "Mean I/sigma by resolution",
             "mean I/sigma",
-            "Merged intensity over its standard deviation. Scaled only, sigma is that of the counts and far too small; "
-            + ("postrefined, it has the error model." if summary["error_model"] else "postrefined, it is, too."),
+            f"Merged intensity over its standard deviation, {_meaning_of_sigma(summary)}."
+            + (
+                " There is none to compare with before: no error model is fitted then."
+                if summary["error_model"]
+                else ""
+            ),
             ylim=(0.0, None),
         ),
     ]
@@ -445,8 +472,22 @@ def _convergence(summary: dict) -> Section:
         ),
     ]
     rows = [
-        [str(i), str(one["n_accepted"]), number(one["correlation"], ".3f"), number(one["change"], ".4f")]
+        [
+            str(i),
+            str(one["n_accepted"]),
+            number(one["correlation"], ".3f"),
+            number(one["change"], ".4f"),
+            number(one["change_esd"], ".3f"),
+            number(one["agreement"], ".3f"),
+            "yes" if one["damped"] else "no",
+        ]
         for i, one in zip(x, cycles)
     ]
-    headers = ("cycle", "accepted", "mean CC of a lattice", "change of the merged I")
-    return Section("Convergence", [], figures, [Table("The cycles.", headers, rows)])
+    headers = ("cycle", "accepted", "mean CC of a lattice", "change of the merged I", "in esds", "unseen CC", "damped")
+    text = [
+        summary["course"]["words"],
+        "In esds: the mean of the changes, each over the standard deviation of the merged intensity. Unseen CC: the "
+        "honest CC1/2 of the half sets after this cycle, or the mean CC_free of the lattices where reflections are "
+        "held out.",
+    ]
+    return Section("Convergence", text, figures, [Table("The cycles.", headers, rows)])

@@ -2,7 +2,7 @@
 The JSON summary: the numbers of the log and of the page, and each lattice with its parameters or the reason of its
 rejection.  The page is made from it (stills.py), so that it shows nothing else.
 
-Lengths in Angstrom, angles in degrees, B in A^2 as it enters exp(-2 B d*^2); a number that does not exist is null.
+Lengths in Angstrom, angles in degrees, B conventional, of exp(-B d*^2/2), in A^2; a number that does not exist is null.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from dataclasses import asdict, dataclass, fields
 
 import numpy as np
 
-from dials_postrefine.populations import group_values, main_value
+from dials_postrefine.populations import MIN_GAP_DISTANCE, describe_groups, main_value
+from dials_postrefine.report.course import describe_course
 from dials_postrefine.report.diagnostics import Diagnostics, histogram
 from dials_postrefine.stills.cycles import PostrefinedStills
 from dials_postrefine.stills.dataset import Stills
@@ -34,7 +35,6 @@ HISTOGRAMS = {
     "cell_scale": False,
 }
 
-FAR_FROM_SETTLED = 10.0  # times the convergence limit, after the last cycle
 # Parameters as they are shown: name, unit, factor from the JSON's number, and format.
 PARAMETERS = {
     "scale": ("G", "", 1.0, ".3f"),
@@ -45,19 +45,6 @@ PARAMETERS = {
     "mosaicity": ("eta", "degrees", 1.0, ".4f"),
     "cell_scale": ("epsilon", "%", 100.0, ".4f"),
 }
-# What is worth a remark: so many lattices rejected; so many observations left out by one test;
-# a lack of completeness and multiplicity; residuals so far from unit width; CC1/2 by custom so far above the
-# honest one.
-MANY_REJECTED = 0.2
-MANY_LEFT_OUT = 0.1
-ASKED_FOR = ("outside of d_min and d_max", "excluded by the user")  # and no news
-INCOMPLETE = 0.9
-FEW_OBSERVATIONS = 4.0
-MIN_OTHERS, OTHER_FORM = 5, 0.05  # lattices of another crystal form, and as a fraction of all
-WIDTH_RANGE = (0.7, 1.4)
-TOO_GOOD = 0.1
-# The profile does not fit where more than a quarter of the bins is off by 0.1 and three esds.
-PROFILE_OFF = (0.1, 3.0, 0.25)
 
 
 @dataclass
@@ -120,12 +107,13 @@ def describe_dataset(
     cell_choices: Sequence[tuple[str, int]] = (),
     reindexed: bool = True,
     other_cells: Sequence[tuple[Sequence[float], int]] = (),
+    distances: np.ndarray = np.empty(0),
 ) -> dict:
     """
     What the data set is, and what of it was merged, as plain numbers and text.
 
     cell_choices: the operations of lattices that were indexed with another choice of the cell, and how many; reindexed
-    or not.  other_cells: cells of another crystal form, and how many.
+    or not.  other_cells: cells of another crystal form, and how many.  distances (L,): of the detectors, mm.
     """
     wavelength = 1.0 / np.linalg.norm(stills.s0, axis=1)
     n_usable, not_used = usable_and_not(stills, n_excluded)
@@ -136,9 +124,9 @@ def describe_dataset(
         "wavelength": main_value(wavelength),
         "wavelength_min": float(wavelength.min()),
         "wavelength_max": float(wavelength.max()),
-        "wavelengths": [
-            {"wavelength": float(np.median(wavelength[group])), "n_lattices": len(group)}
-            for group in group_values(wavelength)
+        "wavelengths": [{"wavelength": value, "n_lattices": n} for value, n in describe_groups(wavelength)],
+        "detector_distances": [
+            {"distance": value, "n_lattices": n} for value, n in describe_groups(distances, MIN_GAP_DISTANCE)
         ],
         "cell_choices": [{"operation": name, "n_lattices": n, "reindexed": reindexed} for name, n in cell_choices],
         "other_cells": [{"unit_cell": [float(x) for x in own], "n_lattices": n} for own, n in other_cells],
@@ -212,6 +200,7 @@ def make_summary(
             "before": [asdict(shell) for shell in statistics.before],
             "after": [asdict(shell) for shell in statistics.after],
             "cycles": [asdict(cycle) for cycle in result.cycles],
+            "course": describe_course(result, dataset["convergence"]),
             "rejected": count_rejected(result),
             "histograms": parameter_histograms(parameters, result),
             **collected,
@@ -219,7 +208,6 @@ def make_summary(
             "merge_command": merge_command,
         }
     )
-    summary["remarks"] = remarks(summary)
     return summary
 
 
@@ -271,141 +259,6 @@ def label(name: str, summary: dict) -> str:
     if name == "radius" and summary["radius"] == "mosaic":
         symbol = "r_0"
     return f"{symbol} ({unit})" if unit else symbol
-
-
-def wavelength_remark(groups: Sequence[dict]) -> str | None:
-    """
-    What to do where the wavelengths fall into groups, each with wavelength and n_lattices; None for a single one.
-
-    The tolerance for dials.merge is half of the smallest difference of two groups.
-    """
-    if len(groups) < 2:
-        return None
-    found = ", ".join(f"{group['wavelength']:.5f} A ({group['n_lattices']} lattices)" for group in groups)
-    values = np.array([group["wavelength"] for group in groups])
-    tolerance = 0.5 * np.diff(np.sort(values)).min()
-    return (
-        f"The lattices are of {len(groups)} wavelengths, {found}, and are merged into one data set: the anomalous "
-        "differences of each are lost. Postrefine the lattices of each wavelength by themselves, all against one "
-        f"reference=, or let dials.merge keep them apart with wavelength_tolerance={tolerance:.2g}."
-    )
-
-
-def remarks(summary: dict) -> list[str]:
-    """What somebody who knows would point at, each a sentence with what to do; the summary as it is written."""
-    dataset, after, found = summary["dataset"], summary["after"][-1], []
-    n, n_rejected = dataset["n_lattices"], dataset["n_lattices"] - dataset["n_accepted"]
-    if n_rejected > MANY_REJECTED * n:
-        reason = next(iter(summary["rejected"]))
-        found.append(
-            f"{n_rejected} of {n} lattices were rejected, most often because of '{reason}': look at the table of "
-            "lattices, and at indexing and space group."
-        )
-    found += [*left_out_remarks(dataset), *symmetry_remarks(summary)]
-    remark = wavelength_remark(dataset["wavelengths"])
-    if remark:
-        found.append(remark)
-    for choice in dataset["cell_choices"]:
-        done = (
-            "they were reindexed."
-            if choice["reindexed"]
-            else "they were rejected; reindex them by dials.reindex, or let reindex=auto do it."
-        )
-        found.append(
-            f"{choice['n_lattices']} of {n} lattices were indexed with another choice of the unit cell "
-            f"(change_of_basis_op={choice['operation']}): {done}"
-        )
-    for other in dataset["other_cells"]:
-        if other["n_lattices"] >= max(MIN_OTHERS, OTHER_FORM * n):
-            cell = ", ".join(f"{x:.2f}" for x in other["unit_cell"])
-            found.append(
-                f"{other['n_lattices']} of {n} lattices have another unit cell ({cell}), which no change of basis "
-                "takes to that of the others, and were rejected: if they are another crystal form, postrefine them by "
-                "themselves."
-            )
-    change, limit = summary["cycles"][-1]["change"], dataset["convergence"]
-    if change is not None and change > FAR_FROM_SETTLED * limit:
-        found.append(
-            f"The merged intensities still changed by {change:.0%} in the last cycle (limit {limit:.1%}): the lattices "
-            "have too few reflections in common, or too few cycles were allowed; a reference= may help."
-        )
-    custom, honest = after["cc_half"], after["cc_half_honest"]
-    if custom is not None and honest is not None and custom - honest > TOO_GOOD:
-        found.append(
-            f"CC1/2 is {custom:.3f} by custom but {honest:.3f} between halves that never saw each other: believe the "
-            "latter; more lattices, a simpler model or a reference= make the difference smaller."
-        )
-    if after["completeness"] is not None and after["completeness"] < INCOMPLETE:
-        found.append(
-            f"The data are {after['completeness']:.0%} complete: more lattices, or a larger d_min=, are needed."
-        )
-    if after["multiplicity"] is not None and after["multiplicity"] < FEW_OBSERVATIONS:
-        found.append(
-            f"Each index was observed {after['multiplicity']:.1f} times on average: too few to tell outliers "
-            "and errors well."
-        )
-    residuals = summary["residuals"]
-    groups = residuals["by_intensity"] + residuals["by_resolution"] + residuals["by_partiality"]
-    widths = [group["width"] for group in groups]
-    if widths and not WIDTH_RANGE[0] <= min(widths) <= max(widths) <= WIDTH_RANGE[1]:
-        found.append(
-            f"The normalised residuals are between {min(widths):.2f} and {max(widths):.2f} wide where one is right: "
-            "the standard deviations are not to be trusted everywhere."
-        )
-    needed = ("observed", "predicted", "observed_esd")
-    bins = [one for one in summary["partiality"]["bins"] if all(one[key] is not None for key in needed)]
-    difference, sigmas, share = PROFILE_OFF
-    off = [
-        one for one in bins if abs(one["observed"] - one["predicted"]) > max(difference, sigmas * one["observed_esd"])
-    ]
-    if len(off) > share * len(bins):
-        found.append(
-            f"In {len(off)} of {len(bins)} bins the observed partiality is more than {difference} off the predicted "
-            "one: try profile=auto radius=auto unit_cell=auto."
-        )
-    return found
-
-
-def left_out_remarks(dataset: dict) -> list[str]:
-    """A sentence for each test that leaves out more than a tenth of the observations."""
-    found = [
-        f"{n} of {dataset['n_input']} observations ({n / dataset['n_input']:.0%}) were not used: {reason}."
-        for reason, n in dataset["not_used"].items()
-        if n > MANY_LEFT_OUT * dataset["n_input"] and reason not in ASKED_FOR
-    ]
-    n = dataset["n_observations"] - dataset["n_of_rejected"]
-    kept = n - dataset["n_below_threshold"]
-    for key, of, words in (
-        (
-            "n_below_threshold",
-            n,
-            "are below partiality_threshold= and were not merged: radius or orientation may be off",
-        ),
-        ("n_outliers", kept, "are outliers and were not merged (outlier_z=): look at space group, indexing and errors"),
-    ):
-        if dataset[key] > MANY_LEFT_OUT * of:
-            found.append(f"{dataset[key]} of {of} observations ({dataset[key] / of:.0%}) {words}.")
-    return found
-
-
-def symmetry_remarks(summary: dict) -> list[str]:
-    """A sentence where absences are as strong as the rest, and one for operations that the data do not support."""
-    found, absences = [], summary["symmetry"]["absences"]
-    group = summary["dataset"]["space_group"]
-    if absences["strong"]:
-        found.append(
-            f"{absences['n']} observations that {group} has as systematically absent are {absences['ratio']:.2f} +- "
-            f"{absences['ratio_esd']:.2f} times as strong as the others: centring or screw axis are wrong; set "
-            "space_group=."
-        )
-    wrong = [one for one in summary["symmetry"]["operations"] if one["supported"] is False]
-    if wrong:
-        named = "; ".join(f"{one['name']} (CC {one['cc']:.2f} of {one['n_pairs']} pairs)" for one in wrong)
-        found.append(
-            f"Operations of {group} that the intensities do not support: {named}. The group is too high, or the "
-            "lattices are indexed in several ways; set space_group= or reindex=auto."
-        )
-    return found
 
 
 def write_summary(summary: dict, path: str) -> None:

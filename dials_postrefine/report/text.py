@@ -9,6 +9,7 @@ import numpy as np
 import tabulate
 
 from dials_postrefine.log import WIDTH
+from dials_postrefine.report.course import describe_course
 from dials_postrefine.report.summary import PARAMETERS, count_rejected, label, usable_and_not
 from dials_postrefine.stills.cycles import Cycle, PostrefinedStills
 from dials_postrefine.stills.dataset import Stills
@@ -62,13 +63,15 @@ def course(
     result: PostrefinedStills,
     tried: Sequence[Candidate],
     order: Sequence[int],
+    convergence: float,
     wide: bool = False,
 ) -> str:
     """
-    How the run went: what was tried where there was a choice, the cycles, and the lattices that were rejected, in this
-    order of their numbers.  wide: all columns, also where they don't fit the log.
+    How the run went: what was tried where there was a choice, the cycles and how they ended by the limit of
+    convergence, and the lattices that were rejected, in this order of their numbers.  wide: all columns, also where
+    they don't fit the log.
     """
-    parts = [cycles_table(result.cycles)]
+    parts = [cycles_table(result.cycles), describe_course(result, convergence)["words"]]
     if tried:
         parts.insert(
             0,
@@ -129,22 +132,18 @@ def symmetry_table(summary: dict) -> str:
     return f"{table(rows, headers)}\n{absences_line(summary['symmetry']['absences'])}"
 
 
-def absences_line(absences: dict) -> str:
-    """How strong what should be absent is."""
+def absences_line(absences: dict, used: bool = False) -> str:
+    """How strong what should be absent is, and whether it is used all the same."""
     if not absences["n"]:
         return "No systematically absent reflection was observed."
-    text = f"{absences['n']} observations are systematically absent and not used"
+    treated = "and used like the others" if used else "and not used"
+    text = f"{absences['n']} observations are systematically absent {treated}"
     if absences["ratio"] is None:
         return f"{text}: too few to tell how strong they are."
     return (
         f"{text}: I/sigma {absences['i_over_sigma']:.2f} on average, that of the others at their resolution "
         f"{absences['i_over_sigma_others']:.2f}, the ratio {absences['ratio']:.3f} +- {absences['ratio_esd']:.3f}."
     )
-
-
-def remark_lines(found: Sequence[str]) -> str:
-    """The remarks of the summary."""
-    return "\n".join(["Remarks:", *(f"- {remark}" for remark in found)]) if found else "No remarks."
 
 
 def error_model_lines(model: dict | None) -> str:
@@ -230,7 +229,6 @@ def parameters_table(summary: dict) -> str:
             _, _, factor, pattern = PARAMETERS[name]
             values = (data[key] for key in ("median", "spread", "median_esd"))
             title = label(name, summary).replace("10⁻³ Å⁻¹", "0.001/A").replace("Å²", "A^2")
-            title += ", a quarter of the conventional" if name == "b_factor" else ""
             rows.append([title, *(positive_zero(number(v, f"{{:{pattern}}}", factor)) for v in values)])
     data = summary["histograms"]["scale"]
     n = 0 if data is None else data["n"]
@@ -246,18 +244,19 @@ def positive_zero(text: str) -> str:
 def cycles_table(cycles: list[Cycle]) -> str:
     """One row a cycle."""
     rows = [
-        [str(i + 1), str(c.n_accepted), number(c.correlation, "{:.3f}"), number(c.change, "{:.4f}")]
+        [
+            str(i + 1),
+            str(c.n_accepted),
+            number(c.correlation, "{:.3f}"),
+            number(c.change, "{:.4f}"),
+            number(c.change_esd, "{:.3f}"),
+            number(c.agreement, "{:.3f}"),
+            "yes" if c.damped else "no",
+        ]
         for i, c in enumerate(cycles)
     ]
-    return table(rows, ["cycle", "accepted", "mean CC of a lattice", "change of the merged I"])
-
-
-def unsettled_warning(change: float) -> str:
-    """What to say where the last cycle still changed the merged intensities by far too much."""
-    return (
-        f"The merged intensities still change by {change:.0%} from cycle to cycle: the lattices have too few "
-        "reflections in common for a reference of their own; give one with reference=."
-    )
+    headers = ["cycle", "accepted", "mean CC of a lattice", "change of I", "in esds", "unseen CC", "damped"]
+    return table(rows, headers)
 
 
 def candidates_table(candidates: Sequence[Candidate], wide: bool = False) -> str:

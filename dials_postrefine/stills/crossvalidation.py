@@ -14,16 +14,77 @@ Against an external reference the halves never meet, and nothing has to be done 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from dials_postrefine.stills.cycles import DatasetSettings, postrefine
 from dials_postrefine.stills.dataset import Stills, select_lattices
-from dials_postrefine.stills.merging import Merged, merge, shell_edges
+from dials_postrefine.stills.errormodel import ErrorModel
+from dials_postrefine.stills.merging import Merged, correlation, merge, shell_edges
+from dials_postrefine.stills.scaling import Scaled, WeightedMean, merging_values
 
 N_SHELLS = 10
 FEWEST_IN_SHELL = 5
+FEWEST_COMMON = 50  # for a verdict on a cycle: the esd of a correlation is then 0.14 at most
+
+
+@dataclass
+class HalfSets:
+    """The merges of the two halves over the unique indices, on the scale of the first: at the end, and by cycle."""
+
+    merged: tuple[Merged, Merged]
+    by_cycle: list[tuple[Merged, Merged]]
+
+    @property
+    def agreement(self) -> list[float]:
+        """The honest CC1/2 by cycle, NaN of fewer than FEWEST_COMMON indices."""
+        found = []
+        for one, two in self.by_cycle:
+            both = np.isfinite(one.intensity) & np.isfinite(two.intensity)
+            enough = np.count_nonzero(both) >= FEWEST_COMMON
+            found.append(correlation(one.intensity[both], two.intensity[both]) if enough else np.nan)
+        return found
+
+
+def refine_half_sets(
+    stills: Stills,
+    settings: DatasetSettings,
+    d_star_sq: np.ndarray,
+    nproc: int = 1,
+    progress: Callable[[str, int, int], None] = lambda what, done, total: None,
+) -> HalfSets | None:
+    """
+    Postrefine each half set by itself, to its last cycle, and merge it.
+
+    d_star_sq (n_unique,) in 1/Angstrom^2.  None where a half has no lattice, or none that is accepted.
+    """
+    ends, courses = [], []
+    for number, selection in enumerate((~stills.half, stills.half)):
+        if not selection.any():
+            return None
+        own = replace(select_lattices(stills, selection), earlier={})  # which has seen the other half
+        course: list[Merged] = []
+
+        def take(scaled: Scaled, mean: WeightedMean, own=own, course=course) -> None:
+            model = mean.error_model if settings.error_model == "basic" else None
+            course.append(_merged(own, scaled, mean.outlier, mean.reference, model))
+
+        result = postrefine(
+            own,
+            replace(settings, takes_best=False),
+            nproc=nproc,
+            progress=lambda what, *rest, n=number: progress(f"half set {n + 1}, {what}", *rest),
+            each=take,
+        )
+        end = _merged(own, result, result.outlier, result.mean, result.error_model)
+        if not end.n.any():
+            return None
+        ends.append(end)
+        courses.append(course)
+    longest = max(len(course) for course in courses)
+    pairs = [tuple(course[min(i, len(course) - 1)] for course in courses) for i in range(longest)]
+    return HalfSets(_on_one_scale(*ends, d_star_sq), [_on_one_scale(*pair, d_star_sq) for pair in pairs])
 
 
 def merge_half_sets(
@@ -33,27 +94,20 @@ def merge_half_sets(
     nproc: int = 1,
     progress: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> tuple[Merged, Merged] | None:
-    """
-    Postrefine each half set by itself and merge it: two merges over the unique indices, on the scale of the first.
+    """The merges of refine_half_sets at the end alone."""
+    found = refine_half_sets(stills, settings, d_star_sq, nproc, progress)
+    return None if found is None else found.merged
 
-    d_star_sq (n_unique,) in 1/Angstrom^2.  None where a half has no lattice, or none that is accepted.
-    """
-    halves = []
-    for number, selection in enumerate((~stills.half, stills.half)):
-        if not selection.any():
-            return None
-        own = replace(select_lattices(stills, selection), earlier={})  # which has seen the other half
-        result = postrefine(
-            own, settings, None, nproc, lambda what, *rest, n=number: progress(f"half set {n + 1}, {what}", *rest)
-        )
-        kept = result.kept & ~result.outlier & ~own.absent[own.unique]
-        if not kept.any():
-            return None
-        value, variance = result.merging_values(own, kept)
-        halves.append(merge(value, variance, own.unique[kept], own.n_unique))
-    factor = relative_scale(halves[0].intensity, halves[1].intensity, d_star_sq)
-    second = halves[1]
-    return halves[0], Merged(second.sum_w / factor**2, second.sum_wi / factor, second.n)
+
+def _merged(stills: Stills, scaled, outlier: np.ndarray, mean: np.ndarray, model: ErrorModel | None) -> Merged:
+    """What is kept and no outlier, merged; scaled: a Scaled, or a result."""
+    kept = scaled.kept & ~outlier & ~stills.absent[stills.unique]
+    return merge(*merging_values(stills, scaled, mean, model, kept), stills.unique[kept], stills.n_unique)
+
+
+def _on_one_scale(first: Merged, second: Merged, d_star_sq: np.ndarray) -> tuple[Merged, Merged]:
+    factor = relative_scale(first.intensity, second.intensity, d_star_sq)
+    return first, Merged(second.sum_w / factor**2, second.sum_wi / factor, second.n)
 
 
 def relative_scale(first: np.ndarray, second: np.ndarray, d_star_sq: np.ndarray) -> np.ndarray:

@@ -7,9 +7,10 @@ in all, it counts as one observation more of each index beside the data's own, w
 it.  Without a reference the reference is the scaled mean of the data themselves.  It starts from the lattices' start
 values (theta = 0, B = 0, r_s = RMS r_h, G to the current mean, three rounds), or from what an earlier run with the same
 model ended with.  Each cycle fits every lattice to the mean of the others (`excludes_self`: the lattice's own weighted
-contribution is subtracted) until the merged intensities stop changing; a cycle that accepts no lattice any more is
-taken back, and is the last.  Neither the overall scale nor the overall B is determined then: the medians of ln G and B
-over the accepted lattices are set to zero.  Source: postrefinement.md, recipe.
+contribution is subtracted) until the merged intensities stop changing; what
+is done where they don't, convergence.py says.  A cycle that accepts no lattice any more is taken back, and is the last.
+Neither the overall scale nor the overall B is determined then: the medians of ln G and B over the accepted lattices are
+set to zero.  Source: postrefinement.md, recipe.
 """
 
 from __future__ import annotations
@@ -20,24 +21,23 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from dials_postrefine.parallel import ordered_map
-from dials_postrefine.stills.dataset import EarlierFit, Stills, select_lattices
+from dials_postrefine.stills import convergence
+from dials_postrefine.stills.convergence import Course, Cycle, Ended, Verdicts
+from dials_postrefine.stills.dataset import Stills, select_lattices
 from dials_postrefine.stills.deltacchalf import DeltaCCHalfFilter, harmful_lattices
 from dials_postrefine.stills.errormodel import ErrorModel, slope_of_variance
-from dials_postrefine.stills.filters import MIN_POPULATION, LatticeFilters, reject_lattices, relation_to_reference
-from dials_postrefine.stills.freereflections import FreeAgreement, compare, hidden, hide, no_agreement
+from dials_postrefine.stills.filters import LatticeFilters, reject_lattices, relation_to_reference
+from dials_postrefine.stills.freereflections import FreeAgreement, compare, hidden, hide, mean_cc_free, no_agreement
 from dials_postrefine.stills.geometry import scattering_vectors
 from dials_postrefine.stills.lattice import FitSettings, LatticeFit, Reason, fit_lattices, no_fit
-from dials_postrefine.stills.merging import MAD_TO_SIGMA
 from dials_postrefine.stills.minimise import Restraint
 from dials_postrefine.stills.model import (
-    B_FACTOR,
     LN_SCALE,
     MAX_RELATIVE_VARIANCE,
     PARAMETERS,
-    THETA_X,
-    THETA_Y,
     scale_factor,
 )
+from dials_postrefine.stills.restraint import fix_gauge, population
 from dials_postrefine.stills.scaling import (
     Scaled,
     WeightedMean,
@@ -46,17 +46,14 @@ from dials_postrefine.stills.scaling import (
     linear_scales,
     mean_of_kept,
     mean_of_others,
-    modelled_variance,
+    merging_values,
     relative_change,
-    scaled_values,
 )
 
 LATTICES_PER_CHUNK = 32
 FEWEST_BATCHED = 20
 MAX_CYCLES = 8
 MODEL_CYCLES = 3  # one against the model, two against model and data
-# What is left at least of the variance of a parameter between the lattices when that of its own error is taken off.
-LEAST_SPREAD = 0.1
 
 
 @dataclass(frozen=True)
@@ -65,7 +62,8 @@ class DatasetSettings:
     What the cycles need to know: the fit's settings, None or a number of cycles, the convergence limit, whether a
     lattice's reference leaves the lattice out, the outlier limit, the engine (`auto`: batched from FEWEST_BATCHED
     lattices on), whether the population restrains each lattice, what lattices are tested for (filters.py) and whether
-    those that lower CC1/2 of the last merge are rejected (deltacchalf.py).
+    those that lower CC1/2 of the last merge are rejected (deltacchalf.py); takes_best: of cycles that don't converge
+    the best is taken, not the last (convergence.py).
     """
 
     fit: FitSettings = FitSettings()
@@ -78,18 +76,7 @@ class DatasetSettings:
     error_model: str = "basic"
     filters: LatticeFilters = LatticeFilters()
     delta_cc_half: DeltaCCHalfFilter | None = None
-
-
-@dataclass
-class Cycle:
-    """
-    One cycle's account: lattices accepted, their mean correlation, and the change of the merged intensities, NaN
-    against an external reference.
-    """
-
-    n_accepted: int
-    correlation: float
-    change: float
+    takes_best: bool = True
 
 
 @dataclass
@@ -99,8 +86,8 @@ class PostrefinedStills:
     partiality, scale = G e, relative_variance of (G e p), kept and outlier (n,) by observation, outliers being among
     the kept, and variance_slope of all (errormodel.py); mean (n_unique,) their merged intensities and error_model the
     variances' (None: not wanted); reference (n_unique,) what the last cycle was fitted to, NaN for what is held out if
-    it is the data's own mean; linear_scale (L,), the scales before; cycles; free, the lattices' agreement with what was
-    held out.
+    it is the data's own mean; linear_scale (L,), the scales before; cycles and their course (convergence.py); free, the
+    lattices' agreement with what was held out.
     """
 
     model: str
@@ -122,13 +109,12 @@ class PostrefinedStills:
     reference: np.ndarray
     linear_scale: np.ndarray
     cycles: list[Cycle]
+    course: Course
     free: FreeAgreement
 
     def merging_values(self, stills: Stills, selection: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The scaled values of the selected observations and their variances, as they are to be merged."""
-        value, variance, slope = scaled_values(stills, self, selection)
-        unique, relative = stills.unique[selection], self.relative_variance[selection]
-        return value, modelled_variance(value, variance, slope, relative, unique, self.mean, self.error_model)
+        return merging_values(stills, self, self.mean, self.error_model, selection)
 
     @property
     def accepted(self) -> np.ndarray:
@@ -157,6 +143,8 @@ def postrefine(
     progress: Callable[[str, int, int], None] = lambda what, done, total: None,
     held_out: np.ndarray | None = None,
     prior: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]] | None = None,
+    agreement: Sequence[float] = (),
+    each: Callable[[Scaled, WeightedMean], None] = lambda scaled, mean: None,
 ) -> PostrefinedStills:
     """
     Postrefine all lattices (module docstring).
@@ -166,7 +154,8 @@ def postrefine(
     part in any fit: after the last cycle the lattices are compared with them, and those that are worse for having been
     refined go back (freereflections.py).  prior, where the reference is a model: of merged intensities and their
     standard deviations (n_unique,), NaN where unknown, it makes the model's on the same scale and their variances, or
-    None where they are too few to tell.
+    None where they are too few to tell.  agreement: the honest CC1/2 of each cycle, as far as half sets have gone, by
+    which the best is chosen where the cycles don't converge; each(scaled, mean) is told what each of them merged.
     Never raises for a bad lattice: see `reasons`.
     """
     external = reference is not None
@@ -184,7 +173,8 @@ def postrefine(
         error_model = mean.error_model
     del seen
     cycles: list[Cycle] = []
-    restraint, outcome = None, None
+    verdicts, course, damped = Verdicts(stills.n_lattices), None, False
+    restraint, outcome, best = None, None, None
     if settings.restraints:
         restraint = population(list(earlier.values()), restrained=True)
 
@@ -201,25 +191,37 @@ def postrefine(
                 fits.extend(some)
                 progress(f"cycle {number + 1}", len(fits), stills.n_lattices)
             reject_lattices(fits, settings.filters)
+            verdicts.settle(fits)
             if not external:
-                _fix_gauge(fits, settings.fit)
+                fix_gauge(fits, settings.fit)
             scaled = _spread(stills, settings, fits, slope)
             working = scaled if held_out is None else replace(scaled, kept=scaled.kept & ~held_out[stills.unique])
             new = mean_of(working)
             error_model = new.error_model
-            change = np.nan if external else relative_change(target, new.reference)
             accepted = [fit for fit in fits if fit.reason is None]
             if not accepted and outcome is not None:  # the lattices have led one another astray
                 fits, scaled, new, target = outcome
                 error_model = new.error_model
+                course = Course(Ended.NO_LATTICE, len(cycles))
                 break
             outcome = fits, scaled, new, target
             correlations = np.array([fit.correlation_after for fit in accepted])
             correlations = correlations[np.isfinite(correlations)]  # of too few reflections there is none
             mean_correlation = float(correlations.mean()) if len(correlations) else np.nan
-            cycles.append(Cycle(len(accepted), mean_correlation, change))
+            cycle = Cycle(len(accepted), mean_correlation, np.nan, damped=damped)
+            cycles.append(cycle)
+            each(scaled, new)
             if not external:
-                mean = new
+                cycle.change = relative_change(target, new.reference)
+                cycle.change_esd = convergence.change_in_esds(target, new.reference, new.sigma)
+                if held_out is not None:
+                    cycle.agreement = mean_cc_free(stills, held_out, scaled, mean_of(scaled))
+                elif len(agreement):
+                    cycle.agreement = agreement[min(number, len(agreement) - 1)]
+                if convergence.choose_cycle(cycles, held_out is not None)[0] == len(cycles):
+                    best = outcome
+                damped = damped or convergence.slows_down(cycles)
+                mean = convergence.damped_mean(mean, new) if damped else new
             elif prior is not None:
                 found = prior(new.reference, new.sigma)
                 if found is None:
@@ -229,10 +231,16 @@ def postrefine(
             restraint = population(fits, restraint is not None) if settings.restraints else None
             if (
                 not accepted
-                or change < settings.convergence
+                or cycle.change < settings.convergence
                 or (restraint is None and settings.n_cycles is None and external and prior is None)
             ):
                 break
+    if course is None:
+        course = convergence.course_of(cycles, settings.convergence, external)
+    if damped and settings.takes_best and course.ended is not Ended.CONVERGED:
+        course.taken, course.chosen_by = convergence.choose_cycle(cycles, held_out is not None)
+        fits, scaled, new, target = best
+        error_model = new.error_model
     fitted_to, free = reference if mean is None else target, no_agreement(stills.n_lattices)
     if held_out is not None:
         new = mean_of(scaled)
@@ -265,6 +273,7 @@ def postrefine(
         reference=fitted_to,
         linear_scale=linear_scale,
         cycles=cycles,
+        course=course,
         free=free,
     )
 
@@ -344,39 +353,6 @@ def _revert_worse(stills, settings, held_out, reference, linear_scale, fits, sca
             fit.refined = False
             fits[k] = fit
     return free
-
-
-def population(fits: Sequence[LatticeFit | EarlierFit], restrained: bool = False) -> Restraint | None:
-    """
-    The restraint that the refined and accepted lattices of a cycle put on the next: a normal distribution of each
-    parameter, empirical Bayes.
-
-    Its mean is the median.  Its variance is that of the estimates, (1.48 MAD)^2, less the median variance of their own
-    errors; of estimates that were restrained themselves, and so drawn to the median, plus that of what is left open:
-    the step of expectation maximisation.  The angles are restrained to zero, as indexing left them; the scale is free.
-    None of fewer than MIN_POPULATION.
-    """
-    used = [fit for fit in fits if fit.reason is None and fit.refined]
-    x = np.array([fit.x for fit in used])
-    if len(x) < MIN_POPULATION:
-        return None
-    mean = np.median(x, axis=0)
-    mean[[THETA_X, THETA_Y]] = 0.0
-    width_sq = (MAD_TO_SIGMA * np.median(np.abs(x - mean), axis=0)) ** 2
-    own = np.median([np.diag(fit.covariance) for fit in used], axis=0)
-    width = np.sqrt(np.maximum(width_sq + (own if restrained else -own), LEAST_SPREAD * width_sq))
-    width[(width <= 0.0) | (np.arange(len(width)) == LN_SCALE)] = np.inf
-    return Restraint(mean, width)
-
-
-def _fix_gauge(fits: list[LatticeFit], settings: FitSettings) -> None:
-    """Without an external reference: medians of ln G and B of the accepted lattices to zero, but for fixed ones."""
-    accepted = [fit for fit in fits if fit.reason is None]
-    for i in (LN_SCALE, B_FACTOR):
-        if accepted and PARAMETERS[i] not in settings.fix:
-            median = np.median([fit.x[i] for fit in accepted])
-            for fit in fits:
-                fit.x[i] -= median
 
 
 def _spread(stills: Stills, settings: DatasetSettings, fits: list[LatticeFit], variance_slope: float) -> Scaled:

@@ -37,7 +37,7 @@ from scipy.special import stdtr
 from dials_postrefine.stills.dataset import Stills
 from dials_postrefine.stills.lattice import FitSettings, signed_root
 from dials_postrefine.stills.merging import correlation
-from dials_postrefine.stills.scaling import start_partialities
+from dials_postrefine.stills.scaling import Scaled, WeightedMean, mean_of_others, start_partialities
 
 SIGNIFICANCE = 0.05
 FEWEST = 3  # for a verdict, as for a correlation
@@ -116,6 +116,22 @@ def compare(
     falls = np.nan_to_num(cc_after) < cc_before
     worse = falls & (probability(off_after - off_before, lattice, n_lattices) < SIGNIFICANCE)
     return FreeAgreement(n, cc_before, cc_after, r_before, r_after, worse, np.zeros(n_lattices, dtype=bool))
+
+
+def mean_cc_free(stills: Stills, held_out: np.ndarray, scaled: Scaled, mean: WeightedMean) -> float:
+    """
+    The mean CC_free of the accepted lattices, each compared with the mean of the others; NaN where there is none.
+
+    held_out (n_unique,); scaled and mean are of all observations, the free ones among them.
+    """
+    reference = mean_of_others(stills, slice(None), mean)
+    free = np.flatnonzero(held_out[stills.unique] & np.isfinite(reference) & scaled.kept)
+    observed = signed_root(stills.intensity[free])
+    calculated = signed_root(scaled.partiality[free] * scaled.scale[free] * reference[free])
+    n = np.bincount(stills.lattice()[free], minlength=stills.n_lattices)
+    own = np.split(np.arange(len(free)), np.cumsum(n)[:-1])
+    found = np.array([correlation(observed[i], calculated[i]) for i in own])
+    return float(np.mean(found[np.isfinite(found)])) if np.isfinite(found).any() else np.nan
 
 
 def unrefined_intensities(stills: Stills, settings: FitSettings, held_out, reference) -> np.ndarray:

@@ -3,7 +3,8 @@ The model of a lattice: calculated intensities and their derivatives by the para
 
     I_calc = G exp(-2 B d*^2) (r_0/r_s) p(r_h, r_s) I_ref,      exp(-2 B d*^2) = exp(-8 B sin^2(theta)/lambda^2)
 
-B (A^2) is a quarter of the conventional one.  The partiality p is a profile of partiality.py, one on the Ewald sphere,
+B (A^2) is a quarter of the conventional one, which users give and see.
+The partiality p is a profile of partiality.py, one on the Ewald sphere,
 whose width follows resolution at constant volume,
 
     r_s^2 = r_0^2 + (eta d*)^2,
@@ -49,6 +50,7 @@ MODELS = ("rs", "rs_hybrid")
 RADII = ("constant", "mosaic")
 UNIT_CELLS = ("fixed", "scale")
 
+CONVENTIONAL_B = 4.0  # the conventional B, of exp(-B d*^2/2), is so many times this model's
 # exp(-2 B d*^2) of a trial step must stay a number: the exponent is clipped here, far beyond any accepted B.
 MAX_EXPONENT = 50.0
 

@@ -144,6 +144,15 @@ def modelled_variance(
     return model.variance(expected_counts(variance, value, slope, expected), relative, expected)
 
 
+def merging_values(
+    stills: Stills, scaled: Scaled, mean: np.ndarray, model: ErrorModel | None, selection: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The scaled values of the selected observations and their variances by the error model about mean (n_unique,)."""
+    value, variance, slope = scaled_values(stills, scaled, selection)
+    unique, relative = stills.unique[selection], scaled.relative_variance[selection]
+    return value, modelled_variance(value, variance, slope, relative, unique, mean, model)
+
+
 def mean_of_kept(stills: Stills, scaled: Scaled, model: ErrorModel, outlier_z: float, fits_model: bool) -> WeightedMean:
     """
     The weighted mean of the kept observations.

@@ -124,7 +124,7 @@ def choose_model(
     candidates: list[Candidate] = []
     found = np.empty((len(choices), sample.n_lattices))
     for i, choice in enumerate(choices):
-        trial = replace(_with(settings, choice), n_cycles=n_cycles)
+        trial = replace(_with(settings, choice), n_cycles=n_cycles, takes_best=False)
         named = ", ".join(choice.values())
         result = postrefine(
             sample, trial, reference, nproc, lambda what, *rest, n=named: progress(f"{n}, {what}", *rest), held_out

@@ -1,13 +1,14 @@
 """
 The data set before and after postrefinement, shell by shell.
 
-Before: all observations with one scale a lattice and no other correction.  After: the kept observations, fully
-corrected. Both are merged as dials.merge does, over all lattices and over the two half sets.
+Before: all observations with one scale a lattice and no other correction.  Their variances are those of the counts, and
+I/sigma is given only where those after are, too (no error model): else the two could not be compared.  After: the kept
+observations, fully corrected. Both are merged as dials.merge does, over all lattices and over the two half sets.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -60,6 +61,8 @@ def collect_statistics(
     scaled = np.isfinite(linear) & present
     value, variance = stills.intensity[scaled] / linear[scaled], stills.variance[scaled] / linear[scaled] ** 2
     _, before = merge_all(value, variance, scaled)
+    if result.error_model is not None:
+        before = [replace(shell, i_over_sigma=np.nan) for shell in before]
     kept = result.kept & ~result.outlier & present
     merged, after = merge_all(*result.merging_values(stills, kept), kept, honest)
     found = d_star_sq[merged.n > 0]

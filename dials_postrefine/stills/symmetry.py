@@ -5,10 +5,7 @@ Before any correction that a fit has made, so that no fit to means of the wrong 
 b = sign(I) sqrt|I/k|, k the linear scale of the lattice, less the mean of b in its resolution shell, over its spread
 there.
 
-    absences     R = sum of I/sigma of the systematically absent observations / sum of what the others of their
-                 resolution shells have on average; with its esd, from the scatter of the absent ones.  Nothing but
-                 noise gives R = 0, a reflection that is there R = 1.  They are as strong as the rest where R is above
-                 STRONG by SIGNIFICANT esds
+    absences     how strong they are, of the observations as they are (absences.py)
     operation M  CC of the means of b over one half set of the lattices at h with those over the other half at h M,
                  Friedel mates being one, over the n pairs where both exist.  Indices that an operation leaves
                  as they are take no part: there M does what an operation does that may be right.  By chance it is
@@ -25,29 +22,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dials_postrefine.absences import N_SHELLS, SIGNIFICANT, Absences, even_shells, weigh_absences
 from dials_postrefine.indices import pack
 from dials_postrefine.stills.dataset import Stills
 from dials_postrefine.stills.lattice import signed_root
 from dials_postrefine.stills.merging import correlation
 
-N_SHELLS = 20
 FEWEST_PAIRS = 10
-FEWEST_ABSENT = 2
-STRONG = 0.5
-SIGNIFICANT = 3.0
 LARGEST_CC = 1.0 - 1e-9
-
-
-@dataclass
-class Absences:
-    """The absent observations: n, their mean I/sigma, that of the others in their shells, R, its esd, the verdict."""
-
-    n: int
-    i_over_sigma: float
-    i_over_sigma_others: float
-    ratio: float
-    ratio_esd: float
-    strong: bool
 
 
 @dataclass
@@ -91,7 +73,7 @@ def weigh_symmetry(
     if accepted.any():
         used &= accepted[stills.lattice()]
     absent = stills.absent[stills.unique]
-    shell = _shells(d_star_sq[stills.unique])
+    shell = even_shells(d_star_sq[stills.unique])
     ratio = stills.intensity / np.sqrt(stills.variance)
     absences = weigh_absences(ratio, shell, absent)
 
@@ -100,23 +82,6 @@ def weigh_symmetry(
     second = stills.half[stills.lattice()[used]]
     pairs = correlate_operations(stills.h[used], b, second, rotations)
     return SymmetryEvidence(absences, judge_operations(names, in_input, pairs))
-
-
-def weigh_absences(ratio: np.ndarray, shell: np.ndarray, absent: np.ndarray) -> Absences:
-    """R of the observations (n,) of I/sigma = ratio in their shells (n,), of which some are absent (n,)."""
-    n = int(np.count_nonzero(absent))
-    others = np.bincount(shell[~absent], ratio[~absent], N_SHELLS)
-    n_others = np.bincount(shell[~absent], minlength=N_SHELLS)
-    mean = np.divide(others, n_others, out=np.full(N_SHELLS, np.nan), where=n_others > 0)
-    known = absent & np.isfinite(mean[shell])
-    own, expected = ratio[known], mean[shell[known]]
-    if len(own) < FEWEST_ABSENT or not expected.sum() > 0.0:
-        return Absences(n, float(own.mean()) if len(own) else np.nan, np.nan, np.nan, np.nan, False)
-    r = float(own.sum() / expected.sum())
-    # the scatter, and of few no less than that of the errors, which is one
-    esd = float(max(own.std(ddof=1), 1.0) * np.sqrt(len(own)) / expected.sum())
-    strong = r - STRONG > SIGNIFICANT * esd
-    return Absences(n, float(own.mean()), float(expected.mean()), r, esd, bool(strong))
 
 
 def correlate_operations(
@@ -174,12 +139,6 @@ def _one_of_mates(h: np.ndarray) -> np.ndarray:
     for axis in (1, 0):
         sign = np.where(sign == 0, np.sign(h[:, axis]), sign)
     return np.where(sign[:, None] < 0, -h, h).astype(np.int32)
-
-
-def _shells(d_star_sq: np.ndarray) -> np.ndarray:
-    """The shell (n,) of each observation, of N_SHELLS with equal numbers."""
-    edges = np.quantile(d_star_sq, np.linspace(0.0, 1.0, N_SHELLS + 1)[1:-1])
-    return np.searchsorted(edges, d_star_sq)
 
 
 def _standardised(values: np.ndarray, shell: np.ndarray) -> np.ndarray:

@@ -174,14 +174,18 @@ def test_the_table_has_every_pair():
 
 @pytest.mark.parametrize("number", range(len(ROWS)))
 def test_every_pair_of_options(data, tmp_path, monkeypatch, number):
+    monkeypatch.chdir(tmp_path)
+    check_row(data, ROWS[number], tmp_path)
+
+
+def check_row(data, row, tmp_path) -> None:
+    """Run in tmp_path and compare with the truth."""
     from dials_postrefine.command_line.diffuse_map import run
 
     folder, experiment, intensity = data
-    row = ROWS[number]
     given = [item for item in row if not item.endswith(("mask.pickle", "empty.expt"))]
     given += [f"{p}={folder / f}" for p, f in (("mask.file", "mask.pickle"), ("background.experiments", "empty.expt"))
               if value_of(row, p) == f]  # fmt: skip
-    monkeypatch.chdir(tmp_path)
     run([str(folder / "data.expt"), str(folder / "data.refl"), *given, *QUIET])
     found = json.loads((tmp_path / "dials.diffuse_map.json").read_text())
     h, s, mean, sigma, pixels, edges = read(tmp_path / "diffuse.nxs", experiment)
@@ -221,6 +225,10 @@ def test_every_pair_of_options(data, tmp_path, monkeypatch, number):
         else:
             assert 0.5 < ratio < 0.999, row
         assert image["error"] is None
+    counted = found["pixels"]
+    assert counted["n_input"] == n_fast * n_slow * len(found["images"])
+    assert counted["n_input"] == counted["n_averaged"] + sum(counted["not_used"].values()), row
+    assert all(n > 0 for n in counted["not_used"].values()), row
     assert (found["rejected"] or 0.0) < 1e-3, row
     kind, box = value_of(row, "mask.bragg"), float(value_of(row, "mask.box"))
     if kind == "none":
@@ -230,3 +238,53 @@ def test_every_pair_of_options(data, tmp_path, monkeypatch, number):
     else:
         assert 0.0 < found["masked"] < 0.5
     assert found["n_images_used"] == (8 if value_of(row, "image_range") == "None" else 6)
+
+
+def photons_of_a_wrong_gain(sums, images):
+    from dials_postrefine.diffuse import kernels
+
+    sums[:, [kernels.COUNTS, kernels.HALF_COUNTS]] = sums[:, [kernels.COUNTS, kernels.HALF_COUNTS]] * 11 // 10
+
+
+def times_of_half(sums, images):
+    from dials_postrefine.diffuse import kernels
+
+    sums[:, [kernels.EXPOSURE, kernels.HALF_EXPOSURE]] //= 2
+
+
+def a_quarter_of_the_variance(sums, images):
+    from dials_postrefine.diffuse import kernels
+
+    sums[:, kernels.VARIANCE] //= 4
+
+
+def a_tenth_of_the_pixels_lost(sums, images):
+    for image in images:
+        image.n_inside -= image.n_inside // 10
+
+
+FAULTS = [photons_of_a_wrong_gain, times_of_half, a_quarter_of_the_variance, a_tenth_of_the_pixels_lost]
+
+
+@pytest.mark.parametrize("fault", [None, *FAULTS], ids=lambda fault: fault.__name__ if fault else "none")
+def test_planted_faults_are_seen(data, tmp_path, monkeypatch, fault):
+    """On a row that all of the tests look at."""
+    from dials_postrefine.files import map_input
+
+    monkeypatch.chdir(tmp_path)
+    right = map_input.map_images
+
+    def wrong(*args, **kwargs):
+        sums, images = right(*args, **kwargs)
+        if fault is not None:
+            fault(sums, images)
+        return sums, images
+
+    monkeypatch.setattr(map_input, "map_images", wrong)
+    wanted = {"corrections.polarization=True", "sampling.phi_steps=1", "mask.ice_rings.filter=False"}
+    row = next(row for row in ROWS if wanted <= set(row) and "background.radial=offset" not in row)
+    if fault is None:
+        check_row(data, row, tmp_path)
+    else:
+        with pytest.raises(AssertionError):
+            check_row(data, row, tmp_path)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 
 import dials_postrefine  # noqa: F401  (makes cctbx findable)
@@ -62,6 +63,10 @@ def simulated(tmp_path_factory):
 @pytest.mark.parametrize("row", ROWS, ids=[str(i) for i in range(len(ROWS))])
 def test_every_pair_of_options_gives_the_spread_that_was_put_in(row, simulated, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
+    check(row, simulated)
+
+
+def check(row, simulated) -> None:
     run([*simulated, *row, "output.html=None"])
     with open("image_spread.json") as file:
         summary = json.load(file)
@@ -75,3 +80,30 @@ def test_every_pair_of_options_gives_the_spread_that_was_put_in(row, simulated, 
         assert abs(tau["tau"] - TAU) < 3.0 * esd and esd < 0.1 * TAU
     else:
         assert tau["low"] > 1.5 * TAU
+
+
+FAULTS = {
+    "none": lambda value, variance, scale: (value, variance),
+    "scale not divided": lambda value, variance, scale: (value * scale, variance * scale**2),
+    "scale divided twice": lambda value, variance, scale: (value / scale, variance / scale**2),
+    "variances 100 times too large": lambda value, variance, scale: (value, 100.0 * variance),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_planted_faults_are_seen(fault, simulated, monkeypatch, tmp_path):
+    from dials_postrefine.files import scaled_images
+
+    monkeypatch.chdir(tmp_path)
+    right = scaled_images.intensities
+
+    def wrong(table, kind, variance="counting"):
+        return FAULTS[fault](*right(table, kind, variance), np.array(table["inverse_scale_factor"]))
+
+    monkeypatch.setattr(scaled_images, "intensities", wrong)
+    row = ["intensity=scale", "max_pairs=40"]
+    if fault == "none":
+        check(row, simulated)
+    else:
+        with pytest.raises(AssertionError):
+            check(row, simulated)

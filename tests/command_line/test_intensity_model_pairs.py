@@ -71,8 +71,12 @@ def r1(f, p):
 
 @pytest.mark.parametrize("row", ROWS, ids=[str(i) for i in range(len(ROWS))])
 def test_every_pair_of_options_gives_the_r1_of_the_truth(row, simulated, monkeypatch, tmp_path):
-    sweeps, files, model = simulated
     monkeypatch.chdir(tmp_path)
+    check(row, simulated)
+
+
+def check(row, simulated) -> None:
+    sweeps, files, model = simulated
     run([*files, *(f"model={model}" if item == "model=quartz.cif" else item for item in row), "output.html=None"])
     with open("intensity_model.json") as file:
         summary = json.load(file)
@@ -86,11 +90,44 @@ def test_every_pair_of_options_gives_the_r1_of_the_truth(row, simulated, monkeyp
     inside = np.array(d_star_sq) <= (np.inf if low == "None" else float(low) ** -2)
     inside &= np.array(d_star_sq) >= (0.0 if high == "None" else float(high) ** -2)
     f_calc, factor = sweeps.f_calc[inside], sweeps.factor[inside]
+    scale = np.array(sweeps.table["inverse_scale_factor"])[inside]
+    i_obs, variance = (np.array(sweeps.table[f"intensity.scale.{name}"])[inside] for name in ("value", "variance"))
+    f_obs = np.sqrt(np.maximum(i_obs / scale, 1e-9))
+    # sum of sigma(F) over sum of F, where sigma(F) is no more than F itself
+    counts = np.minimum(np.sqrt(variance) / scale / (2.0 * f_obs), f_obs).sum() / f_obs.sum()
     expected = r1(f_calc * factor, f_calc)
     found = overall["f_calc"]
     assert found["esd"] < 0.1 * expected
     if value_of(row, "intensity") == "scale":
-        assert abs(found["value"] - expected) < 3.0 * found["esd"]
+        # that |F_calc| are scaled to the data by k and B (7 parameters of n means) makes R1 no less than by this
+        fit = expected * (1.0 - np.sqrt(1.0 - 7.0 / dataset["n_unique"]))
+        assert abs(found["value"] - expected) < counts + fit, (found["value"], expected, counts, fit)
     else:  # as integrated: the Lorentz factor and the scale of the image are still in it
         assert found["value"] > expected
     assert overall["both"]["value"] < min(overall["trees"]["value"], found["value"] + 2.0 * found["esd"])
+
+
+FAULTS = {
+    "none": lambda value, variance, scale: (value, variance),
+    "scale not divided": lambda value, variance, scale: (value * scale, variance * scale**2),
+    "intensities taken for amplitudes": lambda value, variance, scale: (value**2, 4.0 * value**2 * variance),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_planted_faults_are_seen(fault, simulated, monkeypatch, tmp_path):
+    from dials_postrefine.files import scaled_images
+
+    monkeypatch.chdir(tmp_path)
+    right = scaled_images.intensities
+
+    def wrong(table, kind, variance="counting"):
+        return FAULTS[fault](*right(table, kind, variance), np.array(table["inverse_scale_factor"]))
+
+    monkeypatch.setattr(scaled_images, "intensities", wrong)
+    row = ["intensity=scale", "model=quartz.cif", "d_min=None", "d_max=None", "trees.max_iter=10"]
+    if fault == "none":
+        check(row, simulated)
+    else:
+        with pytest.raises(AssertionError):
+            check(row, simulated)

@@ -294,6 +294,31 @@ def test_reflections_without_phases_are_not_given_any(folder):
     assert summary["d_min"] == pytest.approx(intensity.d_min()) and summary["n_reflections"] == intensity.size()
 
 
+def test_observations_of_data_and_reference_are_merged_or_counted(folder):
+    """Data of P222, expanded to P1, without and with the screw axes of another group, whose absences are there."""
+    (folder / "model.pdb").write_text(MODEL.replace("P 21 21 21", "P 2 2 2"))
+    run("model.pdb", "d_min=1.2", "bulk_solvent=off")
+    shutil.copy("reference.mtz", "given.mtz")
+    data = write_data("data.mtz", arrays_of("given.mtz")["I"].expand_to_p1())
+    summary = run("model.pdb", "data=data.mtz", "space_group=P222", "d_min=2.5")
+    counts, d = summary["observations"], np.array(data.d_spacings().data())
+    assert counts["n_input"] == data.size() == counts["n_merged"] + sum(counts["not_used"].values())
+    assert counts["not_used"] == {"beyond d_min": np.count_nonzero(d < 2.5)} and counts["absences"]["n"] == 0
+    assert summary["reference_observations"] is None
+    summary = run("given.mtz", "data=data.mtz", "space_group=P212121", "output.mtz=wrong.mtz")
+    counts, h = summary["observations"], np.array(data.indices())
+    n_absent = np.count_nonzero(((h != 0).sum(axis=1) == 1) & (h.sum(axis=1) % 2 == 1))
+    assert counts["not_used"] == {"systematically absent": n_absent}
+    assert counts["n_merged"] == data.size() - n_absent and counts["absences"]["n"] == n_absent
+    assert counts["absences"]["strong"] and counts["absences"]["ratio"] == pytest.approx(1.0, abs=0.5)
+    assert any("centring or screw axis are wrong" in note for note in summary["notes"])
+    log = (folder / "dials.reference_intensities.log").read_text()
+    assert f"{counts['n_merged']} of {data.size()} observations of the data were merged" in log
+    assert f"Not used: {n_absent} systematically absent" in log
+    reference = summary["reference_observations"]
+    assert reference["n_input"] == reference["n_merged"] + sum(reference["not_used"].values())
+
+
 BAD = {
     "nothing to do it with": (["d_min=2"], "A reference is needed"),
     "no such file": (["nowhere.pdb"], "does not exist"),

@@ -83,6 +83,10 @@ def folder(tmp_path_factory):
 @pytest.mark.parametrize("row", ROWS, ids=[str(i) for i in range(len(ROWS))])
 def test_every_pair_of_options_finds_scale_and_solvent(row, folder, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
+    check(row, folder)
+
+
+def check(row, folder) -> None:
     run([str(folder / "model.pdb"), f"data={folder / 'data.mtz'}", *row])
     with open("dials.reference_intensities.json") as file:
         summary = json.load(file)
@@ -109,3 +113,37 @@ def test_every_pair_of_options_finds_scale_and_solvent(row, folder, monkeypatch,
         assert fit["b_iso"] == pytest.approx(B, abs=0.03 * loose)
         assert fit["k_sol"]["value"] == pytest.approx(K_SOL, abs=0.002 * loose)
         assert fit["b_sol"]["value"] == pytest.approx(B_SOL, abs=0.7 * loose)
+
+
+FAULTS = {  # of the data: the intensity as a function of itself and of d*^2
+    "none": lambda value, d_star_sq: value,
+    "amplitudes taken for intensities": lambda value, d_star_sq: np.sqrt(np.maximum(value, 0.0)),
+    "B applied twice": lambda value, d_star_sq: value * np.exp(-B * d_star_sq / 2.0),
+    "wrong sign of B": lambda value, d_star_sq: value * np.exp(2.0 * B * d_star_sq / 2.0),
+    "scaled by 5 %": lambda value, d_star_sq: 1.05 * value,
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_planted_faults_are_seen(fault, folder, monkeypatch, tmp_path):
+    from dials_postrefine.files import merged_data
+
+    monkeypatch.chdir(tmp_path)
+    right = merged_data.merge_intensities
+
+    def wrong(*args, **kwargs):
+        array, tally = right(*args, **kwargs)
+        value = FAULTS[fault](np.array(array.data()), np.array(array.d_star_sq().data()))
+        return array.customized_copy(data=flumpy.from_numpy(value)).set_observation_type_xray_intensity(), tally
+
+    monkeypatch.setattr(merged_data, "merge_intensities", wrong)
+    row = next(
+        row
+        for row in ROWS
+        if value_of(row, "reference_model.scale") != "none" and value_of(row, "reference_model.bulk_solvent") != "off"
+    )
+    if fault == "none":
+        check(row, folder)
+    else:
+        with pytest.raises(AssertionError):
+            check(row, folder)

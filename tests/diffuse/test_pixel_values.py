@@ -75,3 +75,57 @@ def test_read_noise_is_in_sigma_chi_squared_and_rejection(simulate, make_map, un
         for part in ((1, 5), (6, 12))
     ]
     np.testing.assert_array_equal(parts[0] + parts[1], found.sums)
+
+
+def test_every_pixel_is_averaged_or_counted_by_reason(simulate, make_map):
+    """Masked, untrusted, hot, under a Bragg peak, outside of the limits, on ice: the sums have all others, once."""
+    from dials_postrefine.diffuse import kernels
+    from dials_postrefine.files.simulated_images import with_images
+    from dials_postrefine.report.diffuse_summary import count_pixels
+
+    simulated = simulate(20.0, detector="ccd", oscillation=0.4, n_images=6)
+    experiment = simulated.experiments[0]
+    n_fast, n_slow = experiment.detector[0].get_image_size()
+    s0 = experiment.beam.get_s0()
+    resolution = experiment.detector[0].get_resolution_at_pixel
+    d = np.array([[resolution(s0, (j + 0.5, i + 0.5)) for j in range(n_fast)] for i in range(n_slow)])
+    inside = (d > 2.2) & ~((d > 3.0) & (d < 3.2))
+    experiment.detector[0].set_trusted_range((-1, 60_000))
+    experiment.detector[0].add_mask(5, 10, 55, 40)
+    masked = np.zeros(d.shape, dtype=bool)
+    masked[10:40, 5:55] = True
+    rng = np.random.default_rng(2)
+    images = [changed_image(experiment, i, rng) for i in range(6)]
+    images[3].values = None  # damaged
+    experiments = with_images(simulated.experiments, [images])
+    reading = {"bragg": "box", "box": 0.2, "bad_pixels": False}
+    found = make_map(experiments, 2.2, (1, 1, 1), reading=reading, n_sigma=8.0, excluded=((1 / 3.2, 1 / 3.0),))
+    pixels, used = count_pixels(found.images), 5 * inside.sum()
+    not_used = pixels["not_used"]
+    assert pixels["n_input"] == 6 * d.size == pixels["n_averaged"] + sum(not_used.values())
+    assert pixels["n_averaged"] == found.sums[:, kernels.PIXELS].sum() / kernels.COUNT_SCALE
+    assert not_used["of images that could not be used"] == d.size
+    assert not_used["masked"] == pytest.approx(5 * (masked & inside).sum(), abs=30)  # by rounding at the limits
+    bad = sum(int((one.bad & inside & ~masked).sum()) for k, one in enumerate(images) if k != 3)
+    assert not_used["outside of the trusted range, or in a shadow"] == pytest.approx(bad, abs=3)
+    outside = not_used["outside of the limits of resolution, or on ice rings"]
+    assert outside == pytest.approx(5 * d.size - used, rel=0.01)
+    assert not_used["Bragg peaks"] == pytest.approx(0.4**3 * used, rel=0.1)
+    hot = sum(int((one.hot & inside & ~masked).sum()) for k, one in enumerate(images) if k != 3)
+    assert 0.85 * hot < not_used["rejected as outliers"] <= hot
+
+
+def changed_image(experiment, i: int, rng):
+    """The i-th image with 1 % of its pixels out of the trusted range, bad, and 0.2 % hot."""
+    from dxtbx import flumpy
+
+    from dials_postrefine.files.simulated_images import ImageInMemory
+
+    values = flumpy.to_numpy(experiment.imageset.get_raw_data(i)[0]).copy()
+    chance = rng.random(values.shape)
+    bad, hot = chance < 0.01, chance > 0.998
+    values[bad] = rng.choice([-7, 70_000], bad.sum())
+    values[hot] += 500
+    image = ImageInMemory([values])
+    image.bad, image.hot = bad, hot
+    return image

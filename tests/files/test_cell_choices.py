@@ -122,6 +122,29 @@ def test_axes_whose_difference_is_within_their_errors_stay_for_the_intensities_t
     assert choices.main.all() and not choices.chosen.any()
 
 
+@pytest.mark.parametrize("spread", [0.0, 1e-5])
+@pytest.mark.parametrize("n", [2, 4, 40])
+@pytest.mark.parametrize(
+    ("symbol", "cell", "operation"),
+    [
+        ("P 1 2 1", (50.0, 60.0, 70.0, 90.0, 90.8, 90.0), "a,-b,-c"),
+        ("P 2 2 2", (50.0, 51.0, 75.0, 90.0, 90.0, 90.0), "b,a,-c"),
+    ],
+)
+def test_halves_of_two_choices_within_the_tolerance_have_no_cell_between_them(symbol, cell, operation, n, spread):
+    """The median of equal halves is of neither: beta 90, a = b."""
+    group = sgtbx.space_group_info(symbol).group()
+    experiments = noisy(make_experiments(symbol, [cell] * n), spread)
+    reindexed(experiments, range(1, n, 2), operation)
+    choices = find_cell_choices(experiments, group, *TOLERANCE)
+    chosen = choices.chosen > 0
+    assert chosen.sum() == n // 2 and len(set(chosen[::2])) == len(set(chosen[1::2])) == 1
+    assert choices.main.all()
+    other = tuple(180.0 - x if x > 90.0 else x for x in (cell[1], cell[0], *cell[2:]))
+    other = cell[:4] + other[4:] if symbol == "P 1 2 1" else other
+    assert any(choices.cell == pytest.approx(one, rel=1e-4) for one in (cell, other))
+
+
 def test_a_common_cell_is_refused_with_the_operation_where_there_are_two_choices():
     group = sgtbx.space_group_info("P 1 2 1").group()
     experiments = make_experiments("P 1 2 1", [MONOCLINIC] * 4)

@@ -87,7 +87,8 @@ def test_dials_postrefine_takes_a_reflection_file_as_it_is(simulated, tmp_path):
     files = read_stills(experiments, reflections)
     path = write_truth(sim, files.space_group, tmp_path / "truth.mtz")
     same, intensity, reference = take_reference(files, path, ReferenceSettings(), reindex=True)
-    assert same is files and reference is None
+    assert same.stills is files.stills and reference is None
+    assert same.reference_tally.n_input == same.reference_tally.n_merged == len(sim.reference_h)
     expected = align(files.h_unique, sim.reference_h, sim.reference_intensity)
     expected[files.stills.absent] = np.nan
     assert intensity == pytest.approx(expected, rel=1e-6, nan_ok=True)

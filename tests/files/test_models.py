@@ -140,8 +140,9 @@ def test_made_up_identifiers_are_unique_and_given_ones_stay(experiments):
     other = make_experiments(simulate_stills(StillsOptions(n_lattices=2, seed=3, d_min=8.0)))
     for experiment in other:
         experiment.identifier = ""
-    names = models.set_identifiers([experiments, other])
-    assert names == [[f"still-2-0000{i}" for i in range(4)], ["1-0", "1-1"]]
+    given, made_up = models.set_identifiers([experiments, other])
+    assert given == [f"still-2-0000{i}" for i in range(4)]
+    assert len(set(made_up)) == 2 and made_up == list(other.identifiers())
     with pytest.raises(Sorry, match="4 lattices are given more than once"):
         models.set_identifiers([experiments, other, experiments])
 

@@ -172,3 +172,61 @@ def test_distortion_maps_are_followed_at_every_pixel(strategy):
             s1 = lab / np.linalg.norm(lab, axis=1)[:, None] / series.beam.wavelength
             np.testing.assert_allclose(pixels.s1[pixels.starts[k] : pixels.starts[k + 1]], s1, atol=2e-7)
     assert keys[0] != keys[1]
+
+
+def shadowed(n_images: int = 6):
+    """A series about the second of three axes, in whose image set dxtbx has a shadow that moves; its masks (n, ...)."""
+    from dxtbx import flumpy
+    from dxtbx.imageset import ImageSequence, ImageSetData, MemReader
+    from dxtbx.masking import GoniometerShadowMasker
+    from scitbx.array_family import flex
+
+    from dials_postrefine.files.simulated_images import ImageInMemory, SeriesOptions, make_experiments
+
+    options = SeriesOptions(goniometer="multi", n_images=n_images, oscillation=15.0)
+    experiments = make_experiments(options)
+    experiment = experiments[0]
+    shape = experiment.detector[0].get_image_size()[::-1]
+    images = [ImageInMemory([np.full(shape, 10 + k, np.int32)]) for k in range(n_images)]
+    corners = flex.vec3_double([(x, y, -40.0) for x, y in ((2, 2), (2, 14), (14, 14), (14, 2))])  # mm, on the phi axis
+    masker = GoniometerShadowMasker(experiment.goniometer, corners, flex.size_t(4, 0))
+    data = ImageSetData(MemReader(images), masker)
+    models = (experiment.beam, experiment.detector, experiment.goniometer, experiment.scan)
+    experiment.imageset = ImageSequence(data, *models)
+    masks = np.array([flumpy.to_numpy(experiment.imageset.get_mask(k)[0]) for k in range(n_images)])
+    part = [1.0 - mask.mean() for mask in masks]
+    assert experiment.imageset.has_dynamic_mask() and max(part) > 0.02 and max(part) - min(part) > 0.01
+    return experiments, masks
+
+
+def test_a_shadow_that_moves_is_masked_on_each_image_where_it_is():
+    from dials_postrefine.diffuse import kernels
+    from dials_postrefine.diffuse.grid import make_grid
+    from dials_postrefine.diffuse.mapping import MappingSettings, map_images
+    from dials_postrefine.files.beam_intensity import annulus_means
+    from dials_postrefine.files.images import ImageSettings, make_series
+    from dials_postrefine.files.pixels import Reader
+
+    experiments, masks = shadowed()
+    experiment, n = experiments[0], len(masks)
+    read = Reader(experiment)
+    for k, mask in enumerate(masks):
+        np.testing.assert_array_equal(np.isfinite(read.photons(k)[0]), mask)
+    # the map: so many pixels of so many photons
+    files = make_series(experiments, ImageSettings(bragg="none", bad_pixels=False), 1.2)
+    grid = make_grid(files.reciprocal, 1.2, subdivide=(1, 1, 1))
+    sums, images = map_images(files.series, grid, MappingSettings())
+    assert [image.n_untrusted for image in images] == [np.count_nonzero(~mask) for mask in masks]
+    assert sums[:, kernels.PIXELS].sum() / kernels.COUNT_SCALE == np.count_nonzero(masks)
+    expected = sum((10 + k) * np.count_nonzero(mask) for k, mask in enumerate(masks))
+    assert sums[:, kernels.COUNTS].sum() / kernels.COUNT_SCALE == pytest.approx(expected, rel=1e-9)
+    # the beam level is not pulled down by the shadow
+    assert annulus_means(experiment, 2.5, 6.0) == pytest.approx(10.0 + np.arange(n))
+    # the background of a pixel is that of the images on which it is not in the shadow
+    own = make_series(
+        experiments, ImageSettings(bragg="none", bad_pixels=False), 1.2, background=("empty", experiments)
+    )
+    one, seen = own.series[0], masks.sum(axis=0)
+    rate = np.einsum("k,kij->ij", 10.0 + np.arange(n), masks) / np.maximum(seen, 1)
+    assert one.background.reshape(seen.shape) == pytest.approx(rate, rel=1e-6)
+    assert np.array_equal(one.usable.reshape(seen.shape) != 0, seen > 0)

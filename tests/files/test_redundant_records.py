@@ -151,7 +151,7 @@ def test_reflections_of_a_cif_follow_the_same_rules(tmp_path):
     text = head + rows + "1 1 1 5. 1.\n1 2 1 7. 1.\n2 0 0 8. 1.\n"
     path = tmp_path / "data.cif"
     path.write_text(text.format("_symmetry_space_group_name_H-M 'P 1 21/n 1'\n_symmetry_Int_Tables_number 14"))
-    assert read_intensities(str(path)).space_group() == sgtbx.space_group_info("P 1 21/n 1").group()
+    assert read_intensities(str(path)).array.space_group() == sgtbx.space_group_info("P 1 21/n 1").group()
     path.write_text(text.format("_symmetry_space_group_name_H-M 'P 1 21/n 1'\n_symmetry_Int_Tables_number 4"))
     with pytest.raises(Sorry, match="contradicts itself"):
         read_intensities(str(path))

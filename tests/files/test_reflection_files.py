@@ -16,7 +16,7 @@ from dials.util import Sorry
 from dxtbx import flumpy
 
 from dials_postrefine.files.compatibility import check_compatibility, find_reindexing
-from dials_postrefine.files.reflection_files import merge_intensities, read_intensities
+from dials_postrefine.files.reflection_files import Observations, merge_intensities, read_intensities
 
 pytestmark = pytest.mark.dials
 
@@ -59,12 +59,12 @@ def refused(path, **kwargs) -> str:
 
 def test_intensities_come_before_amplitudes(tmp_path):
     intensity, amplitude = arrays()
-    assert same(read_intensities(write(tmp_path, (amplitude, "F"), (intensity, "I"))), intensity)
+    assert same(read_intensities(write(tmp_path, (amplitude, "F"), (intensity, "I"))).array, intensity)
 
 
 def test_amplitudes_are_squared_with_their_sigmas(tmp_path):
     _, amplitude = arrays()
-    found = read_intensities(write(tmp_path, (amplitude, "F")))
+    found = read_intensities(write(tmp_path, (amplitude, "F"))).array
     f, sigma = np.array(amplitude.data()), np.array(amplitude.sigmas())
     assert np.array(found.data()) == pytest.approx(f**2, rel=1e-5)
     assert np.array(found.sigmas()) == pytest.approx(2.0 * f * sigma, rel=1e-4)
@@ -76,9 +76,9 @@ def test_calculated_amplitudes_are_taken_where_there_are_no_others(tmp_path):
         data=flex.polar(amplitude.data(), flex.double(amplitude.size(), 1.0)), sigmas=None
     )
     path = write(tmp_path, (phased, "FC"))
-    assert same(read_intensities(path), amplitude.as_intensity_array())
+    assert same(read_intensities(path).array, amplitude.as_intensity_array())
     path = write(tmp_path, (phased, "FC"), (amplitude, "F"), name="both.mtz")
-    assert same(read_intensities(path), amplitude.as_intensity_array())
+    assert same(read_intensities(path).array, amplitude.as_intensity_array())
 
 
 def test_several_columns_are_an_error_that_lists_them_and_labels_choose(tmp_path):
@@ -86,16 +86,16 @@ def test_several_columns_are_an_error_that_lists_them_and_labels_choose(tmp_path
     path = write(tmp_path, (one, "IONE"), (two, "ITWO"))
     message = refused(path)
     assert "IONE,SIGIONE" in message and "ITWO,SIGITWO" in message and "labels=" in message
-    assert same(read_intensities(path, "ITWO"), two)
-    assert same(read_intensities(path, "IONE,SIGIONE"), one)
+    assert same(read_intensities(path, "ITWO").array, two)
+    assert same(read_intensities(path, "IONE,SIGIONE").array, one)
     assert "IONE,SIGIONE; ITWO,SIGITWO" in refused(path, labels="FP")
 
 
 def test_mean_or_friedel_mates_as_is_wanted(tmp_path):
     apart, together = arrays(anomalous=True)[0], arrays(seed=3)[0]
     path = write(tmp_path, (together, "IMEAN"), (apart, "I"))
-    assert same(read_intensities(path, anomalous=False), together)
-    assert same(read_intensities(path, anomalous=True), apart)
+    assert same(read_intensities(path, anomalous=False).array, together)
+    assert same(read_intensities(path, anomalous=True).array, apart)
 
 
 def test_an_mtz_of_phases_only_is_refused(tmp_path):
@@ -145,7 +145,7 @@ _refln.{kind}_meas_sigma
 def test_a_structure_factor_cif_is_read(tmp_path):
     path = tmp_path / "sf.cif"
     path.write_text(CIF.format(name="r1", kind="intensity", value=200.0))
-    found = read_intensities(str(path))
+    found = read_intensities(str(path)).array
     assert dict(zip(found.indices(), found.data())) == {(1, 1, 1): 100.0, (1, 2, 1): 200.0, (2, 1, 3): 300.0}
     assert str(found.space_group_info()) == "P 21 21 21"
 
@@ -153,7 +153,7 @@ def test_a_structure_factor_cif_is_read(tmp_path):
 def test_amplitudes_of_a_cif_are_squared(tmp_path):
     path = tmp_path / "sf.cif"
     path.write_text(CIF.format(name="r1", kind="F", value=20.0))
-    found = read_intensities(str(path))
+    found = read_intensities(str(path)).array
     assert dict(zip(found.indices(), found.data()))[(1, 2, 1)] == pytest.approx(400.0)
 
 
@@ -162,7 +162,7 @@ def test_a_cif_of_two_data_blocks_is_refused_and_block_chooses(tmp_path):
     text = CIF.format(name="r1", kind="intensity", value=200.0) + CIF.format(name="r2", kind="intensity", value=7.0)
     path.write_text(text)
     assert "2 data blocks (r1, r2)" in refused(str(path))
-    found = read_intensities(str(path), block="r2")
+    found = read_intensities(str(path), block="r2").array
     assert dict(zip(found.indices(), found.data()))[(1, 2, 1)] == 7.0
 
 
@@ -170,13 +170,51 @@ def test_merging_leaves_out_absences_and_what_is_not_finite():
     indices = flex.miller_index([(1, 2, 3), (-1, -2, -3), (-1, 2, -3), (0, 0, 1), (1, 1, 1), (2, 1, 1)])
     data, sigmas = flex.double([10.0, 20.0, 30.0, 5.0, float("nan"), 4.0]), flex.double([1.0, 1.0, 2.0, 1.0, 1.0, 0.0])
     array = miller.set(SYMMETRY, indices, anomalous_flag=True).array(data, sigmas)
-    merged = merge_intensities("x", array.set_observation_type_xray_intensity(), SYMMETRY, False)
+    observations = Observations(array.set_observation_type_xray_intensity())
+    merged, tally = merge_intensities("x", observations, SYMMETRY, False)
+    assert (tally.n_input, tally.n_merged) == (6, 3)
+    assert tally.not_used == {"not a number": 1, "without a positive sigma": 1, "systematically absent": 1}
     assert list(merged.indices()) == [(1, 2, 3)]
     assert merged.data()[0] == pytest.approx((10.0 + 20.0 + 30.0 / 4.0) / (1.0 + 1.0 + 0.25))
-    apart = merge_intensities("x", array.set_observation_type_xray_intensity(), SYMMETRY, True)
+    apart, _ = merge_intensities("x", observations, SYMMETRY, True)
     assert dict(zip(apart.indices(), apart.data())) == pytest.approx(
         {(1, 2, 3): (10.0 + 30.0 / 4.0) / 1.25, (-1, -2, -3): 20.0}
     )
+
+
+@pytest.mark.parametrize("with_sigmas", [True, False])
+@pytest.mark.parametrize("centred", [True, False])
+def test_every_observation_is_merged_or_counted_and_strong_absences_are_seen(with_sigmas, centred):
+    """A primitive lattice (or a centred one with the absences measured, as noise) taken for one centred on C."""
+    rng = np.random.default_rng(5)
+    cell = (20.0, 30.0, 40.0, 90.0, 90.0, 90.0)
+    primitive = crystal.symmetry(cell, "P 2 2 2")
+    indices = miller.build_set(primitive, anomalous_flag=False, d_min=2.0)
+    h = np.array(indices.indices())
+    absent = (h[:, 0] + h[:, 1]) % 2 == 1
+    value = rng.exponential(50.0, len(h)) * (~absent | (not centred)) + rng.normal(size=len(h))
+    sigma = np.ones(len(h))
+    bad = rng.permutation(np.flatnonzero(~absent))[:30]
+    value[bad[:10]] = np.nan
+    sigma[bad[10:30]] = [0.0] * 15 + [-1.0] * 5
+    array = indices.array(flumpy.from_numpy(value), flumpy.from_numpy(sigma) if with_sigmas else None)
+    observations = Observations(array.set_observation_type_xray_intensity(), {"not integrated": 7})
+    merged, tally = merge_intensities("x", observations, crystal.symmetry(cell, "C 2 2 2"), False, 2.5)
+    beyond = np.array(indices.d_spacings().data()) < 2.5
+    counted = np.isfinite(value) & (sigma > 0.0) if with_sigmas else np.isfinite(value)
+    expected = {
+        "not integrated": 7,
+        "not a number": 10,
+        "without a positive sigma": 20 * with_sigmas,
+        "beyond d_min": np.count_nonzero(counted & beyond),
+        "systematically absent": np.count_nonzero(absent & ~beyond),
+    }
+    assert tally.not_used == {reason: n for reason, n in expected.items() if n}
+    assert tally.n_input == len(h) + 7 == tally.n_merged + sum(tally.not_used.values())
+    assert merged.size() == tally.n_merged
+    assert tally.absences.n == expected["systematically absent"]
+    assert tally.absences.ratio == pytest.approx(0.0 if centred else 1.0, abs=4.0 * tally.absences.ratio_esd)
+    assert tally.absences.strong == (not centred)
 
 
 def symmetry(symbol, *cell):

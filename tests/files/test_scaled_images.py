@@ -228,6 +228,24 @@ def test_what_is_left_out_is_counted(write, sweeps):
     assert inside.d_star_sq.max() <= 1.0 and inside.d_star_sq.min() >= 1.0 / 9.0
 
 
+def test_absences_are_counted_and_a_wrong_centring_is_seen(write):
+    """In R32 two thirds of the reflections of a primitive lattice would be absent; they are as strong as the rest."""
+    right, wrong = (read_images(*write(), ImageChoice(space_group=group)) for group in ("P3221", "R32:H"))
+    assert not right.absences().strong and right.absences().n == np.count_nonzero(right.absent)
+    h, found = wrong.images.h, wrong.absences()
+    assert found.n == np.count_nonzero((-h[:, 0] + h[:, 1] + h[:, 2]) % 3) > 0.6 * len(h)
+    assert found.strong and found.ratio == pytest.approx(1.0, abs=0.3)
+    assert wrong.n_input == len(h) + sum(wrong.n_excluded.values())
+
+
+def test_reflections_of_no_experiment_are_counted(write, sweeps):
+    def change(table):
+        table["id"][7] = -1
+
+    files = read_images(*write(change))
+    assert files.n_excluded == {"of no experiment": 1} and files.n_input == len(sweeps.table)
+
+
 @pytest.mark.parametrize(("change", "choice", "words"), CASES)
 def test_what_can_not_be_used_is_one_sentence(write, change, choice, words):
     with pytest.raises(Sorry) as error:

@@ -163,6 +163,7 @@ class Synthetic:
             seen = np.flatnonzero(usable & (np.abs(excitation) < 0.5 * swept))
             k = 1.0 + 0.02 * number + (0.4 if number > 8 else 0.0)  # a jump that somebody should see
             image.n_inside, image.n_bragg = 4 * len(seen), 4 * int(bragg[seen].sum())
+            image.n_pixels = image.n_inside
             np.add.at(image.profile[:, 9], shell[seen], 4.0)
             np.add.at(image.profile[:, 10], shell[seen], 4.0 * bragg[seen])
             seen = seen[~bragg[seen]]

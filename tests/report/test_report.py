@@ -232,7 +232,7 @@ def test_widths_and_convergence_are_drawn_from_the_json(run):
     assert_drawn(figure(run.html, "Change of the merged intensities by cycle"), range(1, len(cycles) + 1), change)
     rows = rows_of(run.html, "The cycles")
     for row, one in zip(rows, cycles):
-        for cell, key in zip(row[1:], ("n_accepted", "correlation", "change")):
+        for cell, key in zip(row[1:], ("n_accepted", "correlation", "change", "change_esd", "agreement")):
             assert_shown(cell, one[key])
 
 
@@ -346,3 +346,33 @@ def test_two_lattices_make_a_page_that_says_what_it_can_not_show(run_program, tm
     for title in ("CC1/2 by resolution", "Observed and predicted partiality by distance from the Ewald sphere"):
         svg = figure(html, title)
         assert len(markers(svg)) == 0 and re.search(r"<text[^>]*>\w[^<]{10,}</text>", svg)
+
+
+@pytest.mark.parametrize(
+    ("below", "observed", "completeness", "multiplicity", "words"),
+    [
+        (100, 0.5, 0.99, 20.0, None),
+        (101, 0.5, 0.99, 20.0, "The profile fits, so these are spots that were predicted too far from the sphere"),
+        (
+            400,
+            0.5,
+            0.80,
+            20.0,
+            "(40%) are below partiality_threshold= and were not merged; what was merged is only 80%",
+        ),
+        (400, 0.5, 0.80, 3.0, "only 80% complete and 3.0 times observed: a lower partiality_threshold="),
+        (400, 0.9, 0.80, 3.0, "some perhaps wrongly, as the observed partiality is not the predicted one"),
+    ],
+)
+def test_partial_observations_that_are_left_out_are_remarked_with_what_to_do(
+    below, observed, completeness, multiplicity, words
+):
+    from dials_postrefine.report.stills_remarks import partiality_remarks
+
+    summary = {
+        "dataset": {"n_observations": 1200, "n_of_rejected": 200, "n_below_threshold": below},
+        "after": [{"completeness": completeness, "multiplicity": multiplicity}],
+        "partiality": {"bins": [{"observed": observed, "predicted": 0.52, "observed_esd": 0.01}] * 8},
+    }
+    found = partiality_remarks(summary)
+    assert found == [] if words is None else [words in one.text for one in found] == [True]

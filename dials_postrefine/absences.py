@@ -1,0 +1,57 @@
+"""
+Systematic absences: how strong the observations are that should not be there.
+
+    R = sum of I/sigma of the systematically absent observations / sum of what the others of their resolution shells
+        have on average; with its esd, from the scatter of the absent ones
+
+Nothing but noise gives R = 0, reflections that are there R = 1.  They are as strong as the rest where R is above STRONG
+by SIGNIFICANT esds: then centring or screw axis are wrong (or, of electrons, multiple scattering is strong).
+
+In: I/sigma, resolution and which are absent, (n,) each; out: Absences.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+N_SHELLS = 20
+FEWEST_ABSENT = 2
+STRONG = 0.5
+SIGNIFICANT = 3.0
+
+
+@dataclass
+class Absences:
+    """The absent observations: n, their mean I/sigma, that of the others in their shells, R, its esd, the verdict."""
+
+    n: int
+    i_over_sigma: float
+    i_over_sigma_others: float
+    ratio: float
+    ratio_esd: float
+    strong: bool
+
+
+def weigh_absences(ratio: np.ndarray, shell: np.ndarray, absent: np.ndarray) -> Absences:
+    """R of the observations (n,) of I/sigma = ratio in their shells (n,), of which some are absent (n,)."""
+    n = int(np.count_nonzero(absent))
+    others = np.bincount(shell[~absent], ratio[~absent], N_SHELLS)
+    n_others = np.bincount(shell[~absent], minlength=N_SHELLS)
+    mean = np.divide(others, n_others, out=np.full(N_SHELLS, np.nan), where=n_others > 0)
+    known = absent & np.isfinite(mean[shell])
+    own, expected = ratio[known], mean[shell[known]]
+    if len(own) < FEWEST_ABSENT or not expected.sum() > 0.0:
+        return Absences(n, float(own.mean()) if len(own) else np.nan, np.nan, np.nan, np.nan, False)
+    r = float(own.sum() / expected.sum())
+    # the scatter, and of few no less than that of the errors, which is one
+    esd = float(max(own.std(ddof=1), 1.0) * np.sqrt(len(own)) / expected.sum())
+    strong = r - STRONG > SIGNIFICANT * esd
+    return Absences(n, float(own.mean()), float(expected.mean()), r, esd, bool(strong))
+
+
+def even_shells(d_star_sq: np.ndarray) -> np.ndarray:
+    """The shell (n,) of each observation, of N_SHELLS with equal numbers."""
+    edges = np.quantile(d_star_sq, np.linspace(0.0, 1.0, N_SHELLS + 1)[1:-1])
+    return np.searchsorted(edges, d_star_sq)

@@ -1,0 +1,52 @@
+"""
+What the lattices of a cycle say of those of the next: the population that restrains them, and the gauge.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from dials_postrefine.stills.dataset import EarlierFit
+from dials_postrefine.stills.filters import MIN_POPULATION
+from dials_postrefine.stills.lattice import FitSettings, LatticeFit
+from dials_postrefine.stills.merging import MAD_TO_SIGMA
+from dials_postrefine.stills.minimise import Restraint
+from dials_postrefine.stills.model import B_FACTOR, LN_SCALE, PARAMETERS, THETA_X, THETA_Y
+
+# What is left at least of the variance of a parameter between the lattices when that of its own error is taken off.
+LEAST_SPREAD = 0.1
+
+
+def population(fits: Sequence[LatticeFit | EarlierFit], restrained: bool = False) -> Restraint | None:
+    """
+    The restraint that the refined and accepted lattices of a cycle put on the next: a normal distribution of each
+    parameter, empirical Bayes.
+
+    Its mean is the median.  Its variance is that of the estimates, (1.48 MAD)^2, less the median variance of their own
+    errors; of estimates that were restrained themselves, and so drawn to the median, plus that of what is left open:
+    the step of expectation maximisation.  The angles are restrained to zero, as indexing left them; the scale is free.
+    None of fewer than MIN_POPULATION.
+    """
+    used = [fit for fit in fits if fit.reason is None and fit.refined]
+    x = np.array([fit.x for fit in used])
+    if len(x) < MIN_POPULATION:
+        return None
+    mean = np.median(x, axis=0)
+    mean[[THETA_X, THETA_Y]] = 0.0
+    width_sq = (MAD_TO_SIGMA * np.median(np.abs(x - mean), axis=0)) ** 2
+    own = np.median([np.diag(fit.covariance) for fit in used], axis=0)
+    width = np.sqrt(np.maximum(width_sq + (own if restrained else -own), LEAST_SPREAD * width_sq))
+    width[(width <= 0.0) | (np.arange(len(width)) == LN_SCALE)] = np.inf
+    return Restraint(mean, width)
+
+
+def fix_gauge(fits: list[LatticeFit], settings: FitSettings) -> None:
+    """Without an external reference: medians of ln G and B of the accepted lattices to zero, but for fixed ones."""
+    accepted = [fit for fit in fits if fit.reason is None]
+    for i in (LN_SCALE, B_FACTOR):
+        if accepted and PARAMETERS[i] not in settings.fix:
+            median = np.median([fit.x[i] for fit in accepted])
+            for fit in fits:
+                fit.x[i] -= median
