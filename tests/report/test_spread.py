@@ -192,10 +192,10 @@ def test_a_strongest_tenth_without_any_spread_is_remarked(analysed):
     parts["weakest half"].update(tau=0.3, low=0.25, high=0.35)
     for tau, said in ((0.0, True), (0.05, True), (0.25, False), (None, False)):
         parts["strongest tenth"].update(tau=tau)
-        assert any("not one number" in remark for remark in spread_summary.remarks(changed)) is said
+        assert any("not one number" in remark.text for remark in spread_summary.remarks(changed)) is said
     parts["weakest half"].update(low=0.0)
     parts["strongest tenth"].update(tau=0.0)
-    assert not any("not one number" in remark for remark in spread_summary.remarks(changed))
+    assert not any("not one number" in remark.text for remark in spread_summary.remarks(changed))
 
 
 def test_a_cause_without_numbers_is_shown_by_dashes(analysed):
