@@ -128,7 +128,7 @@ def test_what_was_tried_says_why(as_stills):
     usual = next(one for one in tried if one.profile == "lorentzian")
     for one in tried:
         assert one.difference == pytest.approx(one.correlation - usual.correlation)
-    line = next(line for line in candidates_table(tried).splitlines() if line.startswith("| gaussian"))
+    line = next(line for line in candidates_table(tried, wide=True).splitlines() if line.startswith("| gaussian"))
     assert [float(word) for word in line.split("|")[5:7]] == [
         pytest.approx(value, abs=5e-5) for value in (chosen[0].difference, chosen[0].difference_esd)
     ]
