@@ -5,7 +5,7 @@ Whatever the options, the merged intensities must be those of the structure, mos
 counts of log, table and JSON must add up.  What the table says must be what it has, to rounding:
 
     intensity.scale.value = I / (P p)        I as simulated, P the true polarisation, p of the table
-    inverse_scale_factor = G exp(-2 B d*^2) r_0/sqrt(r_0^2 + (eta d*)^2)     G, B, r_0 and eta of the summary
+    inverse_scale_factor = G exp(-B d*^2/2) r_0/sqrt(r_0^2 + (eta d*)^2)     G, B, r_0 and eta of the summary
 
 and R against the structure may be no larger than what the single options leave, together with what the counts allow:
 
@@ -220,7 +220,7 @@ def check_columns(result, simulated) -> None:
     names = ("scale", "b_factor", "radius", "mosaicity")
     scale, b, radius, eta = (np.array([own[k][name] for k in merge.id]) for name in names)
     height = radius / np.hypot(radius, np.radians(eta) / merge.d)
-    np.testing.assert_allclose(merge.factor, scale * np.exp(-2.0 * b / merge.d**2) * height, rtol=1e-3)
+    np.testing.assert_allclose(merge.factor, scale * np.exp(-0.5 * b / merge.d**2) * height, rtol=1e-3)
 
 
 def check_truth(result, simulated, row, single_r) -> None:
@@ -326,7 +326,7 @@ def polarised_twice(columns, _):
 
 def sign_of_b(columns, lattices):
     b = np.array([lattices[k]["b_factor"] for k in columns["id"]])
-    columns["inverse_scale_factor"] *= np.exp(4.0 * b / columns["d"] ** 2)
+    columns["inverse_scale_factor"] *= np.exp(b / columns["d"] ** 2)
 
 
 def sign_of_b_everywhere(columns, lattices):
