@@ -5,9 +5,9 @@ Whether postrefinement helps a set of real stills: half sets that never saw each
 
 The stills are postrefined against their own mean, with the program's defaults or, after `auto`, with the profile,
 radius and cell that the program chooses by itself.  Printed are, by resolution shell, before (one scale a lattice) and
-after: CC1/2; after, also the honest CC1/2.  Then the same
-against the reference itself.  The last line of each is the change of the correlation with the reference over the unique
-reflections that both merges have.
+after: CC1/2; after, also the honest CC1/2.  Then the same against the reference itself.  The last line of each is the
+change of the correlation with the reference, which took no part in the first, over the unique reflections that both
+merges have.
 """
 
 from __future__ import annotations
