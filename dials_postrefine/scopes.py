@@ -178,6 +178,7 @@ def reference_settings(scope):
 def image_settings(params):
     """How dials.diffuse_map reads images, of its parameters."""
     from dials.util import Sorry
+    from libtbx import Auto
 
     from dials_postrefine.files.images import ImageSettings
 
@@ -187,7 +188,7 @@ def image_settings(params):
         )
     return ImageSettings(
         image_range=tuple(params.image_range) if params.image_range else None,
-        phi_steps=params.sampling.phi_steps,
+        phi_steps=None if params.sampling.phi_steps is Auto else params.sampling.phi_steps,
         bragg=word(params.mask.bragg),
         n_sigma=params.mask.n_sigma,
         box=params.mask.box,
@@ -208,6 +209,8 @@ def image_settings(params):
 
 def map_request(params):
     """What dials.diffuse_map is asked for, of its parameters."""
+    from libtbx import Auto
+
     from dials_postrefine.diffuse.geometry import Corrections
     from dials_postrefine.diffuse.mapping import MappingSettings
     from dials_postrefine.files.images import ice_rings
@@ -225,7 +228,7 @@ def map_request(params):
             scale=word(params.scale.model),
             half_sets=params.half_sets,
             radial_offset=word(params.background.radial) == "offset",
-            n_sigma=params.reject.n_sigma,
+            n_sigma="auto" if params.reject.n_sigma is Auto else params.reject.n_sigma,
             allow_bad_images=params.allow_bad_images,
             excluded=ice_rings(ice.unit_cell, ice.space_group, ice.width, params.d_min) if ice.filter else (),
         ),
@@ -276,7 +279,7 @@ def spread_settings(params):
     from dials_postrefine.electron.imagespread import SpreadSettings
 
     return SpreadSettings(
-        match=params.match,
+        match=word(params.match),
         min_common=params.min_common,
         min_angle=float(np.radians(params.min_angle)),
         max_pairs=params.max_pairs,
@@ -313,7 +316,7 @@ def model_request(params):
         ),
         model=params.model,
         reference=reference_settings(params.reference_model),
-        split=params.split,
+        split=word(params.split),
         n_folds=params.n_folds,
         trees=TreeSettings(
             trees.max_iter, trees.learning_rate, trees.min_samples_leaf, params.seed, trees.permutations

@@ -53,6 +53,8 @@ def parse_arguments(args, phil, usage: str, epilog: str):
         kind = changed.object.type.phil_type
         if "none" in [word.value for word in changed.object.words]:  # a choice that means it
             continue
+        if "None:" in changed.object.help:  # which says what it means
+            continue
         if kind in ("bool", "choice", "int", "float") and changed.object.extract() is None:
             raise Sorry(f"{changed.path}=None is not possible: give a value.")
     for names in (params.input.experiments, params.input.reflections):

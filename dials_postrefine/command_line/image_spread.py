@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from dataclasses import replace
 
 from dials_postrefine.scopes import load
 
@@ -61,15 +62,18 @@ def analyse_files(params, verbosity: int = 0, diff_phil: str = "") -> None:
             files = read_images(params.input.experiments, params.input.reflections, choice, progress)
             try:
                 found = analyse(files.images, settings, progress)
+                used = replace(settings, match=found.pairs.match)
                 others = None if column is None else files.of_column(column)
-                other = None if others is None else (column, measure_overall(others[0], settings))
+                other = None if others is None else (column, measure_overall(others[0], used))
             except Unusable as error:
                 raise Sorry(str(error)) from None
-        summary = spread_summary.make_summary(files, choice, settings, found, other)
+        if settings.match == "auto":
+            logger.info("Images are compared by match=%s (match=auto)", used.match)
+        summary = spread_summary.make_summary(files, choice, used, found, other)
         logger.info(spread_text.text(summary))
         if names["pairs"]:
             write_pairs(names["pairs"], files, found)
-        figures = spread_figures.collect(files.images, found, settings.match)
+        figures = spread_figures.collect(files.images, found, found.pairs.match)
         report.write_reports(summary, figures, version, names["json"], names["html"])
 
 

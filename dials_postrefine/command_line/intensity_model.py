@@ -64,6 +64,8 @@ def predict_files(params, verbosity: int = 0, diff_phil: str = "") -> None:
             column = model.column_to_compare(data.files.table, request.compare, request.choice.intensity)
             other = model.predict_column(data, column, request.trees)
             progress("Training", 2, 2)
+        if data.split and request.split == "auto":
+            logger.info("The data are split by split=%s (split=auto)", data.split)
         summary = report.make_summary(data, request, prediction, column, other)
         logger.info(report.text(summary))
         if names["reflections"]:

@@ -45,7 +45,8 @@ class Description:
     wavelength (Angstrom), symmetry "laue", "friedel" or "p1", the version of the program, its changed parameters, the
     input files, and the identifiers of the experiments, in the order of their series; the widest oscillation of an
     image (degrees), followed in phi_steps, the masks of Bragg peaks in words, the polarisation fraction (None where
-    there is not one), the .expt of the background, and whether exposure times are known.
+    there is not one), the .expt of the background, whether exposure times are
+    known, and from how many sigma on pixels were rejected (None: not).
     """
 
     unit_cell: tuple[float, ...]
@@ -63,6 +64,7 @@ class Description:
     polarization_fraction: float | None = None
     background: str | None = None
     times_known: bool = True
+    rejected_beyond: float | None = None
 
 
 def write_map(

@@ -350,6 +350,7 @@ def _dataset(summary: dict) -> Section:
         if grid["subdivide"] is None
         else f"{' × '.join(f'1/{n}' for n in grid['subdivide'])} of an index"
     )
+    beyond = dataset["rejected_beyond"]
     made = [words for key, words in CORRECTIONS.items() if settings["corrections"][key]]
     rotation = f"{dataset['oscillation']:g}° an image" if dataset["oscillation"] else "stills"
     rows = [
@@ -368,7 +369,7 @@ def _dataset(summary: dict) -> Section:
         ["background", dataset["background"] or "none taken off"],
         ["isotropic part of each image", "taken off before averaging" if settings["radial_offset"] else "left in"],
         ["scales", SCALES[settings["scale"]]],
-        ["outliers", f"beyond {settings['n_sigma']:g} sigma rejected" if settings["n_sigma"] else "not rejected"],
+        ["outliers", f"beyond {beyond:.3g} sigma rejected" if beyond else "not rejected"],
         ["half sets", settings["half_sets"]],
     ]
     tables = [Table("What was read, and how it was treated.", ("", ""), rows, n_text=2)]

@@ -12,7 +12,6 @@ from dataclasses import asdict
 
 import numpy as np
 
-from dials_postrefine.diffuse.grid import Grid
 from dials_postrefine.diffuse.mapping import ImageResult
 from dials_postrefine.diffuse.merging import Map, index_offset
 from dials_postrefine.report.summary import finite
@@ -45,12 +44,14 @@ def describe_dataset(
     mask: str,
     polarization_fraction: float | None,
     background: str | None = None,
+    rejected_beyond: float | None = None,
 ) -> dict:
     """
     What the data set is, and what was done that the map does not know, as plain numbers and text.
 
     symmetry: laue, friedel or p1; oscillation: the widest of an image (degrees, 0 for stills), followed in phi_steps;
-    mask and background: a few words on how Bragg peaks and background were taken out.
+    mask and background: a few words on how Bragg peaks and background were taken out; rejected_beyond: from how many
+    sigma on pixels were rejected, None: not.
     """
     return {
         "files": [str(name) for name in files],
@@ -64,6 +65,7 @@ def describe_dataset(
         "mask": mask,
         "polarization_fraction": None if polarization_fraction is None else float(polarization_fraction),
         "background": background,
+        "rejected_beyond": rejected_beyond,
     }
 
 
@@ -111,7 +113,7 @@ def make_summary(
             "n_images_used": len(used),
             "masked": _part(sum(image.n_bragg for image in used), sum(image.n_inside for image in used)),
             "rejected": _part(sum(image.n_rejected for image in used), sum(image.n_inside for image in used)),
-            "sweep": voxels_swept(grid, dataset["oscillation"], dataset["phi_steps"]),
+            "sweep": grid.voxels_swept(dataset["oscillation"] / dataset["phi_steps"]),
             "series": list(names),
             "images": list_images(images, names),
         }
@@ -139,12 +141,6 @@ def list_images(images: Sequence[ImageResult], names: Sequence[str]) -> list[dic
         }
         for image in images
     ]
-
-
-def voxels_swept(grid: Grid, oscillation: float, phi_steps: int) -> float:
-    """How many voxels a pixel sweeps in a step of the rotation, where it sweeps the most of them: far from the axis."""
-    smallest = np.linalg.norm(grid.to_s, axis=0).min()
-    return math.radians(oscillation) / phi_steps / grid.d_min / float(smallest)
 
 
 def expected_cc_laue(cc_half: float, mates: float) -> float:

@@ -154,6 +154,20 @@ def test_integrated_columns_are_called_so(run_spread, simulated):
     assert summary["spread"]["overall"]["tau"] > 0.4
 
 
+def test_one_sweep_needs_no_option(run_spread, simulated):
+    """A single sweep has no indices twice: match=exact finds nothing, the default what match=laue finds."""
+    _, summary = run_spread(*simulated)
+    _, named = run_spread(*simulated, f"match={summary['settings']['match']}")
+    assert summary == named
+
+
+@pytest.mark.data
+def test_a_real_sweep_needs_no_option(run_spread, shared_data):
+    folder = shared_data / "ed_quartz_scaled"
+    _, summary = run_spread(folder / "scaled.expt", folder / "scaled.refl")
+    assert summary["settings"]["match"] == "laue" and summary["pairs"]["n_found"] > 20
+
+
 @pytest.mark.parametrize("match", ["exact", "operation"])
 def test_the_other_ways_to_match(run_spread, simulated, match):
     _, summary = run_spread(*simulated, f"match={match}", "min_common=2")

@@ -149,5 +149,5 @@ def test_bad_input_is_one_sentence(refused, simulated, tmp_path):
 @pytest.mark.data
 def test_one_experiment_can_not_be_split_by_experiment(refused, shared_data):
     folder = shared_data / "ed_quartz_scaled"
-    sentence = refused(folder / "scaled.expt", folder / "scaled.refl")
+    sentence = refused(folder / "scaled.expt", folder / "scaled.refl", "split=experiment")
     assert "one experiment only" in sentence
