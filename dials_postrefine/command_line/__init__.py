@@ -29,6 +29,7 @@ def parse_arguments(args, phil, usage: str, epilog: str):
 
     parser = _argument_parser(usage=usage, phil=phil, epilog=epilog)
     args = sys.argv[1:] if args is None else [os.fspath(arg) for arg in args]
+    _refuse_old_names(usage.split()[0], args)
     try:
         with _reader_may_leave():
             params, options, unhandled = parser.parse_args(args, show_diff_phil=False, return_unhandled=True)
@@ -60,6 +61,26 @@ def parse_arguments(args, phil, usage: str, epilog: str):
     for names in (params.input.experiments, params.input.reflections):
         names[:] = [name for name in names if name is not None]
     return params, options.verbose, parser.diff_phil.as_str()
+
+
+def _refuse_old_names(program: str, args: Sequence[str]) -> None:
+    """Raises Sorry, which has the new name, for a renamed parameter in an argument or in a file of parameters."""
+    from dials.util import Sorry
+
+    from dials_postrefine.scopes import renamed
+
+    for argument in args:
+        lines, where = [argument], ""
+        if argument.endswith(".phil") and os.path.isfile(argument):
+            with open(argument, encoding="utf-8", errors="replace") as file:
+                lines, where = file.readlines(), f" in {argument}"
+        depth = 0  # within braces it is another parameter
+        for line in lines:
+            name, equals, _ = line.partition("=")
+            new = renamed(program, name.strip()) if equals and not depth else None
+            if new:
+                raise Sorry(f"{name.strip()}={where} is {new}= since version 0.2: write {new}= instead.")
+            depth += (line.count("{") - line.count("}")) * bool(where)
 
 
 def _argument_parser(**kwargs):

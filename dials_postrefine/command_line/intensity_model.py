@@ -6,11 +6,11 @@ given, |F_calc|; R1 of their predictions stands beside that of the mean of symme
 
 Examples::
 
-  dials.intensity_model scaled.expt scaled.refl split=image_blocks model=quartz.cif
+  dials.intensity_model scaled.expt scaled.refl split=image_blocks reference=quartz.cif
 
   dials.intensity_model train=first.expt,first.refl test=second.expt,second.refl
 
-  dials.intensity_model scaled.expt scaled.refl split=unique model=quartz.cif reference_model.radiation=electron
+  dials.intensity_model scaled.expt scaled.refl split=unique reference=quartz.cif reference_model.radiation=electron
 """
 
 from __future__ import annotations

@@ -20,6 +20,8 @@ import numpy as np
 
 # Addresses are 32-bit numbers, with a few negative ones that have a meaning.
 MOST_VOXELS = 2**31 - 16
+# So many voxels a pixel may sweep while it is taken to stand still.
+MOST_SWEPT = 1.1
 
 
 @dataclass(frozen=True)
@@ -56,8 +58,8 @@ class Grid:
         return math.radians(oscillation) / self.d_min / float(np.linalg.norm(self.to_s, axis=0).min())
 
     def steps_to_follow(self, oscillation: float) -> int:
-        """In how many steps a rotation (degrees) must be followed for no pixel to sweep more than a voxel in one."""
-        return max(1, math.ceil(self.voxels_swept(oscillation)))
+        """In how many steps a rotation (degrees) must be followed for no pixel to sweep more than MOST_SWEPT in one."""
+        return max(1, math.ceil(self.voxels_swept(oscillation) / MOST_SWEPT))
 
     @property
     def axes(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

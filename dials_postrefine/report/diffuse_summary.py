@@ -12,6 +12,7 @@ from dataclasses import asdict
 
 import numpy as np
 
+from dials_postrefine.diffuse.grid import MOST_SWEPT
 from dials_postrefine.diffuse.mapping import ImageResult
 from dials_postrefine.diffuse.merging import Map, index_offset
 from dials_postrefine.report.summary import finite
@@ -213,8 +214,8 @@ def _on_geometry(summary: dict) -> list[str]:
             "dials.image_viewer."
         )
     sweep = summary["sweep"]
-    if sweep > 1.0:
-        steps = math.ceil(summary["dataset"]["phi_steps"] * sweep)
+    if sweep > MOST_SWEPT:
+        steps = math.ceil(summary["dataset"]["phi_steps"] * sweep / MOST_SWEPT)
         found.append(
             f"An image sweeps up to {sweep:.1f} voxels in a step of its rotation: intensity is spread along its way; "
             f"sampling.phi_steps={steps} follows it, or use larger voxels."

@@ -33,6 +33,7 @@ from iotbx import mtz
 
 from dials_postrefine.command_line import postrefine
 from dials_postrefine.files.simulated import write_stills
+from dials_postrefine.scopes import RENAMED
 from dials_postrefine.simulate import StillsOptions, simulate_stills
 
 pytestmark = pytest.mark.dials
@@ -716,3 +717,16 @@ def test_a_limit_that_is_no_number_is_refused(limit):
     params = scopes.load("postrefine").fetch(source=parse(limit)).extract()
     with pytest.raises(Sorry, match="is no resolution"):
         scopes.check_limits(params)
+
+
+@pytest.mark.parametrize(
+    "program, old, new",
+    [(program, old, new) for program, names in RENAMED.items() for old, new in names.items()],
+)
+def test_an_old_name_is_answered_with_the_new_one(run_program, tmp_path, program, old, new):
+    (tmp_path / "old.phil").write_text(f"output {{\n  {old} = none\n}}\n{old} = none\n")
+    for given, where in ((f"{old}=none", ""), ("old.phil", " in old.phil")):
+        done = run_program(program, given, cwd=tmp_path)
+        assert done.returncode == 1 and done.stdout == ""
+        expected = f"Sorry: {old}={where} is {new}= since version 0.2: write {new}= instead."
+        assert done.stderr.strip() == expected

@@ -21,7 +21,7 @@ def run_spread(run_program, tmp_path_factory):
         folder = tmp_path_factory.mktemp("spread")
         result = run_program("dials.image_spread", *args, cwd=folder)
         assert result.returncode == 0, result.stderr
-        return folder, json.loads((folder / "image_spread.json").read_text())
+        return folder, json.loads((folder / "dials.image_spread.json").read_text())
 
     return run
 
@@ -124,7 +124,7 @@ def test_the_files_say_the_same(run_spread, simulated):
         "dials.image_spread.html",
         "dials.image_spread.log",
         "image_pairs.csv",
-        "image_spread.json",
+        "dials.image_spread.json",
     ]
     with open(folder / "image_pairs.csv", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -143,12 +143,12 @@ def test_the_files_say_the_same(run_spread, simulated):
 
 def test_two_runs_are_the_same_to_the_last_byte(run_spread, simulated):
     first, second = (run_spread(*simulated, "match=laue")[0] for _ in range(2))
-    for name in ("image_spread.json", "image_pairs.csv", "dials.image_spread.html"):
+    for name in ("dials.image_spread.json", "image_pairs.csv", "dials.image_spread.html"):
         assert (first / name).read_bytes() == (second / name).read_bytes()
 
 
 def test_integrated_columns_are_called_so(run_spread, simulated):
-    folder, summary = run_spread(*simulated, "match=laue", "intensity=profile")
+    folder, summary = run_spread(*simulated, "match=laue", "intensity_choice=profile")
     assert any("INTEGRATED" in remark for remark in summary["remarks"])
     assert "INTEGRATED" in (folder / "dials.image_spread.log").read_text()
     assert summary["spread"]["overall"]["tau"] > 0.4

@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.dials, pytest.mark.slow]
 
 VARIED = {
     "n_folds": ("3", "2"),
-    "model": ("None", "quartz.cif"),
+    "reference": ("None", "quartz.cif"),
     "d_min": ("None", "1.0"),
     "d_max": ("None", "3"),
     "space_group": ("None", "P321"),
@@ -73,12 +73,18 @@ def r1(f, p):
 def test_every_pair_of_options_gives_the_r1_of_the_truth(row, simulated, monkeypatch, tmp_path):
     sweeps, files, model = simulated
     monkeypatch.chdir(tmp_path)
-    run([*files, *(f"model={model}" if item == "model=quartz.cif" else item for item in row), "output.html=None"])
-    with open("intensity_model.json") as file:
+    run(
+        [
+            *files,
+            *(f"reference={model}" if item == "reference=quartz.cif" else item for item in row),
+            "output.html=None",
+        ]
+    )
+    with open("dials.intensity_model.json") as file:
         summary = json.load(file)
     overall, dataset = summary["overall"], summary["dataset"]
     assert dataset["n_observations"] + sum(summary["not_used"].values()) == len(sweeps.f_calc)
-    if value_of(row, "model") == "None":
+    if value_of(row, "reference") == "None":
         assert set(overall) == {"mates", "trees"}
         return
     d_star_sq = sweeps.experiments[0].crystal.get_unit_cell().d_star_sq(sweeps.table["miller_index"])
@@ -89,7 +95,7 @@ def test_every_pair_of_options_gives_the_r1_of_the_truth(row, simulated, monkeyp
     expected = r1(f_calc * factor, f_calc)
     found = overall["f_calc"]
     assert found["esd"] < 0.1 * expected
-    if value_of(row, "intensity") == "scale":
+    if value_of(row, "intensity_choice") == "scale":
         assert abs(found["value"] - expected) < 3.0 * found["esd"]
     else:  # as integrated: the Lorentz factor and the scale of the image are still in it
         assert found["value"] > expected
