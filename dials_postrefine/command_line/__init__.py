@@ -26,6 +26,7 @@ def parse_arguments(args, phil, usage: str, epilog: str):
     and for values that a parameter can't have.
     """
     from dials.util import Sorry
+    from libtbx import Auto
 
     parser = _argument_parser(usage=usage, phil=phil, epilog=epilog)
     args = sys.argv[1:] if args is None else [os.fspath(arg) for arg in args]
@@ -54,6 +55,8 @@ def parse_arguments(args, phil, usage: str, epilog: str):
         kind = changed.object.type.phil_type
         if "none" in [word.value for word in changed.object.words]:  # a choice that means it
             continue
+        if kind != "choice" and changed.object.extract() is Auto and "Auto:" not in changed.object.help:
+            raise Sorry(f"{changed.path}=Auto is not possible: give a value, or leave it out.")
         if "None:" in changed.object.help:  # which says what it means
             continue
         if kind in ("bool", "choice", "int", "float") and changed.object.extract() is None:

@@ -730,3 +730,10 @@ def test_an_old_name_is_answered_with_the_new_one(run_program, tmp_path, program
         assert done.returncode == 1 and done.stdout == ""
         expected = f"Sorry: {old}={where} is {new}= since version 0.2: write {new}= instead."
         assert done.stderr.strip() == expected
+
+
+@pytest.mark.parametrize("argument", ["d_min=Auto", "reference=Auto", "seed=Auto"])
+def test_auto_is_refused_where_the_program_has_nothing_to_choose(run_program, tmp_path, argument):
+    done = run_program("dials.postrefine", *PAIR, argument, cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.strip() == f"Sorry: {argument} is not possible: give a value, or leave it out."
