@@ -122,9 +122,9 @@ def test_the_files_say_the_same(run_spread, simulated):
     folder, summary = run_spread(*simulated, "match=laue", "compare=sum")
     assert sorted(path.name for path in folder.iterdir()) == [
         "dials.image_spread.html",
+        "dials.image_spread.json",
         "dials.image_spread.log",
         "image_pairs.csv",
-        "dials.image_spread.json",
     ]
     with open(folder / "image_pairs.csv", newline="") as file:
         rows = list(csv.DictReader(file))

@@ -140,7 +140,7 @@ def test_bad_input_is_one_sentence(refused, simulated, tmp_path):
     assert "Data are needed" in refused(*train, f"train={','.join(train)}", f"test={','.join(test)}")
     assert "neither an .expt nor a .refl" in refused(f"train={train[0]},data.csv", f"test={','.join(test)}")
     assert "given more than once" in refused(f"train={','.join(train)}", f"test={','.join(train)}")
-    assert "does not exist" in refused(*train, "model=missing.cif")
+    assert "does not exist" in refused(*train, "reference=missing.cif")
     assert "n_folds" in refused(*train, "n_folds=1")
     assert "not below" in refused(*train, "d_min=3", "d_max=2")
     assert "are left to train on" in refused(*train, "d_min=2.5", "split=image_blocks")
