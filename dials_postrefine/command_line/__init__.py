@@ -72,7 +72,7 @@ def _refuse_old_names(program: str, args: Sequence[str]) -> None:
 
     from dials_postrefine.scopes import renamed
 
-    for argument in args:
+    for argument in (each.removeprefix("--phil=") for each in args):
         lines, where = [argument], ""
         if argument.endswith(".phil") and os.path.isfile(argument):
             with open(argument, encoding="utf-8", errors="replace") as file:
