@@ -26,6 +26,12 @@ def read_version() -> str:
     return re.search(r'^__version__ = "(.+)"$', source, re.MULTILINE).group(1)
 
 
+# What DIALS brings, with Debian as with conda; tests/test_setup.py compares it with what is imported.  First cctbx and
+# its kin, then what they need themselves: threadpoolctl comes with scikit-learn, mrcfile with dxtbx, yaml with DIALS.
+SUPPLIED_BY_DIALS = """
+boost_adaptbx cctbx dials dxtbx iotbx libtbx mmtbx scitbx simtbx smtbx xfel
+h5py jinja2 matplotlib mrcfile psutil sklearn tabulate threadpoolctl tqdm yaml
+"""
 # For dials.diffuse_map.  numba asks for a coverage that is newer than Debian's, wherever there is one.
 DIFFUSE = ["numba", "coverage>=7"]
 TEST = [*DIFFUSE, "gemmi", "hypothesis", "pytest>=7", "pytest-xdist"]
@@ -36,6 +42,8 @@ setup(
     name="dials_postrefine",
     version=read_version(),
     description="Postrefinement, diffuse scattering and electron diffraction as DIALS programs",
+    license="BSD-3-Clause",
+    license_files=["LICENSE"],
     python_requires=">=3.9",
     classifiers=["Operating System :: POSIX :: Linux", "Operating System :: MacOS"],
     # DIALS and cctbx are required but not listed: pip can't tell that they are there (Debian's metadata carries other

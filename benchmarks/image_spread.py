@@ -89,7 +89,7 @@ def main() -> None:
         measured = json.loads(out.read_text())
         if measured["status"]:
             sys.exit("dials.image_spread failed")
-        summary = json.loads((folder / "image_spread.json").read_text())
+        summary = json.loads((folder / "dials.image_spread.json").read_text())
         tau = summary["spread"]["overall"]
         print(f"{n_images} images of {n_spots} reflections, {summary['pairs']['n_found']} pairs")
         print(f"{seconds:.1f} s, {measured['cpu']:.1f} s of CPU, {measured['peak'] / 2**30:.2f} GB")

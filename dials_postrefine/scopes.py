@@ -23,11 +23,27 @@ def load(program: str):
     raise FileNotFoundError(f"phil/{program}.phil is missing: install dials_postrefine again.")
 
 
+# By program, the parameters that have another name now.
+RENAMED = {
+    "dials.postrefine": {"model": "algorithm"},
+    "dials.image_spread": {"intensity": "intensity_choice"},
+    "dials.intensity_model": {"intensity": "intensity_choice", "model": "reference"},
+}
+
+
+def renamed(program: str, name: str) -> str | None:
+    """The name that a parameter of a program has now, None if it is no old name."""
+    return RENAMED.get(program, {}).get(name)
+
+
 def word(value) -> str:
     """A choice as it was written: PHIL turns `auto` and `none` on the command line into objects of its own."""
     from libtbx import Auto
 
     return "auto" if value is Auto else "none" if value is None else value
+
+
+SMALLEST_D = 0.01  # Angstrom: no diffraction of crystals reaches there
 
 
 def check_limits(params) -> None:
@@ -36,7 +52,7 @@ def check_limits(params) -> None:
 
     for name in ("d_min", "d_max"):
         value = getattr(params, name)
-        if value is not None and not 0.0 <= value < float("inf"):
+        if value is not None and value != 0.0 and not SMALLEST_D <= value < float("inf"):
             raise Sorry(f"{name}={value:g} is no resolution: give Angstrom, or leave it out.")
     if params.d_min and params.d_max and params.d_min >= params.d_max:
         raise Sorry(f"d_min={params.d_min:g} is not below d_max={params.d_max:g}: d_min is the high resolution limit.")
@@ -79,7 +95,7 @@ def candidates(params) -> tuple[list[str], list[str], list[str]]:
     profiles = list(PROFILES) if word(params.profile) == "auto" else [params.profile]
     radii = list(RADII) if word(params.radius) == "auto" else [params.radius]
     unit_cells = list(UNIT_CELLS) if word(params.unit_cell) == "auto" else [params.unit_cell]
-    return profiles, radii if params.model == "rs_hybrid" else ["constant"], unit_cells
+    return profiles, radii if params.algorithm == "rs_hybrid" else ["constant"], unit_cells
 
 
 def free_reflections(params, h_unique):
@@ -120,7 +136,7 @@ def dataset_settings(params):
     delta = params.filtering.deltacchalf
     return DatasetSettings(
         fit=FitSettings(
-            model=params.model,
+            model=params.algorithm,
             profile=profiles[0],
             radius=radii[0],
             unit_cell=unit_cells[0],
@@ -179,6 +195,7 @@ def reference_settings(scope):
 def image_settings(params):
     """How dials.diffuse_map reads images, of its parameters."""
     from dials.util import Sorry
+    from libtbx import Auto
 
     from dials_postrefine.files.images import ImageSettings
 
@@ -188,7 +205,7 @@ def image_settings(params):
         )
     return ImageSettings(
         image_range=tuple(params.image_range) if params.image_range else None,
-        phi_steps=params.sampling.phi_steps,
+        phi_steps=None if params.sampling.phi_steps is Auto else params.sampling.phi_steps,
         bragg=word(params.mask.bragg),
         n_sigma=params.mask.n_sigma,
         box=params.mask.box,
@@ -209,11 +226,15 @@ def image_settings(params):
 
 def map_request(params):
     """What dials.diffuse_map is asked for, of its parameters."""
+    from libtbx import Auto
+
     from dials_postrefine.diffuse.geometry import Corrections
     from dials_postrefine.diffuse.mapping import MappingSettings
     from dials_postrefine.files.images import ice_rings
     from dials_postrefine.files.map_input import MapRequest
+    from dials_postrefine.files.versions import available_cores
 
+    check_limits(params)
     wanted, ice = params.corrections, params.mask.ice_rings
     return MapRequest(
         experiments=params.input.experiments,
@@ -226,12 +247,12 @@ def map_request(params):
             scale=word(params.scale.model),
             half_sets=params.half_sets,
             radial_offset=word(params.background.radial) == "offset",
-            n_sigma=params.reject.n_sigma,
+            n_sigma="auto" if params.reject.n_sigma is Auto else params.reject.n_sigma,
             allow_bad_images=params.allow_bad_images,
             excluded=ice_rings(ice.unit_cell, ice.space_group, ice.width, params.d_min) if ice.filter else (),
         ),
-        d_min=params.d_min,
-        d_max=params.d_max,
+        d_min=params.d_min or None,
+        d_max=params.d_max or None,
         frame=params.grid.frame,
         subdivide=tuple(params.grid.subdivide),
         spacing=params.grid.spacing,
@@ -239,7 +260,7 @@ def map_request(params):
         space_group=str(params.space_group) if params.space_group else None,
         planes=params.planes or (),
         n_shells=params.n_shells,
-        nproc=params.nproc,
+        nproc=available_cores() if params.nproc is Auto else params.nproc,
     )
 
 
@@ -254,11 +275,11 @@ def image_choice(params):
     if inner >= outer:
         raise Sorry(f"beam.annulus={outer:g} {inner:g} ends before it begins: the larger resolution comes first.")
     return ImageChoice(
-        intensity=params.intensity,
+        intensity=params.intensity_choice,
         variance=params.variance,
         keep_outliers=params.outliers == "keep",
-        d_min=params.d_min,
-        d_max=params.d_max,
+        d_min=params.d_min or None,
+        d_max=params.d_max or None,
         image_width=params.image_width,
         space_group=str(params.space_group) if params.space_group else None,
         beam=word(params.beam.intensity),
@@ -269,7 +290,7 @@ def image_choice(params):
 def compared_column(params) -> str | None:
     """The column of integrated intensities that dials.image_spread shows beside the others, of its parameters."""
     wanted = word(params.compare)
-    return None if wanted in ("none", params.intensity) else wanted
+    return None if wanted in ("none", params.intensity_choice) else wanted
 
 
 def spread_settings(params):
@@ -277,7 +298,7 @@ def spread_settings(params):
     from dials_postrefine.electron.imagespread import SpreadSettings
 
     return SpreadSettings(
-        match=params.match,
+        match=word(params.match),
         min_common=params.min_common,
         min_angle=float(np.radians(params.min_angle)),
         max_pairs=params.max_pairs,
@@ -304,17 +325,17 @@ def model_request(params):
         experiments=params.input.experiments,
         reflections=params.input.reflections,
         choice=ImageChoice(
-            intensity=params.intensity,
+            intensity=params.intensity_choice,
             keep_outliers=params.outliers == "keep",
-            d_min=params.d_min,
-            d_max=params.d_max,
+            d_min=params.d_min or None,
+            d_max=params.d_max or None,
             image_width=0.0,
             space_group=str(params.space_group) if params.space_group else None,
             beam="none",
         ),
-        model=params.model,
+        model=params.reference,
         reference=reference_settings(params.reference_model),
-        split=params.split,
+        split=word(params.split),
         n_folds=params.n_folds,
         trees=TreeSettings(
             trees.max_iter, trees.learning_rate, trees.min_samples_leaf, params.seed, trees.permutations

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import ast
+import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from importlib import metadata
 from pathlib import Path
@@ -82,13 +86,86 @@ def test_programs_of_dials_run_beside_the_package(run_program, tmp_path):
     assert done.stdout.startswith("DIALS")
 
 
+def setup_constants() -> dict:
+    """What setup.py assigns to names in capitals, which can't be imported without running it."""
+    namespace: dict = {}
+    for node in ast.parse((ROOT / "setup.py").read_text()).body:
+        if isinstance(node, ast.Assign):
+            exec(compile(ast.Module([node], []), "setup.py", "exec"), namespace)
+    return namespace
+
+
+def imported(path: Path) -> set[str]:
+    """The top-level names that a file imports, anywhere in it, by import statements or pytest.importorskip."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            found.add(node.module)
+        elif isinstance(node, ast.Call) and getattr(node.func, "attr", "") in ("importorskip", "import_module"):
+            found |= {arg.value for arg in node.args[:1] if isinstance(arg, ast.Constant)}
+    return {name.split(".")[0] for name in found}
+
+
+@pytest.mark.skipif(sys.version_info < (3, 10), reason="Python 3.9 has no list of its own modules")
+def test_all_that_is_imported_is_declared_or_comes_with_dials():
+    known = setup_constants()
+    supplied = set(known["SUPPLIED_BY_DIALS"].split())
+
+    def distributions(lines):
+        return {re.match(r"[A-Za-z0-9_.-]+", line).group().replace("-", "_") for line in lines}
+
+    ours = {"dials_postrefine", *(path.stem for path in (ROOT / "tests").glob("*.py"))}
+    declared = {"numpy", "scipy", "setuptools"}  # install_requires and build-system
+    allowed = ours | declared | supplied | set(sys.stdlib_module_names)
+    extras = {"dials_postrefine": known["DIFFUSE"], "tests": known["TEST"], "benchmarks": known["TEST"], "": []}
+    seen = set()
+    for folder, extra in extras.items():
+        paths = (ROOT / folder).rglob("*.py") if folder else ROOT.glob("*.py")
+        for path in paths:
+            names = imported(path)
+            assert names <= allowed | distributions(extra), (path, names - allowed - distributions(extra))
+            seen |= names
+    for name in supplied & seen - {"sklearn", "mrcfile", "yaml"}:
+        assert importlib.util.find_spec(name), name
+
+
+def test_the_licence_and_the_citation_are_complete():
+    text = (ROOT / "LICENSE").read_text()
+    assert text.startswith("BSD 3-Clause License") and "the dials_postrefine authors" in text
+    assert [line[:2] for line in text.splitlines() if line[:1].isdigit()] == ["1.", "2.", "3."]
+    lines = (ROOT / "CITATION.cff").read_text().splitlines()
+    top = dict(line.split(":", 1) for line in lines if line and not line[0].isspace())
+    assert {"cff-version", "message", "title", "authors", "version", "license", "type"} <= set(top)
+    assert top["version"].strip() == dials_postrefine.__version__ and top["license"].strip() == "BSD-3-Clause"
+    yaml = pytest.importorskip("yaml", reason="PyYAML is not installed: CITATION.cff is read line by line only")
+    citation = yaml.safe_load("\n".join(lines))
+    assert all("name" in author or "family-names" in author for author in citation["authors"])
+    assert all({"type", "title", "authors"} <= set(reference) for reference in citation["references"])
+
+
+@pytest.mark.slow
+def test_the_source_distribution_carries_licence_citation_and_parameters(tmp_path):
+    checkout = tmp_path / "checkout"
+    shutil.copytree(ROOT, checkout, ignore=shutil.ignore_patterns(".*", "*.egg-info", "__pycache__", "build", "demo"))
+    code = f"import os, runpy, sys; os.chdir({str(checkout)!r}); sys.argv = ['setup.py', '-q', 'sdist']; "
+    done = run_python("-c", code + "runpy.run_path('setup.py', run_name='__main__')")
+    assert done.returncode == 0, done.stderr
+    (archive,) = (checkout / "dist").glob("*.tar.gz")
+    with tarfile.open(archive) as file:
+        names = {name.partition("/")[2] for name in file.getnames()}
+    wanted = {"LICENSE", "CITATION.cff", "README.rst", "setup.py", "doc/demo.png"}
+    assert wanted | {path.relative_to(ROOT).as_posix() for path in (ROOT / "phil").glob("*.phil")} <= names
+
+
 @pytest.mark.slow
 def test_a_wheel_carries_the_phil_files_the_programs_and_the_template_of_the_report(tmp_path):
     # from a copy, as setuptools leaves a folder build/ where it builds and takes stale files from it the next time
     checkout = tmp_path / "checkout"
     for name in ("dials_postrefine", "phil"):
         shutil.copytree(ROOT / name, checkout / name)
-    for name in ("setup.py", "pyproject.toml", "MANIFEST.in"):
+    for name in ("setup.py", "pyproject.toml", "MANIFEST.in", "LICENSE"):
         shutil.copy(ROOT / name, checkout)
     done = run_python("-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(tmp_path), str(checkout))
     assert done.returncode == 0, done.stderr

@@ -23,12 +23,14 @@ def parse_arguments(args, phil, usage: str, epilog: str, prepare: Callable[[list
     and for values that a parameter can't have.
     """
     from dials.util import Sorry
+    from libtbx import Auto
 
     from dials_postrefine.report.provenance import record_run
 
     parser = _argument_parser(usage=usage, phil=phil, epilog=epilog)
     given = sys.argv[1:] if args is None else [os.fspath(arg) for arg in args]
     args = prepare(given) if prepare else given
+    _refuse_old_names(usage.split()[0], args)
     try:
         with _reader_may_leave():
             params, options, unhandled = parser.parse_args(args, show_diff_phil=False, return_unhandled=True)
@@ -54,6 +56,10 @@ def parse_arguments(args, phil, usage: str, epilog: str, prepare: Callable[[list
     for changed in parser.diff_phil.all_definitions():
         kind = changed.object.type.phil_type
         if "none" in [word.value for word in changed.object.words]:  # a choice that means it
+            continue
+        if kind != "choice" and changed.object.extract() is Auto and "Auto:" not in changed.object.help:
+            raise Sorry(f"{changed.path}=Auto is not possible: give a value, or leave it out.")
+        if "None:" in changed.object.help:  # which says what it means
             continue
         if kind in ("bool", "choice", "int", "float") and changed.object.extract() is None:
             raise Sorry(f"{changed.path}=None is not possible: give a value.")
@@ -84,6 +90,26 @@ def _of_no_parameter(path: str) -> str:
     if packed and kind in (Kind.EXPERIMENTS, Kind.TABLE):
         return f"{path} is {kind.value} compressed by {packed}, which DIALS does not read: unpack it first."
     return f"{path} is neither an .expt nor a .refl file, but {kind.value}: say which parameter it is, or rename it."
+
+
+def _refuse_old_names(program: str, args: Sequence[str]) -> None:
+    """Raises Sorry, which has the new name, for a renamed parameter in an argument or in a file of parameters."""
+    from dials.util import Sorry
+
+    from dials_postrefine.scopes import renamed
+
+    for argument in (each.removeprefix("--phil=") for each in args):
+        lines, where = [argument], ""
+        if argument.endswith(".phil") and os.path.isfile(argument):
+            with open(argument, encoding="utf-8", errors="replace") as file:
+                lines, where = file.readlines(), f" in {argument}"
+        depth = 0  # within braces it is another parameter
+        for line in lines:
+            name, equals, _ = line.partition("=")
+            new = renamed(program, name.strip()) if equals and not depth else None
+            if new:
+                raise Sorry(f"{name.strip()}={where} is {new}= since version 0.2: write {new}= instead.")
+            depth += (line.count("{") - line.count("}")) * bool(where)
 
 
 def _argument_parser(**kwargs):

@@ -20,6 +20,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from dataclasses import replace
 
 from dials_postrefine.scopes import load
 
@@ -64,17 +65,20 @@ def analyse_files(params, verbosity: int, provenance) -> None:
             files = read_images(params.input.experiments, params.input.reflections, choice, progress)
             try:
                 found = analyse(files.images, settings, progress)
+                used = replace(settings, match=found.pairs.match)
                 others = None if column is None else files.of_column(column)
-                other = None if others is None else (column, measure_overall(others[0], settings))
+                other = None if others is None else (column, measure_overall(others[0], used))
             except Unusable as error:
                 raise Sorry(str(error)) from None
+        if settings.match == "auto":
+            logger.info("Images are compared by match=%s (match=auto)", used.match)
         pairs_file = os.path.basename(params.output.pairs) if names["pairs"] else None
-        summary = spread_summary.make_summary(files, choice, settings, found, other, pairs_file)
+        summary = spread_summary.make_summary(files, choice, used, found, other, pairs_file)
         summary["provenance"] = provenance.as_dict()
         logger.info(spread_text.text(summary, verbosity > 0))
         if names["pairs"]:
             write_pairs(names["pairs"], files, found)
-        figures = spread_figures.collect(files.images, found, settings.match)
+        figures = spread_figures.collect(files.images, found, found.pairs.match)
         report.write_reports(summary, figures, names["json"], names["html"])
         logger.info("\n%s", remark_lines(summary))
 

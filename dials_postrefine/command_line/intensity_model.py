@@ -6,11 +6,11 @@ given, |F_calc|; R1 of their predictions stands beside that of the mean of symme
 
 Examples::
 
-  dials.intensity_model scaled.expt scaled.refl split=image_blocks model=quartz.cif
+  dials.intensity_model scaled.expt scaled.refl split=image_blocks reference=quartz.cif
 
   dials.intensity_model train=first.expt,first.refl test=second.expt,second.refl
 
-  dials.intensity_model scaled.expt scaled.refl split=unique model=quartz.cif reference_model.radiation=electron
+  dials.intensity_model scaled.expt scaled.refl split=unique reference=quartz.cif reference_model.radiation=electron
 """
 
 from __future__ import annotations
@@ -68,6 +68,8 @@ def predict_files(params, verbosity: int, provenance) -> None:
             column = model.column_to_compare(data.files.table, request.compare, request.choice.intensity)
             other = model.predict_column(data, column, request.trees)
             progress("Training", 2, 2)
+        if data.split and request.split == "auto":
+            logger.info("The data are split by split=%s (split=auto)", data.split)
         summary = report.make_summary(data, request, prediction, column, other)
         summary["provenance"] = provenance.as_dict()
         logger.info(report.text(summary, verbosity > 0))

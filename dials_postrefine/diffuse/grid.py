@@ -13,12 +13,15 @@ low[0] and low[1].
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
 # Addresses are 32-bit numbers, with a few negative ones that have a meaning.
 MOST_VOXELS = 2**31 - 16
+# So many voxels a pixel may sweep while it is taken to stand still.
+MOST_SWEPT = 1.1
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,14 @@ class Grid:
     def to_s(self) -> np.ndarray:
         """Voxel coordinates -> scattering vector in the frame of the crystal, B K^-1 (3, 3), 1/Angstrom."""
         return self.reciprocal @ np.linalg.inv(self.to_voxel)
+
+    def voxels_swept(self, oscillation: float) -> float:
+        """How many voxels a pixel sweeps in a rotation (degrees), where it sweeps most of them: far from the axis."""
+        return math.radians(oscillation) / self.d_min / float(np.linalg.norm(self.to_s, axis=0).min())
+
+    def steps_to_follow(self, oscillation: float) -> int:
+        """In how many steps a rotation (degrees) must be followed for no pixel to sweep more than MOST_SWEPT in one."""
+        return max(1, math.ceil(self.voxels_swept(oscillation) / MOST_SWEPT))
 
     @property
     def axes(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

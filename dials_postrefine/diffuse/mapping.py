@@ -16,9 +16,10 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from dials_postrefine.diffuse import BadImage, bragg, geometry, kernels, scaling
+from dials_postrefine.diffuse import BadImage, bragg, geometry, kernels, rejection, scaling
 from dials_postrefine.diffuse.geometry import Beam, Corrections, Panel, Pixels
 from dials_postrefine.diffuse.grid import Grid
+from dials_postrefine.diffuse.rejection import Rejection
 from dials_postrefine.grouping import rows_of_groups
 from dials_postrefine.parallel import ordered_map, single_thread
 
@@ -91,7 +92,8 @@ class Series:
 class MappingSettings:
     """
     corrections; scale "none", "per_image", "smooth" or "from_refl" (Series.scales); half_sets one of HALVES;
-    radial_offset: take the isotropic part off each image; n_sigma to reject outliers, None for no rejection;
+    radial_offset: take the isotropic part off each image; n_sigma to reject outliers, None for no rejection,
+    "auto" for that of rejection.py where that helps;
     allow_bad_images: skip images that can't be used; excluded: ranges of |s| (1/Angstrom) that are masked.
     """
 
@@ -99,7 +101,7 @@ class MappingSettings:
     scale: str = "per_image"
     half_sets: str = "images"
     radial_offset: bool = False
-    n_sigma: float | None = None
+    n_sigma: float | str | None = None
     allow_bad_images: bool = True
     excluded: tuple[tuple[float, float], ...] = ()
 
@@ -174,15 +176,42 @@ def map_images(
     progress(what, done, total) is told of each image.  Raises BadImage for the first image that can't be used unless
     settings allow it, and where there is none that can.
     """
+    return map_without_outliers(series, grid, settings, nproc, progress)[:2]
+
+
+def map_without_outliers(
+    series: list[Series],
+    grid: Grid,
+    settings: MappingSettings,
+    nproc: int = 1,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> tuple[np.ndarray, list[ImageResult], Rejection]:
+    """The same, and what was done about outliers."""
     if settings.scale == "smooth":
         _, images = _pass(series, grid, replace(settings, scale="per_image", n_sigma=None), nproc, progress, "Levels")
         level = np.array([result.level for result in images], dtype=float)
         rows = rows_of_groups(np.array([result.series for result in images], dtype=int), len(series))
         series = [replace(one, scales=scaling.smooth(one.numbers, level[own])) for one, own in zip(series, rows)]
-    if settings.n_sigma is not None:
-        first, _ = _pass(series, grid, replace(settings, n_sigma=None), nproc, progress, "First pass")
-        return _pass(series, grid, settings, nproc, progress, "Images", first)
-    return _pass(series, grid, settings, nproc, progress, "Images")
+    if settings.n_sigma is None:
+        return *_pass(series, grid, settings, nproc, progress, "Images"), Rejection()
+    automatic = settings.n_sigma == "auto"
+    first = _pass(
+        series, grid, replace(settings, n_sigma=None), nproc, progress, "Images" if automatic else "First pass"
+    )
+    if automatic:
+        limit, chi_sq = rejection.automatic_limit(first[0], settings.quanta)
+        if limit is None:
+            return *first, Rejection(None, chi_sq)
+        settings = replace(settings, n_sigma=limit)
+    found = _pass(series, grid, settings, nproc, progress, "Without outliers" if automatic else "Images", first[0])
+    if automatic and part_rejected(found[1]) > rejection.MOST_REJECTED:
+        return *first, Rejection(None, chi_sq, part_rejected(found[1]))
+    return *found, Rejection(settings.n_sigma, chi_sq if automatic else None)
+
+
+def part_rejected(images: Sequence[ImageResult]) -> float:
+    """The part of the pixels inside of the grid that was rejected."""
+    return sum(one.n_rejected for one in images) / max(1, sum(one.n_inside for one in images))
 
 
 def _pass(series, grid, settings, nproc, progress, what, first=None):

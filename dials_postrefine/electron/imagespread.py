@@ -34,7 +34,7 @@ FEWEST_IN_SHELL = 10  # unique indices
 class SpreadSettings:
     """What the modules named above take: angles in radians."""
 
-    match: str = "exact"
+    match: str = "auto"
     min_common: int = 5
     min_angle: float = 0.0
     max_pairs: int = 5_000

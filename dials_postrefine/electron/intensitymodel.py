@@ -34,7 +34,7 @@ from dials_postrefine.grouping import rows_of_groups
 from dials_postrefine.parallel import single_thread
 
 PREDICTIONS = ("mates", "f_calc", "trees", "both")
-SPLITS = ("experiment", "image_blocks", "unique")
+SPLITS = ("auto", "experiment", "image_blocks", "unique")
 FEWEST_TRAINING = 30  # observations
 LARGEST_RATIO = 20.0  # of F/|F_calc|
 
@@ -87,9 +87,16 @@ def amplitudes(intensity: np.ndarray) -> np.ndarray:
     return np.sqrt(np.maximum(intensity, 0.0))
 
 
+def choose_split(images: Images) -> str:
+    """By experiments where there are two, else by images where there are two, else by unique indices."""
+    images_used = np.unique(images.image)
+    n_experiments = len(np.unique(images.experiment[images_used]))
+    return "experiment" if n_experiments > 1 else "image_blocks" if len(images_used) > 1 else "unique"
+
+
 def make_folds(images: Images, split: str, n_folds: int, seed: int = 0) -> np.ndarray:
     """
-    The fold (n,) of each observation.
+    The fold (n,) of each observation; split: of SPLITS but "auto".
 
     Raises Unusable where there are not two.
     """

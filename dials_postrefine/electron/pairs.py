@@ -10,6 +10,8 @@ S_a is the set of keys on image a; what is the same key is said by `match`:
     operation  the index itself on a, and what one operation of the Laue class makes of it on b: for each pair the one
                (of all rotations, with and without inversion) that matches most; for orientations that are all but the
                same up to that operation
+    auto       exact, if by it half of the images or more are in a pair, else laue: the images of one sweep hardly share
+               indices, those of several sweeps of a crystal do
 
 The images of each index (a sparse matrix of images by keys) are the inverted index: its product with its transpose
 counts the matches and nothing else, so that the cost follows these and not the square of the images; it is done for a
@@ -29,19 +31,21 @@ from dials_postrefine.electron.orientation import misorientations
 
 BLOCK = 256  # images whose pairs are counted at a time
 MOST_BINS = 160  # of images, in the matrix of matches
-MATCHES = ("exact", "laue", "operation")
+MATCHES = ("auto", "exact", "laue", "operation")
+ENOUGH_IN_PAIRS = 0.5  # of the images, for match="auto" to be exact
 
 
 @dataclass
 class Pairs:
     """
-    Pairs of images a < b, most matches first.
+    Pairs of images a < b, most matches first; match: by what, of MATCHES but "auto".
 
     a, b, n_common (n_pairs,), jaccard, misorientation (n_pairs,) in radians, operation (n_pairs,): which of the
     operations (k, 3, 3) takes indices on a to those on b; n_found: how many there are, of which these were kept.  The
     matched spots: pair (m,), first and second (m,), rows of the spots on a and b.
     """
 
+    match: str
     a: np.ndarray
     b: np.ndarray
     n_common: np.ndarray
@@ -66,16 +70,15 @@ def find_pairs(images: Images, match: str, min_common: int, min_angle: float = 0
 
     Raises Unusable where there is none.
     """
+    if match == "auto":
+        match = "exact" if _part_in_pairs(images, "exact", min_common, min_angle) >= ENOUGH_IN_PAIRS else "laue"
     spots, operations, translation = _keys(images, match)
     keys = _incidence(spots.image, spots.key, images.n_images, translation.shape[1])
     best: list[np.ndarray] = []
     n_found = 0
-    for start in range(0, images.n_images, BLOCK):
-        a, b, n, operation = _count_block(keys, spots, translation, start, min_common)
-        angle = misorientations(images.a_matrix, a, b, images.symmetry.lattice)
-        apart = angle >= min_angle
-        n_found += int(np.count_nonzero(apart))
-        best.append(np.stack([a, b, n, operation, angle])[:, apart])
+    for block in _blocks(images, spots, keys, translation, min_common, min_angle):
+        n_found += block.shape[1]
+        best.append(block)
         if sum(block.shape[1] for block in best) > 4 * max_pairs:
             best = [_most_matches(np.concatenate(best, axis=1), max_pairs)]
     if not n_found:
@@ -89,6 +92,7 @@ def find_pairs(images: Images, match: str, min_common: int, min_angle: float = 0
     size = np.diff(spots.offsets)
     first, second, counts = _match_spots(spots, a, b, translation, operation)
     return Pairs(
+        match,
         a,
         b,
         n,
@@ -102,6 +106,24 @@ def find_pairs(images: Images, match: str, min_common: int, min_angle: float = 0
         first,
         second,
     )
+
+
+def _blocks(images: Images, spots: Spots, keys: csr_matrix, translation: np.ndarray, min_common: int, min_angle: float):
+    """a, b, matches, operation and misorientation of all pairs, (5, n) for each block of images."""
+    for start in range(0, images.n_images, BLOCK):
+        a, b, n, operation = _count_block(keys, spots, translation, start, min_common)
+        angle = misorientations(images.a_matrix, a, b, images.symmetry.lattice)
+        yield np.stack([a, b, n, operation, angle])[:, angle >= min_angle]
+
+
+def _part_in_pairs(images: Images, match: str, min_common: int, min_angle: float) -> float:
+    """The part of the images with spots that are in a pair."""
+    spots, _, translation = _keys(images, match)
+    keys = _incidence(spots.image, spots.key, images.n_images, translation.shape[1])
+    paired = np.zeros(images.n_images, bool)
+    for block in _blocks(images, spots, keys, translation, min_common, min_angle):
+        paired[block[:2].astype(np.int64)] = True
+    return np.count_nonzero(paired) / max(1, len(np.unique(images.image)))
 
 
 def _keys(images: Images, match: str) -> tuple[Spots, np.ndarray, np.ndarray]:

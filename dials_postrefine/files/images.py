@@ -26,6 +26,7 @@ from dxtbx import flumpy
 
 from dials_postrefine.diffuse import BadImage, bad_pixels
 from dials_postrefine.diffuse.geometry import Beam, Panel, node_positions
+from dials_postrefine.diffuse.grid import Grid
 from dials_postrefine.diffuse.mapping import Series
 from dials_postrefine.files import exposure, limits, models, tables
 from dials_postrefine.files.bragg_peaks import observed_peaks, predict_peaks
@@ -44,6 +45,8 @@ CELL_LENGTH, CELL_ANGLE = 0.02, 1.5
 SMOOTH = ("SimplePxMmStrategy", "ParallaxCorrectedPxMmStrategy")
 # How far (mm) the detectors of data and background may be apart.
 SAME_PLACE = 0.5
+# In how many steps the rotation during an image is followed at most.
+MOST_STEPS = 50
 # A test that takes away more than this part of the data is worth a remark.
 MUCH = 0.1
 
@@ -51,7 +54,8 @@ MUCH = 0.1
 @dataclass(frozen=True)
 class ImageSettings:
     """
-    How images are read: the first and last to use (None: all), parts of an image's rotation, mask of Bragg peaks
+    How images are read: the first and last to use (None: all), parts of an image's rotation (None: one until
+    follow_rotation is told the voxels), mask of Bragg peaks
     ("auto", "profile", "refl", "box", "none") with the extent of a peak (sigma) and of the box (indices), whether scale
     factors are wanted of the reflections, a mask file, how much masks may take away, and gain, pedestal and
     polarisation fraction in place of those of the models or maps; the read noise (counts rms); exposure times (s) in
@@ -60,7 +64,7 @@ class ImageSettings:
     """
 
     image_range: tuple[int, int] | None = None
-    phi_steps: int = 1
+    phi_steps: int | None = 1
     bragg: str = "auto"
     n_sigma: float = 4.0
     box: float = 0.25
@@ -351,7 +355,6 @@ def _series(experiment, settings: ImageSettings, times: np.ndarray) -> Series:
     numbers = _numbers(experiment)
     chosen = _chosen(experiment, settings)
     z = (scan.get_array_range()[0] if scan is not None else 0) + chosen
-    fractions = (np.arange(settings.phi_steps) + 0.5) / settings.phi_steps
     read = _reader(experiment, settings, chosen)
     return Series(
         identifier=experiment.identifier,
@@ -363,12 +366,40 @@ def _series(experiment, settings: ImageSettings, times: np.ndarray) -> Series:
         read=read,
         numbers=numbers[chosen],
         z=z,
-        settings=np.array([[models.setting_matrix(experiment, i, f) for f in fractions] for i in z]),
+        settings=_settings(experiment, z, settings.phi_steps or 1),
         middle=np.array([models.setting_matrix(experiment, i, 0.5) for i in z]),
         s0=np.array([models.incident_beam(experiment, i) for i in z]),
         times=times,
         noise=read.noise(settings.read_noise) if settings.read_noise > 0.0 else np.empty(0, np.float32),
     )
+
+
+def _settings(experiment, z: np.ndarray, n_steps: int) -> np.ndarray:
+    """The settings (n, n_steps, 3, 3) of the images z (n,), Series.settings."""
+    fractions = (np.arange(n_steps) + 0.5) / n_steps
+    return np.array([[models.setting_matrix(experiment, i, f) for f in fractions] for i in z])
+
+
+def follow_rotation(files: SeriesFiles, grid: Grid) -> int:
+    """
+    Let each series follow the rotation of its images in as many steps as keep a pixel within one voxel of the grid in
+    each, MOST_STEPS at most; the largest number of steps.  It depends on the series and the grid alone, so that maps
+    of parts of the data add up to that of all.
+    """
+    settings, most = {}, 1
+    for experiment, one in zip(files.experiments, files.series):
+        steps = min(MOST_STEPS, grid.steps_to_follow(oscillation(experiment)))
+        settings[one.identifier] = _settings(experiment, one.z, steps)
+        most = max(most, steps)
+    for one in files.series:
+        for each in (one, *(other for other, _ in one.others)):
+            each.settings = settings[each.identifier]
+    return most
+
+
+def oscillation(experiment) -> float:
+    """The rotation during an image (degrees), 0 for stills."""
+    return abs(experiment.scan.get_oscillation()[1]) if experiment.scan is not None else 0.0
 
 
 def _reader(experiment, settings: ImageSettings, chosen=None) -> Reader:

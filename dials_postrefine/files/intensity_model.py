@@ -20,7 +20,7 @@ from dxtbx import flumpy
 
 from dials_postrefine.electron.features import Features, make_features
 from dials_postrefine.electron.images import Unusable
-from dials_postrefine.electron.intensitymodel import Prediction, TreeSettings, make_folds, predict
+from dials_postrefine.electron.intensitymodel import Prediction, TreeSettings, choose_split, make_folds, predict
 from dials_postrefine.files.radiation import common_probe
 from dials_postrefine.files.reference import align
 from dials_postrefine.files.reference_model import Beam, ReferenceSettings, compute_reference, open_reference
@@ -55,9 +55,13 @@ class ModelRequest:
 
 @dataclass
 class ModelData:
-    """The files, fold (n,) and features of their observations, f_calc (n,) or None, and notes."""
+    """
+    The files, how they were split (None: by train and test), fold (n,) and features of their observations, f_calc (n,)
+    or None, and notes.
+    """
 
     files: ImageFiles
+    split: str | None
     fold: np.ndarray
     features: Features
     f_calc: np.ndarray | None
@@ -84,14 +88,16 @@ def read_model_data(request: ModelRequest, progress: Callable[[str, int, int], N
                 raise Sorry(f"{name} is neither an .expt nor a .refl file: check train= and test=.")
     files = read_images(experiments, reflections, request.choice, progress)
     images = files.images
+    split = None
     if request.train:
         first_test = sum(files.sizes[:n_train])
         fold = np.where(images.experiment[images.image] >= first_test, 0, -1)
         if not (fold == 0).any() or (fold == 0).all():
             raise Sorry("Either the training or the test data have no usable observations: check the files.")
     else:
+        split = choose_split(images) if request.split == "auto" else request.split
         try:
-            fold = make_folds(images, request.split, request.n_folds, request.trees.seed)
+            fold = make_folds(images, split, request.n_folds, request.trees.seed)
         except Unusable as error:
             raise Sorry(str(error)) from None
     if request.train and not np.isin(images.unique[fold == 0], images.unique[fold == -1]).any():
@@ -105,7 +111,7 @@ def read_model_data(request: ModelRequest, progress: Callable[[str, int, int], N
     background = flumpy.to_numpy(table["background.mean"])[files.row] if "background.mean" in table else None
     reciprocal = np.array(uctbx.unit_cell(files.cell).fractionalization_matrix()).reshape(3, 3).T
     features = make_features(images, reciprocal, scale, background, f_calc)
-    return ModelData(files, fold, features, f_calc, notes)
+    return ModelData(files, split, fold, features, f_calc, notes)
 
 
 def calculate_amplitudes(

@@ -20,8 +20,9 @@ from dials.util import Sorry
 from dials_postrefine.diffuse import kernels
 from dials_postrefine.diffuse.geometry import Corrections
 from dials_postrefine.diffuse.grid import Grid, make_grid
-from dials_postrefine.diffuse.mapping import BadImage, MappingSettings, Series, map_images
+from dials_postrefine.diffuse.mapping import BadImage, MappingSettings, Series, map_without_outliers
 from dials_postrefine.diffuse.merging import Map, merge
+from dials_postrefine.diffuse.rejection import Rejection
 from dials_postrefine.diffuse.sections import DEFAULT_PLANES, Collector, parse_plane
 from dials_postrefine.diffuse.symmetry import operations
 from dials_postrefine.files import images, map_sums, models
@@ -139,9 +140,16 @@ def collect(
     sections = _sections(request, grid)
     _check_symmetry(request, grid, files.space_group)
     mapping = request.mapping
-    _state_memory(grid, files)
+    _state_memory(grid, files, memory_needed(grid, 1 if request.mapping.n_sigma is None else 2))
+    phi_steps = request.reading.phi_steps or images.follow_rotation(files, grid)
+    doable, chosen = mapping, []
+    if mapping.n_sigma == "auto" and memory_needed(grid, 2) > _memory_there():
+        doable = replace(mapping, n_sigma=None)
+        chosen.append(
+            "No outliers were sought, for which the memory does not suffice: reject.n_sigma=8 with larger voxels."
+        )
     try:
-        sums, results = map_images(files.series, grid, mapping, request.nproc, progress)
+        sums, results, rejection = map_without_outliers(files.series, grid, doable, request.nproc, progress)
     except BadImage as error:
         raise Sorry(f"No map can be made: {error}.") from error
     n_used = np.bincount([one.series for one in results if one.error is None], minlength=len(files.series))
@@ -162,16 +170,21 @@ def collect(
         input_files=(*request.experiments, *request.reflections),
         identifiers=identifiers,
         oscillation=oscillation,
-        phi_steps=request.reading.phi_steps if oscillation > 0.0 else 1,
+        phi_steps=phi_steps if oscillation > 0.0 else 1,
         mask="; ".join(dict.fromkeys(MASKS[files.masks[k]] for k in used)),
         polarization_fraction=fractions.pop() if len(fractions) == 1 and min(fractions) >= 0.0 else None,
         background=request.background,
         times_known=files.times_known,
         corrections=corrections,
+        rejected_beyond=rejection.n_sigma,
     )
+    if request.reading.phi_steps is None and phi_steps > 1:
+        logger.info("The rotation during an image is followed in up to %d steps (sampling.phi_steps=Auto)", phi_steps)
+    if mapping.n_sigma == "auto":
+        logger.info(_on_outliers(rejection))
     total = map_sums.Sums(sums, results, grid, mapping, description)
     dataset = _describe(files.space_group, description)
-    return _prepare(request, total, files.space_group, sections, dataset, [*files.remarks, *_on_beams(files)])
+    return _prepare(request, total, files.space_group, sections, dataset, [*files.remarks, *_on_beams(files), *chosen])
 
 
 def corrections_made(wanted: Corrections, series: Sequence[Series]) -> dict[str, str]:
@@ -197,6 +210,18 @@ def _on_times(total: map_sums.Sums) -> list[str]:
         "The exposure times of some of these images are unknown: "
         + ("levels of images depend on them." if total.settings.normalised else "they are taken for equal.")
     ]
+
+
+def _on_outliers(rejection: Rejection) -> str:
+    """What reject.n_sigma=Auto did, and why."""
+    if rejection.chi_sq is None:
+        return "No outliers were sought (reject.n_sigma=Auto)"
+    decided = f"chi^2 was {rejection.chi_sq:.2f} without (reject.n_sigma=Auto)"
+    if rejection.too_many is not None:
+        return f"Outliers would be {rejection.too_many:.1%} of the pixels, too many for accidents, and stay; {decided}"
+    if rejection.n_sigma is None:
+        return f"No outliers were rejected; {decided}"
+    return f"Outliers are rejected from {rejection.n_sigma:.3g} sigma on; {decided}"
 
 
 def _on_beams(files: images.SeriesFiles) -> list[str]:
@@ -233,7 +258,8 @@ def _make_grid(request: MapRequest, files: images.SeriesFiles) -> Grid:
         raise Sorry(
             f"The grid would have {error}, more than can be addressed: use a larger d_min, or coarser voxels."
         ) from error
-    needed, there = memory_needed(grid, request), _memory_there()
+    sets = 1 if request.mapping.n_sigma in (None, "auto") else 2
+    needed, there = memory_needed(grid, sets), _memory_there()
     if needed > there:
         raise Sorry(
             f"The grid of {grid.n_voxels} voxels needs {needed / 2**30:.1f} GB, {there / 2**30:.1f} GB are free: use "
@@ -242,9 +268,9 @@ def _make_grid(request: MapRequest, files: images.SeriesFiles) -> Grid:
     return grid
 
 
-def memory_needed(grid: Grid, request: MapRequest) -> float:
-    """The memory (bytes) for the sums, of which rejection needs another set."""
-    return 8.0 * kernels.N_SUMS * grid.n_voxels * (2 if request.mapping.n_sigma is not None else 1)
+def memory_needed(grid: Grid, sets: int) -> float:
+    """The memory (bytes) for so many sets of sums, of which rejection needs two."""
+    return 8.0 * kernels.N_SUMS * grid.n_voxels * sets
 
 
 def _memory_there() -> float:
@@ -253,7 +279,7 @@ def _memory_there() -> float:
     return psutil.virtual_memory().available
 
 
-def _state_memory(grid: Grid, files: images.SeriesFiles) -> None:
+def _state_memory(grid: Grid, files: images.SeriesFiles, needed: float) -> None:
     n_images = sum(one.n_images for one in files.series)
     logger.info(
         "Mapping %d image%s onto %d x %d x %d voxels, of which %d within %.2f Angstrom take %.2f GB at most",
@@ -262,7 +288,7 @@ def _state_memory(grid: Grid, files: images.SeriesFiles) -> None:
         *grid.shape,
         grid.n_voxels,
         files.d_min,
-        8.0 * kernels.N_SUMS * grid.n_voxels / 2**30,
+        needed / 2**30,
     )
     if files.n_bad:
         logger.info("%d pixels are bad, or next to bad ones, and masked", files.n_bad)
@@ -317,6 +343,7 @@ def _describe(group, description: Description) -> dict:
         wavelength=description.wavelength,
         oscillation=description.oscillation,
         phi_steps=description.phi_steps,
+        rejected_beyond=description.rejected_beyond,
         mask=description.mask,
         polarization_fraction=description.polarization_fraction,
         background=description.background,

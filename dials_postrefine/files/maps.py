@@ -47,7 +47,8 @@ class Description:
     input files, and the identifiers of the experiments, in the order of their series; the widest oscillation of an
     image (degrees), followed in phi_steps, the masks of Bragg peaks in words, the polarisation fraction (None where
     there is not one), the .expt of the background, and whether exposure times are known; of the corrections (fields of
-    geometry.Corrections) those that were made, for "all" series or "some" (None of older files, which do not say).
+    geometry.Corrections) those that were made, for "all" series or "some" (None of older files, which do not say); from
+    how many sigma on pixels were rejected (None: not).
     """
 
     unit_cell: tuple[float, ...]
@@ -66,6 +67,7 @@ class Description:
     background: str | None = None
     times_known: bool = True
     corrections: Mapping[str, str] | None = None
+    rejected_beyond: float | None = None
 
     @property
     def unit(self) -> str:

@@ -1,7 +1,7 @@
 """
 Scaled data sets -> what was observed on each image (electron/images.py).
 
-    intensity=scale     I = intensity.scale.value/g,  g = inverse_scale_factor
+    intensity_choice=scale     I = intensity.scale.value/g,  g = inverse_scale_factor
     profile, sum        the column as it is: the INTEGRATED value, also in a table that dials.scale has written
 
 and the variance that goes with it: of scaled intensities by default that of the counts, as intensity.scale.variance has
@@ -261,11 +261,12 @@ def _check_columns(table, choice: ImageChoice) -> list[str]:
     if choice.intensity == "scale" and not scaled:
         raise Sorry(
             "The reflections are not scaled (no intensity.scale.value and inverse_scale_factor): scale them with "
-            "dials.scale, or say intensity=profile or sum for integrated values."
+            "dials.scale, or say intensity_choice=profile or sum for integrated values."
         )
     if not has_intensity(table, choice.intensity):
         raise Sorry(
-            f"The reflections have no {COLUMNS[choice.intensity]}.value and .variance: choose another intensity=."
+            f"The reflections have no {COLUMNS[choice.intensity]}.value and .variance: choose another "
+            "intensity_choice=."
         )
     if "xyzcal.px" not in table:
         raise Sorry("The reflections have no xyzcal.px, so that their images are not known: integrate again.")

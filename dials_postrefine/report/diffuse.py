@@ -379,7 +379,7 @@ def _dataset(summary: dict) -> Section:
         if grid["subdivide"] is None
         else f"{' × '.join(f'1/{n}' for n in grid['subdivide'])} of an index"
     )
-    made = dataset["corrections"]
+    made, beyond = dataset["corrections"], dataset["rejected_beyond"]
     if made is None:  # maps of an earlier version do not say
         made = {key: "all" for key, wanted in settings["corrections"].items() if wanted}
     made = [CORRECTIONS[key] + " of some series" * (which == "some") for key, which in made.items()]
@@ -400,7 +400,7 @@ def _dataset(summary: dict) -> Section:
         ["background", dataset["background"] or "none taken off"],
         ["isotropic part of each image", "taken off before averaging" if settings["radial_offset"] else "left in"],
         ["scales", SCALES[settings["scale"]]],
-        ["outliers", f"beyond {settings['n_sigma']:g} sigma rejected" if settings["n_sigma"] else "not rejected"],
+        ["outliers", f"beyond {beyond:.3g} sigma rejected" if beyond else "not rejected"],
         ["half sets", settings["half_sets"]],
     ]
     tables = [Table("What was read, and how it was treated.", ("", ""), rows, n_text=2)]

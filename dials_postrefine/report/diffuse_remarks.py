@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from dials_postrefine.diffuse.grid import MOST_SWEPT
 from dials_postrefine.report.diffuse_summary import OFFSET_LETTERS
 from dials_postrefine.report.remarks import Remark, care, distrust, note
 
@@ -102,8 +103,8 @@ def _on_geometry(summary: dict) -> Iterator[Remark]:
             "index_offset",
         )
     sweep = summary["sweep"]
-    if sweep > 1.0:
-        steps = math.ceil(summary["dataset"]["phi_steps"] * sweep)
+    if sweep > MOST_SWEPT:
+        steps = math.ceil(summary["dataset"]["phi_steps"] * sweep / MOST_SWEPT)
         yield care(
             f"an image sweeps {sweep:.1f} voxels",
             f"An image sweeps up to {sweep:.1f} voxels in a step of its rotation: intensity is spread along its way; "

@@ -10,9 +10,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
-import numpy as np
-
-from dials_postrefine.diffuse.grid import Grid
 from dials_postrefine.diffuse.mapping import ImageResult
 from dials_postrefine.diffuse.merging import Map, index_offset
 from dials_postrefine.report.summary import finite
@@ -35,13 +32,15 @@ def describe_dataset(
     background: str | None = None,
     unit: str = "photons/(s sr)",
     corrections: Mapping[str, str] | None = None,
+    rejected_beyond: float | None = None,
 ) -> dict:
     """
     What the data set is, and what was done that the map does not know, as plain numbers and text.
 
     symmetry: laue, friedel or p1; oscillation: the widest of an image (degrees, 0 for stills), followed in phi_steps;
     mask and background: a few words on how Bragg peaks and background were taken out; unit of the intensities;
-    corrections that were made, for "all" or "some" series, None: not known.
+    corrections that were made, for "all" or "some" series, None: not known; rejected_beyond: from how many sigma on
+    pixels were rejected, None: not.
     """
     return {
         "files": [str(name) for name in files],
@@ -57,6 +56,7 @@ def describe_dataset(
         "background": background,
         "unit": unit,
         "corrections": None if corrections is None else dict(corrections),
+        "rejected_beyond": rejected_beyond,
     }
 
 
@@ -106,7 +106,7 @@ def make_summary(
             "n_images_used": len(used),
             "masked": _part(sum(image.n_bragg for image in used), sum(image.n_inside for image in used)),
             "rejected": _part(sum(image.n_rejected for image in used), sum(image.n_inside for image in used)),
-            "sweep": voxels_swept(grid, dataset["oscillation"], dataset["phi_steps"]),
+            "sweep": grid.voxels_swept(dataset["oscillation"] / dataset["phi_steps"]),
             "series": list(names),
             "images": list_images(images, names),
         }
@@ -161,12 +161,6 @@ def _mean(values: Sequence[float]) -> float:
     """The mean of those that exist, NaN of none: a single image without a level takes it from no other."""
     known = [value for value in values if math.isfinite(value)]
     return math.fsum(known) / len(known) if known else math.nan
-
-
-def voxels_swept(grid: Grid, oscillation: float, phi_steps: int) -> float:
-    """How many voxels a pixel sweeps in a step of the rotation, where it sweeps the most of them: far from the axis."""
-    smallest = np.linalg.norm(grid.to_s, axis=0).min()
-    return math.radians(oscillation) / phi_steps / grid.d_min / float(smallest)
 
 
 def _part(n: int, of: int) -> float | None:

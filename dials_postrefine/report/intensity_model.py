@@ -60,7 +60,7 @@ def make_summary(
 ) -> dict:
     """The summary (module docstring); other: what was learned from a column of integrated intensities."""
     files, images = data.files, data.files.images
-    how = "train and test data sets" if request.train else f"split={request.split}, {int(data.fold.max()) + 1} parts"
+    how = "train and test data sets" if request.train else f"split={data.split}, {int(data.fold.max()) + 1} parts"
     summary = {
         "dataset": {
             "experiments": files.identifiers,

@@ -149,7 +149,7 @@ def name_image(files: ImageFiles, k: int) -> str:
     images = files.images
     first, last = images.number[k], images.last[k]
     number = f"{first}" if first == last else f"{first}-{last}"
-    return number if len(files.identifiers) == 1 else f"{images.experiment[k] + 1}: {number}"
+    return number if len(files.identifiers) == 1 else f"{images.experiment[k]}: {number}"
 
 
 def _group(group: Group) -> dict:

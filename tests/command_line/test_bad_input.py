@@ -34,6 +34,7 @@ from iotbx import mtz
 
 from dials_postrefine.command_line import postrefine
 from dials_postrefine.files.simulated import write_stills
+from dials_postrefine.scopes import RENAMED
 from dials_postrefine.simulate import StillsOptions, simulate_stills
 
 pytestmark = pytest.mark.dials
@@ -631,11 +632,11 @@ def test_a_single_lattice_needs_a_reference(case):
     [
         ("partality_threshold=0.1", "partality_threshold"),
         ("output.reflection_table=a.refl", "output.reflection_table"),
-        ("model=foo", "Not a possible choice for model: foo"),
+        ("algorithm=foo", "Not a possible choice for algorithm: foo"),
         ("fix=scale+foo", "Not a possible choice for fix: foo"),
-        ("model=None", "model=None"),
+        ("algorithm=None", "algorithm=None"),
         ("outlier_z=None", "outlier_z=None"),
-        ("model=", "Missing value for model"),
+        ("algorithm=", "Missing value for algorithm"),
         ("partiality_threshold=2", "partiality_threshold element is greater"),
         ("d_min=-1", "d_min element is less"),
         ("nproc=0", "nproc element is less"),
@@ -723,3 +724,23 @@ def test_a_limit_that_is_no_number_is_refused(limit):
     params = scopes.load("postrefine").fetch(source=parse(limit)).extract()
     with pytest.raises(Sorry, match="is no resolution"):
         scopes.check_limits(params)
+
+
+@pytest.mark.parametrize(
+    "program, old, new",
+    [(program, old, new) for program, names in RENAMED.items() for old, new in names.items()],
+)
+def test_an_old_name_is_answered_with_the_new_one(run_program, tmp_path, program, old, new):
+    (tmp_path / "old.phil").write_text(f"output {{\n  {old} = none\n}}\n{old} = none\n")
+    for given, where in ((f"{old}=none", ""), ("old.phil", " in old.phil")):
+        done = run_program(program, given, cwd=tmp_path)
+        assert done.returncode == 1 and done.stdout == ""
+        expected = f"Sorry: {old}={where} is {new}= since version 0.2: write {new}= instead."
+        assert done.stderr.strip() == expected
+
+
+@pytest.mark.parametrize("argument", ["d_min=Auto", "reference=Auto", "seed=Auto"])
+def test_auto_is_refused_where_the_program_has_nothing_to_choose(run_program, tmp_path, argument):
+    done = run_program("dials.postrefine", *PAIR, argument, cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.strip() == f"Sorry: {argument} is not possible: give a value, or leave it out."

@@ -168,6 +168,17 @@ def test_outliers_are_listed_as_rejected(sweep, mapped):
     assert found["rejected"] > 1e-3  # of the Bragg peaks, above all
 
 
+def test_wide_slices_are_followed_unless_steps_are_given(write_images, mapped):
+    wide = write_images(oscillation=2.0, n_images=4, name="wide")
+    found = mapped("followed", wide, *SMALL, "grid.subdivide=3,3,3")
+    steps = found["dataset"]["phi_steps"]
+    assert steps > 1 and found["sweep"] <= 1.1 < found["sweep"] * steps / (steps - 1)
+    assert not [text for text in found["remarks"] if "sampling.phi_steps" in text]
+    given = mapped("given", wide, *SMALL, "grid.subdivide=3,3,3", "sampling.phi_steps=1")
+    assert given["dataset"]["phi_steps"] == 1
+    assert [text for text in given["remarks"] if f"sampling.phi_steps={steps}" in text]
+
+
 def test_a_background_is_taken_off(write_images, mapped):
     def air(s):
         return 2e5 * np.exp(-20.0 * np.linalg.norm(s, axis=-1) ** 2)

@@ -100,7 +100,14 @@ def test_peaks_of_all_crystals_on_an_image_are_masked(write_images, mapped, tmp_
     from dials.array_family import flex
     from dxtbx.model import ExperimentList
 
-    given = [f"mask.bragg={kind}", "mask.box=0.3", "mask.bad_pixels=False", "scale.model=none", *SMALL]
+    given = [
+        f"mask.bragg={kind}",
+        "mask.box=0.3",
+        "mask.bad_pixels=False",
+        "scale.model=none",
+        "reject.n_sigma=None",
+        *SMALL,
+    ]
     mean, masked, remarks = {}, {}, {}
     for peaks in (True, False):
         path, files = write_images(peaks=peaks, n_images=4), []

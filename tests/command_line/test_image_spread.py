@@ -22,7 +22,7 @@ def run_spread(run_program, tmp_path_factory):
         folder = tmp_path_factory.mktemp("spread")
         result = run_program("dials.image_spread", *args, cwd=folder)
         assert result.returncode == 0, result.stderr
-        return folder, json.loads((folder / "image_spread.json").read_text())
+        return folder, json.loads((folder / "dials.image_spread.json").read_text())
 
     return run
 
@@ -123,9 +123,9 @@ def test_the_files_say_the_same(run_spread, simulated):
     folder, summary = run_spread(*simulated, "match=laue", "compare=sum")
     assert sorted(path.name for path in folder.iterdir()) == [
         "dials.image_spread.html",
+        "dials.image_spread.json",
         "dials.image_spread.log",
         "image_pairs.csv",
-        "image_spread.json",
     ]
     with open(folder / "image_pairs.csv", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -144,15 +144,29 @@ def test_the_files_say_the_same(run_spread, simulated):
 
 def test_two_runs_are_the_same_to_the_last_byte(run_spread, simulated):
     first, second = (run_spread(*simulated, "match=laue")[0] for _ in range(2))
-    for name in ("image_spread.json", "image_pairs.csv", "dials.image_spread.html"):
+    for name in ("dials.image_spread.json", "image_pairs.csv", "dials.image_spread.html"):
         assert content(first / name) == content(second / name)
 
 
 def test_integrated_columns_are_called_so(run_spread, simulated):
-    folder, summary = run_spread(*simulated, "match=laue", "intensity=profile")
+    folder, summary = run_spread(*simulated, "match=laue", "intensity_choice=profile")
     assert any("INTEGRATED" in remark for remark in said(summary))
     assert "INTEGRATED" in (folder / "dials.image_spread.log").read_text()
     assert summary["spread"]["overall"]["tau"] > 0.4
+
+
+def test_one_sweep_needs_no_option(run_spread, simulated):
+    """A single sweep has no indices twice: match=exact finds nothing, the default what match=laue finds."""
+    _, summary = run_spread(*simulated)
+    _, named = run_spread(*simulated, f"match={summary['settings']['match']}")
+    assert summary == named
+
+
+@pytest.mark.data
+def test_a_real_sweep_needs_no_option(run_spread, shared_data):
+    folder = shared_data / "ed_quartz_scaled"
+    _, summary = run_spread(folder / "scaled.expt", folder / "scaled.refl")
+    assert summary["settings"]["match"] == "laue" and summary["pairs"]["n_found"] > 20
 
 
 @pytest.mark.parametrize("match", ["exact", "operation"])

@@ -68,7 +68,7 @@ def test_every_pair_of_options_gives_the_spread_that_was_put_in(row, simulated, 
 
 def check(row, simulated) -> None:
     run([*simulated, *row, "output.html=None"])
-    with open("image_spread.json") as file:
+    with open("dials.image_spread.json") as file:
         summary = json.load(file)
     tau, n_rows = summary["spread"]["overall"], len(flex.reflection_table.from_file(simulated[1]))
     esd = (tau["high"] - tau["low"]) / 3.92
@@ -76,7 +76,7 @@ def check(row, simulated) -> None:
     assert summary["dataset"]["n_observations"] + sum(summary["not_used"].values()) == n_rows
     assert tau["n"] <= summary["dataset"]["n_observations"]
     assert summary["pairs"]["n_analysed"] == min(summary["pairs"]["n_found"], int(value_of(row, "max_pairs")))
-    if value_of(row, "intensity") == "scale":
+    if value_of(row, "intensity_choice") == "scale":
         assert abs(tau["tau"] - TAU) < 3.0 * esd and esd < 0.1 * TAU
     else:
         assert tau["low"] > 1.5 * TAU
@@ -101,7 +101,7 @@ def test_planted_faults_are_seen(fault, simulated, monkeypatch, tmp_path):
         return FAULTS[fault](*right(table, kind, variance), np.array(table["inverse_scale_factor"]))
 
     monkeypatch.setattr(scaled_images, "intensities", wrong)
-    row = ["intensity=scale", "max_pairs=40"]
+    row = ["intensity_choice=scale", "max_pairs=40"]
     if fault == "none":
         check(row, simulated)
     else:

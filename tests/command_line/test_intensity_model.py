@@ -21,7 +21,7 @@ def run_model(run_program, tmp_path_factory):
         folder = tmp_path_factory.mktemp("model")
         result = run_program("dials.intensity_model", *args, cwd=folder)
         assert result.returncode == 0, result.stderr
-        return folder, json.loads((folder / "intensity_model.json").read_text())
+        return folder, json.loads((folder / "dials.intensity_model.json").read_text())
 
     return run
 
@@ -58,7 +58,7 @@ def test_quartz(run_model, shared_data):
     folder = shared_data / "ed_quartz_scaled"
     model = folder / "quartz_enantiomer_1.cif"
     for split in ("image_blocks", "unique"):
-        out, summary = run_model(folder / "scaled.expt", folder / "scaled.refl", f"split={split}", f"model={model}")
+        out, summary = run_model(folder / "scaled.expt", folder / "scaled.refl", f"split={split}", f"reference={model}")
         r1 = {name: one["value"] for name, one in summary["overall"].items()}
         assert r1["both"] < r1["f_calc"] and summary["gain"]["value"] > 5.0 * summary["gain"]["esd"]
         log = (out / "dials.intensity_model.log").read_text()
@@ -71,7 +71,7 @@ def test_quartz(run_model, shared_data):
 
 def test_training_and_test_sets(run_model, simulated):
     (train, test), model = simulated
-    out, summary = run_model(f"train={','.join(train)}", f"test={','.join(test)}", f"model={model}", *FAST)
+    out, summary = run_model(f"train={','.join(train)}", f"test={','.join(test)}", f"reference={model}", *FAST)
     assert [one["name"] for one in summary["experiments"]] == ["1-0", "1-1"]
     r1 = {name: one["value"] for name, one in summary["overall"].items()}
     assert set(r1) == {"mates", "f_calc", "trees", "both"} and all(0.0 < value < 1.0 for value in r1.values())
@@ -89,7 +89,7 @@ def test_the_table_has_what_was_predicted_and_dials_reads_it(run_model, run_prog
     from dxtbx import flumpy
 
     (train, test), model = simulated
-    out, summary = run_model(f"train={','.join(train)}", f"test={','.join(test)}", f"model={model}", *FAST)
+    out, summary = run_model(f"train={','.join(train)}", f"test={','.join(test)}", f"reference={model}", *FAST)
     shown = run_program("dials.show", "intensity_model.expt", "intensity_model.refl", cwd=out, check=True).stdout
     assert "intensity.model.value" in shown
     table, given = (flex.reflection_table.from_file(str(name)) for name in (out / "intensity_model.refl", test[1]))
@@ -111,8 +111,8 @@ def test_without_a_model_there_are_trees_and_mates(run_model, simulated):
 
 def test_two_runs_are_the_same_to_the_last_byte(run_model, simulated):
     names, model = simulated
-    runs = [run_model(*names[0], "split=image_blocks", f"model={model}", *FAST)[0] for _ in range(2)]
-    for name in ("intensity_model.json", "intensity_model.refl", "dials.intensity_model.html"):
+    runs = [run_model(*names[0], "split=image_blocks", f"reference={model}", *FAST)[0] for _ in range(2)]
+    for name in ("dials.intensity_model.json", "intensity_model.refl", "dials.intensity_model.html"):
         assert content(runs[0] / name) == content(runs[1] / name)
 
 
@@ -141,7 +141,7 @@ def test_bad_input_is_one_sentence(refused, simulated, tmp_path):
     assert "Data are needed" in refused(*train, f"train={','.join(train)}", f"test={','.join(test)}")
     assert "neither an .expt nor a .refl" in refused(f"train={train[0]},data.csv", f"test={','.join(test)}")
     assert "given more than once" in refused(f"train={','.join(train)}", f"test={','.join(train)}")
-    assert "does not exist" in refused(*train, "model=missing.cif")
+    assert "does not exist" in refused(*train, "reference=missing.cif")
     assert "n_folds" in refused(*train, "n_folds=1")
     assert "not below" in refused(*train, "d_min=3", "d_max=2")
     assert "are left to train on" in refused(*train, "d_min=2.5", "split=image_blocks")
@@ -150,5 +150,5 @@ def test_bad_input_is_one_sentence(refused, simulated, tmp_path):
 @pytest.mark.data
 def test_one_experiment_can_not_be_split_by_experiment(refused, shared_data):
     folder = shared_data / "ed_quartz_scaled"
-    sentence = refused(folder / "scaled.expt", folder / "scaled.refl")
+    sentence = refused(folder / "scaled.expt", folder / "scaled.refl", "split=experiment")
     assert "one experiment only" in sentence

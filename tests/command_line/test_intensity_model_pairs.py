@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.dials, pytest.mark.slow]
 
 VARIED = {
     "n_folds": ("3", "2"),
-    "model": ("None", "quartz.cif"),
+    "reference": ("None", "quartz.cif"),
     "d_min": ("None", "1.0"),
     "d_max": ("None", "3"),
     "space_group": ("None", "P321"),
@@ -77,12 +77,13 @@ def test_every_pair_of_options_gives_the_r1_of_the_truth(row, simulated, monkeyp
 
 def check(row, simulated) -> None:
     sweeps, files, model = simulated
-    run([*files, *(f"model={model}" if item == "model=quartz.cif" else item for item in row), "output.html=None"])
-    with open("intensity_model.json") as file:
+    given = [f"reference={model}" if item == "reference=quartz.cif" else item for item in row]
+    run([*files, *given, "output.html=None"])
+    with open("dials.intensity_model.json") as file:
         summary = json.load(file)
     overall, dataset = summary["overall"], summary["dataset"]
     assert dataset["n_observations"] + sum(summary["not_used"].values()) == len(sweeps.f_calc)
-    if value_of(row, "model") == "None":
+    if value_of(row, "reference") == "None":
         assert set(overall) == {"mates", "trees"}
         return
     d_star_sq = sweeps.experiments[0].crystal.get_unit_cell().d_star_sq(sweeps.table["miller_index"])
@@ -98,7 +99,7 @@ def check(row, simulated) -> None:
     expected = r1(f_calc * factor, f_calc)
     found = overall["f_calc"]
     assert found["esd"] < 0.1 * expected
-    if value_of(row, "intensity") == "scale":
+    if value_of(row, "intensity_choice") == "scale":
         # that |F_calc| are scaled to the data by k and B (7 parameters of n means) makes R1 no less than by this
         fit = expected * (1.0 - np.sqrt(1.0 - 7.0 / dataset["n_unique"]))
         assert abs(found["value"] - expected) < counts + fit, (found["value"], expected, counts, fit)
@@ -125,7 +126,7 @@ def test_planted_faults_are_seen(fault, simulated, monkeypatch, tmp_path):
         return FAULTS[fault](*right(table, kind, variance), np.array(table["inverse_scale_factor"]))
 
     monkeypatch.setattr(scaled_images, "intensities", wrong)
-    row = ["intensity=scale", "model=quartz.cif", "d_min=None", "d_max=None", "trees.max_iter=10"]
+    row = ["intensity_choice=scale", "reference=quartz.cif", "d_min=None", "d_max=None", "trees.max_iter=10"]
     if fault == "none":
         check(row, simulated)
     else:

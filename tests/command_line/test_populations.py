@@ -171,8 +171,8 @@ def new_distance(experiment, factor: float = 1.02):
 
 
 PROGRAMS = {
-    "image_spread": ("image_spread.json", []),
-    "intensity_model": ("intensity_model.json", ["trees.max_iter=5", "trees.permutations=2"]),
+    "image_spread": ("dials.image_spread.json", []),
+    "intensity_model": ("dials.intensity_model.json", ["trees.max_iter=5", "trees.permutations=2"]),
 }
 
 

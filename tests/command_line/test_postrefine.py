@@ -637,7 +637,16 @@ def test_help_lists_the_parameters_and_imports_nothing_heavy(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     text, imported = done.stdout.split("imported:")
-    for name in ("model", "profile", "reference", "space_group", "partiality_threshold", "d_min", "nproc", "output"):
+    for name in (
+        "algorithm",
+        "profile",
+        "reference",
+        "space_group",
+        "partiality_threshold",
+        "d_min",
+        "nproc",
+        "output",
+    ):
         assert re.search(rf"^{name} ", text, re.MULTILINE), name
     assert "dials.postrefine integrated.expt integrated.refl" in text
     heavy = ("dials.algorithms.scaling", "matplotlib", "dials_postrefine.files", "dials_postrefine.stills.cycles")

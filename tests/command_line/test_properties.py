@@ -75,7 +75,7 @@ models = st.sampled_from(
         (),
         ("profile=gaussian", "radius=mosaic", "unit_cell=scale"),
         ("profile=hard_sphere", "loss=student_t", "weighting=unit", "error_model=none"),
-        ("model=rs", "engine=lstbx", "restraints=False"),
+        ("algorithm=rs", "engine=lstbx", "restraints=False"),
         ("cross_validation=free_reflections", "free_fraction=0.3"),
         ("cross_validation=half_sets", "filtering.method=deltacchalf"),
         ("filtering.significance_filter.enable=True",),

@@ -94,7 +94,7 @@ def test_what_a_model_that_ends_early_predicts_is_counted(run, sweeps, tmp_path,
     monkeypatch.chdir(tmp_path)
     reference_intensities.run(["quartz.cif", names[0], "d_min=1.1", "output.reflections=None"])
     fast = ("split=experiment", "trees.max_iter=10", "trees.permutations=2")
-    summary, html = run("intensity_model", *names, "model=reference.mtz", *fast)
+    summary, html = run("intensity_model", *names, "reference=reference.mtz", *fast)
     table = flex.reflection_table.from_file("intensity_model.refl")
     predicted = np.count_nonzero(np.array(table["intensity.model.value"]))
     absent = sum(h == k == 0 and l % 3 != 0 for h, k, l in table["miller_index"])  # noqa: E741
@@ -110,7 +110,7 @@ def test_whose_the_errors_are(run, sweeps, tmp_path):
     for wanted, words in (
         ([], "the errors of their counts"),
         (["variance=scaled"], "the errors that dials.scale gives them"),
-        (["intensity=profile"], "the errors of their column"),
+        (["intensity_choice=profile"], "the errors of their column"),
     ):
         _, html = run("image_spread", *names, "match=laue", *wanted)
         log = " ".join((tmp_path / "dials.image_spread.log").read_text().split())
@@ -127,9 +127,9 @@ def test_what_f_calc_was_scaled_to(run, sweeps, tmp_path):
     split = (*names, "split=experiment")
     sets = (f"train={names[0]},{names[1]}", f"test={','.join(write_sweeps(_other(sweeps), tmp_path / 'other'))}")
     for args, scaled_to, words in (
-        ((*split, "model=quartz.cif"), "all data", "|F_calc| was scaled to the mean intensities of all data."),
+        ((*split, "reference=quartz.cif"), "all data", "|F_calc| was scaled to the mean intensities of all data."),
         (split, None, "no prediction has seen what it predicts."),
-        ((*sets, "model=quartz.cif"), "the training data", "no prediction has seen what it predicts."),
+        ((*sets, "reference=quartz.cif"), "the training data", "no prediction has seen what it predicts."),
     ):
         summary, html = run("intensity_model", *args, *fast)
         assert summary["dataset"]["scaled_to"] == scaled_to

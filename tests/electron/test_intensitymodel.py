@@ -64,6 +64,15 @@ def test_one_experiment_can_not_be_split_by_experiment(make_images):
         model.make_folds(make_images(), "experiment", 5)
 
 
+def test_auto_splits_by_the_first_of_which_there_are_two(make_images):
+    images = make_images(n_images=20)
+    assert model.choose_split(images) == "image_blocks"
+    images.experiment = np.arange(20) // 10
+    assert model.choose_split(images) == "experiment"
+    images.image = np.zeros_like(images.image)  # all spots on the first image
+    assert model.choose_split(images) == "unique"
+
+
 def test_r1_and_its_esd():
     rng = np.random.default_rng(0)
     found = []

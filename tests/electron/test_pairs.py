@@ -31,7 +31,7 @@ def search(images, match, min_common):
     return found
 
 
-@pytest.mark.parametrize("match", pairs.MATCHES)
+@pytest.mark.parametrize("match", pairs.MATCHES[1:])
 @pytest.mark.parametrize("block", [4, 256])
 def test_pairs_are_those_of_a_plain_search(make_images, monkeypatch, match, block):
     monkeypatch.setattr(pairs, "BLOCK", block)
@@ -110,3 +110,17 @@ def test_the_matrix_of_many_images_has_means(make_images, monkeypatch):
         assert matrix[i, j] == pytest.approx(np.mean(block))
     within = [expected[a, b][0] for a, b in combinations(range(edges[1]), 2)]
     assert matrix[0, 0] == pytest.approx(np.mean(within))
+
+
+def test_auto_is_exact_where_that_pairs_half_of_the_images_else_laue(make_images):
+    images = make_images(n_images=12, n_spots=25)
+    for min_common in range(1, 20):
+        try:
+            found = pairs.find_pairs(images, "auto", min_common)
+        except Unusable:
+            break
+        paired = {image for pair in search(images, "exact", min_common) for image in pair}
+        assert found.match == ("exact" if len(paired) >= 6 else "laue"), min_common
+        named = pairs.find_pairs(images, found.match, min_common)
+        np.testing.assert_array_equal(np.stack([found.a, found.b]), np.stack([named.a, named.b]))
+    assert min_common > 3 and found.match == "laue"

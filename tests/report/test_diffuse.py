@@ -276,7 +276,7 @@ def test_cc_laue_of_noise_alone_is_what_is_expected(summary):
 
 
 def test_voxels_swept_are_those_of_the_outermost_pixel(synthetic):
-    found = diffuse_summary.voxels_swept(synthetic.map.grid, 1.0, 2)
+    found = synthetic.map.grid.voxels_swept(0.5)
     assert found == pytest.approx(np.radians(1.0) / 2 / synthetic.d_min * 63.3)
 
 

@@ -254,7 +254,7 @@ def sweeps(tmp_path_factory):
 @pytest.fixture(scope="module")
 def spread(said, sweeps) -> Said:
     wanted = ("match=laue", "compare=profile", "random_match.permutations=99", "image_width=2")
-    return said("image_spread", "image_spread.json", *sweeps[:2], *wanted, "output.pairs=all.csv")
+    return said("image_spread", "dials.image_spread.json", *sweeps[:2], *wanted, "output.pairs=all.csv")
 
 
 def interval(tau: dict) -> list[float | None]:
@@ -380,8 +380,8 @@ def test_causes_and_images(spread):
 
 @pytest.fixture(scope="module")
 def learned(said, sweeps) -> Said:
-    wanted = ("split=experiment", f"model={sweeps[2]}", "trees.max_iter=30", "trees.permutations=2")
-    return said("intensity_model", "intensity_model.json", *sweeps[:2], *wanted)
+    wanted = ("split=experiment", f"reference={sweeps[2]}", "trees.max_iter=30", "trees.permutations=2")
+    return said("intensity_model", "dials.intensity_model.json", *sweeps[:2], *wanted)
 
 
 def test_predictions(learned):
