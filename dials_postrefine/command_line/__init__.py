@@ -8,7 +8,7 @@ import re
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from dials_postrefine import interruption, log
 
@@ -80,6 +80,13 @@ def _named_files(args: Sequence[str], phil) -> list[str]:
         if not parameter.path.startswith("output."):
             names |= {word.value: None for word in parameter.object.words if os.path.isfile(word.value)}
     return list(names)
+
+
+def unused_parameters(params, provenance, chosen: Mapping[str, Sequence[str]] | None = None) -> list[str]:
+    """Sentences on changed parameters that have no effect (effects.py); chosen: what was chosen for `auto`, by name."""
+    from dials_postrefine.effects import changed_parameters, without_effect
+
+    return without_effect(provenance.program, params, changed_parameters(provenance.parameters), chosen)
 
 
 def _of_no_parameter(path: str) -> str:

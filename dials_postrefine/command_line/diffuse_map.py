@@ -59,7 +59,7 @@ def run(args: list[str] | None = None, phil=phil_scope) -> None:
 def map_files(params, verbosity: int, provenance) -> None:
     """Read the files that params name, map, write; raises Sorry for input that can't be used."""
     from dials_postrefine import log
-    from dials_postrefine.command_line import temporary_names
+    from dials_postrefine.command_line import temporary_names, unused_parameters
     from dials_postrefine.files import map_input, map_sums, maps
     from dials_postrefine.files.outputs import Outputs
     from dials_postrefine.report import diffuse as report
@@ -83,7 +83,8 @@ def map_files(params, verbosity: int, provenance) -> None:
         if names["radial"]:
             maps.write_radial(names["radial"], merged.radial)
         summary = diffuse_summary.make_summary(merged, total.images, total.description.identifiers, {}, given.dataset)
-        said = conclude([*given.remarks, *notes, *diffuse_remarks.remarks(summary)])
+        unused = unused_parameters(params, provenance, given.chosen)
+        said = conclude([*given.remarks, *notes, *diffuse_remarks.remarks(summary), *unused])
         summary |= {"provenance": provenance.as_dict(), **said}
         logger.info(diffuse_text.text(summary, verbosity > 0))
         report.write_reports(summary, given.sections.sections, names["json"], names["html"])

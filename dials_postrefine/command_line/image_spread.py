@@ -45,7 +45,7 @@ def analyse_files(params, verbosity: int, provenance) -> None:
     from dials.util import Sorry
 
     from dials_postrefine import log
-    from dials_postrefine.command_line import temporary_names
+    from dials_postrefine.command_line import temporary_names, unused_parameters
     from dials_postrefine.electron.images import Unusable
     from dials_postrefine.electron.imagespread import analyse, measure_overall
     from dials_postrefine.files.image_pairs import write_pairs
@@ -73,7 +73,9 @@ def analyse_files(params, verbosity: int, provenance) -> None:
         if settings.match == "auto":
             logger.info("Images are compared by match=%s (match=auto)", used.match)
         pairs_file = os.path.basename(params.output.pairs) if names["pairs"] else None
-        summary = spread_summary.make_summary(files, choice, used, found, other, pairs_file)
+        summary = spread_summary.make_summary(
+            files, choice, used, found, other, pairs_file, unused_parameters(params, provenance)
+        )
         summary["provenance"] = provenance.as_dict()
         logger.info(spread_text.text(summary, verbosity > 0))
         if names["pairs"]:

@@ -48,7 +48,7 @@ def run(args: list[str] | None = None, phil=phil_scope) -> None:
 def predict_files(params, verbosity: int, provenance) -> None:
     """Read the files that params name, train, predict, write; raises Sorry for input that can't be used."""
     from dials_postrefine import log
-    from dials_postrefine.command_line import temporary_names
+    from dials_postrefine.command_line import temporary_names, unused_parameters
     from dials_postrefine.files import intensity_model as model
     from dials_postrefine.files.outputs import Outputs
     from dials_postrefine.report import intensity_model as report
@@ -70,7 +70,7 @@ def predict_files(params, verbosity: int, provenance) -> None:
             progress("Training", 2, 2)
         if data.split and request.split == "auto":
             logger.info("The data are split by split=%s (split=auto)", data.split)
-        summary = report.make_summary(data, request, prediction, column, other)
+        summary = report.make_summary(data, request, prediction, column, other, unused_parameters(params, provenance))
         summary["provenance"] = provenance.as_dict()
         logger.info(report.text(summary, verbosity > 0))
         if names["reflections"]:

@@ -48,7 +48,7 @@ def postrefine_files(params, verbosity: int, provenance) -> None:
     from libtbx import Auto
 
     from dials_postrefine import log
-    from dials_postrefine.command_line import temporary_names
+    from dials_postrefine.command_line import temporary_names, unused_parameters
     from dials_postrefine.files import handover
     from dials_postrefine.files.merged_data import take_reference
     from dials_postrefine.files.models import detector_distances
@@ -135,7 +135,7 @@ def postrefine_files(params, verbosity: int, provenance) -> None:
         }
         said = [] if tally is None else model_report.tally_remarks(tally, symbol)
         said += described["notes"] if described else []
-        record |= conclude([*remarks(record), *said])
+        record |= conclude([*remarks(record), *said, *unused_parameters(params, provenance)])
         logger.info(text.outcome(record, verbosity > 0))
         if model is not None:
             logger.info(model_report.share_text(described["share"]))

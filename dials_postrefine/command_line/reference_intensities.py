@@ -52,7 +52,7 @@ def run(args: list[str] | None = None, phil=phil_scope) -> None:
 def calculate_files(params, verbosity: int, provenance) -> None:
     """Read the files that params name, calculate, write; raises Sorry for input that can't be used."""
     from dials_postrefine import log
-    from dials_postrefine.command_line import temporary_names
+    from dials_postrefine.command_line import temporary_names, unused_parameters
     from dials_postrefine.files.merged_data import Data, compute_for_data, read_data
     from dials_postrefine.files.outputs import Outputs
     from dials_postrefine.files.reference_model import Beam
@@ -87,7 +87,8 @@ def calculate_files(params, verbosity: int, provenance) -> None:
             data.beam.wavelength = given.wavelength
         reference = compute_for_data(given.reference, settings, data, anomalous)
         summary = report.summarise(given.reference, reference)
-        summary |= {"provenance": provenance.as_dict(), **conclude(report.remarks(summary))}
+        said = conclude([*report.remarks(summary), *unused_parameters(params, provenance)])
+        summary |= {"provenance": provenance.as_dict(), **said}
         logger.info(report.text(summary))
         if names["json"]:
             write_summary(summary, names["json"])

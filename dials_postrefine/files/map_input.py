@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -76,7 +76,8 @@ class MapRequest:
 class MapInput:
     """
     Sums and what they are of: the operations (n, 3, 3) to average over and those of the Laue class, or None where the
-    grid has not its symmetry; the planes to show; dataset and not_used as report.diffuse_summary takes them; remarks.
+    grid has not its symmetry; the planes to show; dataset and not_used as report.diffuse_summary takes them; remarks;
+    what was chosen for parameters that are auto.
     """
 
     total: map_sums.Sums
@@ -86,6 +87,7 @@ class MapInput:
     sections: Collector
     dataset: dict
     remarks: list[str]
+    chosen: dict[str, list[str]] = field(default_factory=dict)
 
     def merge(self) -> Map:
         """The map; the sums are folded in place."""
@@ -184,7 +186,9 @@ def collect(
         logger.info(_on_outliers(rejection))
     total = map_sums.Sums(sums, results, grid, mapping, description)
     dataset = _describe(files.space_group, description)
-    return _prepare(request, total, files.space_group, sections, dataset, [*files.remarks, *_on_beams(files), *chosen])
+    given = _prepare(request, total, files.space_group, sections, dataset, [*files.remarks, *_on_beams(files), *chosen])
+    given.chosen = {"mask.bragg": sorted({files.masks[k] for k in used})}
+    return given
 
 
 def corrections_made(wanted: Corrections, series: Sequence[Series]) -> dict[str, str]:

@@ -6,6 +6,7 @@ R1 are fractions, with their standard deviations; a number that does not exist i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 
 import numpy as np
@@ -56,9 +57,17 @@ EXPLANATION = "R1 = sum|F - k F_p|/sum F over the same observations, k fitted by
 
 
 def make_summary(
-    data: ModelData, request: ModelRequest, prediction: Prediction, column: str | None, other: Prediction | None
+    data: ModelData,
+    request: ModelRequest,
+    prediction: Prediction,
+    column: str | None,
+    other: Prediction | None,
+    said: Sequence[str] = (),
 ) -> dict:
-    """The summary (module docstring); other: what was learned from a column of integrated intensities."""
+    """
+    The summary (module docstring); other: what was learned from a column of integrated intensities; said: remarks
+    beside those on the data.
+    """
     files, images = data.files, data.files.images
     how = "train and test data sets" if request.train else f"split={data.split}, {int(data.fold.max()) + 1} parts"
     summary = {
@@ -94,7 +103,7 @@ def make_summary(
     }
     summary = finite(summary)
     summary["findings"] = findings(summary)
-    return summary | conclude([*data.notes, *remarks(summary, files.space_group.type().lookup_symbol())])
+    return summary | conclude([*data.notes, *remarks(summary, files.space_group.type().lookup_symbol()), *said])
 
 
 def remarks(summary: dict, group: str) -> list[Remark]:

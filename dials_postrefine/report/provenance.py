@@ -2,6 +2,7 @@
 Where a run's outputs come from: the one header of log, page and JSON.
 
     date        when the run began, ISO 8601 with the offset to UTC
+    program     its name
     version     of DIALS and of this package
     directory   where it was run
     command     the command line, as it can be pasted into a shell
@@ -27,6 +28,7 @@ class Provenance:
     """Where a run's outputs come from (module docstring)."""
 
     date: str
+    program: str
     version: str
     directory: str
     command: str
@@ -57,6 +59,7 @@ def record_run(command: Sequence[str], inputs: Sequence[str], parameters: str) -
 
     return Provenance(
         date=datetime.now().astimezone().isoformat(timespec="seconds"),
+        program=command[0],
         version=f"{dials_version()}, dials_postrefine {dials_postrefine.__version__}",
         directory=os.getcwd(),
         command=shlex.join(command),

@@ -7,6 +7,7 @@ exist is null.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -45,10 +46,11 @@ def make_summary(
     found: ImageSpread,
     other: tuple[str, Overall] | None = None,
     pairs_file: str | None = None,
+    said: Sequence[str] = (),
 ) -> dict:
     """
     The summary (module docstring); other: a column of integrated intensities by name, and its spread; pairs_file: what
-    the table of all pairs is called, None where it is not written.
+    the table of all pairs is called, None where it is not written; said: remarks beside those on the data.
     """
     images, mates, pairs = files.images, found.mates, found.pairs
     wavelength = 1.0 / np.linalg.norm(images.s0, axis=1)
@@ -107,7 +109,7 @@ def make_summary(
         "compare": None if other is None else _compare(choice.intensity, found.overall, *other),
     }
     summary = finite(summary)
-    return summary | conclude([*files.remarks, *remarks(summary)])
+    return summary | conclude([*files.remarks, *remarks(summary), *said])
 
 
 def describe_populations(files: ImageFiles) -> dict:

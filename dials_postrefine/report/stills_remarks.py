@@ -212,7 +212,7 @@ def _on_agreement(summary: dict) -> Iterator[Remark]:
     custom, honest = after["cc_half"], after["cc_half_honest"]
     if custom is not None and honest is not None and custom - honest > TOO_GOOD:
         yield care(
-            f"CC1/2 is {honest:.2f}, not {custom:.2f}",
+            f"CC1/2 by custom is too good by {custom - honest:.2f}",
             f"CC1/2 is {custom:.3f} by custom but {honest:.3f} between halves that never saw each other: believe the "
             "latter; more lattices, a simpler model or a reference= make the difference smaller.",
             "cc_half",
@@ -296,7 +296,7 @@ def _on_parameters(summary: dict) -> Iterator[Remark]:
         names = ", ".join(untold)
         yield note(
             f"The standard deviations of {names} are as large as the differences between lattices: the data do not "
-            "tell them; restraints=population or fix= make the others surer."
+            "tell them apart."
         )
     radii = np.array(
         [one["radius"] for one in summary["lattices"] if one["accepted"] and one["refined"] and one["radius"]]

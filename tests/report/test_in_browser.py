@@ -7,6 +7,7 @@ figure, clicks on headers of the table of lattices, and leaves what it found as 
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 import shutil
@@ -17,6 +18,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+from dials_postrefine.report.page import render
+from dials_postrefine.report.remarks import care, conclude
+from dials_postrefine.report.stills import make_page
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
@@ -61,10 +66,14 @@ addEventListener("load", function () {
     button.click();
     columns[name] = {before: before, up: up, down: read(), sort: [sort, headers[i].getAttribute("aria-sort")]};
   });
+  var edge = document.body.getBoundingClientRect().right + 1;
+  var wide = Array.from(document.querySelectorAll("p, li, dd, dt, h1, h2, summary, pre, caption, figcaption, nav a"))
+    .filter(function (one) { return one.getBoundingClientRect().right > edge; })
+    .map(function (one) { return one.tagName + ": " + one.textContent.slice(0, 60); });
   var result = document.createElement("pre");
   result.id = "probe";
   result.textContent = JSON.stringify({problems: problems, figures: figures, columns: columns,
-    body: document.body.scrollWidth, height: document.documentElement.scrollHeight});
+    wide: wide, body: document.body.scrollWidth, height: document.documentElement.scrollHeight});
   document.body.appendChild(result);
 });
 </script>"""
@@ -156,6 +165,23 @@ def test_the_page_fits_a_phone_and_a_desk(run, tmp_path, width, columns):
     assert max(figure["x"] + figure["width"] for figure in figures) <= width
     assert found.found["body"] <= width
     assert len({round(figure["x"]) for figure in figures[:11]}) == columns
+
+
+@pytest.mark.parametrize("width", [390, 1200])
+def test_sentences_captions_and_paths_are_broken(run, tmp_path, width):
+    """Names of files without a blank, longer than any window, wherever a page has one."""
+    summary = copy.deepcopy(run.summary)
+    path = "/".join(["a_long_name_of_a_folder"] * 12) + "/stills.refl"
+    summary["dataset"]["reference"] = path
+    summary["merge_command"] = f"dials.merge {path}"
+    summary["provenance"].update(command=f"dials.postrefine {path}", directory=path, inputs=[path], parameters=path)
+    summary |= conclude([care(path, f"Look at {path}.")])
+    html = render(make_page(summary)).replace(
+        "</head>", f"<style>body {{ width: {width}px; margin: 0 }}</style></head>"
+    )
+    found = visit(html, tmp_path, max(width, 500)).found
+    assert found["problems"] == [] and found["wide"] == []
+    assert found["body"] <= width
 
 
 def test_a_screenshot_shows_the_figures(run, visited, tmp_path):

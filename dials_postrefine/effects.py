@@ -1,0 +1,99 @@
+"""
+Parameters that have no effect beside the others: whoever sets one should be told.
+
+A rule says that a parameter is used only where another one has one of some values:
+
+    mask.box  is used with  mask.bragg = auto or box
+
+A parameter that was changed against its rule is named.  Where `auto` has chosen, what it chose counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+
+GIVEN = "given"  # any value but none
+NOT_GIVEN = "not given"
+
+# By program: the parameter, or a pattern; the other one; its values.
+RULES: dict[str, tuple[tuple[str, str, tuple[str, ...]], ...]] = {
+    "dials.postrefine": (
+        ("radius", "algorithm", ("rs_hybrid",)),
+        ("free_fraction", "cross_validation", ("free_reflections",)),
+        ("reference_model.*", "reference", (GIVEN,)),
+        ("filtering.significance_filter.*", "filtering.significance_filter.enable", ("True",)),
+        ("filtering.deltacchalf.*", "filtering.method", ("deltacchalf",)),
+    ),
+    "dials.diffuse_map": (
+        ("mask.n_sigma", "mask.bragg", ("auto", "profile")),
+        ("mask.box", "mask.bragg", ("auto", "box")),
+        ("mask.ice_rings.*", "mask.ice_rings.filter", ("True",)),
+        ("grid.spacing", "grid.frame", ("cartesian",)),
+        ("grid.subdivide", "grid.frame", ("hkl",)),
+        ("background.scale", "background.experiments", (GIVEN,)),
+        ("background.exposure_time", "background.experiments", (GIVEN,)),
+        ("polarization_fraction", "corrections.polarization", ("True",)),
+        *(
+            (name, "add", (NOT_GIVEN,))
+            for name in (
+                "d_min d_max image_range grid.* mask.* corrections.* exposure_time gain pedestal read_noise "
+                "polarization_fraction background.* scale.* reject.* half_sets sampling.* allow_bad_images"
+            ).split()
+        ),
+    ),
+    "dials.image_spread": (("beam.annulus", "beam.intensity", ("auto", "images")),),
+    "dials.intensity_model": (
+        ("split", "train", (NOT_GIVEN,)),
+        ("n_folds", "train", (NOT_GIVEN,)),
+        ("reference_model.*", "reference", (GIVEN,)),
+        ("output.experiments", "output.reflections", (GIVEN,)),
+    ),
+    "dials.reference_intensities": (
+        ("reference_model.k_sol", "reference_model.bulk_solvent", ("auto", "on")),
+        ("reference_model.b_sol", "reference_model.bulk_solvent", ("auto", "on")),
+        ("input.data_labels", "input.data", (GIVEN,)),
+        ("output.experiments", "output.reflections", (GIVEN,)),
+    ),
+}
+
+
+def without_effect(
+    program: str, params, changed: Sequence[str], chosen: Mapping[str, Sequence[str]] | None = None
+) -> list[str]:
+    """
+    A sentence for each of the changed parameters, by their full names, that has no effect.
+
+    chosen: what was chosen where params have `auto`, by the name of the parameter.
+    """
+    found = []
+    for name in changed:
+        for pattern, other, values in RULES.get(program, ()):
+            if not fnmatchcase(name, pattern) or name == other:
+                continue
+            set_to = (chosen or {}).get(other) or [_value(params, other)]
+            if not any(_is_one(value, values) for value in set_to):
+                why = f"there is no {other}=" if values == (GIVEN,) else f"{other} is {' and '.join(map(str, set_to))}"
+                found.append(f"{name}= has no effect, as {why}.")
+                break
+    return found
+
+
+def changed_parameters(phil: str) -> list[str]:
+    """The full names of the parameters in a text of PHIL."""
+    import iotbx.phil
+
+    return [definition.path for definition in iotbx.phil.parse(phil).all_definitions()]
+
+
+def _value(params, name: str):
+    from dials_postrefine.scopes import word
+
+    for part in name.split("."):
+        params = getattr(params, part)
+    return word(params)
+
+
+def _is_one(value, values: Sequence[str]) -> bool:
+    given = value not in ("none", None, "", []) and value != ["none"]
+    return str(value) in values or (GIVEN in values and given) or (NOT_GIVEN in values and not given)
