@@ -27,14 +27,14 @@ def read_version() -> str:
 
 
 # What DIALS brings, with Debian as with conda; tests/test_setup.py compares it with what is imported.  First cctbx and
-# its kin, then what they need themselves: threadpoolctl comes with scikit-learn, mrcfile with dxtbx, yaml with DIALS.
+# its kin, then what they need themselves: threadpoolctl comes with scikit-learn, mrcfile with cctbx.
 SUPPLIED_BY_DIALS = """
 boost_adaptbx cctbx dials dxtbx iotbx libtbx mmtbx scitbx simtbx smtbx xfel
-h5py jinja2 matplotlib mrcfile psutil sklearn tabulate threadpoolctl tqdm yaml
+h5py jinja2 matplotlib mrcfile psutil sklearn tabulate threadpoolctl tqdm
 """
 # For dials.diffuse_map.  numba asks for a coverage that is newer than Debian's, wherever there is one.
 DIFFUSE = ["numba", "coverage>=7"]
-TEST = [*DIFFUSE, "gemmi", "hypothesis", "pytest>=7", "pytest-xdist"]
+TEST = [*DIFFUSE, "gemmi", "hypothesis", "pytest>=7", "pytest-xdist", "pyyaml"]
 # Another minor version of ruff may format otherwise.
 DEV = [*TEST, "ruff~=0.17.5"]
 

@@ -10,7 +10,7 @@ import importlib.util
 import os
 import sys
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 
 
 def require_posix(system: str = os.name) -> None:
