@@ -95,6 +95,9 @@ def test_log_json_and_page_begin_with_how_they_were_made(runs, run_program, prog
         for key in ("date", "version", "directory"):
             assert found[key] in text
     assert found["command"] in log_lines
+    assert [line for line in log_lines.splitlines() if len(line) > log.WIDTH and not line.startswith("  ")] == []
+    lines = log_lines.rstrip().splitlines()
+    assert written["verdict"]["text"].capitalize() in " ".join(lines[lines.index("") :])
 
     # the command can be pasted, and gives the same again
     again = content(folder / f"{program}.json")

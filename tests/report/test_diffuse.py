@@ -15,7 +15,7 @@ from html import unescape
 
 import numpy as np
 import pytest
-from comparison import said
+from comparison import said, with_value
 
 pytest.importorskip("numba", reason="the loops over voxels are compiled by numba")
 pytest.importorskip("jinja2", reason="the page is a jinja2 template")
@@ -205,13 +205,7 @@ def good(summary: dict) -> dict:
 
 
 def change(summary: dict, path: str, value) -> dict:
-    changed = good(summary)
-    *keys, last = [int(key) if re.fullmatch(r"-?\d+", key) else key for key in path.split(".")]
-    inner = changed
-    for key in keys:
-        inner = inner[key]
-    inner[last] = value
-    return changed
+    return with_value(good(summary), path, value)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import re
 
 import numpy as np
 import pytest
+from comparison import with_value
 
 import dials_postrefine  # noqa: F401  (makes cctbx findable)
 
@@ -55,13 +56,7 @@ def good(summary: dict) -> dict:
 
 
 def change(summary: dict, path: str, value) -> dict:
-    changed = good(summary)
-    *keys, last = [int(key) if re.fullmatch(r"-?\d+", key) else key for key in path.split(".")]
-    inner = changed
-    for key in keys:
-        inner = inner[key]
-    inner[last] = value
-    return changed
+    return with_value(good(summary), path, value)
 
 
 def test_a_good_run_has_no_remark(run):
