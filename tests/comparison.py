@@ -32,11 +32,6 @@ def results(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
 
 
-def said(summary: dict) -> list[str]:
-    """The sentences of the remarks."""
-    return [remark["text"] for remark in summary["remarks"]]
-
-
 def with_value(record: dict, path: str, value) -> dict:
     """The record, in which "one.-1.other" is set to the value."""
     *keys, last = [int(key) if re.fullmatch(r"-?\d+", key) else key for key in path.split(".")]

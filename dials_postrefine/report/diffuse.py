@@ -73,7 +73,6 @@ def make_page(summary: dict, sections: Sequence[planes.Section]) -> Page:
         lead=[_verdict(summary)],
         facts=_facts(summary),
         verdict=summary["verdict"],
-        remarks=summary["remarks"],
         sections=[
             _planes(sections, "intensity", _unit(summary)),
             _planes(sections, "anisotropic", _unit(summary)),

@@ -300,7 +300,6 @@ def make_page(summary: dict) -> Page:
         lead=[_with_sign(sentence) for sentence in summary["findings"]],
         facts=facts,
         verdict=summary["verdict"],
-        remarks=summary["remarks"],
         sections=[
             Section(
                 "R1",

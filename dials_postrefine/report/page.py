@@ -63,8 +63,8 @@ class Fact:
 @dataclass
 class Page:
     """
-    A report: title, where it comes from (provenance.Provenance.as_dict), verdict and remarks (remarks.conclude), what
-    comes first, a command to go on with, and the sections.
+    A report: title, where it comes from (provenance.Provenance.as_dict), the verdict with the remarks
+    (remarks.conclude), what comes first, a command to go on with, and the sections.
     """
 
     title: str
@@ -72,7 +72,6 @@ class Page:
     lead: Sequence[str] = ()
     facts: Sequence[Fact] = ()
     verdict: dict | None = None
-    remarks: Sequence[dict] = ()
     command: str = ""
     sections: Sequence[Section] = field(default_factory=list)
 

@@ -52,8 +52,9 @@ def conclude(found: Iterable[Remark | str]) -> dict:
     """
     The verdict and the remarks, worst first and each once, as the summaries have them:
 
-        verdict  grade, text (trust, trust with care, do not trust) and reasons, those of the remarks of this grade
-        remarks  grade, reason and text of each, and the number that it is about
+        verdict  grade, text (trust, trust with care, do not trust), reasons, those of the remarks of this grade, and
+                 all remarks with grade, reason, text, and the number that they are about
+        remarks  the texts
 
     A bare text is a note.
     """
@@ -61,8 +62,13 @@ def conclude(found: Iterable[Remark | str]) -> dict:
     ranked = sorted(remarks, key=lambda one: -GRADES.index(one.grade))
     grade = ranked[0].grade if ranked else NOTE
     reasons = [one.reason for one in ranked if one.grade == grade and one.reason]
-    verdict = {"grade": grade, "text": VERDICTS[grade], "reasons": list(dict.fromkeys(reasons))}
-    return {"verdict": verdict, "remarks": [asdict(one) for one in ranked]}
+    verdict = {
+        "grade": grade,
+        "text": VERDICTS[grade],
+        "reasons": list(dict.fromkeys(reasons)),
+        "remarks": [asdict(one) for one in ranked],
+    }
+    return {"verdict": verdict, "remarks": [one.text for one in ranked]}
 
 
 def verdict_line(summary: dict) -> str:
@@ -74,13 +80,13 @@ def verdict_line(summary: dict) -> str:
 
 def remark_lines(summary: dict) -> str:
     """The end of a log: the remarks, and the verdict."""
-    lines = [f"- {one['text']}" for one in summary["remarks"]]
+    lines = [f"- {text}" for text in summary["remarks"]]
     return "\n".join([*(["Remarks:", *lines] if lines else ["No remarks."]), "", verdict_line(summary)])
 
 
 def grade_of(summary: dict, about: str) -> str:
     """The grade of the worst remark about a number of the summary, "" where there is none."""
-    return next((one["grade"] for one in summary["remarks"] if one["about"] == about), "")
+    return next((one["grade"] for one in summary["verdict"]["remarks"] if one["about"] == about), "")
 
 
 def not_used_remarks(not_used: Mapping[str, int], n_input: int) -> list[Remark]:

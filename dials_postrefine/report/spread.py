@@ -37,7 +37,6 @@ def make_page(summary: dict, figures: SpreadFigures) -> Page:
         lead=[_verdict(summary)],
         facts=_facts(summary),
         verdict=summary["verdict"],
-        remarks=summary["remarks"],
         sections=[
             _spread(summary),
             _causes(summary),

@@ -49,7 +49,6 @@ def make_page(summary: dict) -> Page:
         lead=[_verdict(summary)],
         facts=_facts(summary),
         verdict=summary["verdict"],
-        remarks=summary["remarks"],
         command=summary["merge_command"],
         sections=[
             _dataset(summary),

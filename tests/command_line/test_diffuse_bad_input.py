@@ -7,7 +7,7 @@ import pickle
 import shutil
 
 import pytest
-from comparison import results, said
+from comparison import results
 
 pytestmark = [pytest.mark.dials]
 
@@ -173,7 +173,7 @@ def test_a_corrupted_image_in_the_middle_is_skipped_and_listed(copy, run_program
     assert result.returncode == 0, result.stderr
     found = json.loads((tmp_path / "dials.diffuse_map.json").read_text())
     assert [image["number"] for image in found["images"] if image["error"]] == [5]
-    assert found["n_images_used"] == 7 and "1 of 8 images" in " ".join(said(found))
+    assert found["n_images_used"] == 7 and "1 of 8 images" in " ".join(found["remarks"])
     assert "can't be" in (tmp_path / "dials.diffuse_map.log").read_text()
 
 

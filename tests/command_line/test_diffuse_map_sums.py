@@ -6,7 +6,6 @@ import json
 
 import numpy as np
 import pytest
-from comparison import said
 
 pytestmark = [pytest.mark.dials]
 pytest.importorskip("numba", reason="numba is not installed: dials.diffuse_map needs it")
@@ -71,16 +70,16 @@ def test_half_sets_of_stills_depend_on_neither_order_nor_adding(write_images, ma
 def test_halves_that_share_nothing_are_told(write_images, mapped):
     stills = write_images(goniometer="none", n_images=2)  # of which both may be in one half
     found = mapped("two", stills, *SMALL, "half_sets=images")
-    told = any("no CC1/2" in text for text in said(found))
+    told = any("no CC1/2" in text for text in found["remarks"])
     assert told == (found["shells"][-1]["cc_half"] is None)
 
 
 def test_many_bad_pixels_are_told(sweep, mapped, monkeypatch):
     from dials_postrefine.diffuse import bad_pixels
 
-    assert "taken for bad ones" not in " ".join(said(mapped("few", sweep, *SMALL)))
+    assert "taken for bad ones" not in " ".join(mapped("few", sweep, *SMALL)["remarks"])
     monkeypatch.setattr(bad_pixels, "bad", lambda votes, n: np.arange(votes.size).reshape(votes.shape) % 8 == 0)
-    assert "12% of the detector's pixels were taken for bad ones" in " ".join(said(mapped("many", sweep, *SMALL)))
+    assert "12% of the detector's pixels were taken for bad ones" in " ".join(mapped("many", sweep, *SMALL)["remarks"])
 
 
 def test_every_other_image_of_a_sweep_is_in_the_first_half():
@@ -131,7 +130,7 @@ def test_peaks_of_all_crystals_on_an_image_are_masked(write_images, mapped, tmp_
         for name, chosen in (("first", files[0]), ("second", files[1]), ("both", files[0] + files[1])):
             found = mapped(f"{name} {peaks}", *chosen, *given)
             mean[name, peaks], masked[name] = found["shells"][-1]["mean"], found["masked"]
-            remarks[name] = " ".join(said(found))
+            remarks[name] = " ".join(found["remarks"])
     # the second crystal alone sees the peaks of the first where it has none; together neither does
     rise = {name: mean[name, True] / mean[name, False] for name in masked}
     # boxes of reflections leave the tails of those whose middles are beyond the scan

@@ -7,7 +7,7 @@ import json
 
 import numpy as np
 import pytest
-from comparison import content, results, said
+from comparison import content, results
 
 pytestmark = pytest.mark.dials
 
@@ -92,7 +92,7 @@ def test_matched_pairs_of_quartz_are_told_from_random_ones(run_spread, shared_da
     test = summary["random_match"]
     assert test["auc"] >= 0.9 and 0.0 < test["auc_esd"] < 0.05
     assert test["kurtosis"] > 2.0 and test["p_normal"] < 1e-3
-    assert any("not normally distributed" in remark for remark in said(summary))
+    assert any("not normally distributed" in remark for remark in summary["remarks"])
 
 
 @pytest.mark.data
@@ -150,7 +150,7 @@ def test_two_runs_are_the_same_to_the_last_byte(run_spread, simulated):
 
 def test_integrated_columns_are_called_so(run_spread, simulated):
     folder, summary = run_spread(*simulated, "match=laue", "intensity_choice=profile")
-    assert any("INTEGRATED" in remark for remark in said(summary))
+    assert any("INTEGRATED" in remark for remark in summary["remarks"])
     assert "INTEGRATED" in (folder / "dials.image_spread.log").read_text()
     assert summary["spread"]["overall"]["tau"] > 0.4
 

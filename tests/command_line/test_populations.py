@@ -6,7 +6,6 @@ import json
 
 import numpy as np
 import pytest
-from comparison import said
 
 import dials_postrefine  # noqa: F401  (makes cctbx findable)
 
@@ -75,13 +74,13 @@ def test_two_choices_of_the_cell_give_what_one_gives(folder, monkeypatch):
     assert expected["dataset"]["cell_choices"] == []
     assert mixed.keys() == right.keys()
     assert [mixed[h] for h in right] == pytest.approx([right[h] for h in right], rel=1e-6)
-    assert any("another choice of the unit cell" in remark for remark in said(found))
+    assert any("another choice of the unit cell" in remark for remark in found["remarks"])
 
 
 def test_without_reindexing_the_other_choice_is_rejected_with_its_reason(folder, monkeypatch):
     found, _ = postrefine(folder, monkeypatch, "mixed", "reindex=none")
     assert found["rejected"] == {"indexed with another choice of the unit cell": 15}
-    assert any("dials.reindex" in remark for remark in said(found))
+    assert any("dials.reindex" in remark for remark in found["remarks"])
 
 
 def write_distances(folder, distances, name: str) -> list[str]:
@@ -114,7 +113,7 @@ def test_detector_distances_in_groups_are_a_remark(folder, monkeypatch, spread, 
     groups = summary["dataset"]["detector_distances"]
     assert [group["n_lattices"] for group in groups] == ([15, 15] if n_groups == 2 else [30])
     assert groups[0]["distance"] == pytest.approx(100.0 + 0.5 * apart * (n_groups == 1), abs=0.5 * spread + 0.026)
-    found = [remark for remark in said(summary) if "The detector stands at" in remark]
+    found = [remark for remark in summary["remarks"] if "The detector stands at" in remark]
     assert len(found) == n_groups - 1
     assert all("2 distances" in remark and "mm (15 lattices)" in remark for remark in found)
 
@@ -189,7 +188,7 @@ def test_sweeps_of_two_wavelengths_or_distances_are_a_remark(changed_sweeps, pro
     module.run([*changed_sweeps(change), *options, "output.html=None"])
     with open(name) as file:
         summary = json.load(file)
-    found = [remark for remark in said(summary) if "wavelengths" in remark or "The detector stands" in remark]
+    found = [remark for remark in summary["remarks"] if "wavelengths" in remark or "The detector stands" in remark]
     assert len(found) == (words is not None) and all(words in remark for remark in found)
     assert len(summary["dataset"]["wavelengths"]) == (2 if change is new_wavelength else 1)
     assert len(summary["dataset"]["detector_distances"]) == (2 if change is new_distance else 1)
@@ -242,7 +241,7 @@ def map_two(tmp_path, monkeypatch):
     ],
 )
 def test_maps_of_two_wavelengths_or_distances_say_so(map_two, options, words):
-    found = [one for one in said(map_two(**options)) if "The detector stands" in one or "Wavelengths from" in one]
+    found = [one for one in map_two(**options)["remarks"] if "The detector stands" in one or "Wavelengths from" in one]
     assert len(found) == (words is not None) and all(words in one for one in found)
 
 
@@ -257,5 +256,5 @@ def test_series_of_two_choices_of_the_cell_are_not_mapped_in_silence(map_two, ce
             map_two(**options)
         assert "change_of_basis_op=" in stop.value.code
     else:
-        remarks = said(map_two(**options))
+        remarks = map_two(**options)["remarks"]
         assert any("another choice of the unit cell" in one and "change_of_basis_op=" in one for one in remarks)

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from comparison import results, said
+from comparison import results
 
 import dials_postrefine  # noqa: F401  (makes cctbx findable)
 
@@ -257,7 +257,7 @@ def test_a_wrong_space_group_is_a_remark(shared_data, run_program, tmp_path, gro
     assert dataset["n_input"] == 23595 == dataset["n_observations"] + sum(dataset["not_used"].values())
     supported = {one["name"]: one["supported"] for one in symmetry["operations"]}
     assert supported["k,-h,l"] and supported["-h,-k,l"]
-    assert any("set space_group=" in remark for remark in said(summary)) == wrong
+    assert any("set space_group=" in remark for remark in summary["remarks"]) == wrong
     if group == "P43212":
         assert supported["h,-k,-l"] is supported["-h,k,-l"] is False
         assert not symmetry["absences"]["strong"]  # the screw axis along c is there

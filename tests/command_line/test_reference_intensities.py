@@ -12,7 +12,7 @@ import shutil
 
 import numpy as np
 import pytest
-from comparison import results, said
+from comparison import results
 
 import dials_postrefine  # noqa: F401  (makes cctbx findable)
 
@@ -311,7 +311,7 @@ def test_observations_of_data_and_reference_are_merged_or_counted(folder):
     assert counts["not_used"] == {"systematically absent": n_absent}
     assert counts["n_merged"] == data.size() - n_absent and counts["absences"]["n"] == n_absent
     assert counts["absences"]["strong"] and counts["absences"]["ratio"] == pytest.approx(1.0, abs=0.5)
-    assert any("centring or screw axis are wrong" in remark for remark in said(summary))
+    assert any("centring or screw axis are wrong" in remark for remark in summary["remarks"])
     log = (folder / "dials.reference_intensities.log").read_text()
     assert f"{counts['n_merged']} of {data.size()} observations of the data were merged" in log
     assert f"Not used: {n_absent} systematically absent" in log

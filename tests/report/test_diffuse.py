@@ -15,7 +15,7 @@ from html import unescape
 
 import numpy as np
 import pytest
-from comparison import said, with_value
+from comparison import with_value
 
 pytest.importorskip("numba", reason="the loops over voxels are compiled by numba")
 pytest.importorskip("jinja2", reason="the page is a jinja2 template")
@@ -181,7 +181,7 @@ def test_a_summary_without_numbers_is_still_reported(summary):
     bare["index_offset"] = {"n_spots": 0, "mean": [None] * 3, "esd": [None] * 3}
     bare.update(masked=None, rejected=None, radial={key: [] for key in bare["radial"]}, n_images_used=0)
     bare |= conclude(diffuse_remarks.remarks(bare))
-    assert any("No image has a strong spot" in remark for remark in said(bare))
+    assert any("No image has a strong spot" in remark for remark in bare["remarks"])
     page = render(diffuse.make_page(bare, []))
     assert "No plane was asked for" in page and "There are no data." in page
     assert "there are no strong spots" in diffuse_text.text(bare)

@@ -56,10 +56,18 @@ def a_page() -> Page:
     figure = Figure(plots.lines("one", NASTY, [Curve(NASTY, [1, 2, 3], [1.0, None, 3.0])], NASTY, "y"), NASTY)
     table = Table(NASTY, [NASTY, "n"], [[NASTY, "1"], ["b", "2"]], sortable=True, long=True, flagged=frozenset({1}))
     inner = Section(NASTY, [NASTY], [figure], [table])
-    provenance = Provenance(NASTY, NASTY, NASTY, NASTY, (NASTY,), NASTY).as_dict()
+    provenance = Provenance(NASTY, NASTY, NASTY, NASTY, NASTY, (NASTY,), NASTY).as_dict()
     said = conclude([care(NASTY, NASTY), NASTY])
     facts = [Fact(NASTY, NASTY, NASTY)]
-    return Page(NASTY, provenance, [NASTY], facts, **said, command=NASTY, sections=[Section("a", folded=[inner])])
+    return Page(
+        NASTY,
+        provenance,
+        [NASTY],
+        facts,
+        verdict=said["verdict"],
+        command=NASTY,
+        sections=[Section("a", folded=[inner])],
+    )
 
 
 def test_text_is_escaped_wherever_it_stands():

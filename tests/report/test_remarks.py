@@ -21,8 +21,10 @@ pytestmark = pytest.mark.dials
 
 def test_the_worst_remark_makes_the_verdict_and_comes_first():
     found = conclude([note("One."), care("two", "Two.", "cc_half"), "Bare.", distrust("three", "Three."), note("One.")])
-    assert [one["text"] for one in found["remarks"]] == ["Three.", "Two.", "One.", "Bare."]
-    assert found["verdict"] == {"grade": "distrust", "text": "do not trust", "reasons": ["three"]}
+    assert found["remarks"] == ["Three.", "Two.", "One.", "Bare."]
+    verdict = found["verdict"]
+    assert [one["text"] for one in verdict["remarks"]] == found["remarks"]
+    assert (verdict["grade"], verdict["text"], verdict["reasons"]) == ("distrust", "do not trust", ["three"])
     assert grade_of(found, "cc_half") == "care" and grade_of(found, "completeness") == ""
     assert remark_lines(found).endswith("- Bare.\n\nDo not trust: three.")
     assert conclude([care("a", "A."), care("b", "B.")])["verdict"]["reasons"] == ["a", "b"]

@@ -13,7 +13,7 @@ from html import unescape
 
 import numpy as np
 import pytest
-from comparison import content, results, said
+from comparison import content, results
 
 import dials_postrefine  # noqa: F401  (makes cctbx findable)
 
@@ -193,7 +193,7 @@ def test_what_comes_first_are_the_overall_numbers(run):
         assert_shown(facts[name], after[key])
     assert facts["lattices accepted"] == str(run.summary["dataset"]["n_accepted"])
     assert unescape(re.search(r'<pre class="command">(.*?)</pre>', run.html).group(1)) == run.summary["merge_command"]
-    for remark in said(run.summary):
+    for remark in run.summary["remarks"]:
         assert remark in unescape(run.html)
 
 

@@ -6,7 +6,6 @@ import re
 from html import unescape
 
 import pytest
-from comparison import said
 
 from dials_postrefine.report.text import outcome
 
@@ -125,6 +124,6 @@ def test_the_operations_cycles_and_remarks(run, log):
         assert int(one[3]) == found["n_pairs"]
     (in_log,), on_page = log_rows(log, "cycle"), page_rows(run.html, "The cycles")
     assert in_log == [[cell.replace("–", "-") for cell in row] for row in on_page]
-    for remark in said(run.summary):
+    for remark in run.summary["remarks"]:
         assert f"- {remark}" in " ".join(log.split())
         assert remark in unescape(run.html)

@@ -215,7 +215,7 @@ def test_the_offset_the_masks_and_the_images_of_a_map(mapped):
             same(cell, image[key])
     assert mapped.log_rows("series", "image") == mapped.page_rows("Images that were not used")
     for remark in summary["remarks"]:
-        assert remark["text"] in mapped.words and remark["text"] in unescape(mapped.html)
+        assert remark in mapped.words and remark in unescape(mapped.html)
 
 
 def test_the_files_of_a_map_have_its_statistics(mapped):
