@@ -1,4 +1,4 @@
-"""One module a program: parse, log, call, write.  Here is what they share: parsing, names of files, the way to end."""
+"""One module a program: parse, call, exit.  Here is what they share: parsing, and the way to end."""
 
 from __future__ import annotations
 
@@ -8,14 +8,17 @@ import re
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 from dials_postrefine import interruption, log
+
+# How names of files end that are references and not data.
+REFERENCES = (".pdb", ".ent", ".cif", ".mmcif", ".mtz")
 
 
 def parse_arguments(args, phil, usage: str, epilog: str, prepare: Callable[[list[str]], list[str]] | None = None):
     """
-    Parse a command line of files and PHIL parameters: params, verbosity and the provenance of what the run will write.
+    Parse a command line of files and PHIL parameters: params, and the launch of the program, with its provenance.
 
     The program's name is the first word of usage; prepare turns the arguments into what PHIL understands.  Bare
     names that end in .expt (.json) or .refl (.pickle) go to input.experiments and input.reflections; params is
@@ -23,8 +26,8 @@ def parse_arguments(args, phil, usage: str, epilog: str, prepare: Callable[[list
     and for values that a parameter can't have.
     """
     from dials.util import Sorry
-    from libtbx import Auto
 
+    from dials_postrefine.programs.launch import Launch
     from dials_postrefine.report.provenance import record_run
 
     parser = _argument_parser(usage=usage, phil=phil, epilog=epilog)
@@ -39,38 +42,53 @@ def parse_arguments(args, phil, usage: str, epilog: str, prepare: Callable[[list
     if not args:
         with _reader_may_leave():
             parser.print_help()
-        return None, 0, None
+        return None, None
     for name in unhandled:
-        if name.endswith((".expt", ".json")):
-            params.input.experiments.append(name)
-        elif name.endswith((".refl", ".pickle")):
-            params.input.reflections.append(name)
-        elif "=" in name:
-            raise Sorry(f"{_refusal(parser.system_phil, name)}; -c lists all parameters.")
-        elif name.endswith(".phil"):
-            raise Sorry(f"{name} is missing or can't be read as PHIL parameters: check the file.")
-        elif os.path.isfile(name):
-            raise Sorry(_of_no_parameter(name))
-        else:
-            raise Sorry(f"{name} is neither an .expt nor a .refl file: check the name, or say which parameter it is.")
+        _take_name(name, params.input, parser.system_phil)
     for changed in parser.diff_phil.all_definitions():
-        kind = changed.object.type.phil_type
-        if "none" in [word.value for word in changed.object.words]:  # a choice that means it
-            continue
-        if kind != "choice" and changed.object.extract() is Auto and "Auto:" not in changed.object.help:
-            raise Sorry(f"{changed.path}=Auto is not possible: give a value, or leave it out.")
-        if "None:" in changed.object.help:  # which says what it means
-            continue
-        if kind in ("bool", "choice", "int", "float") and changed.object.extract() is None:
-            raise Sorry(f"{changed.path}=None is not possible: give a value.")
-        values = changed.object.extract() if kind in ("float", "floats") else None
-        if any(value != value for value in (values if isinstance(values, list) else [values])):  # passes every limit
-            raise Sorry(f"{changed.path}=nan is no number: give one.")
+        _refuse_value(changed)
     for names in (params.input.experiments, params.input.reflections):
         names[:] = [name for name in names if name is not None]
     command, parameters = [usage.split()[0], *given], parser.diff_phil.as_str()
     inputs = _named_files(given, parser.system_phil.format(params))
-    return params, options.verbose, record_run(command, inputs, parameters)
+    return params, Launch(record_run(command, inputs, parameters), options.verbose)
+
+
+def _take_name(name: str, input_files, phil) -> None:
+    """Put the name of a file where it belongs; raises Sorry for what is neither an .expt nor a .refl file."""
+    from dials.util import Sorry
+
+    if name.endswith((".expt", ".json")):
+        input_files.experiments.append(name)
+    elif name.endswith((".refl", ".pickle")):
+        input_files.reflections.append(name)
+    elif "=" in name:
+        raise Sorry(f"{_refusal(phil, name)}; -c lists all parameters.")
+    elif name.endswith(".phil"):
+        raise Sorry(f"{name} is missing or can't be read as PHIL parameters: check the file.")
+    elif os.path.isfile(name):
+        raise Sorry(_of_no_parameter(name))
+    else:
+        raise Sorry(f"{name} is neither an .expt nor a .refl file: check the name, or say which parameter it is.")
+
+
+def _refuse_value(changed) -> None:
+    """Raises Sorry for Auto, None or NaN as the value of a changed parameter of PHIL that can't have it."""
+    from dials.util import Sorry
+    from libtbx import Auto
+
+    kind = changed.object.type.phil_type
+    if "none" in [word.value for word in changed.object.words]:  # a choice that means it
+        return
+    if kind != "choice" and changed.object.extract() is Auto and "Auto:" not in changed.object.help:
+        raise Sorry(f"{changed.path}=Auto is not possible: give a value, or leave it out.")
+    if "None:" in changed.object.help:  # which says what it means
+        return
+    if kind in ("bool", "choice", "int", "float") and changed.object.extract() is None:
+        raise Sorry(f"{changed.path}=None is not possible: give a value.")
+    values = changed.object.extract() if kind in ("float", "floats") else None
+    if any(value != value for value in (values if isinstance(values, list) else [values])):  # passes every limit
+        raise Sorry(f"{changed.path}=nan is no number: give one.")
 
 
 def _named_files(args: Sequence[str], phil) -> list[str]:
@@ -80,13 +98,6 @@ def _named_files(args: Sequence[str], phil) -> list[str]:
         if not parameter.path.startswith("output."):
             names |= {word.value: None for word in parameter.object.words if os.path.isfile(word.value)}
     return list(names)
-
-
-def unused_parameters(params, provenance, chosen: Mapping[str, Sequence[str]] | None = None) -> list[str]:
-    """Sentences on changed parameters that have no effect (effects.py); chosen: what was chosen for `auto`, by name."""
-    from dials_postrefine.effects import changed_parameters, without_effect
-
-    return without_effect(provenance.program, params, changed_parameters(provenance.parameters), chosen)
 
 
 def _of_no_parameter(path: str) -> str:
@@ -103,7 +114,7 @@ def _refuse_old_names(program: str, args: Sequence[str]) -> None:
     """Raises Sorry, which has the new name, for a renamed parameter in an argument or in a file of parameters."""
     from dials.util import Sorry
 
-    from dials_postrefine.scopes import renamed
+    from dials_postrefine.settings.scope import renamed
 
     for argument in (each.removeprefix("--phil=") for each in args):
         lines, where = [argument], ""
@@ -153,6 +164,30 @@ def comma_lists(args: Sequence[str], names: Sequence[str]) -> list[str]:
     return found
 
 
+def name_reference(args: Sequence[str]) -> list[str]:
+    """
+    The arguments with the bare name of a model or reflection file as input.reference=NAME; Sorry for two of them.
+
+    Files that are there are known by their content, whatever their name, but .expt and .refl, which go in pairs.
+    """
+    from dials.util import Sorry
+
+    bare = [arg for arg in args if "=" not in arg and not arg.startswith("-") and _may_be_reference(arg)]
+    if len(bare) > 1:
+        raise Sorry(f"{' and '.join(bare)} are given: name one reference, and the data with data=.")
+    return [f'input.reference="{arg}"' if arg in bare else arg for arg in args]
+
+
+def _may_be_reference(name: str) -> bool:
+    if name.endswith((".expt", ".json", ".refl", ".pickle", ".phil")):
+        return False
+    if not os.path.isfile(name):
+        return name.lower().endswith(REFERENCES)
+    from dials_postrefine.files.file_kinds import Kind, kind_of
+
+    return name.lower().endswith(REFERENCES) or kind_of(name) in (Kind.MTZ, Kind.CIF, Kind.PDB, Kind.XDS_ASCII)
+
+
 def _refusal(phil, argument: str) -> str:
     """Why PHIL does not take name=value."""
     try:
@@ -166,25 +201,6 @@ def _one_line(error: Exception) -> str:
     """An error's message as one line, without the place in the command line that PHIL adds."""
     message = re.sub(r" *\(command line argument, line \d+\)", "", str(error).rstrip(". \n"))
     return "; ".join(" ".join(part.split()) for part in message.split("\n", 1))
-
-
-def temporary_names(outputs, scope, needed: Sequence[str], optional: Sequence[str]) -> dict[str, str | None]:
-    """
-    Where to write each file of the PHIL scope `output`, None where an optional one is not wanted.
-
-    Raises Sorry, before any work is done, where one of them can't be written.
-    """
-    from dials.util import Sorry
-
-    names: dict[str, str | None] = {}
-    for key in (*needed, *optional):
-        path = getattr(scope, key)
-        if not path and key in needed:
-            raise Sorry(f"output.{key} has no file name: give one.")
-        if key == "experiments" and not path.endswith((".expt", ".json")):
-            raise Sorry(f"output.experiments={path} must end in .expt: DIALS knows experiments by it.")
-        names[key] = (outputs.live if key == "log" else outputs.temporary)(path) if path else None
-    return names
 
 
 @contextlib.contextmanager

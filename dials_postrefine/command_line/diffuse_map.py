@@ -17,17 +17,11 @@ Examples::
 
 from __future__ import annotations
 
-import logging
-import os
 import sys
 
-from dials_postrefine.scopes import load
-
-logger = logging.getLogger("dials.diffuse_map")
+from dials_postrefine.settings.scope import load
 
 phil_scope = load("diffuse_map")
-
-OPTIONAL = ("ccp4", "anisotropic", "mtz", "radial", "html", "json", "log")
 
 
 def run(args: list[str] | None = None, phil=phil_scope) -> None:
@@ -35,60 +29,16 @@ def run(args: list[str] | None = None, phil=phil_scope) -> None:
     from dials_postrefine.command_line import comma_lists, exit_with_sorry, parse_arguments
 
     with exit_with_sorry():
-        from dials.util import Sorry
-
         usage = "dials.diffuse_map [options] refined.expt [refined.refl] [more data sets]"
-        params, verbosity, provenance = parse_arguments(
+        params, launch = parse_arguments(
             args, phil, usage, __doc__, lambda words: comma_lists(words, ("add", "planes"))
         )
         if params is None:
             return
-        if bool(params.input.experiments) == bool(params.add):
-            raise Sorry(
-                "Either experiments or maps to add are needed: give an .expt file, or add=FIRST.nxs,SECOND.nxs."
-            )
-        try:
-            import numba  # noqa: F401
-        except (ImportError, AttributeError) as error:  # the latter beside an old coverage
-            raise Sorry(
-                f"numba is needed ({error}): conda install numba, or pip install numba 'coverage>=7'."
-            ) from None
-        map_files(params, verbosity, provenance)
+        from dials_postrefine.programs import diffuse_map
+        from dials_postrefine.settings.binding import from_scope
 
-
-def map_files(params, verbosity: int, provenance) -> None:
-    """Read the files that params name, map, write; raises Sorry for input that can't be used."""
-    from dials_postrefine import log
-    from dials_postrefine.command_line import temporary_names, unused_parameters
-    from dials_postrefine.files import map_input, map_sums, maps
-    from dials_postrefine.files.outputs import Outputs
-    from dials_postrefine.report import diffuse as report
-    from dials_postrefine.report import diffuse_remarks, diffuse_summary, diffuse_text
-    from dials_postrefine.report.remarks import conclude, remark_lines
-    from dials_postrefine.scopes import map_request
-
-    request = map_request(params)
-    with Outputs(provenance.inputs) as outputs:
-        names = temporary_names(outputs, params.output, ("nxs",), OPTIONAL)
-        log.start(verbosity, names["log"], provenance)
-        with log.show_progress("image") as progress:
-            given = map_input.collect(request, provenance.version, provenance.parameters, outputs.protect, progress)
-        total = given.total
-        map_sums.write_sums(names["nxs"], total.sums, total.images, total.grid, total.settings, total.description)
-        merged = given.merge()
-        paths = {key: names[key] for key in ("nxs", "ccp4", "anisotropic", "mtz")}
-        notes = maps.write_map(merged, total.description, **paths, sections=given.sections)
-        if names["mtz"] and not os.path.exists(names["mtz"]):  # a note says why
-            outputs.forget(params.output.mtz)
-        if names["radial"]:
-            maps.write_radial(names["radial"], merged.radial)
-        summary = diffuse_summary.make_summary(merged, total.images, total.description.identifiers, {}, given.dataset)
-        unused = unused_parameters(params, provenance, given.chosen)
-        said = conclude([*given.remarks, *notes, *diffuse_remarks.remarks(summary), *unused])
-        summary |= {"provenance": provenance.as_dict(), **said}
-        logger.info(diffuse_text.text(summary, verbosity > 0))
-        report.write_reports(summary, given.sections.sections, names["json"], names["html"])
-        logger.info("\n%s", remark_lines(summary))
+        diffuse_map.run(from_scope(diffuse_map.DiffuseMapRequest, params), launch)
 
 
 if __name__ == "__main__":

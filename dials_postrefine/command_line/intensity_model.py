@@ -15,12 +15,9 @@ Examples::
 
 from __future__ import annotations
 
-import logging
 import sys
 
-from dials_postrefine.scopes import load
-
-logger = logging.getLogger("dials.intensity_model")
+from dials_postrefine.settings.scope import load
 
 phil_scope = load("intensity_model")
 
@@ -30,53 +27,16 @@ def run(args: list[str] | None = None, phil=phil_scope) -> None:
     from dials_postrefine.command_line import comma_lists, exit_with_sorry, parse_arguments
 
     with exit_with_sorry():
-        from dials.util import Sorry
-
         usage = "dials.intensity_model [options] train=a.expt,a.refl test=b.expt,b.refl"
-        params, verbosity, provenance = parse_arguments(
+        params, launch = parse_arguments(
             args, phil, usage, __doc__, lambda words: comma_lists(words, ("train", "test"))
         )
         if params is None:
             return
-        try:
-            import sklearn.ensemble  # noqa: F401
-        except ImportError as error:
-            raise Sorry(f"scikit-learn is needed ({error}): conda install scikit-learn, or pip install it.") from None
-        predict_files(params, verbosity, provenance)
+        from dials_postrefine.programs import intensity_model
+        from dials_postrefine.settings.binding import from_scope
 
-
-def predict_files(params, verbosity: int, provenance) -> None:
-    """Read the files that params name, train, predict, write; raises Sorry for input that can't be used."""
-    from dials_postrefine import log
-    from dials_postrefine.command_line import temporary_names, unused_parameters
-    from dials_postrefine.files import intensity_model as model
-    from dials_postrefine.files.outputs import Outputs
-    from dials_postrefine.report import intensity_model as report
-    from dials_postrefine.report.remarks import remark_lines
-    from dials_postrefine.scopes import model_request
-
-    request = model_request(params)
-    with Outputs(provenance.inputs) as outputs:
-        wanted = ["reflections", "json", "html", "log"] + ["experiments"] * bool(params.output.reflections)
-        names = temporary_names(outputs, params.output, (), wanted)
-        log.start(verbosity, names["log"], provenance)
-        with log.show_progress("step") as progress:
-            data = model.read_model_data(request, progress)
-            progress("Training", 0, 2)
-            prediction = model.make_prediction(data, request.trees)
-            progress("Training", 1, 2)
-            column = model.column_to_compare(data.files.table, request.compare, request.choice.intensity)
-            other = model.predict_column(data, column, request.trees)
-            progress("Training", 2, 2)
-        if data.split and request.split == "auto":
-            logger.info("The data are split by split=%s (split=auto)", data.split)
-        summary = report.make_summary(data, request, prediction, column, other, unused_parameters(params, provenance))
-        summary["provenance"] = provenance.as_dict()
-        logger.info(report.text(summary, verbosity > 0))
-        if names["reflections"]:
-            model.write_predictions(data, prediction, names["experiments"], names["reflections"])
-        report.write_reports(summary, names["json"], names["html"])
-        logger.info("\n%s", remark_lines(summary))
+        intensity_model.run(from_scope(intensity_model.IntensityModelRequest, params), launch)
 
 
 if __name__ == "__main__":

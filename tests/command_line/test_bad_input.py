@@ -34,7 +34,7 @@ from iotbx import mtz
 
 from dials_postrefine.command_line import postrefine
 from dials_postrefine.files.simulated import write_stills
-from dials_postrefine.scopes import RENAMED
+from dials_postrefine.settings.scope import RENAMED
 from dials_postrefine.simulate import StillsOptions, simulate_stills
 
 pytestmark = pytest.mark.dials
@@ -719,11 +719,14 @@ def test_a_limit_that_is_no_number_is_refused(limit):
     from dials.util import Sorry
     from libtbx.phil import parse
 
-    from dials_postrefine import scopes
+    from dials_postrefine.settings.binding import from_scope
+    from dials_postrefine.settings.checks import check_limits
+    from dials_postrefine.settings.postrefine import PostrefineRequest
+    from dials_postrefine.settings.scope import load
 
-    params = scopes.load("postrefine").fetch(source=parse(limit)).extract()
+    request = from_scope(PostrefineRequest, load("postrefine").fetch(source=parse(limit)).extract())
     with pytest.raises(Sorry, match="is no resolution"):
-        scopes.check_limits(params)
+        check_limits(request)
 
 
 @pytest.mark.parametrize(

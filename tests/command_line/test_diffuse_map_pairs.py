@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from pairwise import all_pairs, check, factors, value_of
 
-from dials_postrefine.scopes import load
+from dials_postrefine.settings.scope import load
 
 pytestmark = [pytest.mark.dials]
 pytest.importorskip("numba", reason="numba is not installed: dials.diffuse_map needs it")

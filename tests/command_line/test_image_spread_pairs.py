@@ -21,8 +21,8 @@ from pairwise import all_pairs, factors, value_of
 
 from dials.array_family import flex
 
-from dials_postrefine import scopes
 from dials_postrefine.command_line.image_spread import run
+from dials_postrefine.settings import scope
 
 pytestmark = [pytest.mark.dials, pytest.mark.slow]
 
@@ -48,7 +48,7 @@ CONSTANT = {
     "beam.annulus": "of images, which this data have not: tests/files/test_scaled_images.py",
 }
 LEFT_OUT = {"beam.intensity=images": "these data have no images: tests/files/test_scaled_images.py"}
-FACTORS = factors(scopes.load("image_spread"), VARIED, CONSTANT, LEFT_OUT)
+FACTORS = factors(scope.load("image_spread"), VARIED, CONSTANT, LEFT_OUT)
 ROWS = all_pairs(FACTORS)
 
 

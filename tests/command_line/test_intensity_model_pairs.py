@@ -20,8 +20,8 @@ pytest.importorskip("sklearn", reason="scikit-learn grows the trees")
 
 from pairwise import all_pairs, factors, value_of
 
-from dials_postrefine import scopes
 from dials_postrefine.command_line.intensity_model import run
+from dials_postrefine.settings import scope
 
 pytestmark = [pytest.mark.dials, pytest.mark.slow]
 
@@ -44,7 +44,7 @@ CONSTANT = {
     "test": "in place of split: test_intensity_model.py",
     "reference_model.*": "of the reference: test_reference_intensities_pairs.py",
 }
-FACTORS = factors(scopes.load("intensity_model"), VARIED, CONSTANT)
+FACTORS = factors(scope.load("intensity_model"), VARIED, CONSTANT)
 ROWS = all_pairs(FACTORS)
 
 

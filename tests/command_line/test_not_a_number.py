@@ -10,7 +10,7 @@ import dials_postrefine  # noqa: F401  (makes cctbx findable)
 
 pytest.importorskip("dials.array_family.flex", reason="the programs are those of DIALS")
 
-from dials_postrefine.scopes import load
+from dials_postrefine.settings.scope import load
 
 pytestmark = pytest.mark.dials
 

@@ -262,15 +262,15 @@ def test_dials_merge_as_printed_gives_the_mean_of_the_written_table(postrefined,
 
 
 def test_dials_merge_as_printed_gives_our_own_merge(given, postrefined, merged):
-    from dials_postrefine.command_line.postrefine import phil_scope
     from dials_postrefine.files.stills import read_stills
-    from dials_postrefine.scopes import dataset_settings
+    from dials_postrefine.programs.algorithm_settings import dataset_settings
+    from dials_postrefine.settings.postrefine import PostrefineRequest
     from dials_postrefine.stills.cycles import postrefine
     from dials_postrefine.stills.statistics import collect_statistics
 
     expt, refl = given.pair("whole")
     files = read_stills([str(expt)], [str(refl)])
-    result = postrefine(files.stills, dataset_settings(phil_scope.extract()))
+    result = postrefine(files.stills, dataset_settings(PostrefineRequest()))
     own = collect_statistics(files.stills, result, None, files.d_star_sq, files.complete).merged
     seen = own.n > 0
     ours = zip(files.h_unique[seen].tolist(), own.intensity[seen], own.sigma[seen])

@@ -36,10 +36,10 @@ from dials.array_family import flex
 from dxtbx import flumpy
 from dxtbx.model.experiment_list import ExperimentList
 
-from dials_postrefine import scopes
 from dials_postrefine.command_line.postrefine import run
 from dials_postrefine.files.simulated import write_stills
 from dials_postrefine.files.versions import miller_indices_to_numpy
+from dials_postrefine.settings import scope
 from dials_postrefine.simulate import StillsOptions, simulate_stills
 
 pytestmark = [pytest.mark.dials, pytest.mark.slow]
@@ -90,14 +90,14 @@ CONSTANT = {
     "filtering.deltacchalf.*": "a threshold of a filter that is switched on and off",
 }
 LEFT_OUT = {"intensity_choice=profile": "stills have no profile-fitted intensities"}
-FACTORS = factors(scopes.load("postrefine"), VARIED, CONSTANT, LEFT_OUT)
+FACTORS = factors(scope.load("postrefine"), VARIED, CONSTANT, LEFT_OUT)
 ROWS = all_pairs(FACTORS)
 
 
 def defaults() -> set[str]:
     """ "path=value" of every option of the table as it is by itself; of VARIED the first value is that."""
     found = {f"{path}={values[0]}" for path, values in VARIED.items()}
-    for definition in scopes.load("postrefine").all_definitions():
+    for definition in scope.load("postrefine").all_definitions():
         words = [word.value for word in definition.object.words]
         chosen = [word[1:] for word in words if word.startswith("*")] or words
         found.add(f"{definition.path}={chosen[0]}")

@@ -21,8 +21,8 @@ from pairwise import all_pairs, factors, value_of
 from dxtbx import flumpy
 from iotbx import mtz
 
-from dials_postrefine import scopes
 from dials_postrefine.command_line.reference_intensities import run
+from dials_postrefine.settings import scope
 
 pytestmark = [pytest.mark.dials, pytest.mark.slow]
 
@@ -57,7 +57,7 @@ FORBIDDEN = {
     ("reference_model.bulk_solvent=off", f"reference_model.{name}"): "the value of a solvent that is not there"
     for name in ("k_sol=0.35", "b_sol=46")
 }
-FACTORS = factors(scopes.load("reference_intensities"), VARIED, CONSTANT, LEFT_OUT)
+FACTORS = factors(scope.load("reference_intensities"), VARIED, CONSTANT, LEFT_OUT)
 ROWS = all_pairs(FACTORS, FORBIDDEN)
 
 

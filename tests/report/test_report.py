@@ -79,13 +79,13 @@ def assert_drawn(svg: str, *columns: list[float]) -> None:
 
 
 def test_convergence_and_verdicts_are_those_of_the_result(run):
-    from dials_postrefine.command_line.postrefine import phil_scope
     from dials_postrefine.files.stills import read_stills
-    from dials_postrefine.scopes import dataset_settings
+    from dials_postrefine.programs.algorithm_settings import dataset_settings
+    from dials_postrefine.settings.postrefine import PostrefineRequest
     from dials_postrefine.stills.cycles import postrefine
 
     files = read_stills([run.files[0]], [run.files[1]])
-    result = postrefine(files.stills, dataset_settings(phil_scope.extract()))
+    result = postrefine(files.stills, dataset_settings(PostrefineRequest()))
     cycles = run.summary["cycles"]
     assert len(cycles) == len(result.cycles) > 1
     for shown, cycle in zip(cycles, result.cycles):

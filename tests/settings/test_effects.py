@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import pytest
+from requested import request_of
 
 import dials_postrefine  # noqa: F401  (makes cctbx findable)
 
 pytest.importorskip("iotbx.phil", reason="parameters are PHIL")
 
-from dials_postrefine.effects import RULES, changed_parameters, without_effect
-from dials_postrefine.scopes import load
+from dials_postrefine.settings.effects import RULES, without_effect
+from dials_postrefine.settings.scope import load
 
 pytestmark = pytest.mark.dials
 
 
 def said(program: str, changes: str, chosen=None) -> list[str]:
-    import iotbx.phil
-
-    scope = load(program.removeprefix("dials."))
-    text = changes.replace("; ", "\n")
-    params = scope.fetch(iotbx.phil.parse(text)).extract()
-    return without_effect(program, params, changed_parameters(text), chosen)
+    request = request_of(program.removeprefix("dials."), *changes.split("; "))
+    return without_effect(program, request, chosen)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 
+from dials_postrefine.settings.binding import changed_paths, values_by_path
+
 GIVEN = "given"  # any value but none
 NOT_GIVEN = "not given"
 
@@ -58,40 +60,27 @@ RULES: dict[str, tuple[tuple[str, str, tuple[str, ...]], ...]] = {
 }
 
 
-def without_effect(
-    program: str, params, changed: Sequence[str], chosen: Mapping[str, Sequence[str]] | None = None
-) -> list[str]:
+def without_effect(program: str, request, chosen: Mapping[str, Sequence[str]] | None = None) -> list[str]:
     """
-    A sentence for each of the changed parameters, by their full names, that has no effect.
+    A sentence for each changed parameter of a program's request that has no effect.
 
-    chosen: what was chosen where params have `auto`, by the name of the parameter.
+    chosen: what was chosen where the request has `auto`, by the name of the parameter.
     """
-    found = []
-    for name in changed:
-        for pattern, other, values in RULES.get(program, ()):
+    found, values = [], values_by_path(request)
+    for name in changed_paths(request):
+        for pattern, other, wanted in RULES.get(program, ()):
             if not fnmatchcase(name, pattern) or name == other:
                 continue
-            set_to = (chosen or {}).get(other) or [_value(params, other)]
-            if not any(_is_one(value, values) for value in set_to):
-                why = f"there is no {other}=" if values == (GIVEN,) else f"{other} is {' and '.join(map(str, set_to))}"
+            set_to = (chosen or {}).get(other) or [_as_written(values[other])]
+            if not any(_is_one(value, wanted) for value in set_to):
+                why = f"there is no {other}=" if wanted == (GIVEN,) else f"{other} is {' and '.join(map(str, set_to))}"
                 found.append(f"{name}= has no effect, as {why}.")
                 break
     return found
 
 
-def changed_parameters(phil: str) -> list[str]:
-    """The full names of the parameters in a text of PHIL."""
-    import iotbx.phil
-
-    return [definition.path for definition in iotbx.phil.parse(phil).all_definitions()]
-
-
-def _value(params, name: str):
-    from dials_postrefine.scopes import word
-
-    for part in name.split("."):
-        params = getattr(params, part)
-    return word(params)
+def _as_written(value):
+    return "none" if value is None else list(value) if isinstance(value, tuple) else value
 
 
 def _is_one(value, values: Sequence[str]) -> bool:

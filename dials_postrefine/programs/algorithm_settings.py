@@ -1,0 +1,255 @@
+"""The Requests (settings/) -> the settings that files and algorithms take."""
+
+from __future__ import annotations
+
+from dials_postrefine.settings.diffuse_map import DiffuseMapRequest
+from dials_postrefine.settings.image_spread import ImageSpreadRequest
+from dials_postrefine.settings.intensity_model import IntensityModelRequest
+from dials_postrefine.settings.postrefine import PostrefineRequest
+from dials_postrefine.settings.reference_model import ReferenceModel
+
+# Imports are local: none of the programs needs the rooms of the others, of which one needs numba.
+
+
+def model_candidates(request: PostrefineRequest) -> tuple[list[str], list[str], list[str]]:
+    """The profiles, radii and unit cells to choose from: the ones that were named, or for `auto` all."""
+    from dials_postrefine.stills.model import RADII, UNIT_CELLS
+    from dials_postrefine.stills.partiality import PROFILES
+
+    profiles = list(PROFILES) if request.profile == "auto" else [request.profile]
+    radii = list(RADII) if request.radius == "auto" else [request.radius]
+    unit_cells = list(UNIT_CELLS) if request.unit_cell == "auto" else [request.unit_cell]
+    return profiles, radii if request.algorithm == "rs_hybrid" else ["constant"], unit_cells
+
+
+def input_filters(request: PostrefineRequest):
+    """What lattices and observations are tested for before any fit."""
+    from dials_postrefine.stills.filters import InputFilters, SignificanceFilter
+
+    cell, significance = request.filtering.unit_cell, request.filtering.significance_filter
+    return InputFilters(
+        cell_length=cell.relative_length_tolerance,
+        cell_angle=cell.absolute_angle_tolerance,
+        significance=(
+            SignificanceFilter(significance.sigma, significance.n_bins, significance.min_ct)
+            if significance.enable
+            else None
+        ),
+    )
+
+
+def fit_settings(request: PostrefineRequest):
+    """The settings of the fit of a lattice; of `auto` the first candidate."""
+    from dials_postrefine.stills.lattice import FitSettings
+    from dials_postrefine.stills.model import CONVENTIONAL_B
+
+    profiles, radii, unit_cells = model_candidates(request)
+    return FitSettings(
+        model=request.algorithm,
+        profile=profiles[0],
+        radius=radii[0],
+        unit_cell=unit_cells[0],
+        weighting=request.weighting,
+        loss=request.loss,
+        fix=request.fix,
+        model_error=request.model_error,
+        partiality_threshold=request.partiality_threshold,
+        min_correlation=request.min_correlation,
+        min_reflections=request.min_reflections,
+        reflections_per_parameter=request.reflections_per_parameter,
+        max_misorientation=request.max_misorientation,
+        max_b_factor=request.max_b_factor / CONVENTIONAL_B,
+    )
+
+
+def dataset_settings(request: PostrefineRequest):
+    """The settings of the cycles, with those of the fits."""
+    from dials_postrefine.stills.cycles import DatasetSettings
+    from dials_postrefine.stills.deltacchalf import DeltaCCHalfFilter
+    from dials_postrefine.stills.filters import LatticeFilters
+
+    delta = request.filtering.deltacchalf
+    return DatasetSettings(
+        fit=fit_settings(request),
+        n_cycles=request.n_cycles,
+        convergence=request.convergence,
+        excludes_self=request.reference_excludes_self,
+        outlier_z=request.outlier_z,
+        engine=request.engine,
+        restraints=request.restraints,
+        error_model=request.error_model,
+        filters=LatticeFilters(request.min_partial_correlation, request.parameter_outlier_z),
+        delta_cc_half=DeltaCCHalfFilter(delta.stdcutoff, delta.max_percent_removed)
+        if request.filtering.method == "deltacchalf"
+        else None,
+    )
+
+
+def reference_settings(model: ReferenceModel):
+    """How a reference is read, calculated and scaled."""
+    from dials_postrefine.files.reference_model import ReferenceSettings
+    from dials_postrefine.scattering.reference import ScaleSettings
+
+    def unless_auto(word: str) -> str | None:
+        return None if word == "auto" else word
+
+    return ReferenceSettings(
+        radiation=unless_auto(model.radiation),
+        table=unless_auto(model.table),
+        ions=model.ions,
+        mott_bethe=model.mott_bethe,
+        anomalous=unless_auto(model.anomalous),
+        bulk_solvent={"auto": None, "on": True, "off": False}[model.bulk_solvent],
+        rescale_cell=model.rescale_cell,
+        algorithm=model.algorithm,
+        d_min=model.d_min,
+        labels=model.labels,
+        block=model.block,
+        scaling=ScaleSettings(model.scale, model.target, model.k_sol, model.b_sol, model.model_error, model.n_shells),
+    )
+
+
+def image_settings(request: DiffuseMapRequest):
+    """How images are read."""
+    from dials_postrefine.files.images import ImageSettings
+
+    mask, background = request.mask, request.background
+    return ImageSettings(
+        image_range=request.image_range,
+        phi_steps=request.phi_steps,
+        bragg=mask.bragg,
+        n_sigma=mask.n_sigma,
+        box=mask.box,
+        scales=request.scale == "from_refl",
+        mask_file=mask.file,
+        bad_pixels=mask.bad_pixels,
+        max_masked=mask.max_fraction,
+        gain=request.gain,
+        pedestal=request.pedestal,
+        read_noise=request.read_noise,
+        polarization_fraction=request.polarization_fraction,
+        background_scale=background.scale,
+        exposure_time=request.exposure_time,
+        background_exposure_time=background.exposure_time,
+        scale=request.scale,
+    )
+
+
+def mapping_settings(request: DiffuseMapRequest):
+    """How images become sums."""
+    from cctbx import sgtbx, uctbx
+
+    from dials_postrefine.diffuse.geometry import Corrections
+    from dials_postrefine.diffuse.mapping import MappingSettings
+    from dials_postrefine.files.images import ice_rings
+
+    made, ice, rings = request.corrections, request.mask.ice_rings, ()
+    if ice.filter:
+        group = sgtbx.space_group_info(ice.space_group)
+        rings = ice_rings(uctbx.unit_cell(ice.unit_cell), group, ice.width, request.d_min)
+    return MappingSettings(
+        corrections=Corrections(made.solid_angle, made.polarization, made.efficiency, made.air),
+        scale=request.scale,
+        half_sets=request.half_sets,
+        radial_offset=request.background.radial == "offset",
+        n_sigma=request.reject_n_sigma,
+        allow_bad_images=request.allow_bad_images,
+        excluded=rings,
+    )
+
+
+def map_request(request: DiffuseMapRequest):
+    """What files/map_input.py maps, or adds."""
+    from dials_postrefine.files.map_input import MapRequest
+    from dials_postrefine.files.versions import available_cores
+
+    return MapRequest(
+        experiments=request.experiments,
+        reflections=request.reflections,
+        background=request.background.experiments,
+        add=request.add,
+        reading=image_settings(request),
+        mapping=mapping_settings(request),
+        d_min=request.d_min or None,
+        d_max=request.d_max or None,
+        frame=request.grid.frame,
+        subdivide=request.grid.subdivide,
+        spacing=request.grid.spacing,
+        symmetry=request.symmetry,
+        space_group=request.space_group,
+        planes=request.planes,
+        n_shells=request.n_shells,
+        nproc=available_cores() if request.nproc is None else request.nproc,
+    )
+
+
+def image_choice(request: ImageSpreadRequest):
+    """Which observations dials.image_spread reads."""
+    from dials_postrefine.files.scaled_images import ImageChoice
+
+    return ImageChoice(
+        intensity=request.intensity_choice,
+        variance=request.variance,
+        keep_outliers=request.outliers == "keep",
+        d_min=request.d_min or None,
+        d_max=request.d_max or None,
+        image_width=request.image_width,
+        space_group=request.space_group,
+        beam=request.beam.intensity,
+        annulus=request.beam.annulus,
+    )
+
+
+def spread_settings(request: ImageSpreadRequest):
+    """How images are compared."""
+    from dials_postrefine.electron.imagespread import SpreadSettings
+
+    return SpreadSettings(
+        match=request.match,
+        min_common=request.min_common,
+        min_angle=request.min_angle,
+        max_pairs=request.max_pairs,
+        strong=request.strong,
+        n_shells=request.n_shells,
+        prior=request.random_match.prior,
+        n_permutations=request.random_match.permutations,
+        zone_axis_index=request.zone_axis_index,
+        seed=request.seed,
+    )
+
+
+def compared_column(request: ImageSpreadRequest) -> str | None:
+    """The column of integrated intensities that dials.image_spread shows beside the others."""
+    return None if request.compare in ("none", request.intensity_choice) else request.compare
+
+
+def model_request(request: IntensityModelRequest):
+    """What files/intensity_model.py reads, and what the trees learn."""
+    from dials_postrefine.electron.intensitymodel import TreeSettings
+    from dials_postrefine.files.intensity_model import ModelRequest
+    from dials_postrefine.files.scaled_images import ImageChoice
+
+    trees = request.trees
+    return ModelRequest(
+        train=request.train,
+        test=request.test,
+        experiments=request.experiments,
+        reflections=request.reflections,
+        choice=ImageChoice(
+            intensity=request.intensity_choice,
+            keep_outliers=request.outliers == "keep",
+            d_min=request.d_min or None,
+            d_max=request.d_max or None,
+            image_width=0.0,
+            space_group=request.space_group,
+            beam="none",
+        ),
+        model=request.reference,
+        reference=reference_settings(request.reference_model),
+        split=request.split,
+        n_folds=request.n_folds,
+        trees=TreeSettings(
+            trees.max_iter, trees.learning_rate, trees.min_samples_leaf, request.seed, trees.permutations
+        ),
+        compare=request.compare,
+    )

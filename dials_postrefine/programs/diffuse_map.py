@@ -1,0 +1,83 @@
+"""dials.diffuse_map: images, or the maps of earlier runs -> sums -> a map with its statistics, as files and report."""
+
+from __future__ import annotations
+
+import logging
+import os
+
+from dials.util import Sorry
+
+from dials_postrefine import log
+from dials_postrefine.programs.launch import Launch, Result, launched, temporary_names, written
+from dials_postrefine.settings.diffuse_map import DiffuseMapRequest
+
+# What maps is imported by the functions: it needs numba, of which check_numba speaks first.
+
+logger = logging.getLogger("dials.diffuse_map")
+
+OPTIONAL = ("ccp4", "anisotropic", "mtz", "radial", "html", "json", "log")
+
+
+def run(request: DiffuseMapRequest, launch: Launch | None = None) -> Result:
+    """Map, or add maps, and write; raises Sorry for what can't be used."""
+    request.check_input()
+    check_numba()
+    request.check()
+
+    from dials_postrefine.files import map_input
+    from dials_postrefine.files.outputs import Outputs
+    from dials_postrefine.programs.algorithm_settings import map_request
+    from dials_postrefine.report import diffuse as report
+    from dials_postrefine.report import diffuse_text
+    from dials_postrefine.report.remarks import remark_lines
+
+    with launched("dials.diffuse_map", request, launch) as launch:
+        provenance, wanted = launch.provenance, map_request(request)
+        with Outputs(provenance.inputs) as outputs:
+            names = temporary_names(outputs, request.output, ("nxs",), OPTIONAL)
+            log.start(launch.verbosity, names["log"], provenance)
+            with log.show_progress("image") as progress:
+                given = map_input.collect(wanted, provenance.version, provenance.parameters, outputs.protect, progress)
+            merged, notes = _write_map(given, names)
+            if names["mtz"] and not os.path.exists(names["mtz"]):  # a note says why
+                outputs.forget(request.output.mtz)
+                names["mtz"] = None
+            unused = launch.unused_parameters(request, given.chosen)
+            summary = _summarise(given, merged, provenance, notes, unused)
+            logger.info(diffuse_text.text(summary, launch.verbosity > 0))
+            report.write_reports(summary, given.sections.sections, names["json"], names["html"])
+            logger.info("\n%s", remark_lines(summary))
+    return Result(summary, written(names, request.output))
+
+
+def check_numba() -> None:
+    """Raises Sorry where there is no numba that can be used."""
+    try:
+        import numba  # noqa: F401
+    except (ImportError, AttributeError) as error:  # the latter beside an old coverage
+        raise Sorry(f"numba is needed ({error}): conda install numba, or pip install numba 'coverage>=7'.") from None
+
+
+def _write_map(given, names: dict[str, str | None]):
+    """Write the sums, and the map that is made of them: the map, and notes on what was not written."""
+    from dials_postrefine.files import map_sums, maps
+
+    total = given.total
+    map_sums.write_sums(names["nxs"], total.sums, total.images, total.grid, total.settings, total.description)
+    merged = given.merge()
+    paths = {key: names[key] for key in ("nxs", "ccp4", "anisotropic", "mtz")}
+    notes = maps.write_map(merged, total.description, **paths, sections=given.sections)
+    if names["radial"]:
+        maps.write_radial(names["radial"], merged.radial)
+    return merged, notes
+
+
+def _summarise(given, merged, provenance, notes: list[str], unused: list[str]) -> dict:
+    """The summary with the remarks on it, which stand between the notes on the map and those on parameters."""
+    from dials_postrefine.report import diffuse_remarks, diffuse_summary
+    from dials_postrefine.report.remarks import conclude
+
+    total = given.total
+    summary = diffuse_summary.make_summary(merged, total.images, total.description.identifiers, {}, given.dataset)
+    said = conclude([*given.remarks, *notes, *diffuse_remarks.remarks(summary), *unused])
+    return summary | {"provenance": provenance.as_dict(), **said}

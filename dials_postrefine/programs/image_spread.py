@@ -1,0 +1,62 @@
+"""dials.image_spread: scaled data sets -> how reproducible intensities are from image to image, as report and table."""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import replace
+
+from dials.util import Sorry
+
+from dials_postrefine import log
+from dials_postrefine.electron.images import Unusable
+from dials_postrefine.electron.imagespread import ImageSpread, Overall, SpreadSettings, analyse, measure_overall
+from dials_postrefine.files.image_pairs import write_pairs
+from dials_postrefine.files.outputs import Outputs
+from dials_postrefine.files.scaled_images import ImageFiles, read_images
+from dials_postrefine.programs.algorithm_settings import compared_column, image_choice, spread_settings
+from dials_postrefine.programs.launch import Launch, Result, launched, temporary_names, written
+from dials_postrefine.report import spread as report
+from dials_postrefine.report import spread_figures, spread_summary, spread_text
+from dials_postrefine.report.remarks import remark_lines
+from dials_postrefine.settings.image_spread import ImageSpreadRequest
+
+logger = logging.getLogger("dials.image_spread")
+
+
+def run(request: ImageSpreadRequest, launch: Launch | None = None) -> Result:
+    """Analyse and write; raises Sorry for input that can't be used."""
+    request.check()
+    choice, settings = image_choice(request), spread_settings(request)
+    with launched("dials.image_spread", request, launch) as launch, Outputs(launch.provenance.inputs) as outputs:
+        names = temporary_names(outputs, request.output, (), ("json", "pairs", "html", "log"))
+        log.start(launch.verbosity, names["log"], launch.provenance)
+        with log.show_progress("step") as progress:
+            files = read_images(request.experiments, request.reflections, choice, progress)
+            found, used, other = _analyse(files, settings, compared_column(request), progress)
+        if settings.match == "auto":
+            logger.info("Images are compared by match=%s (match=auto)", used.match)
+        pairs_file = os.path.basename(request.output.pairs) if names["pairs"] else None
+        unused = launch.unused_parameters(request)
+        summary = spread_summary.make_summary(files, choice, used, found, other, pairs_file, unused)
+        summary["provenance"] = launch.provenance.as_dict()
+        logger.info(spread_text.text(summary, launch.verbosity > 0))
+        if names["pairs"]:
+            write_pairs(names["pairs"], files, found)
+        figures = spread_figures.collect(files.images, found, found.pairs.match)
+        report.write_reports(summary, figures, names["json"], names["html"])
+        logger.info("\n%s", remark_lines(summary))
+    return Result(summary, written(names, request.output))
+
+
+def _analyse(
+    files: ImageFiles, settings: SpreadSettings, column: str | None, progress
+) -> tuple[ImageSpread, SpreadSettings, tuple[str, Overall] | None]:
+    """The spread, the settings with the match that was chosen, and the spread of another column by its name."""
+    try:
+        found = analyse(files.images, settings, progress)
+        used = replace(settings, match=found.pairs.match)
+        others = None if column is None else files.of_column(column)
+        return found, used, None if others is None else (column, measure_overall(others[0], used))
+    except Unusable as error:
+        raise Sorry(str(error)) from None

@@ -1,0 +1,238 @@
+"""
+dials.postrefine: integrated stills -> postrefined ones, as a scaled table, experiments and report.
+
+Files are read (_read), reference, model and refinement follow (_refine), the summary is made of these (_summarise), and
+all is written at the end (_write), which takes apart what was read: memory is tight there.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dials.util import Sorry
+
+from dials_postrefine import log
+from dials_postrefine.files import handover
+from dials_postrefine.files.merged_data import take_reference
+from dials_postrefine.files.models import detector_distances
+from dials_postrefine.files.outputs import Outputs
+from dials_postrefine.files.stills import StillsFiles, apply_result, lattice_parameters, read_stills, rows_by_lattice
+from dials_postrefine.files.symmetry import group_operations
+from dials_postrefine.files.tables import write_table
+from dials_postrefine.files.versions import available_cores, scaled_history
+from dials_postrefine.parallel import single_thread
+from dials_postrefine.programs.algorithm_settings import (
+    dataset_settings,
+    input_filters,
+    model_candidates,
+    reference_settings,
+)
+from dials_postrefine.programs.launch import Launch, Result, launched, temporary_names, written
+from dials_postrefine.report import reference as model_report
+from dials_postrefine.report import stills as report
+from dials_postrefine.report import text
+from dials_postrefine.report.diagnostics import collect_diagnostics
+from dials_postrefine.report.remarks import conclude, remark_lines
+from dials_postrefine.report.stills_remarks import remarks
+from dials_postrefine.report.summary import count_observations, describe_dataset, make_summary
+from dials_postrefine.scattering.prior import ModelPrior
+from dials_postrefine.settings.postrefine import PostrefineRequest
+from dials_postrefine.stills.freereflections import free_set
+from dials_postrefine.stills.refinement import Refinement, refine
+from dials_postrefine.stills.symmetry import weigh_symmetry
+
+logger = logging.getLogger("dials.postrefine")
+
+
+@dataclass
+class _Given:
+    """
+    What was read: the files; reference (n_unique,) intensities, None for the data's own mean; prior of an atomic model
+    and described, what the report says of it, both None without one; tally of a reflection file as reference; drawn, the
+    numbers of the lattices to draw.
+    """
+
+    files: StillsFiles
+    reference: np.ndarray | None
+    prior: ModelPrior | None
+    described: dict | None
+    tally: dict | None
+    drawn: list[int]
+
+    @property
+    def symbol(self) -> str:
+        return self.files.space_group.type().lookup_symbol()
+
+    @property
+    def identifiers(self) -> list[str]:
+        return list(self.files.experiments.identifiers())
+
+
+def run(request: PostrefineRequest, launch: Launch | None = None) -> Result:
+    """Postrefine and write; raises Sorry for input that can't be used."""
+    request.check()
+    output = request.output
+    with launched("dials.postrefine", request, launch) as launch:
+        with Outputs(launch.provenance.inputs) as outputs, single_thread():
+            names = _names(outputs, output)
+            log.start(launch.verbosity, names["log"], launch.provenance)
+            given = _read(request)
+            refinement = _refine(request, given)
+            wide, how = launch.verbosity > 0, (refinement.tried, given.files.order, request.convergence)
+            logger.info(text.course(given.identifiers, refinement.result, *how, wide))
+            if refinement.statistics is None:
+                raise Sorry(text.all_rejected(refinement.result))
+            summary = _summarise(request, given, refinement, launch)
+            logger.info(text.outcome(summary, wide))
+            if given.described is not None:
+                logger.info(model_report.share_text(given.described["share"]))
+            report.write_reports(summary, names["json"], names["html"])
+            _write(given, refinement, names)
+            commands = [summary["merge_command"], summary["xfel_merge_command"]]
+            logger.info("\nTo merge what was kept:\n\n  %s\n", "\n\n  ".join(filter(None, commands)))
+            logger.info(remark_lines(summary))
+        if output.mtz:
+            with Outputs() as outputs:
+                handover.merge_to_mtz(summary["merge_command"], outputs.temporary(output.mtz))
+    pair = handover.xfel_merge_files(output.xfel_merge)
+    files = written(names, output) | dict(zip(("xfel_experiments", "xfel_reflections"), pair))
+    return Result(summary, files)
+
+
+def _names(outputs: Outputs, output) -> dict[str, str | None]:
+    """Where to write each file; what is there of an earlier MTZ stays until the others are written."""
+    names = temporary_names(outputs, output, ("experiments", "reflections"), ("log", "json", "html", "mtz"))
+    if names["mtz"]:  # can be written, but is not before the others are
+        outputs.forget(output.mtz)
+    pair = [outputs.temporary(name) for name in handover.xfel_merge_files(output.xfel_merge)]
+    names["xfel_experiments"], names["xfel_reflections"] = pair or (None, None)
+    return names
+
+
+def _read(request: PostrefineRequest) -> _Given:
+    """Read stills and reference, and say what they are."""
+    settings, reindex = reference_settings(request.reference_model), request.reindex == "auto"
+    stills_files = read_stills(
+        experiment_paths=request.experiments,
+        reflection_paths=request.reflections,
+        space_group=request.space_group,
+        intensity_choice=request.intensity_choice,
+        d_min=request.d_min,
+        d_max=request.d_max,
+        seed=request.seed,
+        filters=input_filters(request),
+        radiation=settings.radiation,
+        reindex=reindex,
+    )
+    files, reference, model = take_reference(stills_files, request.reference, settings, reindex)
+    given = _Given(files, reference, None, None, None, [])
+    given.drawn = report.numbers_of(given.identifiers, request.lattice_plots)
+    found = files.cell, files.usable.n_excluded, files.ambiguity, files.choices.counts(), files.reindexed
+    logger.info(text.input_lines(files.stills, given.symbol, *found))
+    if files.reference_tally is not None:
+        given.tally = model_report.describe_tally(files.reference_tally)
+        logger.info("\n".join(model_report.tally_lines(given.tally, "reference")))
+    if model is not None:
+        given.described = model_report.summarise(request.reference, model)
+        logger.info(model_report.text(given.described))
+        prior = files.stills.prior
+        given.prior = ModelPrior(reference, files.d_star_sq, prior.epsilon, prior.centric)
+    return given
+
+
+def _refine(request: PostrefineRequest, given: _Given) -> Refinement:
+    """Refine with as many processes as are wanted and useful."""
+    files, free = given.files, None
+    cores = available_cores()
+    nproc = min(cores if request.nproc is None else request.nproc, files.stills.n_lattices)
+    logger.info("Processes: %d of one thread each, on %d cores", nproc, cores)
+    with log.show_progress("lattice") as show:
+        if request.cross_validation == "free_reflections":
+            free = free_set(files.h_unique, request.free_fraction, request.seed)
+        return refine(
+            files.stills,
+            settings=dataset_settings(request),
+            candidates=model_candidates(request),
+            d_star_sq=files.d_star_sq,
+            complete=files.complete,
+            reference=given.reference,
+            free=free,
+            prior=given.prior,
+            half_sets=request.cross_validation == "half_sets",
+            n_shells=request.n_shells,
+            seed=request.seed,
+            nproc=nproc,
+            progress=show,
+        )
+
+
+def _summarise(request: PostrefineRequest, given: _Given, refinement: Refinement, launch: Launch) -> dict:
+    """The summary with its remarks; the share of the data beside a model is added to what describes that."""
+    files, stills, result, described = given.files, given.files.stills, refinement.result, given.described
+    pair = request.output.experiments, request.output.reflections
+    merge_command = text.merge_command(*pair, request.partiality_threshold, stills.s0[result.accepted])
+    if described is not None:
+        weighed = given.prior.last if len(result.cycles) > 1 else None
+        described["share"] = model_report.describe_share(weighed, files.d_star_sq)
+    parameters = [lattice_parameters(result, k, files.ambiguity) for k in range(stills.n_lattices)]
+    counts = count_observations(stills, result, rows_by_lattice(files))
+    operations = group_operations(files.experiments, files.space_group)
+    record = make_summary(
+        given.identifiers,
+        result,
+        refinement.statistics,
+        parameters,
+        merge_command,
+        diagnostics=collect_diagnostics(stills, result, given.reference, files.d_star_sq, given.drawn),
+        dataset=_describe_dataset(request, given, result, counts),
+        counts=counts,
+        symmetry=weigh_symmetry(stills, result.linear_scale, result.accepted, files.d_star_sq, *operations),
+        tried=refinement.tried,
+        order=files.order,
+    )
+    where = request.output.xfel_merge, files.space_group, files.cell, refinement.statistics.d_min
+    record |= {
+        "xfel_merge_command": handover.xfel_merge_command(*where),
+        "reference_model": described,
+        "reference_observations": given.tally,
+        "provenance": launch.provenance.as_dict(),
+    }
+    said = [] if given.tally is None else model_report.tally_remarks(given.tally, given.symbol)
+    said += described["notes"] if described else []
+    return record | conclude([*remarks(record), *said, *launch.unused_parameters(request)])
+
+
+def _describe_dataset(request: PostrefineRequest, given: _Given, result: Any, counts: Any) -> dict:
+    files = given.files
+    return describe_dataset(
+        files.stills,
+        result,
+        given.symbol,
+        files.cell,
+        files.usable.n_excluded,
+        counts,
+        request.reference,
+        request.convergence,
+        files.choices.counts(),
+        files.reindexed,
+        files.choices.others,
+        detector_distances(files.experiments),
+    )
+
+
+def _write(given: _Given, refinement: Refinement, names: dict[str, str | None]) -> None:
+    """Write tables and experiments; files, result and statistics are gone afterwards."""
+    files = given.files
+    apply_result(files, refinement.result)
+    write_table(files.table, names["reflections"])
+    if names["xfel_reflections"]:
+        write_table(handover.xfel_merge_table(files.table, files.experiments), names["xfel_reflections"])
+    # what the experiments become on their way to a file is large: make room first
+    files.table = files.usable = files.stills = given.reference = given.prior = None
+    refinement.result = refinement.statistics = None
+    for name in filter(None, (names["experiments"], names["xfel_experiments"])):
+        files.experiments.as_file(name, **scaled_history(files.experiments))

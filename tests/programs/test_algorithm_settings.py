@@ -1,0 +1,133 @@
+"""What the algorithms get of the Requests: their own defaults, and choices that they offer."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from requested import PROGRAMS, request_of
+
+import dials_postrefine  # noqa: F401  (makes cctbx findable)
+
+pytest.importorskip("iotbx.phil", reason="parameters are PHIL")
+
+from dials_postrefine.programs.algorithm_settings import (
+    compared_column,
+    dataset_settings,
+    image_choice,
+    input_filters,
+    model_candidates,
+    model_request,
+    reference_settings,
+    spread_settings,
+)
+from dials_postrefine.settings.image_spread import ImageSpreadRequest
+from dials_postrefine.settings.intensity_model import IntensityModelRequest
+from dials_postrefine.settings.postrefine import PostrefineRequest
+from dials_postrefine.settings.scope import load
+from dials_postrefine.stills.cycles import DatasetSettings
+from dials_postrefine.stills.filters import InputFilters
+from dials_postrefine.stills.minimise import LOSSES
+from dials_postrefine.stills.model import MODELS, PARAMETERS, RADII, UNIT_CELLS
+from dials_postrefine.stills.partiality import PROFILES
+
+pytestmark = pytest.mark.dials
+
+
+def choices(program: str) -> dict[str, list[str]]:
+    """What each choice of a program offers, by path."""
+    return {
+        definition.path: [word.value.lstrip("*") for word in definition.object.words]
+        for definition in load(program).all_definitions()
+        if definition.object.type.phil_type == "choice"
+    }
+
+
+def test_the_defaults_are_those_of_the_algorithms():
+    from dials_postrefine.files.reference_model import ReferenceSettings
+
+    request = PostrefineRequest()
+    assert dataset_settings(request) == DatasetSettings() and input_filters(request) == InputFilters()
+    assert reference_settings(request.reference_model) == ReferenceSettings()
+
+
+def test_the_defaults_of_the_programs_for_electrons_are_those_of_the_algorithms():
+    from dials_postrefine.electron.imagespread import SpreadSettings
+    from dials_postrefine.electron.intensitymodel import SPLITS, TreeSettings
+    from dials_postrefine.electron.pairs import MATCHES
+    from dials_postrefine.files.scaled_images import COLUMNS, ImageChoice
+
+    request = ImageSpreadRequest()
+    assert spread_settings(request) == SpreadSettings() and image_choice(request) == ImageChoice()
+    assert compared_column(request) is None
+    wanted = model_request(IntensityModelRequest())
+    assert wanted.trees == TreeSettings() and wanted.choice == ImageChoice(image_width=0.0, beam="none")
+    assert spread_settings(request_of("image_spread", "min_angle=90")).min_angle == pytest.approx(np.pi / 2.0)
+    assert choices("image_spread")["match"] == list(MATCHES)
+    assert choices("intensity_model")["split"] == list(SPLITS)
+    assert (
+        choices("image_spread")["intensity_choice"] == choices("intensity_model")["intensity_choice"] == list(COLUMNS)
+    )
+
+
+def test_choices_are_what_the_rooms_offer():
+    offered = choices("postrefine")
+    assert offered["algorithm"] == list(MODELS)
+    assert offered["radius"] == [*RADII, "auto"]
+    assert offered["profile"] == [*PROFILES, "auto"]
+    assert offered["loss"] == list(LOSSES)
+    assert offered["fix"] == list(PARAMETERS)
+
+
+def test_auto_offers_all_and_a_name_itself():
+    assert model_candidates(PostrefineRequest()) == (["lorentzian"], ["constant"], ["fixed"])
+    words = ["profile=auto", "radius=auto", "unit_cell=auto", "engine=auto"]
+    request = request_of("postrefine", *words)
+    assert dataset_settings(request).engine == "auto"
+    assert model_candidates(request) == (list(PROFILES), list(RADII), list(UNIT_CELLS))
+    request = request_of("postrefine", *words, "algorithm=rs")  # refines no radius
+    assert model_candidates(request) == (list(PROFILES), ["constant"], list(UNIT_CELLS))
+
+
+def test_degrees_become_radians():
+    request = request_of("postrefine", "max_misorientation=1.5")
+    assert dataset_settings(request).fit.max_misorientation == pytest.approx(np.pi / 120.0)
+
+
+def test_the_default_map():
+    pytest.importorskip("numba", reason="numba is not installed: dials.diffuse_map needs it")
+    from dials_postrefine.diffuse.mapping import MappingSettings
+    from dials_postrefine.files.images import ImageSettings
+    from dials_postrefine.programs.algorithm_settings import map_request
+    from dials_postrefine.settings.diffuse_map import DiffuseMapRequest
+
+    wanted = map_request(DiffuseMapRequest())
+    # what a run does beyond what its parts do by themselves
+    assert wanted.reading == ImageSettings(phi_steps=None, scale="per_image")
+    assert wanted.mapping == MappingSettings(n_sigma="auto")
+    rings = map_request(request_of("diffuse_map", "mask.ice_rings.filter=True", "d_min=2")).mapping.excluded
+    low, high = rings[0]  # of hexagonal ice, 100 at 3.895 Angstrom
+    assert np.sqrt(0.5 * (low**2 + high**2)) == pytest.approx(2.0 / (np.sqrt(3.0) * 4.498))
+    assert high**2 - low**2 == pytest.approx(0.002)
+
+
+def test_each_filter_reaches_its_place():
+    request = request_of(
+        "postrefine",
+        "filtering.method=deltacchalf",
+        "filtering.deltacchalf.stdcutoff=3",
+        "filtering.significance_filter.enable=True",
+        "filtering.significance_filter.sigma=0.7",
+        "filtering.unit_cell.absolute_angle_tolerance=1",
+        "min_partial_correlation=0.1",
+    )
+    settings, filters = dataset_settings(request), input_filters(request)
+    assert settings.delta_cc_half.stdcutoff == 3.0 and settings.filters.min_partial_correlation == 0.1
+    assert filters.significance.sigma == 0.7 and filters.cell_angle == 1.0
+
+
+@pytest.mark.parametrize("program", [name for name in PROGRAMS if "reference_model.radiation" in choices(name)])
+def test_the_words_of_a_reference_model(program):
+    names = ("radiation=electron", "table=auto", "bulk_solvent=off", "anomalous=none", "scale=isotropic")
+    settings = reference_settings(request_of(program, *(f"reference_model.{name}" for name in names)).reference_model)
+    assert (settings.radiation, settings.table, settings.anomalous) == ("electron", None, "none")
+    assert settings.bulk_solvent is False and settings.scaling.scale == "isotropic"
