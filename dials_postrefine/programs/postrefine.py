@@ -51,8 +51,8 @@ logger = logging.getLogger("dials.postrefine")
 @dataclass
 class _Given:
     """
-    What was read: the files; reference (n_unique,) intensities, None for the data's own mean; prior of an atomic model
-    and described, what the report says of it, both None without one; tally of a reflection file as reference; drawn, the
+    What was read: the files; reference (n_unique,) intensities, None for the data's own mean; prior of an atomic model,
+    and described, what the report says of it, None without one; tally of a reflection file as reference; drawn, the
     numbers of the lattices to draw.
     """
 

@@ -30,8 +30,8 @@ from dials.array_family import flex
 from dxtbx.model.experiment_list import ExperimentList
 
 from dials_postrefine.command_line import postrefine
-from dials_postrefine.files import stills as stills_files
 from dials_postrefine.files.simulated import write_stills
+from dials_postrefine.programs import postrefine as program
 from dials_postrefine.simulate import StillsOptions, simulate_stills
 
 pytestmark = [pytest.mark.dials, pytest.mark.slow]
@@ -292,16 +292,16 @@ def test_a_standard_output_that_nobody_reads_does_not_matter(folder, uninterrupt
 
 @pytest.fixture
 def refused(folder, monkeypatch):
-    """A function: the sentence of a run in this process, before which a function of files/stills.py is replaced."""
+    """A function: the sentence of a run in this process, before which a function that the program calls is replaced."""
 
     def refuse(name: str, before, *arguments: str) -> str:
-        function = getattr(stills_files, name)
+        function = getattr(program, name)
 
         def replacement(*args, **kwargs):
             before()
             return function(*args, **kwargs)
 
-        monkeypatch.setattr(stills_files, name, replacement)
+        monkeypatch.setattr(program, name, replacement)
         with pytest.raises(SystemExit) as stop:
             postrefine.run([*ARGUMENTS, "nproc=1", "output.log=None", *arguments])
         message = stop.value.code
@@ -345,7 +345,7 @@ def test_input_that_is_gone_before_it_is_read(folder, refused, name):
 
 
 def test_input_that_is_gone_after_it_was_read_is_not_needed(folder, uninterrupted, monkeypatch):
-    read = stills_files.read_stills
+    read = program.read_stills
 
     def read_and_remove(*args, **kwargs):
         files = read(*args, **kwargs)
@@ -353,6 +353,6 @@ def test_input_that_is_gone_after_it_was_read_is_not_needed(folder, uninterrupte
             os.remove(name)
         return files
 
-    monkeypatch.setattr(stills_files, "read_stills", read_and_remove)
+    monkeypatch.setattr(program, "read_stills", read_and_remove)
     postrefine.run([*ARGUMENTS, "nproc=1", "output.log=None"])
     assert {name: content(Path(name)) for name in TABLES} == uninterrupted[0]

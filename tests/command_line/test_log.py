@@ -137,13 +137,13 @@ def test_the_log_is_live_under_its_own_name(folder, monkeypatch):
 def test_what_ends_a_run_is_the_last_that_the_log_says(folder):
     with pytest.raises(SystemExit) as ended:
         postrefine.run([*STILLS, "d_max=1"])
-    assert Path("dials.postrefine.log").read_text().endswith(f"{ended.value.code}\n")
+    assert Path("dials.postrefine.log").read_text().endswith(f"{log.wrap(ended.value.code)}\n")
 
 
 def test_a_fault_of_ours_is_in_the_log(folder, monkeypatch):
-    from dials_postrefine.files import stills
+    from dials_postrefine.programs import postrefine as program
 
-    monkeypatch.setattr(stills, "read_stills", lambda **_: 1 / 0)
+    monkeypatch.setattr(program, "read_stills", lambda **_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         postrefine.run(STILLS)
     text = Path("dials.postrefine.log").read_text()
