@@ -45,13 +45,14 @@ def parse_arguments(args, phil, usage: str, epilog: str, prepare: Callable[[list
         return None, None
     for name in unhandled:
         _take_name(name, params.input, parser.system_phil)
-    for changed in parser.diff_phil.all_definitions():
-        _refuse_value(changed)
+    changed = parser.diff_phil.all_definitions()
+    for one in changed:
+        _refuse_value(one)
     for names in (params.input.experiments, params.input.reflections):
         names[:] = [name for name in names if name is not None]
     command, parameters = [usage.split()[0], *given], parser.diff_phil.as_str()
     inputs = _named_files(given, parser.system_phil.format(params))
-    return params, Launch(record_run(command, inputs, parameters), options.verbose)
+    return params, Launch(record_run(command, inputs, parameters), options.verbose, tuple(one.path for one in changed))
 
 
 def _take_name(name: str, input_files, phil) -> None:

@@ -15,14 +15,18 @@ from dials_postrefine.settings.effects import without_effect
 
 @dataclass(frozen=True)
 class Launch:
-    """How a program was started: where its outputs come from, and how much its log is to say."""
+    """
+    How a program was started: where its outputs come from, how much its log is to say, and the parameters that were
+    changed, by name (None: those that have not their default).
+    """
 
     provenance: Provenance
     verbosity: int = 0
+    changed: tuple[str, ...] | None = None
 
     def unused_parameters(self, request, chosen: Mapping[str, Sequence[str]] | None = None) -> list[str]:
         """Sentences on changed parameters that have no effect (settings/effects.py)."""
-        return without_effect(self.provenance.program, request, chosen)
+        return without_effect(self.provenance.program, request, chosen, self.changed)
 
 
 @dataclass(frozen=True)
@@ -56,9 +60,10 @@ def _named_files(request) -> list[str]:
     """The files that a request names, but for its outputs."""
     names: dict[str, None] = {}
     for path, value in values_by_path(request).items():
-        words = value if isinstance(value, tuple) else (value,)
+        words = value if isinstance(value, (tuple, list)) else (value,)
         if not path.startswith("output."):
-            names |= {word: None for word in words if isinstance(word, str) and os.path.isfile(word)}
+            words = [os.fspath(word) for word in words if isinstance(word, (str, os.PathLike))]
+            names |= {word: None for word in words if os.path.isfile(word)}
     return list(names)
 
 

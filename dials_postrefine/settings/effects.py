@@ -60,14 +60,20 @@ RULES: dict[str, tuple[tuple[str, str, tuple[str, ...]], ...]] = {
 }
 
 
-def without_effect(program: str, request, chosen: Mapping[str, Sequence[str]] | None = None) -> list[str]:
+def without_effect(
+    program: str,
+    request,
+    chosen: Mapping[str, Sequence[str]] | None = None,
+    changed: Sequence[str] | None = None,
+) -> list[str]:
     """
     A sentence for each changed parameter of a program's request that has no effect.
 
-    chosen: what was chosen where the request has `auto`, by the name of the parameter.
+    chosen: what was chosen where the request has `auto`, by the name of the parameter.  changed: the names of the
+    parameters that were changed, None for those that have not their default.
     """
     found, values = [], values_by_path(request)
-    for name in changed_paths(request):
+    for name in changed_paths(request) if changed is None else changed:
         for pattern, other, wanted in RULES.get(program, ()):
             if not fnmatchcase(name, pattern) or name == other:
                 continue

@@ -62,6 +62,14 @@ def test_a_parameter_with_an_effect_is_not(program, changes):
     assert said(program, changes) == []
 
 
+def test_the_changed_parameters_may_be_named():
+    """PHIL takes `auto` that is written out for a change."""
+    request = request_of("diffuse_map", "add=a.nxs b.nxs", "mask.bragg=auto")
+    assert without_effect("dials.diffuse_map", request) == []
+    (sentence,) = without_effect("dials.diffuse_map", request, changed=["add", "mask.bragg"])
+    assert sentence == "mask.bragg= has no effect, as add is ['a.nxs', 'b.nxs']."
+
+
 def test_what_auto_chose_counts():
     assert said("dials.diffuse_map", "mask.n_sigma=6", {"mask.bragg": ["profile", "box"]}) == []
     (sentence,) = said("dials.diffuse_map", "mask.n_sigma=6", {"mask.bragg": ["box"]})
