@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from dials.util import Sorry
 
@@ -12,6 +14,10 @@ from dials_postrefine.programs.launch import Launch, Result, launched, temporary
 from dials_postrefine.settings.diffuse_map import DiffuseMapRequest
 
 # What maps is imported by the functions: it needs numba, of which check_numba speaks first.
+if TYPE_CHECKING:
+    from dials_postrefine.diffuse.merging import Map
+    from dials_postrefine.files.map_input import MapInput
+    from dials_postrefine.report.provenance import Provenance
 
 logger = logging.getLogger("dials.diffuse_map")
 
@@ -58,7 +64,7 @@ def check_numba() -> None:
         raise Sorry(f"numba is needed ({error}): conda install numba, or pip install numba 'coverage>=7'.") from None
 
 
-def _write_map(given, names: dict[str, str | None]):
+def _write_map(given: MapInput, names: dict[str, str | None]) -> tuple[Map, list[str]]:
     """Write the sums, and the map that is made of them: the map, and notes on what was not written."""
     from dials_postrefine.files import map_sums, maps
 
@@ -72,7 +78,9 @@ def _write_map(given, names: dict[str, str | None]):
     return merged, notes
 
 
-def _summarise(given, merged, provenance, notes: list[str], unused: list[str]) -> dict:
+def _summarise(
+    given: MapInput, merged: Map, provenance: Provenance, notes: Sequence[str], unused: Sequence[str]
+) -> dict:
     """The summary with the remarks on it, which stand between the notes on the map and those on parameters."""
     from dials_postrefine.report import diffuse_remarks, diffuse_summary
     from dials_postrefine.report.remarks import conclude
