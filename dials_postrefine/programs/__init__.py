@@ -8,6 +8,6 @@ The programs, callable from Python: one module a program with run(Request) -> Re
     result.summary["after"][-1]["cc_half"]
 
 A program reads files, hands arrays to the algorithms, and has their outcome written and reported: this room joins
-files, algorithms and report, and decides nothing scientific.  launch.py has what the programs share, and algorithm_settings.py
-makes what files and algorithms take of the Requests.
+files, algorithms and report, and decides nothing scientific.  launch.py has what the programs share, and
+algorithm_settings.py makes what files and algorithms take of the Requests.
 """
