@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dials_postrefine.numerics.leastsquares import LOSSES
 from dials_postrefine.scopes import (
     RENAMED,
     candidates,
@@ -18,7 +19,6 @@ from dials_postrefine.scopes import (
     spread_settings,
 )
 from dials_postrefine.stills.cycles import DatasetSettings
-from dials_postrefine.stills.minimise import LOSSES
 from dials_postrefine.stills.model import MODELS, PARAMETERS, RADII, UNIT_CELLS
 from dials_postrefine.stills.partiality import PROFILES
 

@@ -20,7 +20,8 @@ from dials_postrefine.diffuse import BadImage, bragg, geometry, kernels, rejecti
 from dials_postrefine.diffuse.geometry import Beam, Corrections, Panel, Pixels
 from dials_postrefine.diffuse.grid import Grid
 from dials_postrefine.diffuse.rejection import Rejection
-from dials_postrefine.grouping import rows_of_groups
+from dials_postrefine.numerics.grouped import rows_of_groups
+from dials_postrefine.numerics.shells import equal_width_edges
 from dials_postrefine.parallel import ordered_map, single_thread
 
 N_SHELLS = 60
@@ -149,7 +150,7 @@ class ImageResult:
 
 def shell_edges(grid: Grid) -> np.ndarray:
     """The edges (N_SHELLS + 1,) of the shells of |s| in which images are compared, 1/Angstrom."""
-    return np.linspace(1.0 / grid.d_max, 1.0 / grid.d_min, N_SHELLS + 1)
+    return equal_width_edges(grid.d_max, grid.d_min, N_SHELLS)
 
 
 def make_sums(grid: Grid, shared: bool = False) -> np.ndarray:

@@ -21,6 +21,8 @@ import numpy as np
 from dials_postrefine.diffuse import kernels, orbits
 from dials_postrefine.diffuse.grid import Grid
 from dials_postrefine.diffuse.mapping import N_SHELLS, ImageResult, MappingSettings, shell_edges
+from dials_postrefine.numerics.correlation import correlation_from_sums
+from dials_postrefine.numerics.shells import equal_width_edges
 
 # Of the normal equations: beyond it too little of the azimuth is seen to tell cos 2 phi from a constant.
 MOST_CONDITION = 1e6
@@ -172,7 +174,7 @@ def merge(
     rows, to_s, (exposure_scale, _) = orbits.rows_of(grid), grid.to_s, settings.quanta
     radial = _radial(sums, used, grid, settings, level)
     plain = radial.plain / level
-    edges = np.linspace(1.0 / grid.d_max, 1.0 / grid.d_min, n_shells + 1)
+    edges = equal_width_edges(grid.d_max, grid.d_min, n_shells)
     mates_by = operations if laue is None else laue
     pairs_laue, pairs_friedel, mates = orbits.compare_mates(
         sums, rows, to_s, mates_by, edges, radial.s, plain, exposure_scale
@@ -206,9 +208,9 @@ def merge(
             anisotropy=None
             if not noise_sq or anisotropic_sq is None
             else math.sqrt(max(0.0, anisotropic_sq - noise_sq) / noise_sq),
-            cc_half=correlation(pairs_half[chosen].sum(axis=0)),
-            cc_friedel=correlation(pairs_friedel[chosen].sum(axis=0)),
-            cc_laue=correlation(pairs_laue[chosen].sum(axis=0)),
+            cc_half=correlation_from_sums(pairs_half[chosen].sum(axis=0)),
+            cc_friedel=correlation_from_sums(pairs_friedel[chosen].sum(axis=0)),
+            cc_laue=correlation_from_sums(pairs_laue[chosen].sum(axis=0)),
             chi_sq=_ratio(total[orbits.CHI_SQ], total[orbits.FREEDOM]),
             cos_2phi=None if residual is None else residual[0],
             sin_2phi=None if residual is None else residual[1],
@@ -218,15 +220,6 @@ def merge(
     shells = [shell([k], edges[k], edges[k + 1], azimuth[k], masked[k]) for k in range(n_shells)]
     shells.append(shell(list(range(n_shells)), edges[0], edges[-1], azimuth[-1], masked[-1]))
     return Map(grid, sums, operations, level, settings, radial, shells)
-
-
-def correlation(pair: np.ndarray) -> float | None:
-    """Pearson's correlation from sums of n, x, y, x^2, y^2, x y; None where it does not exist."""
-    n, x, y, xx, yy, xy = (float(value) for value in pair)
-    if n < 3.0:
-        return None
-    variances = (xx - x * x / n) * (yy - y * y / n)
-    return (xy - x * y / n) / math.sqrt(variances) if variances > 0.0 else None
 
 
 def azimuthal_residual(

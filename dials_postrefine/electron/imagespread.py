@@ -17,12 +17,12 @@ import numpy as np
 from dials_postrefine.electron import spread
 from dials_postrefine.electron.agreement import Agreement, measure_agreement
 from dials_postrefine.electron.causes import Causes, find_causes
-from dials_postrefine.electron.groups import even_groups, grouped_median
 from dials_postrefine.electron.images import Images, Unusable
 from dials_postrefine.electron.orientation import nearest_zone_axes, zone_axes
 from dials_postrefine.electron.pairs import Pairs, find_pairs
 from dials_postrefine.electron.randommatch import RandomMatch, compare_with_random
 from dials_postrefine.electron.spread import Mates, Tau
+from dials_postrefine.numerics.grouped import even_groups, grouped_median
 
 TENTHS = 10
 # Parts of the unique indices by intensity, as fractions from the weakest on.

@@ -30,7 +30,7 @@ import numpy as np
 
 from dials_postrefine.electron.features import Features
 from dials_postrefine.electron.images import Images, Unusable
-from dials_postrefine.grouping import rows_of_groups
+from dials_postrefine.numerics.grouped import rows_of_groups
 from dials_postrefine.parallel import single_thread
 
 PREDICTIONS = ("mates", "f_calc", "trees", "both")

@@ -26,8 +26,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from dials_postrefine.electron.images import Images, Spots, Unusable, make_spots, number_indices, pack
+from dials_postrefine.electron.images import Images, Spots, Unusable, make_spots, number_indices
 from dials_postrefine.electron.orientation import misorientations
+from dials_postrefine.numerics.indices import pack
 
 BLOCK = 256  # images whose pairs are counted at a time
 MOST_BINS = 160  # of images, in the matrix of matches

@@ -34,7 +34,7 @@ from dials_postrefine.files.cell_choices import common_cell, find_cell_choices
 from dials_postrefine.files.opened_images import check_images, open_experiments
 from dials_postrefine.files.pixels import Reader, Scale, first_line, static_mask
 from dials_postrefine.files.radiation import is_xray
-from dials_postrefine.grouping import rows_of_groups
+from dials_postrefine.numerics.grouped import rows_of_groups
 
 # Dry air at 20 degrees C and 1013 hPa: g/cm^3, and parts of its mass.
 AIR_DENSITY = 1.2041e-3

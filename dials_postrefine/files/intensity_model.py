@@ -28,8 +28,8 @@ from dials_postrefine.files.reflection_files import index_array
 from dials_postrefine.files.scaled_images import ImageChoice, ImageFiles, has_intensity, read_images
 from dials_postrefine.files.tables import select_rows, write_table
 from dials_postrefine.files.versions import miller_indices_to_numpy
-from dials_postrefine.indices import to_flex_miller
-from dials_postrefine.populations import main_value
+from dials_postrefine.numerics.indices import to_flex_miller
+from dials_postrefine.numerics.populations import main_value
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from dxtbx import flumpy
 from dials_postrefine.files.compatibility import check_compatibility
 from dials_postrefine.files.reflection_files import Tally, merge_intensities, read_intensities
 from dials_postrefine.files.versions import miller_indices_to_numpy
-from dials_postrefine.indices import pack
+from dials_postrefine.numerics.indices import pack
 
 
 def read_reference(

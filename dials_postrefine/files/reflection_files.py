@@ -25,7 +25,6 @@ from dials.array_family import flex
 from dials.util import Sorry
 from dxtbx import flumpy
 
-from dials_postrefine.absences import Absences, even_shells, weigh_absences
 from dials_postrefine.files.atomic_models import REFLECTIONS, choose_block, read_cif
 from dials_postrefine.files.cell_choices import common_cell
 from dials_postrefine.files.file_kinds import REFLECTIONS as KINDS
@@ -35,7 +34,9 @@ from dials_postrefine.files.models import read_experiments
 from dials_postrefine.files.redundant_records import space_group_of
 from dials_postrefine.files.tables import forget_identifiers, read_table
 from dials_postrefine.files.versions import miller_indices_to_numpy
-from dials_postrefine.indices import to_flex_miller
+from dials_postrefine.numerics.absences import N_SHELLS, Absences, weigh_absences
+from dials_postrefine.numerics.indices import to_flex_miller
+from dials_postrefine.numerics.shells import shells_of_equal_numbers
 
 ABSENT = "systematically absent"
 
@@ -202,7 +203,9 @@ def _weigh(array, absent: np.ndarray) -> Absences:
     sigma = np.sqrt(np.mean(value**2)) or 1.0
     if array.sigmas() is not None:
         sigma = flumpy.to_numpy(array.sigmas())
-    return weigh_absences(value / sigma, even_shells(flumpy.to_numpy(array.d_star_sq().data())), absent)
+    return weigh_absences(
+        value / sigma, shells_of_equal_numbers(flumpy.to_numpy(array.d_star_sq().data()), N_SHELLS), absent
+    )
 
 
 def index_array(h: np.ndarray, symmetry, data: np.ndarray, sigmas: np.ndarray, anomalous: bool = False):

@@ -23,16 +23,16 @@ import numpy as np
 from cctbx import miller
 from dxtbx import flumpy
 
-from dials_postrefine.indices import pack, to_flex_miller
+from dials_postrefine.numerics.indices import pack, to_flex_miller
+from dials_postrefine.numerics.shells import equal_number_edges, shell_of
 from dials_postrefine.scattering import compare
 from dials_postrefine.scattering.bulk_solvent import B_SOL, K_SOL, Parts, intensities, structure_factors
 from dials_postrefine.scattering.form_factors import WATER, FormFactors
 from dials_postrefine.scattering.scaling import (
+    MIN_IN_SHELL,
     ScaleFit,
     fit_scale,
     model_variance,
-    shell_edges,
-    shell_of,
     tensor_basis,
 )
 from dials_postrefine.scattering.structure_factors import calculate_f_calc, calculate_f_mask
@@ -232,7 +232,7 @@ def _collect(source, wanted, way, ways, parts, known, observed, sigma, settings)
             x[-2:] = settings.solvent
     intensity = intensities(parts, x)
     if way.fit is None:
-        edges = shell_edges(wanted.d_star_sq[known], settings.n_shells)
+        edges = equal_number_edges(wanted.d_star_sq[known], settings.n_shells, MIN_IN_SHELL)
         shell = shell_of(wanted.d_star_sq, edges)
         sigma_sq = np.array(
             [settings.model_error**2 * np.mean(intensity[known & (shell == k)]) for k in range(len(edges) - 1)]

@@ -1,5 +1,5 @@
 """
-Many lattices at once: the objective of minimise.py, minimised for all of them by one vectorised Levenberg-Marquardt.
+Many lattices at once: the objective of leastsquares.py, minimised by one vectorised Levenberg-Marquardt.
 
 The reflections of all lattices lie in one array, sorted by lattice; the normal matrices (L, k, k) are sums over each
 lattice's rows (`np.add.reduceat`) and are solved as a stack.  Each lattice has its own damping,
@@ -7,8 +7,8 @@ lattice's rows (`np.add.reduceat`) and are solved as a stack.  Each lattice has 
     (H + lambda diag(H)) s = -g,      H = J^T psi' J + restraints,   g = J^T W u + restraints,
 
 lambda x 8 where a step is refused (it does not lower f, or leaves the bounds), / 5 where it is taken, and is done once
-its step is below `step_threshold` in units of 1/sqrt(diag(H)) relative to its parameters there, as in minimise.py.
-What is done is left out of the next evaluation.  The start, the residuals and the minimum are those of minimise.py;
+its step is below `step_threshold` in units of 1/sqrt(diag(H)) relative to its parameters there, as in leastsquares.py.
+What is done is left out of the next evaluation.  The start, the residuals and the minimum are those of leastsquares.py;
 only the way differs.  Source: postrefinement.md, recipe; Marquardt (1963).
 """
 
@@ -16,7 +16,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from dials_postrefine.stills.minimise import CURVATURE_FLOOR, LOSSES, Minimum, Restraint, sandwich
+from dials_postrefine.numerics.leastsquares import CURVATURE_FLOOR, Minimum, Restraint
+from dials_postrefine.numerics.robust import LOSSES
+from dials_postrefine.numerics.sandwich import sandwich_hc3
 from dials_postrefine.stills.model import Observations, calculate_with_jacobian
 
 FIRST_DAMPING = 1e-3
@@ -134,7 +136,7 @@ def minimise_many(
         edges = np.searchsorted(observations.lattice, np.arange(n_lattices + 1))
         for k in range(n_lattices):
             rows = slice(edges[k], edges[k + 1])
-            covariance[k][np.ix_(free, free)] = sandwich(u[rows], jacobian[rows], loss, restraint.width[free])
+            covariance[k][np.ix_(free, free)] = sandwich_hc3(u[rows], jacobian[rows], loss, restraint.width[free])
     near = 1e-3 * (upper - lower)
     at_bound = ((x - lower < near) | (upper - x < near)) & np.isin(np.arange(x.shape[1]), free)
     return [Minimum(x[k], covariance[k], float(f[k]), int(n_iterations[k]), at_bound[k]) for k in range(n_lattices)]

@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from dials_postrefine.numerics.leastsquares import Restraint
 from dials_postrefine.parallel import ordered_map
 from dials_postrefine.stills import convergence
 from dials_postrefine.stills.convergence import Course, Cycle, Ended, Verdicts
@@ -30,7 +31,6 @@ from dials_postrefine.stills.filters import LatticeFilters, reject_lattices, rel
 from dials_postrefine.stills.freereflections import FreeAgreement, compare, hidden, hide, mean_cc_free, no_agreement
 from dials_postrefine.stills.geometry import scattering_vectors
 from dials_postrefine.stills.lattice import FitSettings, LatticeFit, Reason, fit_lattices, no_fit
-from dials_postrefine.stills.minimise import Restraint
 from dials_postrefine.stills.model import (
     LN_SCALE,
     MAX_RELATIVE_VARIANCE,

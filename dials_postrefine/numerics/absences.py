@@ -16,6 +16,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dials_postrefine.numerics.grouped import grouped_mean
+
 N_SHELLS = 20
 FEWEST_ABSENT = 2
 STRONG = 0.5
@@ -37,9 +39,7 @@ class Absences:
 def weigh_absences(ratio: np.ndarray, shell: np.ndarray, absent: np.ndarray) -> Absences:
     """R of the observations (n,) of I/sigma = ratio in their shells (n,), of which some are absent (n,)."""
     n = int(np.count_nonzero(absent))
-    others = np.bincount(shell[~absent], ratio[~absent], N_SHELLS)
-    n_others = np.bincount(shell[~absent], minlength=N_SHELLS)
-    mean = np.divide(others, n_others, out=np.full(N_SHELLS, np.nan), where=n_others > 0)
+    mean = grouped_mean(ratio[~absent], shell[~absent], N_SHELLS)
     known = absent & np.isfinite(mean[shell])
     own, expected = ratio[known], mean[shell[known]]
     if len(own) < FEWEST_ABSENT or not expected.sum() > 0.0:
@@ -49,9 +49,3 @@ def weigh_absences(ratio: np.ndarray, shell: np.ndarray, absent: np.ndarray) -> 
     esd = float(max(own.std(ddof=1), 1.0) * np.sqrt(len(own)) / expected.sum())
     strong = r - STRONG > SIGNIFICANT * esd
     return Absences(n, float(own.mean()), float(expected.mean()), r, esd, bool(strong))
-
-
-def even_shells(d_star_sq: np.ndarray) -> np.ndarray:
-    """The shell (n,) of each observation, of N_SHELLS with equal numbers."""
-    edges = np.quantile(d_star_sq, np.linspace(0.0, 1.0, N_SHELLS + 1)[1:-1])
-    return np.searchsorted(edges, d_star_sq)

@@ -34,37 +34,10 @@ import numpy as np
 from scitbx.array_family import flex
 from scitbx.lstbx import normal_eqns, normal_eqns_solving
 
-HUBER_K = 1.345
-STUDENT_NU = 4.0
+from dials_postrefine.numerics.robust import LOSSES
+from dials_postrefine.numerics.sandwich import sandwich_hc3
+
 CURVATURE_FLOOR = 0.1
-MAX_LEVERAGE = 0.95
-
-
-def linear(z):
-    """rho, rho' and psi' of least squares for z = u^2 (n,)."""
-    one = np.ones_like(z)
-    return z, one, one
-
-
-def huber(z):
-    """rho, rho' and psi' of Huber's loss for z = u^2 (n,), k = 1.345 (95 % efficiency for a Gaussian)."""
-    inside = z <= HUBER_K**2
-    size = np.sqrt(np.where(inside, 1.0, z))
-    rho = np.where(inside, z, 2.0 * HUBER_K * size - HUBER_K**2)
-    return rho, np.where(inside, 1.0, HUBER_K / size), inside.astype(float)
-
-
-def student_t(z):
-    """rho, rho' and psi' of the Student-t loss for z = u^2 (n,), nu = 4."""
-    rho = (STUDENT_NU + 1.0) * np.log1p(z / STUDENT_NU)
-    return (
-        rho,
-        (STUDENT_NU + 1.0) / (STUDENT_NU + z),
-        (STUDENT_NU + 1.0) * (STUDENT_NU - z) / (STUDENT_NU + z) ** 2,
-    )
-
-
-LOSSES = {"linear": linear, "huber": huber, "student_t": student_t}
 
 
 @dataclass(frozen=True)
@@ -204,34 +177,7 @@ def minimise(
     ).n_iterations
     x = equations.x
     covariance = np.zeros((len(x), len(x)))
-    covariance[np.ix_(free, free)] = sandwich(equations.u, equations.jacobian[:, free], loss, restraint.width[free])
+    covariance[np.ix_(free, free)] = sandwich_hc3(equations.u, equations.jacobian[:, free], loss, restraint.width[free])
     near = 1e-3 * np.where(np.isfinite(upper - lower), upper - lower, 0.0)
     at_bound = ((x - lower < near) | (upper - x < near)) & np.isin(np.arange(len(x)), free)
     return Minimum(x, covariance, equations.objective() * norm, n_iterations, at_bound)
-
-
-def sandwich(u: np.ndarray, jacobian: np.ndarray, loss: str, width: np.ndarray | None = None) -> np.ndarray:
-    """
-    Covariance (k, k) of the parameters at the minimum, from residuals u (n,) and du/dx (n, k) (module docstring).
-
-    A restraint of width (k,) counts as one observation of its parameter.  Infinite on the diagonal where the data do
-    not determine the parameters (n <= k or a singular matrix).
-    """
-    n, k = jacobian.shape
-    unknown = np.diag(np.full(k, np.inf))
-    _, weight, slope = LOSSES[loss](u * u)
-    precision = np.zeros(k) if width is None else width**-2.0
-    units = np.sqrt(np.einsum("ij,ij->j", jacobian, jacobian) + precision)
-    if n + np.count_nonzero(precision) <= k or not np.all(units > 0.0):
-        return unknown
-    scaled = jacobian / units
-    restraints = np.diag(precision / units**2)
-    for curvature in (slope, weight):  # psi' of a loss that is not convex may give no positive matrix
-        hessian = scaled.T @ (curvature[:, None] * scaled) + restraints
-        eigenvalues, vectors = np.linalg.eigh(hessian)
-        if eigenvalues[0] > 1e-12 * eigenvalues[-1] > 0.0:
-            inverse = (vectors / eigenvalues) @ vectors.T
-            leverage = np.clip(curvature * np.einsum("ij,jk,ik->i", scaled, inverse, scaled), 0.0, MAX_LEVERAGE)
-            psi = (weight * u / (1.0 - leverage))[:, None] * scaled
-            return inverse @ (psi.T @ psi + restraints) @ inverse / np.outer(units, units)
-    return unknown
