@@ -30,7 +30,7 @@ FEWEST = 3  # spots, for any of the numbers
 
 
 @dataclass
-class Agreement:
+class SpotAgreement:
     """The numbers of n_groups groups, (n_groups,) each (module docstring); n and n_strong count spots."""
 
     n: np.ndarray
@@ -60,7 +60,7 @@ def measure_agreement(
     group: np.ndarray,
     n_groups: int,
     strong: float = 3.0,
-) -> Agreement:
+) -> SpotAgreement:
     """The agreement of matched spots (m,) by group (m,); strong: the least I/sigma of a strong spot."""
 
     def total(values: np.ndarray) -> np.ndarray:
@@ -84,7 +84,7 @@ def measure_agreement(
         factor = k[group]
         z = (i1 - factor * i2) / np.sqrt(v1 + factor**2 * v2)
         z_width = _enough(MAD_TO_SIGMA * grouped_median(np.abs(z), group, n_groups), n)
-        return Agreement(
+        return SpotAgreement(
             n,
             n_strong,
             log_spread,

@@ -25,7 +25,7 @@ from dials.util import Sorry
 from dxtbx import flumpy
 
 from dials_postrefine.diffuse import BadImage, bad_pixels
-from dials_postrefine.diffuse.geometry import Beam, Panel, node_positions
+from dials_postrefine.diffuse.geometry import IncidentBeam, Panel, node_positions
 from dials_postrefine.diffuse.grid import Grid
 from dials_postrefine.diffuse.mapping import Series
 from dials_postrefine.files import exposure, limits, models, tables
@@ -406,9 +406,9 @@ def _reader(experiment, settings: ImageSettings, chosen=None) -> Reader:
     return Reader(experiment, chosen, settings.gain, settings.pedestal)
 
 
-def _beam(experiment, settings: ImageSettings) -> Beam:
+def _beam(experiment, settings: ImageSettings) -> IncidentBeam:
     beam, fraction = experiment.beam, settings.polarization_fraction
-    return Beam(
+    return IncidentBeam(
         beam.get_wavelength(),
         np.array(beam.get_s0()),
         np.array(beam.get_polarization_normal()),

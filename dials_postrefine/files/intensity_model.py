@@ -23,7 +23,12 @@ from dials_postrefine.electron.images import Unusable
 from dials_postrefine.electron.intensitymodel import Prediction, TreeSettings, choose_split, make_folds, predict
 from dials_postrefine.files.radiation import common_probe
 from dials_postrefine.files.reference import align
-from dials_postrefine.files.reference_model import Beam, ReferenceSettings, compute_reference, open_reference
+from dials_postrefine.files.reference_model import (
+    ReferenceSettings,
+    WavelengthAndProbe,
+    compute_reference,
+    open_reference,
+)
 from dials_postrefine.files.reflection_files import index_array
 from dials_postrefine.files.scaled_images import ImageChoice, ImageFiles, has_intensity, read_images
 from dials_postrefine.files.tables import select_rows, write_table
@@ -132,7 +137,9 @@ def calculate_amplitudes(
     variance = np.bincount(images.unique[train], images.variance[train], n_unique)[known] / n[known] ** 2
     merged = index_array(h[known], symmetry, total, np.sqrt(variance))
     wavelength = main_value(1.0 / np.linalg.norm(images.s0, axis=1))
-    beam = Beam(wavelength, common_probe([experiment.beam for experiment in files.experiments], settings.radiation))
+    beam = WavelengthAndProbe(
+        wavelength, common_probe([experiment.beam for experiment in files.experiments], settings.radiation)
+    )
     d_min = float(images.d_star_sq.max() ** -0.5)
     opened = open_reference(model, settings, beam, d_min)
     reference = compute_reference(opened, settings, symmetry, merged, d_min)

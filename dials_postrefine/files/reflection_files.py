@@ -42,7 +42,7 @@ ABSENT = "systematically absent"
 
 
 @dataclass
-class Observations:
+class UnmergedIntensities:
     """Intensities as a miller.array, not merged, and how many others of the file were left out by reason."""
 
     array: Any
@@ -64,7 +64,7 @@ class Tally:
 
 def read_intensities(
     path: str, labels: str | None = None, block: str | None = None, anomalous: bool = False
-) -> Observations:
+) -> UnmergedIntensities:
     """
     The intensities of the file (module docstring); labels: of the columns, as I,SIGI, or the first of them.
 
@@ -86,7 +86,7 @@ def read_intensities(
     array = _choose(path, arrays, labels, anomalous)
     if array.unit_cell() is None or array.space_group() is None:
         raise Sorry(f"The reflection file {path} has no unit cell or no space group: give a file that has.")
-    return Observations(array)
+    return UnmergedIntensities(array)
 
 
 def wavelength_of(array) -> float | None:
@@ -95,7 +95,7 @@ def wavelength_of(array) -> float | None:
     return float(wavelength) if wavelength and np.isfinite(wavelength) and wavelength > 0.0 else None
 
 
-def scaled_intensities(path: str, experiments_path: str | None = None) -> Observations:
+def scaled_intensities(path: str, experiments_path: str | None = None) -> UnmergedIntensities:
     """
     The merging values I/(inverse scale factor) of a scaled table, Friedel mates apart, not merged.
 
@@ -118,7 +118,7 @@ def scaled_intensities(path: str, experiments_path: str | None = None) -> Observ
     array = indices.array(
         data=table["intensity.scale.value"] / factor, sigmas=flex.sqrt(table["intensity.scale.variance"]) / factor
     )
-    return Observations(array.set_observation_type_xray_intensity(), not_used)
+    return UnmergedIntensities(array.set_observation_type_xray_intensity(), not_used)
 
 
 def _scaled_rows(table):
@@ -150,7 +150,7 @@ def is_scaled(table) -> bool:
 
 
 def merge_intensities(
-    path: str, observations: Observations, symmetry, anomalous: bool, d_min: float | None = None
+    path: str, observations: UnmergedIntensities, symmetry, anomalous: bool, d_min: float | None = None
 ) -> tuple[Any, Tally]:
     """
     Merged intensities of one asymmetric unit in the given symmetry (a miller.array), absences left out, and the tally.

@@ -19,7 +19,7 @@ STRONG = 2.0  # times sigma
 
 
 @dataclass
-class Agreement:
+class ShellAgreement:
     """
     One shell, or all: d_max and d_min in Angstrom, n reflections, R, CC of intensities and of amplitudes (NaN where
     there are too few), mean I/sigma of the data, and the model's error sqrt(Sigma) over the rms amplitude; r_strong is
@@ -56,7 +56,7 @@ def agreement_by_shell(
     model: np.ndarray,
     edges: np.ndarray,
     sigma_f: np.ndarray,
-) -> list[Agreement]:
+) -> list[ShellAgreement]:
     """
     The shells, from low to high resolution, and last all reflections together.
 
@@ -77,7 +77,7 @@ def agreement_by_shell(
         if np.isnan(error):  # of all: Sigma of each reflection's shell, averaged
             error = np.sqrt(np.mean(sigma_f[shell] ** 2))
         found.append(
-            Agreement(
+            ShellAgreement(
                 d_max=d_max,
                 d_min=d_min,
                 n=len(own),

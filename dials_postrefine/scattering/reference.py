@@ -23,6 +23,7 @@ import numpy as np
 from cctbx import miller
 from dxtbx import flumpy
 
+from dials_postrefine.numerics.correlation import correlation_from_covariance
 from dials_postrefine.numerics.indices import pack, to_flex_miller
 from dials_postrefine.numerics.shells import equal_number_edges, shell_of
 from dials_postrefine.scattering import compare
@@ -152,7 +153,7 @@ class ReferenceIntensities:
     phase: np.ndarray | None
     way: Way
     ways: list[Way]
-    shells: list[compare.Agreement]
+    shells: list[compare.ShellAgreement]
 
 
 @dataclass
@@ -206,7 +207,7 @@ def calculate_reference(
             n_shells=settings.n_shells,
         )
         model = intensities(parts.select(used), fit.x)
-        r, cc = compare.r_factor(observed[used], model), compare.correlation(observed[used], model)
+        r, cc = compare.r_factor(observed[used], model), correlation_from_covariance(observed[used], model)
         done.append((replace(way, fit=fit, r=r, cc=cc), parts, known))
     best, parts, known = done[0] if observed is None else min(done, key=lambda entry: entry[0].r)
     return _collect(source, wanted, best, [entry[0] for entry in done], parts, known, observed, sigma, settings)

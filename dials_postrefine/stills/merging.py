@@ -49,7 +49,7 @@ class Merged:
 
 
 @dataclass
-class Shell:
+class MergedShell:
     """
     Statistics of one resolution shell, d in Angstrom; NaN where too little is there.
 
@@ -155,7 +155,7 @@ def shell_statistics(
     complete_d_star_sq: np.ndarray,
     edges: np.ndarray,
     honest: tuple[Merged, Merged] | None = None,
-) -> list[Shell]:
+) -> list[MergedShell]:
     """
     Statistics shell by shell, and last of all shells together.
 
@@ -179,7 +179,7 @@ def shell_statistics(
         n_possible = int(np.count_nonzero((complete_d_star_sq >= low) & (complete_d_star_sq < high)))
         to_reference = seen & np.isfinite(reference) if reference is not None else np.zeros_like(seen)
         shells.append(
-            Shell(
+            MergedShell(
                 d_max=d_max,
                 d_min=d_min,
                 n_observations=n_observations,

@@ -15,7 +15,7 @@ import numpy as np
 from dials_postrefine.numerics.shells import equal_volume_edges
 from dials_postrefine.stills.cycles import PostrefinedStills
 from dials_postrefine.stills.dataset import Stills
-from dials_postrefine.stills.merging import Merged, Shell, merge, shell_statistics
+from dials_postrefine.stills.merging import Merged, MergedShell, merge, shell_statistics
 
 
 @dataclass
@@ -25,8 +25,8 @@ class Statistics:
     reaches from d_max to d_min (Angstrom); NaN where nothing is merged.
     """
 
-    before: list[Shell]
-    after: list[Shell]
+    before: list[MergedShell]
+    after: list[MergedShell]
     merged: Merged
     d_max: float = np.nan
     d_min: float = np.nan
