@@ -7,7 +7,7 @@ Systematic absences: how strong the observations are that should not be there.
 Nothing but noise gives R = 0, reflections that are there R = 1.  They are as strong as the rest where R is above STRONG
 by SIGNIFICANT esds: then centring or screw axis are wrong (or, of electrons, multiple scattering is strong).
 
-In: I/sigma, resolution and which are absent, (n,) each; out: Absences.
+In: I/sigma of the observations, their shells and which are absent; out: Absences.
 """
 
 from __future__ import annotations
@@ -37,7 +37,22 @@ class Absences:
 
 
 def weigh_absences(ratio: np.ndarray, shell: np.ndarray, absent: np.ndarray) -> Absences:
-    """R of the observations (n,) of I/sigma = ratio in their shells (n,), of which some are absent (n,)."""
+    """
+    R of observations, some of which are of absent reflections (module docstring).
+
+    Parameters
+    ----------
+    ratio : ndarray, shape (n,)
+        I/sigma.
+    shell : ndarray of int, shape (n,)
+        The resolution shell of each, 0 to N_SHELLS - 1 (shells.shells_of_equal_numbers).
+    absent : ndarray of bool, shape (n,)
+
+    Returns
+    -------
+    Absences
+        NaN, and not strong, of fewer than FEWEST_ABSENT absent ones in shells with others.
+    """
     n = int(np.count_nonzero(absent))
     mean = grouped_mean(ratio[~absent], shell[~absent], N_SHELLS)
     known = absent & np.isfinite(mean[shell])

@@ -38,16 +38,40 @@ REACH = 2
 
 
 def cells_agree(cells: np.ndarray, cell: np.ndarray, length: float, angle: float) -> np.ndarray:
-    """Which cells (n, 6) agree with one (6,), to a fraction of its lengths and a number of degrees: (n,) bool."""
+    """
+    Which cells agree with one.
+
+    Parameters
+    ----------
+    cells : ndarray, shape (n, 6)
+    cell : ndarray, shape (6,)
+    length, angle : float
+        The tolerances: a fraction of the lengths of the cell, and degrees.
+
+    Returns
+    -------
+    ndarray of bool, shape (n,)
+        False of NaN.
+    """
     off = np.abs(cells - cell)
     return (off[:, :3] <= length * cell[:3]).all(axis=1) & (off[:, 3:] <= angle).all(axis=1)
 
 
 def find_main_cells(cells: np.ndarray, length: float, angle: float) -> np.ndarray:
     """
-    The largest group of cells that agree (module docstring): (n,) bool, none of NaN.
+    The largest group of cells that agree (module docstring).
 
-    cells (n, 6); length, angle: the tolerances, a fraction and degrees.
+    Parameters
+    ----------
+    cells : ndarray, shape (n, 6)
+        NaN where one is not known.
+    length, angle : float
+        The tolerances of two cells that agree: a fraction, and degrees.
+
+    Returns
+    -------
+    ndarray of bool, shape (n,)
+        Who is a member; none of NaN.
     """
     known = np.isfinite(cells).all(axis=1)
     member = np.zeros(len(cells), dtype=bool)
@@ -79,10 +103,20 @@ def spread_of_cells(cells: np.ndarray) -> np.ndarray:
 
 def separate_cells(choices: np.ndarray) -> np.ndarray:
     """
-    Which of several bases each cell of one group is best given in, (n,), where the cells themselves tell.
+    Which of several bases each cell of one group is best given in, where the cells themselves tell.
 
-    choices (n_bases, n, 6): the cells in each basis, first as they are.  With the cells put as near together as they
-    can be, and s their spread then, a basis counts only if it moves the common cell by more than SEPARATION s.
+    With the cells put as near together as they can be, and s their spread then, a basis counts only if it moves the
+    common cell by more than SEPARATION s.
+
+    Parameters
+    ----------
+    choices : ndarray, shape (n_bases, n, 6)
+        The cells in each basis, first as they are.
+
+    Returns
+    -------
+    ndarray of int, shape (n,)
+        The number of the basis of each.
     """
     centre = choices[0, 0]
     scale = np.concatenate([np.full(3, centre[:3].mean()), np.full(3, 180.0 / np.pi)])
@@ -130,9 +164,19 @@ def change_cells(cells: np.ndarray, basis: np.ndarray) -> np.ndarray:
 
 def find_bases(cell: np.ndarray, target: np.ndarray, length: float, angle: float) -> list[np.ndarray]:
     """
-    All integer P (3, 3) of determinant +1 that take a cell (6,) to one that agrees with the target (6,).
+    All integer P of determinant +1 that take a cell to one that agrees with a target (module docstring).
 
-    Both reduced and primitive (module docstring).  The unit matrix, where it is one, and those near it come first.
+    Parameters
+    ----------
+    cell, target : ndarray, shape (6,)
+        Both reduced and primitive.
+    length, angle : float
+        The tolerances of the agreement: a fraction of the target's lengths, and degrees.
+
+    Returns
+    -------
+    list of ndarray of int, shape (3, 3)
+        The unit matrix, where it is one, and those near it come first.
     """
     metric = metric_of(cell)
     vectors = np.array(list(itertools.product(range(-REACH, REACH + 1), repeat=3)))

@@ -5,24 +5,20 @@ The objective is
 
     f(x) = 1/2 sum_i rho(u_i^2) + 1/2 sum_j ((x_j - m_j)/s_j)^2,     u_i = w_i (y_i(x) - y_obs,i)
 
-with rho(z) = z (linear), z up to k^2 and 2 k sqrt(z) - k^2 beyond (huber, k = 1.345), (nu + 1) ln(1 + z/nu) (student_t,
-nu = 4).  Its gradient is J^T W u with W = rho'(u^2), the weights of iterative reweighting; they are renewed at every
-build-up, and because f itself judges each Levenberg-Marquardt step they converge together with the parameters: no outer
-loop is needed.  The curvature is psi' = rho' + 2 u^2 rho'' in place of rho', which keeps the convergence of
-Gauss-Newton where plain reweighting takes four times the iterations (Triggs et al. 2000, Bundle adjustment, section
-4.3); it is floored where the loss is concave.  The normal equations are J^T psi' J s = -J^T W u.  f is divided by a
-constant so that it is of order one.  The second sum restrains parameters to means m within widths s; an infinite width
-is none.
+with rho one of the losses of robust.py.  Its gradient is J^T W u with W = rho'(u^2), the weights of iterative
+reweighting; they are renewed at every build-up, and because f itself judges each Levenberg-Marquardt step they converge
+together with the parameters: no outer loop is needed.  The curvature is psi' = rho' + 2 u^2 rho'' in place of rho',
+which keeps the convergence of Gauss-Newton where plain reweighting takes four times the iterations (Triggs et al. 2000,
+Bundle adjustment, section 4.3); it is floored where the loss is concave.  The normal equations are
+J^T psi' J s = -J^T W u.  f is divided by a constant so that it is of order one.  The second sum restrains parameters to
+means m within widths s; an infinite width is none.
 
 lstbx damps with mu I, mu = tau max(diag), while the column of ln r_s can be a thousand times the others: parameter i is
 refined in units of 1/sqrt(diag_i) of the first normal matrix (Jacobi preconditioning).  Bounds are kept by calling the
 objective infinite outside the box: the step is refused and the damping grows.
 
-Esds come from the sandwich estimator C = H^-1 (J^T W^2 u^2/(1 - h)^2 J) H^-1, H = J^T psi'(u) J, which holds when
-the weights are not the inverse variances; h_i = psi'(u_i) j_i H^-1 j_i is the leverage, without which a few strong
-reflections would fit themselves and the esds come out too small (Huber 1967; MacKinnon and White 1985, HC3).  Sources:
-Madsen, Nielsen and Tingleff (2004), Methods for non-linear least squares problems, section 3.2; postrefinement.md,
-Numerics.
+Esds are those of the sandwich estimator HC3 (sandwich.py).  Sources: Madsen, Nielsen and Tingleff (2004), Methods for
+non-linear least squares problems, section 3.2; Triggs et al. as above.
 """
 
 from __future__ import annotations
@@ -49,7 +45,7 @@ class Restraint:
 
 
 def no_restraint(k: int) -> Restraint:
-    """No restraint on k parameters."""
+    """The restraint of k parameters that restrains none."""
     return Restraint(np.zeros(k), np.full(k, np.inf))
 
 
@@ -158,10 +154,36 @@ def minimise(
     restraint=None,
 ) -> Minimum:
     """
-    Minimise f over the free parameters from x by preconditioned Levenberg-Marquardt (module docstring).
+    Minimise f over the free parameters by preconditioned Levenberg-Marquardt (module docstring).
 
-    evaluate(x) returns u (n,) and du/dx (n, k); free must not be empty.  Raises RuntimeError (from lstbx's Cholesky
-    decomposition) where the normal matrix has no inverse.
+    Parameters
+    ----------
+    evaluate : callable
+        Of x (k,) the weighted residuals u (n,) and their derivatives du/dx (n, k).
+    x : array_like, shape (k,)
+        The start.
+    free : sequence of int
+        The parameters that are refined, one at least.
+    loss : str
+        One of robust.LOSSES.
+    lower, upper : ndarray, shape (k,), optional
+        The bounds; none by default.
+    norm : float
+        What f is divided by, so that it is of order one.
+    n_max_iterations : int
+    step_threshold : float
+        The step at which it is done, relative to the parameters, in the units of the preconditioner.
+    restraint : Restraint, optional
+        Of all k parameters.
+
+    Returns
+    -------
+    Minimum
+
+    Raises
+    ------
+    RuntimeError
+        From lstbx's Cholesky decomposition, where the normal matrix has no inverse.
     """
     x = np.asarray(x, dtype=float)
     lower = np.full(len(x), -np.inf) if lower is None else lower

@@ -3,11 +3,10 @@ Populations: which of many values (wavelengths, detector distances) belong toget
 two of them.
 
 A median of values that are of two kinds is of neither kind.  Sorted values fall into groups where two neighbours are
-further apart than
-GAP (1 + FEW/n) s of the groups on both sides, of n values and the standard deviation s (which few values may give too
-small by chance), and than MIN_GAP (MIN_GAP_DISTANCE) of the value, with MIN_SIZE values or more in a group, and at most
-MAX_STRAY of all values in none.  Of all such partitions that with the most groups, up to MAX_GROUPS, is taken: the
-jitter of a source is one group, whatever its width, and so are a few values.
+further apart than GAP (1 + FEW/n) s of the groups on both sides, of n values and the standard deviation s (which few
+values may give too small by chance), and than MIN_GAP (MIN_GAP_DISTANCE) of the value, with MIN_SIZE values or more in
+a group, and at most MAX_STRAY of all values in none.  Of all such partitions that with the most groups, up to
+MAX_GROUPS, is taken: the jitter of a source is one group, whatever its width, and so are a few values.
 
 Values in any unit, above zero.
 """
@@ -29,9 +28,20 @@ MAX_GROUPS = 6
 
 def group_values(values: np.ndarray, min_gap: float = MIN_GAP) -> list[np.ndarray]:
     """
-    The groups that positive values (n,) fall into (module docstring), by value, as the numbers of their members.
+    The groups that values fall into (module docstring).
 
-    min_gap: a fraction of the value.  A single group holds all; in several, strays are in none.
+    Parameters
+    ----------
+    values : ndarray, shape (n,)
+        Finite and positive, in any unit.
+    min_gap : float
+        The least gap between two groups, a fraction of the value.
+
+    Returns
+    -------
+    list of ndarray of int
+        The numbers of the members of each group, both by rising value.  A single group holds all; of several, strays
+        are in none.
     """
     order = np.argsort(values, kind="stable")
     x = values[order]
@@ -53,12 +63,38 @@ def group_values(values: np.ndarray, min_gap: float = MIN_GAP) -> list[np.ndarra
 
 
 def main_value(values: np.ndarray) -> float:
-    """The median of the largest group of positive values (n,), of equal ones the first by value."""
+    """
+    The median of the largest group of values.
+
+    Parameters
+    ----------
+    values : ndarray, shape (n,), n > 0
+        Finite and positive.
+
+    Returns
+    -------
+    float
+        In the unit of the values; of two groups of one size that of the lower values.
+    """
     return float(np.median(values[max(group_values(values), key=len)]))
 
 
 def describe_groups(values: np.ndarray, min_gap: float = MIN_GAP) -> list[tuple[float, int]]:
-    """The median of each group of positive values (n,) and the number of its members, by value; none of NaN alone."""
+    """
+    The groups of values as a person is told of them.
+
+    Parameters
+    ----------
+    values : ndarray, shape (n,)
+        Positive; NaN is left out.
+    min_gap : float
+        As of group_values.
+
+    Returns
+    -------
+    list of (float, int)
+        The median of each group and the number of its members, by value; empty of nothing.
+    """
     values = values[np.isfinite(values)]
     if not len(values):
         return []
