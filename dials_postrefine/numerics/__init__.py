@@ -6,6 +6,7 @@ The arithmetic that all rooms share: arrays in, arrays out.
     sandwich      covariances of what was fitted, where weights are not inverse variances
     grouped       rows, means, medians, scores and sums of the others, group by group
     correlation   linear correlation: of two arrays, of sums, of groups, given controls
+    amplitudes    roots of intensities
     shells        shells of resolution: their edges, and which one a reflection is in
     absences      how strong observations are that should not be there
     populations   which of many values belong together

@@ -33,6 +33,29 @@ def pack(h: np.ndarray, base: int = INDEX_BASE) -> np.ndarray:
     return (h[:, 0] * base + h[:, 1]) * base + h[:, 2]
 
 
+def find_rows(keys: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """
+    Where numbers stand in a sorted list of others.
+
+    Parameters
+    ----------
+    keys : ndarray of int, shape (m,)
+        Ascending, as numpy.unique makes them.
+    wanted : ndarray of int, shape (n,)
+
+    Returns
+    -------
+    row : ndarray of int, shape (n,)
+        The row of keys that is the wanted one; of what is not there any row, 0 where there is none.
+    found : ndarray of bool, shape (n,)
+        Whether it is there.
+    """
+    if not len(keys):
+        return np.zeros(len(wanted), dtype=np.int64), np.zeros(len(wanted), dtype=bool)
+    row = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+    return row, keys[row] == wanted
+
+
 def to_flex_miller(h: np.ndarray):
     """
     Miller indices as a flex.miller_index.

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dials_postrefine.numerics.amplitudes import amplitudes
 from dials_postrefine.numerics.correlation import correlation_from_covariance
 from dials_postrefine.numerics.shells import resolution_range, shell_of
 
@@ -35,11 +36,6 @@ class ShellAgreement:
     cc_f: float
     i_over_sigma: float
     model_error: float
-
-
-def amplitudes(intensity: np.ndarray) -> np.ndarray:
-    """F = sqrt(max(I, 0)) (n,)."""
-    return np.sqrt(np.maximum(intensity, 0.0))
 
 
 def r_factor(observed: np.ndarray, model: np.ndarray) -> float:

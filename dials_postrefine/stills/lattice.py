@@ -22,6 +22,7 @@ from enum import Enum
 
 import numpy as np
 
+from dials_postrefine.numerics.amplitudes import signed_root
 from dials_postrefine.numerics.correlation import correlation
 from dials_postrefine.numerics.leastsquares import Minimum, Restraint, minimise, no_restraint
 from dials_postrefine.numerics.robust import MEDIAN_OF_NORMAL, slope_through_origin
@@ -129,11 +130,6 @@ class LatticeFit:
     partial_correlation: float = np.nan
     objective: float = np.nan
     relative_variance: np.ndarray | None = None
-
-
-def signed_root(intensity: np.ndarray) -> np.ndarray:
-    """sign(I) sqrt|I|: an amplitude, in which no strong or wild intensity outweighs all others."""
-    return np.sign(intensity) * np.sqrt(np.abs(intensity))
 
 
 def start_values(observations: Observations, settings: FitSettings) -> np.ndarray:

@@ -38,11 +38,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dials_postrefine.numerics.amplitudes import signed_root
 from dials_postrefine.numerics.grouped import grouped_mean
 from dials_postrefine.numerics.shells import shells_of_equal_numbers
 from dials_postrefine.stills.dataset import Stills
 from dials_postrefine.stills.geometry import excitation, scattering_vectors
-from dials_postrefine.stills.lattice import signed_root
 
 N_SHELLS = 20
 N_ROUNDS = 3  # of scaling lattices and shells to each other

@@ -17,11 +17,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from dials_postrefine.numerics.amplitudes import signed_root
 from dials_postrefine.numerics.grouped import grouped_median
 from dials_postrefine.numerics.robust import slope_through_origin
 from dials_postrefine.stills.dataset import EarlierFit, Stills
 from dials_postrefine.stills.errormodel import ErrorModel, expected_counts, fit_error_model
-from dials_postrefine.stills.lattice import FitSettings, signed_root, start_values
+from dials_postrefine.stills.lattice import FitSettings, start_values
 from dials_postrefine.stills.merging import MIN_OTHER_WEIGHT, find_outliers, merge
 from dials_postrefine.stills.model import LN_SCALE, partiality, partiality_with_variance, scale_factor
 

@@ -23,12 +23,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from dials_postrefine.numerics.absences import N_SHELLS, SIGNIFICANT, Absences, weigh_absences
+from dials_postrefine.numerics.amplitudes import signed_root
 from dials_postrefine.numerics.correlation import correlation
 from dials_postrefine.numerics.grouped import grouped_mean, standard_scores
-from dials_postrefine.numerics.indices import pack
+from dials_postrefine.numerics.indices import find_rows, pack
 from dials_postrefine.numerics.shells import shells_of_equal_numbers
 from dials_postrefine.stills.dataset import Stills
-from dials_postrefine.stills.lattice import signed_root
 
 FEWEST_PAIRS = 10
 LARGEST_CC = 1.0 - 1e-9
@@ -102,8 +102,8 @@ def correlate_operations(
         general &= turned != key
     found = []
     for turned in turned_keys:
-        place = np.minimum(np.searchsorted(key, turned), max(len(key) - 1, 0))
-        pair = general & (key[place] == turned)
+        place, found_there = find_rows(key, turned)
+        pair = general & found_there
         x, y = means[0][pair], means[1][place[pair]]
         both = np.isfinite(x) & np.isfinite(y)
         n = int(np.count_nonzero(both))

@@ -7,7 +7,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from dials_postrefine.numerics.indices import INDEX_BASE, pack, to_flex_miller
+from dials_postrefine.numerics.indices import INDEX_BASE, find_rows, pack, to_flex_miller
 
 
 @pytest.mark.parametrize("base", [INDEX_BASE, 41])
@@ -36,6 +36,17 @@ def test_indices_near_the_limit_do_not_overflow():
 def test_numbers_that_are_integers_to_rounding_are_taken_as_such():
     h = np.array([[1.0, -2.0, 3.0]])
     assert pack(h + 1e-9) == pack(h - 1e-9) == pack(h.astype(int))
+
+
+def test_rows_are_found_where_they_are_and_missing_ones_are_told():
+    rng = np.random.default_rng(1)
+    keys, wanted = np.unique(rng.integers(-50, 50, 40)), rng.integers(-70, 70, 300)
+    row, found = find_rows(keys, wanted)
+    assert np.array_equal(found, np.isin(wanted, keys)) and 0 < found.sum() < 300
+    assert np.array_equal(keys[row[found]], wanted[found])
+    assert row.min() >= 0 and row.max() < len(keys)
+    row, found = find_rows(keys[:0], wanted)
+    assert not found.any() and not row.any()
 
 
 def test_cctbx_gets_the_same_indices():

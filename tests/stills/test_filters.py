@@ -9,6 +9,7 @@ import pytest
 
 pytest.importorskip("scitbx", reason="the fits are those of scitbx.lstbx")
 
+from dials_postrefine.numerics.amplitudes import signed_root
 from dials_postrefine.simulate import StillsOptions, simulate_stills
 from dials_postrefine.stills.cycles import DatasetSettings, postrefine
 from dials_postrefine.stills.filters import (
@@ -20,7 +21,7 @@ from dials_postrefine.stills.filters import (
     relation_to_reference,
     significant_observations,
 )
-from dials_postrefine.stills.lattice import FitSettings, LatticeFit, Reason, signed_root
+from dials_postrefine.stills.lattice import FitSettings, LatticeFit, Reason
 from dials_postrefine.stills.model import (
     B_FACTOR,
     CELL_SCALE,
