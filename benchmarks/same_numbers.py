@@ -5,15 +5,16 @@ Whether a change of the code has changed any number: all programs on the same in
 
 Runs the lines below on simulated input, and on the data sets in DATA (../shared/data) where it is there, once with the
 package as it stands here and once as it is in COMMIT, and compares all that they write, bit for bit: columns of tables,
-JSON, voxels and statistics of maps, columns of MTZ files, text.  What differs by design is left out: provenance,
-history, and the pages, which are made of the JSON.  Prints a line a run, and at the end the CPU time of each; exit
-status 1 where anything differs.
+JSON, voxels and statistics of maps, columns of MTZ files, text, each line of the log, and the page.  What differs by
+design is left out: provenance and history.  Prints a line a run, and at the end the CPU time of each; exit status 1
+where anything differs.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -139,6 +140,11 @@ def numbers_of(path: Path) -> dict[str, object]:
         with h5py.File(path, "r") as file:
             file.visititems(visit)
         return found
+    if kind == ".log":
+        lines = path.read_text(encoding="utf-8").splitlines()
+        return {"lines": [line for line in lines if not line.startswith("Run on ")]}  # when, and in which folder
+    if kind == ".html":
+        return {"page": re.sub(r'<p class="version">.*?</details>', "", path.read_text("utf-8"), flags=re.DOTALL)}
     if kind == ".ccp4":
         content = path.read_bytes()
         return {"header": content[:220], "voxels": content[1024:]}  # not the labels, with the version
@@ -163,22 +169,19 @@ def without_run(record):
 
 
 def same(one, other) -> bool:
-    """Bit for bit; NaN is NaN.  Strings of HDF5 are objects, whose bits are their addresses: those by what they say."""
+    """Bit for bit; NaN is NaN.  Of an array of objects (texts) the objects are compared, not where they lie."""
     if type(one) is not type(other):
         return False
     if isinstance(one, (np.ndarray, np.generic)):
-        one, other = np.asarray(one), np.asarray(other)
         if one.dtype != other.dtype or one.shape != other.shape:
             return False
         return one.tolist() == other.tolist() if one.dtype.hasobject else one.tobytes() == other.tobytes()
-    return one == other
+    return bool(one == other)
 
 
 def compare(ours: Path, theirs: Path) -> list[str]:
     """What differs between two folders that a program has left."""
-    names = [
-        {path.name for path in folder.iterdir() if path.suffix not in (".log", ".html")} for folder in (ours, theirs)
-    ]
+    names = [{path.name for path in folder.iterdir()} for folder in (ours, theirs)]
     found = [f"{name}: written by one alone" for name in sorted(names[0] ^ names[1])]
     for name in sorted(names[0] & names[1]):
         one, other = (numbers_of(folder / name) for folder in (ours, theirs))
@@ -208,7 +211,7 @@ def main() -> int:
                     seconds[k] += run(checkout, program, arguments, place)
                 found = compare(*places)
                 n_different += len(found)
-                n = sum(path.suffix not in (".log", ".html") for path in places[0].iterdir())
+                n = len(list(places[0].iterdir()))
                 print(f"{line:18s} {n} files: {'the same' if not found else '; '.join(found[:8])}", flush=True)
         finally:
             subprocess.run(["git", "-C", ROOT, "worktree", "remove", "--force", before], check=True)

@@ -17,8 +17,9 @@ import pytest
 PACKAGE = "dials_postrefine"
 ROOT = Path(__file__).parent.parent / PACKAGE
 ALGORITHMS = ("stills", "diffuse", "electron")
-FILES_AND_ABOVE = ("files", "report", "command_line", "scopes", "effects", "log")
+ABOVE = ("command_line", "programs", "settings", "scopes", "effects")
 MOST_LINES = 60
+ROOMS_OF_SHORT_FUNCTIONS = ("numerics", "scattering", *ALGORITHMS, "files", "report")
 
 # room -> the rooms that it may import besides itself; a module at the top of the package is a room of its own
 MAY_IMPORT = {
@@ -28,8 +29,8 @@ MAY_IMPORT = {
 }
 # room -> rooms that it must not import
 MUST_NOT_IMPORT = {
-    "report": ("files", "command_line", "scopes", "effects"),
-    "files": ("report", "command_line", "scopes", "effects"),
+    "report": ("files", *ABOVE),
+    "files": ("report", *ABOVE),
 }
 IMPORT_EXCEPTIONS = {
     # processes are started inside the algorithms, until an executor is passed in
@@ -44,7 +45,6 @@ IMPORT_EXCEPTIONS = {
     ("files.map_input", "report.diffuse_summary"),
 }
 LONG_FUNCTIONS = {
-    ("command_line.postrefine", "postrefine_files"),
     ("files.map_input", "collect"),
     ("files.scaled_images", "read_images"),
     ("files.tables", "usable_observations"),
@@ -123,7 +123,7 @@ def functions() -> dict[tuple[str, str], int]:
         (name, node.name): node.end_lineno - node.lineno + 1 - _lines_of_docstring(node)
         for name, tree in modules().items()
         for node in ast.walk(tree)
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and room_of(name) in ROOMS_OF_SHORT_FUNCTIONS
     }
 
 
@@ -136,7 +136,7 @@ def test_the_source_is_read_as_it_is():
     """The test itself: it sees what is certainly there."""
     found = graph()
     assert "numerics.robust" in found["numerics.sandwich"]  # on top
-    assert "stills.cycles" in found["scopes"]  # inside a function
+    assert "files.tables" in found["files.maps"]  # inside a function
     assert "diffuse" in found["diffuse.mapping"] and "diffuse.kernels" in found["diffuse.mapping"]  # from a folder
     assert "files.maps" in found["files.map_nexus"]  # for annotations
     assert "files.maps" not in graph(for_types=False)["files.map_nexus"]

@@ -55,7 +55,7 @@ def calculate_files(params, verbosity: int, provenance) -> None:
     from dials_postrefine.command_line import temporary_names, unused_parameters
     from dials_postrefine.files.merged_data import Data, compute_for_data, read_data
     from dials_postrefine.files.outputs import Outputs
-    from dials_postrefine.files.reference_model import WavelengthAndProbe
+    from dials_postrefine.files.reference_model import Beam
     from dials_postrefine.files.reference_outputs import make_experiments, make_table, write_mtz
     from dials_postrefine.files.tables import write_table
     from dials_postrefine.report import reference as report
@@ -82,7 +82,7 @@ def calculate_files(params, verbosity: int, provenance) -> None:
             given.intensity_choice,
             settings.radiation,
         )
-        data = data or Data(None, WavelengthAndProbe())
+        data = data or Data(None, Beam())
         if given.wavelength:
             data.beam.wavelength = given.wavelength
         reference = compute_for_data(given.reference, settings, data, anomalous)

@@ -24,8 +24,8 @@ from dials_postrefine.electron.intensitymodel import Prediction, TreeSettings, c
 from dials_postrefine.files.radiation import common_probe
 from dials_postrefine.files.reference import align
 from dials_postrefine.files.reference_model import (
+    Beam,
     ReferenceSettings,
-    WavelengthAndProbe,
     compute_reference,
     open_reference,
 )
@@ -138,9 +138,7 @@ def calculate_amplitudes(
     variance = np.bincount(images.unique[train], images.variance[train], n_unique)[known] / n[known] ** 2
     merged = index_array(h[known], symmetry, mean, np.sqrt(variance))
     wavelength = main_value(1.0 / np.linalg.norm(images.s0, axis=1))
-    beam = WavelengthAndProbe(
-        wavelength, common_probe([experiment.beam for experiment in files.experiments], settings.radiation)
-    )
+    beam = Beam(wavelength, common_probe([experiment.beam for experiment in files.experiments], settings.radiation))
     d_min = float(images.d_star_sq.max() ** -0.5)
     opened = open_reference(model, settings, beam, d_min)
     reference = compute_reference(opened, settings, symmetry, merged, d_min)

@@ -24,9 +24,9 @@ from dials_postrefine.files.cell_choices import common_cell
 from dials_postrefine.files.radiation import common_probe
 from dials_postrefine.files.reference import align, read_tallied
 from dials_postrefine.files.reference_model import (
+    Beam,
     Reference,
     ReferenceSettings,
-    WavelengthAndProbe,
     compute_reference,
     is_atomic_model,
     open_reference,
@@ -62,7 +62,7 @@ class Data:
     """
 
     symmetry: Any
-    beam: WavelengthAndProbe
+    beam: Beam
     merged: Any = None
     stills: StillsFiles | None = None
     detector: Any = None
@@ -194,7 +194,7 @@ def _of_file(path: str, labels: str | None, space_group: str | None, anomalous: 
         notes = (f"The data of {path} have no sigmas: 1 % of I + <I> is taken.",)
     observations = UnmergedIntensities(array, observations.not_used)
     merged, tally = merge_intensities(path, observations, symmetry, anomalous, d_min)
-    return Data(symmetry, WavelengthAndProbe(wavelength), merged, notes=notes, tally=tally)
+    return Data(symmetry, Beam(wavelength), merged, notes=notes, tally=tally)
 
 
 def take_reference(
@@ -240,10 +240,8 @@ def _of_stills(files: StillsFiles, symmetry, radiation: str | None) -> Data:
     return Data(symmetry, _common_beam([experiment.beam for experiment in files.experiments], radiation), stills=files)
 
 
-def _common_beam(beams, radiation: str | None) -> WavelengthAndProbe:
-    return WavelengthAndProbe(
-        main_value(np.array([beam.get_wavelength() for beam in beams])), common_probe(beams, radiation)
-    )
+def _common_beam(beams, radiation: str | None) -> Beam:
+    return Beam(main_value(np.array([beam.get_wavelength() for beam in beams])), common_probe(beams, radiation))
 
 
 def compute_for_data(path: str, settings: ReferenceSettings, data: Data | None, anomalous: bool = False) -> Reference:
@@ -253,7 +251,7 @@ def compute_for_data(path: str, settings: ReferenceSettings, data: Data | None, 
     Raises Sorry where the file can't be used or does not fit the data.
     """
     if data is None:
-        data = Data(None, WavelengthAndProbe())
+        data = Data(None, Beam())
     d_min = settings.d_min or data.d_min
     opened = open_reference(path, settings, data.beam, d_min, anomalous)
     if data.stills is not None and data.merged is None:

@@ -59,7 +59,7 @@ class ReferenceSettings:
 
 
 @dataclass
-class WavelengthAndProbe:
+class Beam:
     """What of the beam counts: wavelength in Angstrom, and the probe where its model says; None where unknown."""
 
     wavelength: float | None = None
@@ -134,7 +134,7 @@ def is_atomic_model(path: str) -> bool:
 
 
 def open_reference(
-    path: str, settings: ReferenceSettings, beam: WavelengthAndProbe, d_min: float | None, anomalous: bool = False
+    path: str, settings: ReferenceSettings, beam: Beam, d_min: float | None, anomalous: bool = False
 ) -> OpenReference:
     """
     Read a reference; d_min: resolution that will be wanted (Angstrom); anomalous: Friedel mates are to be told apart.

@@ -16,7 +16,7 @@ from dxtbx import flumpy
 
 from dials_postrefine.files.merged_data import Data, compute_for_data, merge_stills, read_data, take_reference
 from dials_postrefine.files.reference import align, read_reference
-from dials_postrefine.files.reference_model import ReferenceSettings, WavelengthAndProbe
+from dials_postrefine.files.reference_model import Beam, ReferenceSettings
 from dials_postrefine.files.simulated import write_stills
 from dials_postrefine.files.stills import read_stills
 from dials_postrefine.files.versions import miller_indices_to_numpy
@@ -103,7 +103,7 @@ def test_nothing_is_data_and_experiments_alone_give_symmetry_and_beam(simulated)
     data = read_data(experiments, [])
     assert data.merged is None and data.stills is None
     assert data.symmetry.unit_cell().parameters() == pytest.approx(OPTIONS.unit_cell, abs=0.01)
-    assert isinstance(data, Data) and isinstance(data.beam, WavelengthAndProbe)
+    assert isinstance(data, Data) and isinstance(data.beam, Beam)
 
 
 @pytest.mark.data
