@@ -59,13 +59,13 @@ def parse_arguments(args, phil, usage: str, epilog: str, prepare: Callable[[list
             continue
         if kind != "choice" and changed.object.extract() is Auto and "Auto:" not in changed.object.help:
             raise Sorry(f"{changed.path}=Auto is not possible: give a value, or leave it out.")
+        values = changed.object.extract() if kind in ("float", "floats") else None
+        if any(value != value for value in (values if isinstance(values, list) else [values])):  # passes every limit
+            raise Sorry(f"{changed.path}=nan is no number: give one.")
         if "None:" in changed.object.help:  # which says what it means
             continue
         if kind in ("bool", "choice", "int", "float") and changed.object.extract() is None:
             raise Sorry(f"{changed.path}=None is not possible: give a value.")
-        values = changed.object.extract() if kind in ("float", "floats") else None
-        if any(value != value for value in (values if isinstance(values, list) else [values])):  # passes every limit
-            raise Sorry(f"{changed.path}=nan is no number: give one.")
     for names in (params.input.experiments, params.input.reflections):
         names[:] = [name for name in names if name is not None]
     command, parameters = [usage.split()[0], *given], parser.diff_phil.as_str()

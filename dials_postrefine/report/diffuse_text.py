@@ -22,10 +22,12 @@ COLUMNS = (
     ("sin_2phi", "sin 2phi", "{:+.3f}", 1.0),
     ("masked", "masked", "{:.1f} %", 100.0),
 )
-EXPLANATION = """\
-pixels, mates: a voxel has of them; aniso/sig: rms of the anisotropic part, less its noise, over sigma; correlations are
-of the anisotropic part: CC1/2 of half sets, CC_Fried of Friedel mates, CC_Laue of each voxel with its mates; chi^2 is
-against Poisson's law; cos 2phi, sin 2phi: variation with the azimuth on the detector, 0 where polarisation is right."""
+EXPLANATION = (
+    "pixels, mates: a voxel has of them; aniso/sig: rms of the anisotropic part, less its noise, over sigma; "
+    "correlations are of the anisotropic part: CC1/2 of half sets, CC_Fried of Friedel mates, CC_Laue of each "
+    "voxel with its mates; chi^2 is against Poisson's law; cos 2phi, sin 2phi: variation with the azimuth on the "
+    "detector, 0 where polarisation is right."
+)
 
 
 def text(summary: dict, wide: bool = False) -> str:

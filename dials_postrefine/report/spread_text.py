@@ -11,10 +11,11 @@ ERRORS = {
     "scaled": "the errors that dials.scale gives them",
     "of the column": "the errors of their column",
 }
-EXPLANATION = """\
-tau: how far symmetry mates differ beyond what {errors} say, relative to their intensity, with its
-95 % interval. log spread: of ln(I1/I2), robust, over sqrt 2; expected: what the errors allow; z: width of
-(I1 - k I2)/sigma, 1 where the errors are right."""
+EXPLANATION = (
+    "tau: how far symmetry mates differ beyond what {errors} say, relative to their intensity, with its 95 % "
+    "interval. log spread: of ln(I1/I2), robust, over sqrt 2; expected: what the errors allow; z: width of (I1 - "
+    "k I2)/sigma, 1 where the errors are right."
+)
 CAUSES = {
     "zone axis": "angle to a zone axis",
     "intensity": "intensity",

@@ -272,15 +272,15 @@ def test_planted_faults_are_seen(data, tmp_path, monkeypatch, fault):
     from dials_postrefine.files import map_input
 
     monkeypatch.chdir(tmp_path)
-    right = map_input.map_images
+    right = map_input.map_without_outliers
 
     def wrong(*args, **kwargs):
-        sums, images = right(*args, **kwargs)
+        sums, images, rejection = right(*args, **kwargs)
         if fault is not None:
             fault(sums, images)
-        return sums, images
+        return sums, images, rejection
 
-    monkeypatch.setattr(map_input, "map_images", wrong)
+    monkeypatch.setattr(map_input, "map_without_outliers", wrong)
     wanted = {"corrections.polarization=True", "sampling.phi_steps=1", "mask.ice_rings.filter=False"}
     row = next(row for row in ROWS if wanted <= set(row) and "background.radial=offset" not in row)
     if fault is None:

@@ -219,8 +219,10 @@ def check_columns(result, simulated) -> None:
     own = {k: lattices[name] for k, name in identifiers(result.table)}
     names = ("scale", "b_factor", "radius", "mosaicity")
     scale, b, radius, eta = (np.array([own[k][name] for k in merge.id]) for name in names)
-    height = radius / np.hypot(radius, np.radians(eta) / merge.d)
-    np.testing.assert_allclose(merge.factor, scale * np.exp(-0.5 * b / merge.d**2) * height, rtol=1e-3)
+    # the factor is of the resolution as indexed, d of the refined cell
+    d = merge.d * (1.0 + np.array([own[k].get("cell_scale") or 0.0 for k in merge.id]))
+    height = radius / np.hypot(radius, np.radians(eta) / d)
+    np.testing.assert_allclose(merge.factor, scale * np.exp(-0.5 * b / d**2) * height, rtol=1e-3)
 
 
 def check_truth(result, simulated, row, single_r) -> None:

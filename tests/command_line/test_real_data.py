@@ -197,8 +197,8 @@ def test_every_rejected_lattice_has_a_reason_and_most_are_accepted(postrefined):
         # the log says that nothing settles
         log = (postrefined.folder / "dials.postrefine.log").read_text()
         words = postrefined.summary["course"]["words"]
-        assert postrefined.accepted and words.startswith("Not converged in") and words in log
-        assert f"{words} A reference=, or more lattices, may help." in log
+        assert postrefined.accepted and words.startswith("Not converged in") and words in " ".join(log.split())
+        assert f"{words} A reference=, or more lattices, may help." in " ".join(log.split())
     else:
         assert len(postrefined.accepted) >= 0.5 * len(lattices)
 
@@ -279,7 +279,7 @@ def test_more_cycles_that_do_not_converge_are_no_worse(shared_data, run_program,
     assert course["chosen_by"] == "half_sets" and course["ended"] == "most" and course["damped_from"]
     assert after["cc_half_honest"] == pytest.approx(max(cycle["agreement"] for cycle in cycles))
     assert after["cc_half_honest"] > 0.6  # 0.46 once
-    assert any(course["words"] in remark for remark in summary["remarks"]) and course["words"] in log
+    assert any(course["words"] in remark for remark in summary["remarks"]) and course["words"] in " ".join(log.split())
     table = flex.reflection_table.from_file(str(tmp_path / "postrefined.refl"))
     table = table.select(table.get_flags(table.flags.scaled))
     experiments = ExperimentList.from_file(str(tmp_path / "postrefined.expt"), check_format=False)

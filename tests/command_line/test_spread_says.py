@@ -29,7 +29,7 @@ def run(tmp_path, monkeypatch):
     def make(program: str, *args) -> tuple[dict, str]:
         monkeypatch.chdir(tmp_path)
         importlib.import_module(f"dials_postrefine.command_line.{program}").run([str(arg) for arg in args])
-        summary = json.loads((tmp_path / f"{program}.json").read_text())
+        summary = json.loads((tmp_path / f"dials.{program}.json").read_text())
         return summary, unescape((tmp_path / f"dials.{program}.html").read_text(encoding="utf-8"))
 
     return make

@@ -622,7 +622,7 @@ def test_lost_sums_are_noticed(tmp_path):
     with h5py.File(tmp_path / "a", "r+") as file:
         values = file["entry/sums/values"]
         values[3, 7] += 1
-    with pytest.raises(Sorry, match="truncated, damaged"):
+    with pytest.raises(Sorry, match="truncated, or another kind"):
         read_sums(str(tmp_path / "a"))
 
 

@@ -47,9 +47,9 @@ def test_the_scale_model_has_our_value_when_dials_evaluates_it(experiments, tmp_
         for component in (scale, decay):
             component.update_reflection_data()
             product *= flumpy.to_numpy(component.calculate_scales())
-        assert product == pytest.approx(g * np.exp(-2.0 * b / d**2), rel=1e-12)
+        assert product == pytest.approx(g * np.exp(-0.5 * b / d**2), rel=1e-12)
         assert list(scale.parameter_esds) == [0.1]
-        assert list(decay.parameter_esds) == [pytest.approx(4.0 * 0.5)]
+        assert list(decay.parameter_esds) == [0.5]
         assert model.configdict["radius"] == 0.0004 and model.configdict["profile"] == "gaussian"
     assert read[1].scaling_model is None
 
