@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dials_postrefine.numerics.leastsquares import LOSSES
+from dials_postrefine.numerics.robust import LOSSES
 from dials_postrefine.scopes import (
     RENAMED,
     candidates,

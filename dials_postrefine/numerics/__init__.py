@@ -14,7 +14,7 @@ The arithmetic that all rooms share: arrays in, arrays out.
     indices       Miller indices as single integers, and as cctbx has them
     rotations     rotations about the laboratory axes, with derivatives
 
-Nothing here imports anything else of the package, or knows of files, parameters, lattices, images or maps.  numpy and
+Nothing here imports anything else of the package, or knows of files, parameters, stills, images or maps.  numpy and
 scipy, but for the rotation matrices and the Levenberg-Marquardt iterations, which are those of scitbx.  Angles are in
 radians, but for those of unit cells, which are given in degrees as everywhere.
 """

@@ -25,8 +25,8 @@ from dials_postrefine.stills.model import Observations, calculate_with_jacobian
 
 FIRST_DAMPING = 1e-3
 LAST_DAMPING = 1e10
-# A step is cut to this length in ln G, B, theta_x, theta_y, ln r_0, ln eta and epsilon, so that none leaps out of its
-# valley.
+# A step is cut to this length in ln G, B, theta_x, theta_y, ln r_0, ln eta and epsilon, so that none leaps out of the
+# basin of the current minimum.
 LONGEST_STEP = np.array([1.0, 5.0, np.radians(0.05), np.radians(0.05), 0.5, 0.7, 1e-3])
 
 

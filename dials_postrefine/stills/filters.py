@@ -18,7 +18,7 @@ After the fits, lattices that were refined (enough reflections for all parameter
    partialities and the fall-off were fitted to it; but its intensities are those of other reflections.  With
    a = sign(I_obs) sqrt|I_obs| and b likewise of I_calc = g^2 I_ref, g^2 = G e p, what is left of a and b once
    their regressions on 1, g and g d*^2 are taken off has no correlation r, the partial correlation given scale,
-   geometry and fall-off (the rests are clipped, correlation.py: a wild intensity is no sign of a
+   geometry and fall-off (correlation.partial_correlation, which clips the rests: a wild intensity is no sign of a
    useless lattice).  By Fisher's Z = arctanh(r) +- 1/sqrt(n - 5), of n reflections and two controls, a lattice is
    unrelated that is near nothing and far from the median of the data set,
 
