@@ -59,19 +59,15 @@ LONG_FUNCTIONS = {
 }
 
 
-def modules() -> dict[str, ast.Module]:
-    return dict(_modules())
-
-
 @lru_cache(maxsize=1)
-def _modules() -> tuple[tuple[str, ast.Module], ...]:
+def modules() -> dict[str, ast.Module]:
     """The modules by dotted name within the package; of a folder the name is that of its __init__.py."""
-    found = []
+    found = {}
     for path in sorted(ROOT.rglob("*.py")):
         parts = path.relative_to(ROOT).with_suffix("").parts
         name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-        found.append((name, ast.parse(path.read_text(encoding="utf-8"))))
-    return tuple(found)
+        found[name] = ast.parse(path.read_text(encoding="utf-8"))
+    return found
 
 
 def imports_of(tree: ast.Module, known: set[str], for_types: bool) -> set[str]:
@@ -97,6 +93,7 @@ def imports_of(tree: ast.Module, known: set[str], for_types: bool) -> set[str]:
     return found
 
 
+@lru_cache
 def graph(for_types: bool = True) -> dict[str, set[str]]:
     trees = modules()
     return {name: imports_of(tree, set(trees), for_types) - {name} for name, tree in trees.items()}
@@ -118,13 +115,14 @@ def forbidden_imports() -> set[tuple[str, str]]:
 
 
 def functions() -> dict[tuple[str, str], int]:
-    """The number of lines of each function but for its docstring, by module and name."""
-    return {
-        (name, node.name): node.end_lineno - node.lineno + 1 - _lines_of_docstring(node)
-        for name, tree in modules().items()
-        for node in ast.walk(tree)
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and room_of(name) in ROOMS_OF_SHORT_FUNCTIONS
-    }
+    """The lines of each function but for its docstring, by module and name, of several of one name the most."""
+    found: dict[tuple[str, str], int] = {}
+    for name, tree in modules().items():
+        for node in ast.walk(tree) if room_of(name) in ROOMS_OF_SHORT_FUNCTIONS else ():
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                n = node.end_lineno - node.lineno + 1 - _lines_of_docstring(node)
+                found[name, node.name] = max(n, found.get((name, node.name), 0))
+    return found
 
 
 def _lines_of_docstring(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
