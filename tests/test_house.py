@@ -55,7 +55,6 @@ LONG_FUNCTIONS = {
     ("report.spread_summary", "remarks"),
     ("report.stills", "_by_resolution"),
     ("report.summary", "make_summary"),
-    ("stills.cycles", "postrefine"),
 }
 
 
