@@ -22,12 +22,13 @@ from dataclasses import replace
 import numpy as np
 
 from dials_postrefine.files.simulated import as_stills
+from dials_postrefine.numerics.correlation import correlation
 from dials_postrefine.simulate import SimulatedStills, StillsOptions, simulate_stills
 from dials_postrefine.stills.crossvalidation import merge_half_sets
 from dials_postrefine.stills.cycles import DatasetSettings, PostrefinedStills, postrefine
 from dials_postrefine.stills.dataset import Stills
 from dials_postrefine.stills.lattice import FitSettings
-from dials_postrefine.stills.merging import correlation, merge, r_to_truth
+from dials_postrefine.stills.merging import merge, r_to_truth
 from dials_postrefine.stills.partiality import PROFILES
 from dials_postrefine.stills.scaling import linear_scales
 from dials_postrefine.stills.statistics import collect_statistics

@@ -18,7 +18,7 @@ from unittest import mock
 import numpy as np
 
 from dials_postrefine.files.simulated import as_stills
-from dials_postrefine.indices import to_flex_miller
+from dials_postrefine.numerics.indices import to_flex_miller
 from dials_postrefine.scattering.form_factors import choose_form_factors
 from dials_postrefine.scattering.prior import ModelPrior
 from dials_postrefine.scattering.structure_factors import calculate_f_calc

@@ -21,8 +21,9 @@ import dials_postrefine  # noqa: F401  (makes cctbx findable)
 from dials_postrefine.files.reference import align, read_reference
 from dials_postrefine.files.simulated import write_stills
 from dials_postrefine.files.stills import read_stills
+from dials_postrefine.numerics.shells import equal_volume_edges
 from dials_postrefine.simulate import StillsOptions, simulate_stills
-from dials_postrefine.stills.merging import merge, r_to_truth, shell_edges
+from dials_postrefine.stills.merging import merge, r_to_truth
 from dials_postrefine.stills.scaling import linear_scales
 
 N_LATTICES = 200
@@ -49,7 +50,7 @@ def draw(path: Path, truth, before, after, d_star_sq) -> None:
     from matplotlib import pyplot
 
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(9, 3.8), layout="constrained")
-    edges = shell_edges(d_star_sq, 10)
+    edges = equal_volume_edges(d_star_sq, 10)
     centres = 0.5 * (edges[1:] + edges[:-1])
     root = np.sqrt(truth)
     for (intensity, name), colour in zip((before, after), ("0.6", "tab:red")):

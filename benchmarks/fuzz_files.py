@@ -35,7 +35,7 @@ import numpy as np
 import dials_postrefine  # noqa: F401  (makes cctbx findable)
 from dials_postrefine.command_line import postrefine
 from dials_postrefine.files.msgpack_structure import check_table
-from dials_postrefine.indices import to_flex_miller
+from dials_postrefine.numerics.indices import to_flex_miller
 
 OUTPUTS = ("postrefined.expt", "postrefined.refl", "dials.postrefine.log", "dials.postrefine.json")
 SECONDS = 60.0

@@ -18,11 +18,12 @@ import numpy as np
 
 from dials_postrefine.files.reference import align, read_reference
 from dials_postrefine.files.stills import read_stills
+from dials_postrefine.numerics.amplitudes import signed_root
+from dials_postrefine.numerics.correlation import correlation
 from dials_postrefine.stills.cycles import DatasetSettings, postrefine
 from dials_postrefine.stills.dataset import Stills
 from dials_postrefine.stills.filters import LatticeFilters
-from dials_postrefine.stills.lattice import FitSettings, signed_root
-from dials_postrefine.stills.merging import correlation
+from dials_postrefine.stills.lattice import FitSettings
 from dials_postrefine.stills.partiality import PROFILES
 
 N_FOLDS = 4

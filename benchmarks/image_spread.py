@@ -41,7 +41,7 @@ def write_images(folder: Path, n_images: int, n_spots: int) -> tuple[str, str]:
     from dxtbx import flumpy
 
     from dials_postrefine.files.simulated_images import SeriesOptions, make_experiments
-    from dials_postrefine.indices import to_flex_miller
+    from dials_postrefine.numerics.indices import to_flex_miller
 
     rng = np.random.default_rng(0)
     experiments = make_experiments(

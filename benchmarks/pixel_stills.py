@@ -36,11 +36,12 @@ from scipy.stats import qmc
 
 from dials_postrefine.files.reference import align, read_reference
 from dials_postrefine.files.stills import StillsFiles, read_stills
+from dials_postrefine.numerics.correlation import correlation
 from dials_postrefine.stills.crossvalidation import merge_half_sets
 from dials_postrefine.stills.cycles import DatasetSettings, postrefine
 from dials_postrefine.stills.filters import LatticeFilters
 from dials_postrefine.stills.lattice import FitSettings
-from dials_postrefine.stills.merging import Merged, correlation, merge, r_to_truth
+from dials_postrefine.stills.merging import Merged, merge, r_to_truth
 from dials_postrefine.stills.scaling import linear_scales
 from dials_postrefine.stills.statistics import collect_statistics
 

@@ -18,7 +18,7 @@ OSCILLATIONS = 3.0  # nu, of f from 0 to 90 degrees
 
 
 @dataclass
-class Mates:
+class SimulatedMates:
     """Observations: number of the unique index, intensity, variance (n,), and the true J of each index (n_unique,)."""
 
     unique: np.ndarray
@@ -29,7 +29,7 @@ class Mates:
 
 def simulate_mates(
     rng: np.random.Generator, n_unique: int, multiplicity: int, tau: float, error: float = 0.03, floor: float = 0.02
-) -> Mates:
+) -> SimulatedMates:
     """
     Mates of acentric intensities of mean 1: each index is observed 1 + Poisson(multiplicity - 1) times, with
     v = error^2 J + floor^2.
@@ -38,7 +38,7 @@ def simulate_mates(
     unique = np.repeat(np.arange(n_unique), 1 + rng.poisson(multiplicity - 1, n_unique))
     variance = error**2 * true[unique] + floor**2
     intensity = observe(rng, true[unique], variance, tau)
-    return Mates(unique, intensity, variance, true)
+    return SimulatedMates(unique, intensity, variance, true)
 
 
 def observe(rng: np.random.Generator, expected: np.ndarray, variance: np.ndarray, tau: float) -> np.ndarray:

@@ -53,7 +53,7 @@ class Panel:
 
 
 @dataclass(frozen=True)
-class Beam:
+class IncidentBeam:
     """wavelength (Angstrom), s0 (3,; 1/Angstrom), polarisation normal (3,) and fraction; attenuation of air (1/mm)."""
 
     wavelength: float
@@ -85,7 +85,7 @@ class Pixels:
     starts: np.ndarray
 
 
-def see(panels: list[Panel], beam: Beam, corrections: Corrections) -> Pixels:
+def see(panels: list[Panel], beam: IncidentBeam, corrections: Corrections) -> Pixels:
     """The directions and weights of all pixels of a detector."""
     starts = np.concatenate([[0], np.cumsum([panel.n_pixels for panel in panels])])
     s1 = np.empty((starts[-1], 3), np.float32)
@@ -117,7 +117,7 @@ def see(panels: list[Panel], beam: Beam, corrections: Corrections) -> Pixels:
     return Pixels(s1, weight, starts)
 
 
-def polarization_axes(beam: Beam) -> tuple[np.ndarray, np.ndarray]:
+def polarization_axes(beam: IncidentBeam) -> tuple[np.ndarray, np.ndarray]:
     """The polarisation normal n, made normal to the beam, and m = n x s0, as unit vectors (3,)."""
     unit = beam.s0 / np.linalg.norm(beam.s0)
     n = beam.normal - (beam.normal @ unit) * unit

@@ -17,10 +17,11 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from dials_postrefine.diffuse import BadImage, bragg, geometry, kernels, rejection, scaling
-from dials_postrefine.diffuse.geometry import Beam, Corrections, Panel, Pixels
+from dials_postrefine.diffuse.geometry import Corrections, IncidentBeam, Panel, Pixels
 from dials_postrefine.diffuse.grid import Grid
 from dials_postrefine.diffuse.rejection import Rejection
-from dials_postrefine.grouping import rows_of_groups
+from dials_postrefine.numerics.grouped import rows_of_groups
+from dials_postrefine.numerics.shells import equal_width_edges
 from dials_postrefine.parallel import ordered_map, single_thread
 
 N_SHELLS = 60
@@ -59,7 +60,7 @@ class Series:
     identifier: str
     detector: str
     panels: list[Panel]
-    beam: Beam
+    beam: IncidentBeam
     read: Callable[[int], Sequence[np.ndarray]]
     numbers: np.ndarray
     z: np.ndarray
@@ -80,7 +81,7 @@ class Series:
     def n_images(self) -> int:
         return len(self.numbers)
 
-    def beam_at(self, i: int) -> Beam:
+    def beam_at(self, i: int) -> IncidentBeam:
         """The beam of the i-th image: another one than `beam` where it moves, or changes its wavelength."""
         s0 = self.s0[i]
         if np.array_equal(s0, self.beam.s0):
@@ -149,7 +150,7 @@ class ImageResult:
 
 def shell_edges(grid: Grid) -> np.ndarray:
     """The edges (N_SHELLS + 1,) of the shells of |s| in which images are compared, 1/Angstrom."""
-    return np.linspace(1.0 / grid.d_max, 1.0 / grid.d_min, N_SHELLS + 1)
+    return equal_width_edges(grid.d_max, grid.d_min, N_SHELLS)
 
 
 def make_sums(grid: Grid, shared: bool = False) -> np.ndarray:
@@ -436,33 +437,14 @@ class Mapper:
         result.offset_sq = (offsets**2).sum(axis=0)
 
     def _accumulate(self, series, i, values, address, result) -> None:
+        """Add the pixels of an image to the sums, but for outliers where there was a first pass."""
         settings = self.settings
         factor = result.time * result.scale
-        offset = np.empty(0)
-        if settings.radial_offset:
-            exposure = result.profile[:, 1] * result.scale
-            offset = np.zeros(kernels.NO_SHELL + 1)
-            offset[:N_SHELLS] = np.divide(result.profile[:, 0], exposure, out=np.zeros(N_SHELLS), where=exposure > 0.0)
+        offset = self._radial_offset(result)
         half = in_first_half(settings.half_sets, series.identifier, result.number)
         dwell = self._dwell(series, i) if series.background.size else 1.0
         if self.first is not None:
-            for number, panel, own in self._slices(series):
-                result.n_rejected += kernels.reject(
-                    address[number],
-                    values[number],
-                    self.pixels.weight[own],
-                    self.shell[own],
-                    offset,
-                    panel.gain,
-                    panel.pedestal,
-                    series.background[own],
-                    series.noise[own],
-                    factor,
-                    result.time,
-                    settings.quanta,
-                    settings.n_sigma,
-                    self.first,
-                )
+            self._reject_outliers(series, values, address, offset, factor, result)
         for number, panel, own in self._slices(series):
             first = 0
             while first < panel.n_pixels:
@@ -501,6 +483,35 @@ class Mapper:
                     )
                 with self.lock:
                     kernels.add(self.voxel, self.runs, n, settings.quanta, half, self.sums)
+
+    def _radial_offset(self, result) -> np.ndarray:
+        """What is taken off each shell of an image (kernels.NO_SHELL + 1,), relative to its scale; empty if nothing."""
+        if not self.settings.radial_offset:
+            return np.empty(0)
+        exposure = result.profile[:, 1] * result.scale
+        offset = np.zeros(kernels.NO_SHELL + 1)
+        offset[:N_SHELLS] = np.divide(result.profile[:, 0], exposure, out=np.zeros(N_SHELLS), where=exposure > 0.0)
+        return offset
+
+    def _reject_outliers(self, series, values, address, offset, factor, result) -> None:
+        """Take the addresses from pixels that are far from their voxel in the first pass, and count these."""
+        for number, panel, own in self._slices(series):
+            result.n_rejected += kernels.reject(
+                address[number],
+                values[number],
+                self.pixels.weight[own],
+                self.shell[own],
+                offset,
+                panel.gain,
+                panel.pedestal,
+                series.background[own],
+                series.noise[own],
+                factor,
+                result.time,
+                self.settings.quanta,
+                self.settings.n_sigma,
+                self.first,
+            )
 
     def _dwell(self, series: Series, i: int) -> float:
         """

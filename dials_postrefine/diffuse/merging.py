@@ -21,6 +21,8 @@ import numpy as np
 from dials_postrefine.diffuse import kernels, orbits
 from dials_postrefine.diffuse.grid import Grid
 from dials_postrefine.diffuse.mapping import N_SHELLS, ImageResult, MappingSettings, shell_edges
+from dials_postrefine.numerics.correlation import correlation_from_sums
+from dials_postrefine.numerics.shells import equal_width_edges
 
 # Of the normal equations: beyond it too little of the azimuth is seen to tell cos 2 phi from a constant.
 MOST_CONDITION = 1e6
@@ -59,7 +61,7 @@ class Radial:
 
 
 @dataclass(frozen=True)
-class Shell:
+class MapShell:
     """
     Statistics of a shell of resolution (Angstrom); of voxels averaged over symmetry.
 
@@ -102,7 +104,7 @@ class Map:
     level: float
     settings: MappingSettings
     radial: Radial
-    shells: list[Shell]
+    shells: list[MapShell]
 
     def plane(self, i: int) -> dict[str, np.ndarray]:
         """
@@ -172,7 +174,7 @@ def merge(
     rows, to_s, (exposure_scale, _) = orbits.rows_of(grid), grid.to_s, settings.quanta
     radial = _radial(sums, used, grid, settings, level)
     plain = radial.plain / level
-    edges = np.linspace(1.0 / grid.d_max, 1.0 / grid.d_min, n_shells + 1)
+    edges = equal_width_edges(grid.d_max, grid.d_min, n_shells)
     mates_by = operations if laue is None else laue
     pairs_laue, pairs_friedel, mates = orbits.compare_mates(
         sums, rows, to_s, mates_by, edges, radial.s, plain, exposure_scale
@@ -187,46 +189,66 @@ def merge(
     azimuth = azimuthal_residual(used, shell_edges(grid), edges)
     masked = masked_fraction(used, shell_edges(grid), edges)
 
-    def shell(chosen, low, high, residual, masked) -> Shell:
-        total = found[chosen].sum(axis=0)
-        n, mean = total[orbits.OBSERVED], _ratio(total[orbits.INTENSITY], total[orbits.OBSERVED])
-        noise_sq = _ratio(total[orbits.SIGMA_SQ], n)
-        anisotropic_sq = _ratio(total[orbits.ANISOTROPIC_SQ], n)
-        sigma = _ratio(total[orbits.SIGMA], n)
-        return Shell(
-            d_max=None if low == 0.0 else 1.0 / low,
-            d_min=1.0 / high,
-            n_possible=int(total[orbits.POSSIBLE]),
-            n=int(n),
-            completeness=_ratio(n, total[orbits.POSSIBLE]),
-            pixels=_ratio(total[orbits.OBSERVED_PIXELS], n),
-            mates=_ratio(mates[chosen].sum(), n),
-            mean=None if mean is None else level * mean,
-            sigma=None if sigma is None else level * sigma,
-            anisotropy=None
-            if not noise_sq or anisotropic_sq is None
-            else math.sqrt(max(0.0, anisotropic_sq - noise_sq) / noise_sq),
-            cc_half=correlation(pairs_half[chosen].sum(axis=0)),
-            cc_friedel=correlation(pairs_friedel[chosen].sum(axis=0)),
-            cc_laue=correlation(pairs_laue[chosen].sum(axis=0)),
-            chi_sq=_ratio(total[orbits.CHI_SQ], total[orbits.FREEDOM]),
-            cos_2phi=None if residual is None else residual[0],
-            sin_2phi=None if residual is None else residual[1],
-            masked=masked,
+    every = list(range(n_shells))
+    limits = [*zip(edges[:-1], edges[1:]), (edges[0], edges[-1])]
+    shells = [
+        _describe_shell(
+            found[chosen],
+            mates[chosen],
+            [pairs[chosen] for pairs in (pairs_half, pairs_friedel, pairs_laue)],
+            limits[k],
+            level,
+            azimuth[k],
+            masked[k],
         )
-
-    shells = [shell([k], edges[k], edges[k + 1], azimuth[k], masked[k]) for k in range(n_shells)]
-    shells.append(shell(list(range(n_shells)), edges[0], edges[-1], azimuth[-1], masked[-1]))
+        for k, chosen in enumerate([*([k] for k in every), every])
+    ]
     return Map(grid, sums, operations, level, settings, radial, shells)
 
 
-def correlation(pair: np.ndarray) -> float | None:
-    """Pearson's correlation from sums of n, x, y, x^2, y^2, x y; None where it does not exist."""
-    n, x, y, xx, yy, xy = (float(value) for value in pair)
-    if n < 3.0:
-        return None
-    variances = (xx - x * x / n) * (yy - y * y / n)
-    return (xy - x * y / n) / math.sqrt(variances) if variances > 0.0 else None
+def _describe_shell(
+    found: np.ndarray,
+    mates: np.ndarray,
+    pairs: list[np.ndarray],
+    limits: tuple[float, float],
+    level: float,
+    azimuthal: tuple[float, float] | None,
+    masked: float | None,
+) -> MapShell:
+    """
+    The statistics of n shells together, from their sums.
+
+    found (n, N_SHELL_SUMS) and mates (n,) by orbits.py; pairs: of the half sets, of Friedel mates and by the Laue
+    class, (n, N_PAIR) each; limits in |s|, 1/Angstrom; level L; azimuthal and masked as they are to be said.
+    """
+    total = found.sum(axis=0)
+    n, mean = total[orbits.OBSERVED], _ratio(total[orbits.INTENSITY], total[orbits.OBSERVED])
+    noise_sq = _ratio(total[orbits.SIGMA_SQ], n)
+    anisotropic_sq = _ratio(total[orbits.ANISOTROPIC_SQ], n)
+    sigma = _ratio(total[orbits.SIGMA], n)
+    cc_half, cc_friedel, cc_laue = (correlation_from_sums(own.sum(axis=0)) for own in pairs)
+    low, high = limits
+    return MapShell(
+        d_max=None if low == 0.0 else 1.0 / low,
+        d_min=1.0 / high,
+        n_possible=int(total[orbits.POSSIBLE]),
+        n=int(n),
+        completeness=_ratio(n, total[orbits.POSSIBLE]),
+        pixels=_ratio(total[orbits.OBSERVED_PIXELS], n),
+        mates=_ratio(mates.sum(), n),
+        mean=None if mean is None else level * mean,
+        sigma=None if sigma is None else level * sigma,
+        anisotropy=None
+        if not noise_sq or anisotropic_sq is None
+        else math.sqrt(max(0.0, anisotropic_sq - noise_sq) / noise_sq),
+        cc_half=cc_half,
+        cc_friedel=cc_friedel,
+        cc_laue=cc_laue,
+        chi_sq=_ratio(total[orbits.CHI_SQ], total[orbits.FREEDOM]),
+        cos_2phi=None if azimuthal is None else azimuthal[0],
+        sin_2phi=None if azimuthal is None else azimuthal[1],
+        masked=masked,
+    )
 
 
 def azimuthal_residual(
@@ -242,7 +264,6 @@ def azimuthal_residual(
             continue
         profile = image.profile / image.level
         total += np.where(np.isin(np.arange(kernels.N_PROFILE), (0, 7, 8)), profile, image.profile)
-    centres = 0.5 * (profile_edges[1:] + profile_edges[:-1])
     amplitudes, weights = np.zeros((N_SHELLS, 2)), np.zeros((N_SHELLS, 2))
     for k, (n, e, c, s, cc, cs, ss, nc, ns) in enumerate(total[:, :9]):
         normal = np.array([[e, c, s], [c, cc, cs], [s, cs, ss]])
@@ -252,7 +273,7 @@ def azimuthal_residual(
         amplitudes[k] = a / level, b / level
         weights[k] = level / np.diag(np.linalg.inv(normal))[1:]
     found: list[tuple[float, float] | None] = []
-    for chosen in [(centres >= low) & (centres < high) for low, high in zip(edges, edges[1:])] + [centres > 0.0]:
+    for chosen in _shells_of_profile(profile_edges, edges):
         weight = weights * chosen[:, None]
         total_weight = weight.sum(axis=0)
         mean = (weight * amplitudes).sum(axis=0) / total_weight if (total_weight > 0.0).all() else None
@@ -260,12 +281,16 @@ def azimuthal_residual(
     return found
 
 
+def _shells_of_profile(profile_edges: np.ndarray, edges: np.ndarray) -> list[np.ndarray]:
+    """Which shells of a profile (m,) have their middle in each shell with edges (n + 1,), and last all of them."""
+    centres = 0.5 * (profile_edges[1:] + profile_edges[:-1])
+    return [(centres >= low) & (centres < high) for low, high in zip(edges, edges[1:])] + [centres > 0.0]
+
+
 def masked_fraction(images: list[ImageResult], profile_edges: np.ndarray, edges: np.ndarray) -> list[float | None]:
     """The part of the pixels that are masked as Bragg peaks, by shells with edges (n + 1,) in |s|, and over all."""
     inside, bragg = np.sum([image.profile[:, 9:] for image in images], axis=0).T
-    centres = 0.5 * (profile_edges[1:] + profile_edges[:-1])
-    shells = [(centres >= low) & (centres < high) for low, high in zip(edges, edges[1:])] + [centres > 0.0]
-    return [_ratio(bragg[chosen].sum(), inside[chosen].sum()) for chosen in shells]
+    return [_ratio(bragg[chosen].sum(), inside[chosen].sum()) for chosen in _shells_of_profile(profile_edges, edges)]
 
 
 def index_offset(images: list[ImageResult]) -> tuple[int, np.ndarray, np.ndarray]:

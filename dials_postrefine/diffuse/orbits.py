@@ -23,11 +23,10 @@ from dials_postrefine.diffuse.kernels import (
     VARIANCE,
     jit,
 )
+from dials_postrefine.numerics.indices import INDEX_BASE
 
 # Voxels that are looked at together.
 BLOCK = 256
-# Voxel coordinates stay far below this.
-INDEX_BASE = 1 << 20
 # Columns of the sums over pairs of which a correlation is made.
 N_PAIR = 6
 # Columns of shell_sums.

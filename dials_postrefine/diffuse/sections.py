@@ -75,7 +75,7 @@ def parse_plane(text: str) -> Plane:
 
 
 @dataclass(frozen=True)
-class Section:
+class MapSection:
     """
     A plane of a map: its name, the letters of u and v, where it is held, a note where that is not where it was wanted
     (else empty); u (n,) and v (m,); matrix M (2, 2), p_0 (2,) and height of (1); the limits of |s|, low and high
@@ -130,7 +130,7 @@ class Collector:
 
     grid: Grid
     planes: Sequence[Plane]
-    sections: list[Section] = field(init=False)
+    sections: list[MapSection] = field(init=False)
     _places: list[tuple[int, int]] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -157,7 +157,7 @@ class Collector:
                     out[i] = voxels[kind][:, number]
 
 
-def collect(found: Map, planes: Sequence[Plane]) -> list[Section]:
+def collect(found: Map, planes: Sequence[Plane]) -> list[MapSection]:
     """The sections of a map, where nobody else goes through its planes."""
     collector = Collector(found.grid, planes)
     for i in range(found.grid.shape[0]):
@@ -166,7 +166,7 @@ def collect(found: Map, planes: Sequence[Plane]) -> list[Section]:
     return collector.sections
 
 
-def _place(grid: Grid, plane: Plane) -> tuple[int, Section]:
+def _place(grid: Grid, plane: Plane) -> tuple[int, MapSection]:
     """The number of the nearest plane of voxels along the axis that is held, and the section without its values."""
     if plane.frame != grid.frame:
         examples = ", ".join(DEFAULT_PLANES[grid.frame])
@@ -192,7 +192,7 @@ def _place(grid: Grid, plane: Plane) -> tuple[int, Section]:
     if abs(value - plane.value) > SAME:
         note = f"There are no voxels at {letter} = {plane.value:g}{unit}: this is the nearest plane, {held}."
     u, v = (grid.axes[number] for number in plane.running)
-    section = Section(
+    section = MapSection(
         Plane(plane.frame, plane.running, axis, value).name,
         grid.frame,
         tuple(LETTERS[grid.frame][number] for number in plane.running),

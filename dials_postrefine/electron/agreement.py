@@ -21,15 +21,16 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from dials_postrefine.electron.groups import grouped_median
+from dials_postrefine.numerics.correlation import grouped_correlation
+from dials_postrefine.numerics.grouped import grouped_median
+from dials_postrefine.numerics.robust import MAD_TO_SIGMA
 
-MAD_TO_SIGMA = 1.4826
 MAD_ESD = 1.167  # the esd of such a sigma of m normal numbers, times sqrt(m)/sigma
 FEWEST = 3  # spots, for any of the numbers
 
 
 @dataclass
-class Agreement:
+class SpotAgreement:
     """The numbers of n_groups groups, (n_groups,) each (module docstring); n and n_strong count spots."""
 
     n: np.ndarray
@@ -59,7 +60,7 @@ def measure_agreement(
     group: np.ndarray,
     n_groups: int,
     strong: float = 3.0,
-) -> Agreement:
+) -> SpotAgreement:
     """The agreement of matched spots (m,) by group (m,); strong: the least I/sigma of a strong spot."""
 
     def total(values: np.ndarray) -> np.ndarray:
@@ -77,13 +78,13 @@ def measure_agreement(
         sums, differences = total(i1 + i2), np.abs(i1 - i2)
         r = _enough(np.where(sums > 0.0, total(differences) / sums, np.nan), n)
         r_esd = np.sqrt(total((differences - r[group] * (i1 + i2)) ** 2)) / sums
-        cc = _correlation(i1, i2, group, n_groups)
+        cc = grouped_correlation(i1, i2, group, n_groups)
         k = total(i1) / total(i2)
         k = np.where(np.isfinite(k) & (k > 0.0), k, np.nan)
         factor = k[group]
         z = (i1 - factor * i2) / np.sqrt(v1 + factor**2 * v2)
         z_width = _enough(MAD_TO_SIGMA * grouped_median(np.abs(z), group, n_groups), n)
-        return Agreement(
+        return SpotAgreement(
             n,
             n_strong,
             log_spread,
@@ -93,18 +94,11 @@ def measure_agreement(
             r_esd,
             cc,
             (1.0 - cc**2) / np.sqrt(n - 1.0),
-            _correlation(ln1, ln2, own, n_groups),
+            grouped_correlation(ln1, ln2, own, n_groups),
             k,
             z_width,
             MAD_ESD * z_width / np.sqrt(n),
         )
-
-
-def _correlation(x: np.ndarray, y: np.ndarray, group: np.ndarray, n_groups: int) -> np.ndarray:
-    n = np.bincount(group, minlength=n_groups)
-    x, y = (one - (np.bincount(group, one, n_groups) / n)[group] for one in (x, y))
-    xx, yy, xy = (np.bincount(group, product, n_groups) for product in (x * x, y * y, x * y))
-    return _enough(xy / np.sqrt(xx * yy), n)
 
 
 def _enough(values: np.ndarray, n: np.ndarray) -> np.ndarray:

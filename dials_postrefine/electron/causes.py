@@ -39,8 +39,8 @@ import numpy as np
 from scipy.optimize import minimize, minimize_scalar
 from scipy.stats import chi2
 
-from dials_postrefine.electron.groups import rank
 from dials_postrefine.electron.spread import Mates, Predictions, Tau, fit_by_observation
+from dials_postrefine.numerics.grouped import rank
 
 MOST_OBSERVATIONS = 20_000
 FEWEST_IMAGES = 4

@@ -20,8 +20,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dials_postrefine.electron.images import Images, pack
+from dials_postrefine.electron.images import Images
 from dials_postrefine.electron.orientation import excitation_error
+from dials_postrefine.numerics.indices import pack
 
 
 @dataclass

@@ -13,6 +13,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from dials_postrefine.numerics.indices import pack
+
 
 class Unusable(Exception):
     """Data that can't be analysed; the message says why, and what to do."""
@@ -111,9 +113,3 @@ def number_indices(h: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
     base = 4 * int(np.abs(h).max()) + 1  # room for what symmetry makes of them, h + k
     packed, numbers = np.unique(pack(h, base), return_inverse=True)
     return numbers, packed, base
-
-
-def pack(h: np.ndarray, base: int) -> np.ndarray:
-    """One integer (n,) for each row of indices h (n, 3) below base/2."""
-    h = np.rint(h).astype(np.int64)
-    return (h[:, 0] * base + h[:, 1]) * base + h[:, 2]

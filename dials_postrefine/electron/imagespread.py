@@ -15,14 +15,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from dials_postrefine.electron import spread
-from dials_postrefine.electron.agreement import Agreement, measure_agreement
+from dials_postrefine.electron.agreement import SpotAgreement, measure_agreement
 from dials_postrefine.electron.causes import Causes, find_causes
-from dials_postrefine.electron.groups import even_groups, grouped_median
 from dials_postrefine.electron.images import Images, Unusable
 from dials_postrefine.electron.orientation import nearest_zone_axes, zone_axes
 from dials_postrefine.electron.pairs import Pairs, find_pairs
 from dials_postrefine.electron.randommatch import RandomMatch, compare_with_random
 from dials_postrefine.electron.spread import Mates, Tau
+from dials_postrefine.numerics.grouped import even_groups, grouped_median
 
 TENTHS = 10
 # Parts of the unique indices by intensity, as fractions from the weakest on.
@@ -81,7 +81,7 @@ class Overall:
 
     tau: Tau
     r_meas: float
-    agreement: Agreement
+    agreement: SpotAgreement
 
 
 @dataclass
@@ -93,9 +93,9 @@ class ImageSpread:
     """
 
     pairs: Pairs
-    of_pairs: Agreement
-    of_images: Agreement
-    of_experiments: Agreement
+    of_pairs: SpotAgreement
+    of_images: SpotAgreement
+    of_experiments: SpotAgreement
     experiment_pairs: np.ndarray
     overall: Overall
     random_match: RandomMatch
@@ -210,11 +210,11 @@ def _range(values: np.ndarray) -> tuple[float, float]:
     return (float(values.min()), float(values.max())) if len(values) else (np.nan, np.nan)
 
 
-def _agreement_of_all(pairs: Pairs, strong: float) -> Agreement:
+def _agreement_of_all(pairs: Pairs, strong: float) -> SpotAgreement:
     return _agreement(pairs, strong, np.zeros(len(pairs.pair), dtype=int), 1)
 
 
-def _agreement(pairs: Pairs, strong: float, group: np.ndarray, n_groups: int, rows=slice(None)) -> Agreement:
+def _agreement(pairs: Pairs, strong: float, group: np.ndarray, n_groups: int, rows=slice(None)) -> SpotAgreement:
     spots = pairs.spots
     matched = [values[own] for own in (pairs.first, pairs.second) for values in (spots.intensity, spots.variance)]
     return measure_agreement(*(one[rows] for one in matched), group, n_groups, strong)

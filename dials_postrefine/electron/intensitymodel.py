@@ -30,7 +30,8 @@ import numpy as np
 
 from dials_postrefine.electron.features import Features
 from dials_postrefine.electron.images import Images, Unusable
-from dials_postrefine.grouping import rows_of_groups
+from dials_postrefine.numerics.amplitudes import amplitudes
+from dials_postrefine.numerics.grouped import grouped_mean, rows_of_groups
 from dials_postrefine.parallel import single_thread
 
 PREDICTIONS = ("mates", "f_calc", "trees", "both")
@@ -80,11 +81,6 @@ class Prediction:
     def best(self) -> str:
         """The prediction that has seen most: by the trees, with F_calc where there are any."""
         return "both" if "both" in self.predicted else "trees"
-
-
-def amplitudes(intensity: np.ndarray) -> np.ndarray:
-    """F (n,) of intensities (n,)."""
-    return np.sqrt(np.maximum(intensity, 0.0))
 
 
 def choose_split(images: Images) -> str:
@@ -188,10 +184,7 @@ def _predict(images, features, f_calc, fold, settings, importances) -> Predictio
 def mean_of_mates(images: Images, train: np.ndarray) -> np.ndarray:
     """The root of the mean intensity of the training rows of each unique index, (n_unique,); NaN without any."""
     n_unique = int(images.unique.max()) + 1
-    n = np.bincount(images.unique[train], minlength=n_unique)
-    total = np.bincount(images.unique[train], images.intensity[train], n_unique)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(n > 0, amplitudes(total / n), np.nan)
+    return amplitudes(grouped_mean(images.intensity[train], images.unique[train], n_unique))
 
 
 def ratio_of_sums(numerator: np.ndarray, denominator: np.ndarray, image: np.ndarray) -> R1:

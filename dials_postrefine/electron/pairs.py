@@ -26,8 +26,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from dials_postrefine.electron.images import Images, Spots, Unusable, make_spots, number_indices, pack
+from dials_postrefine.electron.images import Images, Spots, Unusable, make_spots, number_indices
 from dials_postrefine.electron.orientation import misorientations
+from dials_postrefine.numerics.indices import find_rows, pack
 
 BLOCK = 256  # images whose pairs are counted at a time
 MOST_BINS = 160  # of images, in the matrix of matches
@@ -141,9 +142,8 @@ def _keys(images: Images, match: str) -> tuple[Spots, np.ndarray, np.ndarray]:
     operations = np.concatenate([images.symmetry.laue, -images.symmetry.laue])
     translation = np.empty((len(operations), len(packed)), dtype=np.int64)
     for row, operation in zip(translation, operations):
-        wanted = pack(h @ operation, base)
-        place = np.minimum(np.searchsorted(packed, wanted), len(packed) - 1)
-        row[:] = np.where(packed[place] == wanted, place, -1)
+        place, found = find_rows(packed, pack(h @ operation, base))
+        row[:] = np.where(found, place, -1)
     return spots, operations, translation
 
 
@@ -185,9 +185,7 @@ def _match_spots(spots: Spots, a: np.ndarray, b: np.ndarray, translation: np.nda
     for one, other, k in zip(a, b, operation):
         new = translation[k, spots.keys_of(one)]
         rows = np.flatnonzero(new >= 0)
-        theirs = spots.keys_of(other)
-        place = np.searchsorted(theirs, new[rows])
-        same = theirs[np.minimum(place, len(theirs) - 1)] == new[rows]
+        place, same = find_rows(spots.keys_of(other), new[rows])
         first.append(spots.offsets[one] + rows[same])
         second.append(spots.offsets[other] + place[same])
         counts.append(np.count_nonzero(same))

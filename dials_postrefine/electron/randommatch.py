@@ -24,8 +24,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import kurtosis, normaltest
 
-from dials_postrefine.electron.groups import even_groups
 from dials_postrefine.electron.pairs import Pairs
+from dials_postrefine.numerics.grouped import even_groups, standard_scores
 
 # No test without some correlation: below this rho would follow the chance of the very pairs to be tested.
 RHO_RANGE = (0.1, 0.999)
@@ -54,14 +54,6 @@ class RandomMatch:
     n_shells: int
     kurtosis: float
     p_normal: float
-
-
-def standard_scores(values: np.ndarray, shell: np.ndarray, n_shells: int) -> np.ndarray:
-    """(x - mean)/sd inside the shell (m,) of the values (m,), zero where they are all the same."""
-    n = np.maximum(np.bincount(shell, minlength=n_shells), 1)
-    x = values - (np.bincount(shell, values, n_shells) / n)[shell]
-    sd = np.sqrt(np.bincount(shell, x**2, n_shells) / n)[shell]
-    return np.divide(x, sd, out=np.zeros_like(x), where=sd > 0.0)
 
 
 def pooled_correlation(x: np.ndarray, unique: np.ndarray) -> tuple[float, int]:

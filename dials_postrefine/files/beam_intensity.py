@@ -20,6 +20,7 @@ from dxtbx.model.experiment_list import ExperimentListFactory
 
 from dials_postrefine.diffuse import BadImage
 from dials_postrefine.files.pixels import Reader, static_mask
+from dials_postrefine.numerics.grouped import grouped_median
 
 SHELL = 50  # spots of like d* whose background is compared
 
@@ -87,13 +88,8 @@ def background_levels(background: np.ndarray, d_star_sq: np.ndarray, image: np.n
     """
     some = np.flatnonzero(np.isfinite(background) & (background > 0.0))
     some = some[np.argsort(d_star_sq[some], kind="stable")]
-    found = np.full(n_images, np.nan)
     if not len(some):
-        return found
+        return np.full(n_images, np.nan)
     parts = np.array_split(some, max(1, len(some) // SHELL))
     ratio = np.concatenate([background[part] / np.median(background[part]) for part in parts])
-    order = np.argsort(image[some], kind="stable")
-    of_image, starts = np.unique(image[some][order], return_index=True)
-    for k, values in zip(of_image, np.split(ratio[order], starts[1:])):
-        found[k] = np.median(values)
-    return found
+    return grouped_median(ratio, image[some], n_images)

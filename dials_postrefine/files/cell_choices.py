@@ -3,7 +3,7 @@ Choices of the unit cell: lattices of one crystal form that were indexed with di
 
 One lattice has many cells: of a monoclinic one a, c and -a-c serve alike as axes, a centred cell is C or I, an
 orthorhombic one may have its axes in any order, a triclinic one need not be reduced.  Merged together their indices
-mean different reflections.  The main choice is the largest group of cells that agree (populations.py; of equal ones the
+mean different reflections.  The main choice is the largest group of cells that agree (cells.py; of equal ones the
 first), of those centred as the common space group.  Of each other group the common cell is reduced, by its own
 centring, and compared with the reduced main cell: where a change of basis takes one to the other, all lattices that it
 takes there are of the main form, in another choice; no other is.  Of several such changes one that keeps the Laue group
@@ -23,8 +23,8 @@ import numpy as np
 from cctbx import crystal, sgtbx, uctbx
 from dials.util import Sorry
 
-from dials_postrefine import populations
 from dials_postrefine.files import models
+from dials_postrefine.numerics import cells as unit_cells
 
 # Where no experiment is to be left out: cells that agree, and the part of the experiments that may stray.
 COMMON_LENGTH, COMMON_ANGLE = 0.03, 2.0
@@ -71,7 +71,7 @@ def find_cell_choices(experiments, space_group, length: float, angle: float) -> 
     if (fits & centred).any():  # else the space group was given against what all crystals say
         fits &= centred
     cells = models.symmetric_cells(experiments, fits, space_group)
-    main = populations.find_main_cells(cells, length, angle)
+    main = unit_cells.find_main_cells(cells, length, angle)
     operations, chosen = [sgtbx.change_of_basis_op()], np.zeros(len(experiments), dtype=int)
 
     # choices that differ by no more than the tolerance, where the cells are sharp enough to tell
@@ -80,12 +80,12 @@ def find_cell_choices(experiments, space_group, length: float, angle: float) -> 
     changes = _operations(real, [space_group], real, space_group, length, angle, strict=True)
     if len(changes) > 1:
         choices = np.array([_changed(cells[main], operation, space_group) for operation in changes])
-        best = populations.separate_cells(choices)
+        best = unit_cells.separate_cells(choices)
         if best.any():
             best, changes = _most_stay(best, changes)
             operations, chosen[main] = changes, best
             cells[main] = [_changed(one[None], changes[m], space_group)[0] for one, m in zip(cells[main], best)]
-            main = populations.find_main_cells(cells, length, angle) & main
+            main = unit_cells.find_main_cells(cells, length, angle) & main
             target = _median(cells[main], space_group)
 
     raw = np.full_like(cells, np.nan)
@@ -98,15 +98,15 @@ def find_cell_choices(experiments, space_group, length: float, angle: float) -> 
             break
         label = experiments[int(rest.argmax())].crystal.get_space_group()
         same = rest & np.array([e.crystal is not None and e.crystal.get_space_group() == label for e in experiments])
-        group = populations.find_main_cells(np.where(same[:, None], raw, np.nan), length, angle)
+        group = unit_cells.find_main_cells(np.where(same[:, None], raw, np.nan), length, angle)
         cell = np.median(raw[group], axis=0)
         taken = np.zeros(len(rest), dtype=bool)
         labels = [label]
         if centred[group].all() and models.unit_cell_fits(uctbx.unit_cell(tuple(cell)), space_group):
             labels.insert(0, space_group)
         for operation in _operations(cell, labels, target, space_group, length, angle)[:1]:
-            changed = populations.change_cells(raw[same], _basis(operation))
-            taken[same] = populations.cells_agree(changed, np.array(target), length, angle)
+            changed = unit_cells.change_cells(raw[same], _basis(operation))
+            taken[same] = unit_cells.cells_agree(changed, np.array(target), length, angle)
             if operation not in operations:
                 operations.append(operation)
             chosen[taken] = operations.index(operation)
@@ -177,7 +177,7 @@ def _exact(cell: np.ndarray, space_group) -> np.ndarray:
 
 
 def _changed(cells: np.ndarray, operation, space_group) -> np.ndarray:
-    return np.array([_exact(cell, space_group) for cell in populations.change_cells(cells, _basis(operation))])
+    return np.array([_exact(cell, space_group) for cell in unit_cells.change_cells(cells, _basis(operation))])
 
 
 def _basis(operation) -> np.ndarray:
@@ -222,12 +222,12 @@ def _operations(cell, labels, target, space_group, length, angle, strict: bool =
         to_reduced = _reduction(cell, label)
         own = np.array(uctbx.unit_cell(tuple(cell)).change_basis(to_reduced).parameters())
         # the limits are those of the cell as it is given, and serve the reduced one with some room
-        for basis in populations.find_bases(own, reduced, 1.5 * length, 1.5 * angle):
+        for basis in unit_cells.find_bases(own, reduced, 1.5 * length, 1.5 * angle):
             matrix = sgtbx.rt_mx(sgtbx.rot_mx([int(x) for x in basis.ravel()], 1))
             change = sgtbx.change_of_basis_op(matrix).inverse().new_denominators(to_reduced)
             operation = to_target.inverse() * change * to_reduced
-            new = populations.change_cells(np.array([cell]), _basis(operation))
-            if not populations.cells_agree(new, np.array(target), length, angle).all():
+            new = unit_cells.change_cells(np.array([cell]), _basis(operation))
+            if not unit_cells.cells_agree(new, np.array(target), length, angle).all():
                 continue
             keeps = _keeps_laue_group(label, operation, wanted)
             if strict and not keeps:

@@ -30,7 +30,7 @@ from dxtbx import flumpy
 
 from dials_postrefine.files.tables import identifiers_by_id, map_to_asymmetric_unit, select_rows
 from dials_postrefine.files.versions import miller_indices_to_numpy
-from dials_postrefine.indices import to_flex_miller
+from dials_postrefine.numerics.indices import to_flex_miller
 
 # of the scaled table, as they are
 KEPT_COLUMNS = ("id", "panel", "miller_index", "s1", "xyzcal.px", "xyzobs.px.value", "flags", "partiality", "d")

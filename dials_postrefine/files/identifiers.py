@@ -26,7 +26,7 @@ from dials.array_family import flex
 from dxtbx import flumpy
 
 from dials_postrefine.files.versions import miller_indices_to_numpy
-from dials_postrefine.grouping import rows_of_groups
+from dials_postrefine.numerics.grouped import rows_of_groups
 
 NAMESPACE = uuid.uuid5(uuid.NAMESPACE_DNS, "dials_postrefine")
 DECIMALS = 8

@@ -25,7 +25,7 @@ from dials.util import Sorry
 from dxtbx import flumpy
 
 from dials_postrefine.diffuse import BadImage, bad_pixels
-from dials_postrefine.diffuse.geometry import Beam, Panel, node_positions
+from dials_postrefine.diffuse.geometry import IncidentBeam, Panel, node_positions
 from dials_postrefine.diffuse.grid import Grid
 from dials_postrefine.diffuse.mapping import Series
 from dials_postrefine.files import exposure, limits, models, tables
@@ -34,7 +34,7 @@ from dials_postrefine.files.cell_choices import common_cell, find_cell_choices
 from dials_postrefine.files.opened_images import check_images, open_experiments
 from dials_postrefine.files.pixels import Reader, Scale, first_line, static_mask
 from dials_postrefine.files.radiation import is_xray
-from dials_postrefine.grouping import rows_of_groups
+from dials_postrefine.numerics.grouped import grouped_mean, rows_of_groups
 
 # Dry air at 20 degrees C and 1013 hPa: g/cm^3, and parts of its mass.
 AIR_DENSITY = 1.2041e-3
@@ -406,9 +406,9 @@ def _reader(experiment, settings: ImageSettings, chosen=None) -> Reader:
     return Reader(experiment, chosen, settings.gain, settings.pedestal)
 
 
-def _beam(experiment, settings: ImageSettings) -> Beam:
+def _beam(experiment, settings: ImageSettings) -> IncidentBeam:
     beam, fraction = experiment.beam, settings.polarization_fraction
-    return Beam(
+    return IncidentBeam(
         beam.get_wavelength(),
         np.array(beam.get_s0()),
         np.array(beam.get_polarization_normal()),
@@ -557,7 +557,7 @@ def _scales(table, series: Series, experiment) -> np.ndarray:
         raise Sorry(
             f"No image of {experiment.identifier} has reflections with a scale factor: use another scale.model=."
         )
-    mean = np.bincount(image, factor, minlength=series.n_images) / np.maximum(n, 1)
+    mean = grouped_mean(factor, image, series.n_images)
     return np.interp(np.arange(series.n_images), np.flatnonzero(known), mean[known])
 
 

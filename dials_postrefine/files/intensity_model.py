@@ -23,13 +23,19 @@ from dials_postrefine.electron.images import Unusable
 from dials_postrefine.electron.intensitymodel import Prediction, TreeSettings, choose_split, make_folds, predict
 from dials_postrefine.files.radiation import common_probe
 from dials_postrefine.files.reference import align
-from dials_postrefine.files.reference_model import Beam, ReferenceSettings, compute_reference, open_reference
+from dials_postrefine.files.reference_model import (
+    Beam,
+    ReferenceSettings,
+    compute_reference,
+    open_reference,
+)
 from dials_postrefine.files.reflection_files import index_array
 from dials_postrefine.files.scaled_images import ImageChoice, ImageFiles, has_intensity, read_images
 from dials_postrefine.files.tables import select_rows, write_table
 from dials_postrefine.files.versions import miller_indices_to_numpy
-from dials_postrefine.indices import to_flex_miller
-from dials_postrefine.populations import main_value
+from dials_postrefine.numerics.grouped import grouped_mean
+from dials_postrefine.numerics.indices import to_flex_miller
+from dials_postrefine.numerics.populations import main_value
 
 
 @dataclass(frozen=True)
@@ -128,9 +134,9 @@ def calculate_amplitudes(
     n = np.bincount(images.unique[train], minlength=n_unique)
     absent = flumpy.to_numpy(indices.sys_absent_flags().data())
     known = (n > 0) & ~absent
-    total = np.bincount(images.unique[train], images.intensity[train], n_unique)[known] / n[known]
+    mean = grouped_mean(images.intensity[train], images.unique[train], n_unique)[known]
     variance = np.bincount(images.unique[train], images.variance[train], n_unique)[known] / n[known] ** 2
-    merged = index_array(h[known], symmetry, total, np.sqrt(variance))
+    merged = index_array(h[known], symmetry, mean, np.sqrt(variance))
     wavelength = main_value(1.0 / np.linalg.norm(images.s0, axis=1))
     beam = Beam(wavelength, common_probe([experiment.beam for experiment in files.experiments], settings.radiation))
     d_min = float(images.d_star_sq.max() ** -0.5)

@@ -28,7 +28,7 @@ from dials_postrefine.diffuse.symmetry import operations
 from dials_postrefine.files import images, map_sums, models
 from dials_postrefine.files.maps import Description
 from dials_postrefine.files.opened_images import image_names
-from dials_postrefine.populations import MIN_GAP_DISTANCE
+from dials_postrefine.numerics.populations import MIN_GAP_DISTANCE
 from dials_postrefine.report.diffuse_summary import describe_dataset
 
 logger = logging.getLogger("dials.diffuse_map")

@@ -28,7 +28,7 @@ from dials_postrefine.diffuse.grid import Grid
 from dials_postrefine.diffuse.merging import Map, Radial
 from dials_postrefine.diffuse.sections import Collector
 from dials_postrefine.files.map_nexus import NexusWriter
-from dials_postrefine.indices import INDEX_BASE, pack
+from dials_postrefine.numerics.indices import INDEX_BASE, pack
 
 # Cell lengths of a CCP4 map in steps of the grid: 1/Angstrom in viewers' Angstrom.
 CCP4_SCALE = 100.0

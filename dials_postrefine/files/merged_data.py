@@ -19,7 +19,6 @@ from cctbx import crystal, sgtbx
 from dials.util import Sorry
 from dxtbx import flumpy
 
-from dials_postrefine.absences import even_shells, weigh_absences
 from dials_postrefine.files import models
 from dials_postrefine.files.cell_choices import common_cell
 from dials_postrefine.files.radiation import common_probe
@@ -34,8 +33,8 @@ from dials_postrefine.files.reference_model import (
 )
 from dials_postrefine.files.reflection_files import (
     ABSENT,
-    Observations,
     Tally,
+    UnmergedIntensities,
     index_array,
     is_scaled,
     merge_intensities,
@@ -46,7 +45,9 @@ from dials_postrefine.files.reflection_files import (
 from dials_postrefine.files.stills import StillsFiles, read_stills, resolve_ambiguity
 from dials_postrefine.files.tables import read_table
 from dials_postrefine.files.versions import miller_indices_to_numpy
-from dials_postrefine.populations import describe_groups, main_value
+from dials_postrefine.numerics.absences import N_SHELLS, weigh_absences
+from dials_postrefine.numerics.populations import describe_groups, main_value
+from dials_postrefine.numerics.shells import shells_of_equal_numbers
 from dials_postrefine.stills.scaling import linear_scales
 
 SIGMA_OF_NONE = 0.01  # of the intensity and of the mean intensity, where data come without sigmas
@@ -168,7 +169,7 @@ def _tally(files: StillsFiles, absent: np.ndarray, used: np.ndarray) -> Tally:
     for reason, mask in ((ABSENT, absent), ("of lattices that have no scale", ~absent & ~used)):
         if mask.any():
             not_used[reason] = int(np.count_nonzero(mask))
-    shell = even_shells(files.d_star_sq[stills.unique])
+    shell = shells_of_equal_numbers(files.d_star_sq[stills.unique], N_SHELLS)
     absences = weigh_absences(stills.intensity / np.sqrt(stills.variance), shell, absent)
     return Tally(n_input, int(np.count_nonzero(used)), not_used, absences)
 
@@ -191,7 +192,7 @@ def _of_file(path: str, labels: str | None, space_group: str | None, anomalous: 
         array = array.customized_copy(sigmas=flumpy.from_numpy(sigmas))
         array = array.set_observation_type_xray_intensity()
         notes = (f"The data of {path} have no sigmas: 1 % of I + <I> is taken.",)
-    observations = Observations(array, observations.not_used)
+    observations = UnmergedIntensities(array, observations.not_used)
     merged, tally = merge_intensities(path, observations, symmetry, anomalous, d_min)
     return Data(symmetry, Beam(wavelength), merged, notes=notes, tally=tally)
 

@@ -15,7 +15,7 @@ from dxtbx import flumpy
 from dials_postrefine.files.compatibility import check_compatibility
 from dials_postrefine.files.reflection_files import Tally, merge_intensities, read_intensities
 from dials_postrefine.files.versions import miller_indices_to_numpy
-from dials_postrefine.indices import pack
+from dials_postrefine.numerics.indices import find_rows, pack
 
 
 def read_reference(
@@ -45,7 +45,7 @@ def align(h_unique: np.ndarray, h: np.ndarray, intensity: np.ndarray) -> np.ndar
     """intensity (n,) of the indices h (n, 3) put in the order of h_unique (m, 3): (m,), NaN where there is none."""
     key = pack(h)
     order = np.argsort(key)
-    key = key[order]
-    wanted = pack(h_unique)
-    place = np.minimum(np.searchsorted(key, wanted), len(key) - 1)
-    return np.where(key[place] == wanted, intensity[order][place], np.nan)
+    row, found = find_rows(key[order], pack(h_unique))
+    aligned = np.full(len(row), np.nan)
+    aligned[found] = intensity[order[row[found]]]
+    return aligned

@@ -25,7 +25,6 @@ from dials.array_family import flex
 from dials.util import Sorry
 from dxtbx import flumpy
 
-from dials_postrefine.absences import Absences, even_shells, weigh_absences
 from dials_postrefine.files.atomic_models import REFLECTIONS, choose_block, read_cif
 from dials_postrefine.files.cell_choices import common_cell
 from dials_postrefine.files.file_kinds import REFLECTIONS as KINDS
@@ -35,13 +34,15 @@ from dials_postrefine.files.models import read_experiments
 from dials_postrefine.files.redundant_records import space_group_of
 from dials_postrefine.files.tables import forget_identifiers, read_table
 from dials_postrefine.files.versions import miller_indices_to_numpy
-from dials_postrefine.indices import to_flex_miller
+from dials_postrefine.numerics.absences import N_SHELLS, Absences, weigh_absences
+from dials_postrefine.numerics.indices import to_flex_miller
+from dials_postrefine.numerics.shells import shells_of_equal_numbers
 
 ABSENT = "systematically absent"
 
 
 @dataclass
-class Observations:
+class UnmergedIntensities:
     """Intensities as a miller.array, not merged, and how many others of the file were left out by reason."""
 
     array: Any
@@ -63,7 +64,7 @@ class Tally:
 
 def read_intensities(
     path: str, labels: str | None = None, block: str | None = None, anomalous: bool = False
-) -> Observations:
+) -> UnmergedIntensities:
     """
     The intensities of the file (module docstring); labels: of the columns, as I,SIGI, or the first of them.
 
@@ -85,7 +86,7 @@ def read_intensities(
     array = _choose(path, arrays, labels, anomalous)
     if array.unit_cell() is None or array.space_group() is None:
         raise Sorry(f"The reflection file {path} has no unit cell or no space group: give a file that has.")
-    return Observations(array)
+    return UnmergedIntensities(array)
 
 
 def wavelength_of(array) -> float | None:
@@ -94,7 +95,7 @@ def wavelength_of(array) -> float | None:
     return float(wavelength) if wavelength and np.isfinite(wavelength) and wavelength > 0.0 else None
 
 
-def scaled_intensities(path: str, experiments_path: str | None = None) -> Observations:
+def scaled_intensities(path: str, experiments_path: str | None = None) -> UnmergedIntensities:
     """
     The merging values I/(inverse scale factor) of a scaled table, Friedel mates apart, not merged.
 
@@ -117,7 +118,7 @@ def scaled_intensities(path: str, experiments_path: str | None = None) -> Observ
     array = indices.array(
         data=table["intensity.scale.value"] / factor, sigmas=flex.sqrt(table["intensity.scale.variance"]) / factor
     )
-    return Observations(array.set_observation_type_xray_intensity(), not_used)
+    return UnmergedIntensities(array.set_observation_type_xray_intensity(), not_used)
 
 
 def _scaled_rows(table):
@@ -149,7 +150,7 @@ def is_scaled(table) -> bool:
 
 
 def merge_intensities(
-    path: str, observations: Observations, symmetry, anomalous: bool, d_min: float | None = None
+    path: str, observations: UnmergedIntensities, symmetry, anomalous: bool, d_min: float | None = None
 ) -> tuple[Any, Tally]:
     """
     Merged intensities of one asymmetric unit in the given symmetry (a miller.array), absences left out, and the tally.
@@ -202,7 +203,9 @@ def _weigh(array, absent: np.ndarray) -> Absences:
     sigma = np.sqrt(np.mean(value**2)) or 1.0
     if array.sigmas() is not None:
         sigma = flumpy.to_numpy(array.sigmas())
-    return weigh_absences(value / sigma, even_shells(flumpy.to_numpy(array.d_star_sq().data())), absent)
+    return weigh_absences(
+        value / sigma, shells_of_equal_numbers(flumpy.to_numpy(array.d_star_sq().data()), N_SHELLS), absent
+    )
 
 
 def index_array(h: np.ndarray, symmetry, data: np.ndarray, sigmas: np.ndarray, anomalous: bool = False):

@@ -20,7 +20,7 @@ from dxtbx import flumpy
 
 from dials_postrefine.files.models import has_crystal, unit_cell_fits, unshare_crystals
 from dials_postrefine.files.versions import miller_indices_to_numpy
-from dials_postrefine.indices import to_flex_miller
+from dials_postrefine.numerics.indices import to_flex_miller
 
 MAX_DELTA = 3.0  # degrees, between axes that the exact symmetry would make parallel; what twin_laws allows
 # Where the symmetry is not exact a lattice's own cell may tell the axes apart: an operation may take it away from the

@@ -31,15 +31,16 @@ from cctbx.sgtbx import lattice_symmetry
 from dials.util import Sorry
 from dxtbx import flumpy
 
-from dials_postrefine.absences import Absences, even_shells, weigh_absences
 from dials_postrefine.electron.images import Images, Symmetry
 from dials_postrefine.files import beam_intensity, models, tables
 from dials_postrefine.files.cell_choices import common_cell
 from dials_postrefine.files.reindexing import MAX_DELTA
 from dials_postrefine.files.versions import miller_indices_to_numpy
-from dials_postrefine.grouping import rows_of_groups
-from dials_postrefine.indices import pack, to_flex_miller
-from dials_postrefine.populations import MIN_GAP_DISTANCE, describe_groups
+from dials_postrefine.numerics.absences import N_SHELLS, Absences, weigh_absences
+from dials_postrefine.numerics.grouped import rows_of_groups
+from dials_postrefine.numerics.indices import pack, to_flex_miller
+from dials_postrefine.numerics.populations import MIN_GAP_DISTANCE, describe_groups
+from dials_postrefine.numerics.shells import shells_of_equal_numbers
 
 COLUMNS = {"scale": "intensity.scale", "profile": "intensity.prf", "sum": "intensity.sum"}
 # Spots on an image, on average, from which on images are not binned.
@@ -105,7 +106,7 @@ class ImageFiles:
         """How strong the absent observations are."""
         images = self.images
         ratio = images.intensity / np.sqrt(images.variance)
-        return weigh_absences(ratio, even_shells(images.d_star_sq), self.absent)
+        return weigh_absences(ratio, shells_of_equal_numbers(images.d_star_sq, N_SHELLS), self.absent)
 
     def of_column(self, kind: str) -> tuple[Images, np.ndarray] | None:
         """

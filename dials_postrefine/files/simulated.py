@@ -17,7 +17,7 @@ from dxtbx import flumpy
 from dxtbx.model import Beam, DetectorFactory, Experiment, ExperimentList, MosaicCrystalSauter2014
 
 from dials_postrefine.files.tables import wilson_prior
-from dials_postrefine.indices import to_flex_miller
+from dials_postrefine.numerics.indices import to_flex_miller
 from dials_postrefine.simulate import (
     SimulatedStills,
     StillsOptions,

@@ -24,7 +24,7 @@ from dxtbx.model import ExperimentList
 from dials_postrefine.files.models import setting_matrix
 from dials_postrefine.files.simulated_images import SeriesOptions, make_experiments
 from dials_postrefine.files.versions import miller_indices_to_numpy
-from dials_postrefine.indices import to_flex_miller
+from dials_postrefine.numerics.indices import to_flex_miller
 from dials_postrefine.simulate_electrons import dependence, observe
 
 CELL = (4.92489, 4.92489, 5.40137, 90.0, 90.0, 120.0)

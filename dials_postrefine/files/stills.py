@@ -18,8 +18,8 @@ from dials_postrefine.files import models, reindexing, tables
 from dials_postrefine.files.cell_choices import CellChoices, find_cell_choices
 from dials_postrefine.files.reference import align
 from dials_postrefine.files.versions import miller_indices_to_numpy
-from dials_postrefine.grouping import rows_of_groups
-from dials_postrefine.rotations import rotate
+from dials_postrefine.numerics.grouped import rows_of_groups
+from dials_postrefine.numerics.rotations import rotate
 from dials_postrefine.stills.cycles import PostrefinedStills
 from dials_postrefine.stills.dataset import EarlierFit, Stills
 from dials_postrefine.stills.filters import InputFilters, cell_outliers

@@ -41,7 +41,7 @@ from dials_postrefine.files.models import d_star_sq, has_crystal
 from dials_postrefine.files.msgpack_structure import check_table
 from dials_postrefine.files.radiation import is_xray
 from dials_postrefine.files.versions import miller_indices_to_numpy
-from dials_postrefine.indices import pack, to_flex_miller
+from dials_postrefine.numerics.indices import pack, to_flex_miller
 from dials_postrefine.stills.filters import SignificanceFilter, significant_observations
 from dials_postrefine.stills.wilson import WilsonPrior
 

@@ -10,7 +10,7 @@ merge.
     normalised residual   z = (I/(g p) - <I>') / sqrt(var' + var(<I>'))         (var': errormodel.py)
     width of residuals    1.48 median |z|, one if the errors are what the variances say
 
-psi is the identity, clipped at CLIP robust standard deviations lest wild intensities count.  A plain ratio of sums it
+psi is the identity, clipped lest wild intensities count (robust.robust_ratio).  A plain ratio of sums it
 remains, and not a slope: errors of I_ref, where few observations make the mean, draw a slope towards zero, and a mean
 of the quotients everywhere.
 
@@ -24,16 +24,16 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from dials_postrefine.rotations import rotate
+from dials_postrefine.numerics.grouped import sum_of_others
+from dials_postrefine.numerics.robust import robust_ratio, robust_width
+from dials_postrefine.numerics.rotations import rotate
 from dials_postrefine.stills.cycles import PostrefinedStills
 from dials_postrefine.stills.dataset import Stills
 from dials_postrefine.stills.geometry import excitation, scattering_vectors
-from dials_postrefine.stills.merging import MAD_TO_SIGMA, MIN_OTHER_WEIGHT
+from dials_postrefine.stills.merging import MIN_OTHER_WEIGHT
 from dials_postrefine.stills.model import CELL_SCALE, THETA_X, THETA_Y, radius
 from dials_postrefine.stills.partiality import PROFILES
 
-CLIP = 3.0
-CLIP_ROUNDS = 20
 MOST_BINS = 24
 FEWEST_IN_BIN = 40
 CURVE_POINTS = 81
@@ -207,33 +207,12 @@ def means_of_others(stills: Stills, result: PostrefinedStills, used: np.ndarray)
     weight, weighted = np.zeros(len(used)), np.zeros(len(used))
     weight[used], weighted[used] = 1.0 / variance, value / variance
     total = np.bincount(stills.unique, weight, stills.n_unique)[stills.unique]
-    weighted = np.bincount(stills.unique, weighted, stills.n_unique)[stills.unique] - weighted
+    weighted = sum_of_others(weighted, stills.unique, stills.n_unique)
     left = total - weight
     some = left > MIN_OTHER_WEIGHT * total
     nothing = np.full(len(used), np.nan)
     mean = np.divide(weighted, left, out=nothing.copy(), where=some)
     return mean, np.divide(1.0, left, out=nothing, where=some)
-
-
-def robust_ratio(y: np.ndarray, x: np.ndarray) -> tuple[float, float]:
-    """
-    R with sum psi(y - R x) = 0 for arrays (n,), and its esd sqrt(sum psi^2)/|sum x| (module docstring).
-
-    NaN where the x that are not clipped have no positive sum.
-    """
-    total = float(x.sum())
-    ratio, esd = float(y.sum()) / total if total > 0.0 else 0.0, np.nan
-    for _ in range(CLIP_ROUNDS):
-        residual = y - ratio * x
-        limit = CLIP * MAD_TO_SIGMA * np.median(np.abs(residual))
-        inside = np.abs(residual) <= limit
-        slope = float(x[inside].sum())
-        if not slope > 0.0:
-            return np.nan, np.nan
-        psi = np.clip(residual, -limit, limit)
-        ratio += float(psi.sum()) / slope
-        esd = float(np.sqrt(psi @ psi)) / slope
-    return ratio, esd
 
 
 def partiality_curve(
@@ -270,15 +249,11 @@ def collect_residuals(z: np.ndarray, intensity: np.ndarray, d_star_sq: np.ndarra
         counts=np.histogram(z, RESIDUAL_EDGES)[0].tolist(),
         below=int(np.count_nonzero(z < RESIDUAL_EDGES[0])),
         above=int(np.count_nonzero(z > RESIDUAL_EDGES[-1])),
-        width=_width(z),
+        width=float(robust_width(z)),
         by_intensity=_widths(z, intensity[known]),
         by_resolution=_widths(z, d_star_sq[known]),
         by_partiality=_widths(z, partiality[known]),
     )
-
-
-def _width(z: np.ndarray) -> float:
-    return float(MAD_TO_SIGMA * np.median(np.abs(z))) if len(z) else np.nan
 
 
 def _widths(z: np.ndarray, key: np.ndarray) -> list[Width]:
@@ -288,7 +263,7 @@ def _widths(z: np.ndarray, key: np.ndarray) -> list[Width]:
         return []
     widths = []
     for rows in np.array_split(np.argsort(key, kind="stable"), n_parts):
-        width = _width(z[rows])
+        width = float(robust_width(z[rows]))
         esd = ESD_OF_WIDTH * width / np.sqrt(len(rows))
         widths.append(Width(float(key[rows[0]]), float(key[rows[-1]]), len(rows), width, float(esd)))
     return widths
@@ -375,7 +350,7 @@ def histogram(
         below=int(np.count_nonzero(own < edges[0])),
         above=int(np.count_nonzero(own > edges[-1])),
         median=median,
-        spread=float(MAD_TO_SIGMA * np.median(np.abs(own - median))),
+        spread=float(robust_width(own - median)),
         median_esd=middle_esd,
         esd_edges=esd_edges.tolist(),
         esd_counts=np.histogram(esd, esd_edges)[0].tolist(),

@@ -54,7 +54,7 @@ SCALES = {
 
 def write_reports(
     summary: dict,
-    sections: Sequence[planes.Section],
+    sections: Sequence[planes.MapSection],
     json_path: str | None,
     html_path: str | None,
 ) -> None:
@@ -65,7 +65,7 @@ def write_reports(
         write_page(make_page(summary, sections), html_path)
 
 
-def make_page(summary: dict, sections: Sequence[planes.Section]) -> Page:
+def make_page(summary: dict, sections: Sequence[planes.MapSection]) -> Page:
     """The page of a summary (diffuse_summary.make_summary, or its JSON read back) and sections of the map."""
     return Page(
         title="dials.diffuse_map",
@@ -145,7 +145,7 @@ def _facts(summary: dict) -> list[Fact]:
     ]
 
 
-def _planes(sections: Sequence[planes.Section], kind: str, unit: str) -> Section:
+def _planes(sections: Sequence[planes.MapSection], kind: str, unit: str) -> Section:
     title = f"Planes, {NAMES[kind]}"
     if not sections:
         return Section(title, ["No plane was asked for (planes=)."])
@@ -160,12 +160,12 @@ def _planes(sections: Sequence[planes.Section], kind: str, unit: str) -> Section
     return Section(title, [text], [show_plane(section, kind, unit) for section in sections])
 
 
-def show_plane(section: planes.Section, kind: str, unit: str) -> Figure:
+def show_plane(section: planes.MapSection, kind: str, unit: str) -> Figure:
     """The picture of a plane: the intensity in sequential, its anisotropic part in diverging colours."""
     values, inside = section.values[kind], section.inside()
     low, high = section.limits
     radius = (high**2 - section.height**2) ** 0.5
-    place = pictures.Plane(section.u, section.v, section.matrix, section.origin, radius, section.height)
+    place = pictures.PlaneAxes(section.u, section.v, section.matrix, section.origin, radius, section.height)
     total = kind == "intensity"
     colours = pictures.sequential(values) if total else pictures.diverging(values)
     units = "" if section.frame == "hkl" else " (1/Å)"

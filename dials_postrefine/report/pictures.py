@@ -74,7 +74,7 @@ class Colours:
 
 
 @dataclass(frozen=True)
-class Plane:
+class PlaneAxes:
     """
     Where a picture lies: coordinates u (n,) and v (m,) in even steps, and p = matrix (u, v) + origin, matrix (2, 2) of
     rows (m_00, m_01) and (0, m_11); the radius that is shown about p = 0; height: s^2 = |p|^2 + height^2 of circles.
@@ -107,7 +107,7 @@ def picture(
     title: str,
     values: np.ndarray,
     inside: np.ndarray,
-    plane: Plane,
+    plane: PlaneAxes,
     colours: Colours,
     labels: tuple[str, str],
     quantity: str,
@@ -149,7 +149,7 @@ def picture(
 
 
 def raster(
-    values: np.ndarray, inside: np.ndarray, plane: Plane, colours: Colours
+    values: np.ndarray, inside: np.ndarray, plane: PlaneAxes, colours: Colours
 ) -> tuple[np.ndarray, tuple[float, float, float, float]]:
     """
     The pixels (m, n, 4) RGBA of values (n, m), the first row that of the first v, and the u and v of their edges.
@@ -175,7 +175,7 @@ def raster(
     return np.ascontiguousarray(pixels.transpose(1, 0, 2)), tuple(edges)
 
 
-def _raster_artist(axes, pixels: np.ndarray, extent: Sequence[float], plane: Plane):
+def _raster_artist(axes, pixels: np.ndarray, extent: Sequence[float], plane: PlaneAxes):
     """An artist that draws pixels where they belong: imshow would round their size to whole points, and shift them."""
     from matplotlib.artist import Artist
     from matplotlib.transforms import Affine2D
@@ -209,7 +209,7 @@ def round_resolutions(high: float, low: float = 0.0, most: int = 3) -> list[floa
     return found
 
 
-def _lattice_axes(axes, plane: Plane, radius: float) -> None:
+def _lattice_axes(axes, plane: PlaneAxes, radius: float) -> None:
     """Label u along the lower edge and v along the left one; where they are oblique, draw the lines that have them."""
     (along, shear), (_, across) = plane.matrix
     x_0, y_0 = plane.origin

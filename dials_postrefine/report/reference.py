@@ -13,13 +13,14 @@ from typing import Any
 
 import numpy as np
 
+from dials_postrefine.numerics.shells import shell_of
 from dials_postrefine.report.remarks import Remark, absences_remarks, care, distrust, not_used_remarks
 from dials_postrefine.report.summary import finite
 from dials_postrefine.report.text import absences_line, number, table
 from dials_postrefine.scattering.form_factors import FormFactors
 from dials_postrefine.scattering.prior import Combined
 from dials_postrefine.scattering.reference import Way
-from dials_postrefine.scattering.scaling import ScaleFit, shell_of
+from dials_postrefine.scattering.scaling import ScaleFit
 
 CC_LITTLE = 0.3  # of intensities
 TENSOR = ("11", "22", "33", "12", "13", "23")

@@ -14,7 +14,7 @@ import numpy as np
 
 from dials_postrefine.electron.imagespread import Group, ImageSpread, Overall, SpreadSettings
 from dials_postrefine.files.scaled_images import COLUMNS, ImageChoice, ImageFiles
-from dials_postrefine.populations import main_value
+from dials_postrefine.numerics.populations import main_value
 from dials_postrefine.report.remarks import (
     Remark,
     absences_remarks,

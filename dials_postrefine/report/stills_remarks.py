@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from dials_postrefine.populations import group_values
+from dials_postrefine.numerics.populations import group_values
 from dials_postrefine.report.remarks import (
     MANY_LEFT_OUT,
     Remark,

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, fields
 
 import numpy as np
 
-from dials_postrefine.populations import MIN_GAP_DISTANCE, describe_groups, main_value
+from dials_postrefine.numerics.populations import MIN_GAP_DISTANCE, describe_groups, main_value
 from dials_postrefine.report.course import describe_course
 from dials_postrefine.report.diagnostics import Diagnostics, histogram
 from dials_postrefine.stills.cycles import PostrefinedStills

@@ -13,7 +13,7 @@ from dials_postrefine.report.course import describe_course
 from dials_postrefine.report.summary import PARAMETERS, count_rejected, label, usable_and_not
 from dials_postrefine.stills.cycles import Cycle, PostrefinedStills
 from dials_postrefine.stills.dataset import Stills
-from dials_postrefine.stills.merging import Shell
+from dials_postrefine.stills.merging import MergedShell
 from dials_postrefine.stills.reindexing import Ambiguity
 from dials_postrefine.stills.selection import MARGIN, Candidate
 
@@ -158,9 +158,9 @@ def error_model_lines(model: dict | None) -> str:
     return f"{formula},\nfrom {model['n']} residuals; their widths by tenths of the intensity, weak to strong: {widths}"
 
 
-def shells_table(shells: Sequence[Shell | dict], wide: bool = False) -> str:
+def shells_table(shells: Sequence[MergedShell | dict], wide: bool = False) -> str:
     """Statistics by resolution shell, the last row all shells together; also as the summary has them."""
-    shells = [Shell(**s) if isinstance(s, dict) else s for s in shells]
+    shells = [MergedShell(**s) if isinstance(s, dict) else s for s in shells]
     honest = any(number(s.cc_half_honest, "{}") != "-" for s in shells)
     headers = ["d range (A)", "obs", "unique", "compl.", "mult.", "I/sigma", "CC1/2", "R_split", "CC ref"]
     headers += ["honest CC1/2", "honest R_split"] * honest

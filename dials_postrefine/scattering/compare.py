@@ -12,14 +12,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dials_postrefine.scattering.scaling import shell_of
+from dials_postrefine.numerics.amplitudes import amplitudes
+from dials_postrefine.numerics.correlation import correlation_from_covariance
+from dials_postrefine.numerics.shells import resolution_range, shell_of
 
-MIN_FOR_CC = 3
 STRONG = 2.0  # times sigma
 
 
 @dataclass
-class Agreement:
+class ShellAgreement:
     """
     One shell, or all: d_max and d_min in Angstrom, n reflections, R, CC of intensities and of amplitudes (NaN where
     there are too few), mean I/sigma of the data, and the model's error sqrt(Sigma) over the rms amplitude; r_strong is
@@ -37,23 +38,11 @@ class Agreement:
     model_error: float
 
 
-def amplitudes(intensity: np.ndarray) -> np.ndarray:
-    """F = sqrt(max(I, 0)) (n,)."""
-    return np.sqrt(np.maximum(intensity, 0.0))
-
-
 def r_factor(observed: np.ndarray, model: np.ndarray) -> float:
     """R of amplitudes (module docstring) of intensities (n,); NaN where nothing is above zero."""
     f_observed = amplitudes(observed)
     total = f_observed.sum()
     return float(np.abs(f_observed - amplitudes(model)).sum() / total) if total > 0.0 else np.nan
-
-
-def correlation(x: np.ndarray, y: np.ndarray) -> float:
-    """The linear correlation, NaN where there are fewer than 3 or one does not vary."""
-    if len(x) < MIN_FOR_CC or np.ptp(x) == 0.0 or np.ptp(y) == 0.0:
-        return np.nan
-    return float(np.corrcoef(x, y)[0, 1])
 
 
 def agreement_by_shell(
@@ -63,7 +52,7 @@ def agreement_by_shell(
     model: np.ndarray,
     edges: np.ndarray,
     sigma_f: np.ndarray,
-) -> list[Agreement]:
+) -> list[ShellAgreement]:
     """
     The shells, from low to high resolution, and last all reflections together.
 
@@ -78,19 +67,20 @@ def agreement_by_shell(
     ):
         if not len(own):
             continue
+        d_max, d_min = resolution_range(low, high)
         o, m = observed[own], model[own]
         strong = o > STRONG * sigma[own]
         if np.isnan(error):  # of all: Sigma of each reflection's shell, averaged
             error = np.sqrt(np.mean(sigma_f[shell] ** 2))
         found.append(
-            Agreement(
-                d_max=float(low**-0.5) if low > 0.0 else np.inf,
-                d_min=float(high**-0.5),
+            ShellAgreement(
+                d_max=d_max,
+                d_min=d_min,
                 n=len(own),
                 r=r_factor(o, m),
                 r_strong=r_factor(o[strong], m[strong]),
-                cc_i=correlation(o, m),
-                cc_f=correlation(amplitudes(o), amplitudes(m)),
+                cc_i=correlation_from_covariance(o, m),
+                cc_f=correlation_from_covariance(amplitudes(o), amplitudes(m)),
                 i_over_sigma=float(np.mean(o / sigma[own])),
                 model_error=float(error / np.sqrt(np.mean(m))),
             )

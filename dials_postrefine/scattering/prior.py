@@ -17,8 +17,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dials_postrefine.numerics.grouped import grouped_mean
+from dials_postrefine.numerics.shells import shell_of
 from dials_postrefine.scattering.bulk_solvent import Parts, intensities
-from dials_postrefine.scattering.scaling import ScaleFit, fit_scale, model_variance, shell_of
+from dials_postrefine.scattering.scaling import ScaleFit, fit_scale, model_variance
 
 
 @dataclass
@@ -39,9 +41,7 @@ class Combined:
     def share_by_shell(self, d_star_sq: np.ndarray) -> np.ndarray:
         """The mean share of the data in the shells of the fit (s,), over the indices (n,) with both; NaN of none."""
         shell = shell_of(d_star_sq, self.fit.edges)
-        n = len(self.fit.edges) - 1
-        with np.errstate(invalid="ignore"):  # a shell without any
-            return np.bincount(shell[self.both], self.share[self.both], n) / np.bincount(shell[self.both], minlength=n)
+        return grouped_mean(self.share[self.both], shell[self.both], len(self.fit.edges) - 1)
 
 
 @dataclass

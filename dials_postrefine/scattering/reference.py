@@ -23,16 +23,17 @@ import numpy as np
 from cctbx import miller
 from dxtbx import flumpy
 
-from dials_postrefine.indices import pack, to_flex_miller
+from dials_postrefine.numerics.correlation import correlation_from_covariance
+from dials_postrefine.numerics.indices import pack, to_flex_miller
+from dials_postrefine.numerics.shells import equal_number_edges, shell_of
 from dials_postrefine.scattering import compare
 from dials_postrefine.scattering.bulk_solvent import B_SOL, K_SOL, Parts, intensities, structure_factors
 from dials_postrefine.scattering.form_factors import WATER, FormFactors
 from dials_postrefine.scattering.scaling import (
+    MIN_IN_SHELL,
     ScaleFit,
     fit_scale,
     model_variance,
-    shell_edges,
-    shell_of,
     tensor_basis,
 )
 from dials_postrefine.scattering.structure_factors import calculate_f_calc, calculate_f_mask
@@ -152,7 +153,7 @@ class ReferenceIntensities:
     phase: np.ndarray | None
     way: Way
     ways: list[Way]
-    shells: list[compare.Agreement]
+    shells: list[compare.ShellAgreement]
 
 
 @dataclass
@@ -206,7 +207,7 @@ def calculate_reference(
             n_shells=settings.n_shells,
         )
         model = intensities(parts.select(used), fit.x)
-        r, cc = compare.r_factor(observed[used], model), compare.correlation(observed[used], model)
+        r, cc = compare.r_factor(observed[used], model), correlation_from_covariance(observed[used], model)
         done.append((replace(way, fit=fit, r=r, cc=cc), parts, known))
     best, parts, known = done[0] if observed is None else min(done, key=lambda entry: entry[0].r)
     return _collect(source, wanted, best, [entry[0] for entry in done], parts, known, observed, sigma, settings)
@@ -232,7 +233,7 @@ def _collect(source, wanted, way, ways, parts, known, observed, sigma, settings)
             x[-2:] = settings.solvent
     intensity = intensities(parts, x)
     if way.fit is None:
-        edges = shell_edges(wanted.d_star_sq[known], settings.n_shells)
+        edges = equal_number_edges(wanted.d_star_sq[known], settings.n_shells, MIN_IN_SHELL)
         shell = shell_of(wanted.d_star_sq, edges)
         sigma_sq = np.array(
             [settings.model_error**2 * np.mean(intensity[known & (shell == k)]) for k in range(len(edges) - 1)]

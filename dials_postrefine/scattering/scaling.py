@@ -27,10 +27,12 @@ from scipy.optimize import brentq, least_squares
 
 from cctbx import adptbx, sgtbx
 
+from dials_postrefine.numerics.robust import LOSSES, MEDIAN_OF_NORMAL, loss_derivatives
+from dials_postrefine.numerics.sandwich import sandwich_hc1
+from dials_postrefine.numerics.shells import equal_number_edges, shell_of
 from dials_postrefine.scattering.bulk_solvent import B_SOL, Parts, intensities, intensities_and_derivatives
 
-STUDENT_NU = 4.0
-MEDIAN_OF_NORMAL = 0.6745  # of |r|
+LOSS = {"least_squares": "linear", "robust": "student_t"}  # by target
 MIN_IN_SHELL = 25  # reflections that tell Sigma
 MAX_ROUNDS = 12
 CONVERGED = 0.01  # of an esd
@@ -101,19 +103,6 @@ def tensor_basis(scale: str, unit_cell, space_group, h: np.ndarray) -> tuple[np.
     return np.array(basis), np.array(q).T
 
 
-def shell_edges(d_star_sq: np.ndarray, n_shells: int, min_in_shell: int = MIN_IN_SHELL) -> np.ndarray:
-    """Edges (s + 1,) in d*^2 of shells of equal numbers of reflections, fewer where they would hold too few."""
-    n_shells = max(1, min(n_shells, len(d_star_sq) // min_in_shell))
-    edges = np.quantile(d_star_sq, np.linspace(0.0, 1.0, n_shells + 1))
-    edges[0], edges[-1] = edges[0] * (1.0 - 1e-9), edges[-1] * (1.0 + 1e-9)
-    return edges
-
-
-def shell_of(d_star_sq: np.ndarray, edges: np.ndarray) -> np.ndarray:
-    """The number of the shell (n,), the nearest one of what lies outside."""
-    return np.clip(np.searchsorted(edges, d_star_sq, side="right") - 1, 0, len(edges) - 2)
-
-
 def model_variance(intensity: np.ndarray, eps_sigma: np.ndarray, centric: np.ndarray) -> np.ndarray:
     """v_model (n,) of intensities I_model, eps Sigma and centric flags, all (n,) (module docstring)."""
     return np.where(centric, 2.0, 1.0) * (2.0 * intensity * eps_sigma + eps_sigma**2)
@@ -142,7 +131,7 @@ def fit_scale(
     n, n_parameters = len(intensity), parts.n_parameters
     if n <= n_parameters:
         raise ValueError(f"{n} reflections can't tell {n_parameters} parameters")
-    edges = shell_edges(parts.d_star_sq, n_shells)
+    edges = equal_number_edges(parts.d_star_sq, n_shells, MIN_IN_SHELL)
     shell = shell_of(parts.d_star_sq, edges)
     free = np.ones(n_parameters, dtype=bool)
     starts = [(k_sol, b_sol)]
@@ -171,7 +160,7 @@ def fit_scale(
             if not (moved[np.isfinite(moved)] > CONVERGED).any():
                 break
         residual = (intensity - intensities(parts, x)) / np.sqrt(variance)
-        likelihood = np.sum(np.log(variance)) + np.sum(_rho("robust", residual**2)[0])
+        likelihood = np.sum(np.log(variance)) + np.sum(LOSSES["student_t"](residual**2).rho)
         if best is None or likelihood < best[0] - 1e-6:
             best = likelihood, x, covariance, sigma_sq, residual
     _, x, covariance, sigma_sq, residual = best
@@ -219,14 +208,6 @@ def _model_errors(difference, model, sigma, epsilon, centric, shell, n_shells) -
     return found
 
 
-def _rho(target: str, z: np.ndarray) -> np.ndarray:
-    """rho and its first two derivatives (3, n) at z = r^2."""
-    if target == "least_squares":
-        return np.array([z, np.ones_like(z), np.zeros_like(z)])
-    nu = STUDENT_NU
-    return np.array([(nu + 1.0) * np.log1p(z / nu), (nu + 1.0) / (nu + z), -(nu + 1.0) / (nu + z) ** 2])
-
-
 def _minimise(parts, intensity, variance, x, free, lower, upper, target) -> np.ndarray:
     weight = 1.0 / np.sqrt(variance)
 
@@ -242,7 +223,8 @@ def _minimise(parts, intensity, variance, x, free, lower, upper, target) -> np.n
         return -intensities_and_derivatives(parts, whole(free_x))[1][:, free] * weight[:, None]
 
     start = np.clip(x[free], lower[free], upper[free])
-    loss = "linear" if target == "least_squares" else (lambda z: _rho(target, z))
+    name = LOSS[target]
+    loss = name if name == "linear" else (lambda z: loss_derivatives(name, z))
     found = least_squares(
         residuals, start, jacobian, (lower[free], upper[free]), loss=loss, x_scale="jac", xtol=1e-10, ftol=1e-12
     )
@@ -254,13 +236,8 @@ def _covariance(parts, intensity, variance, x, free, target) -> np.ndarray:
     model, derivatives = intensities_and_derivatives(parts, x)
     jacobian = derivatives[:, free] / np.sqrt(variance)[:, None]
     residual = (intensity - model) / np.sqrt(variance)
-    _, first, second = _rho(target, residual**2)
-    curvature = first + 2.0 * second * residual**2
-    inner = np.einsum("n,ni,nj->ij", (first * residual) ** 2, jacobian, jacobian)
-    inverse = np.linalg.pinv(np.einsum("n,ni,nj->ij", curvature, jacobian, jacobian), rcond=1e-14, hermitian=True)
-    n = len(residual)
     covariance = np.full((len(x), len(x)), np.nan)
-    covariance[np.ix_(free, free)] = inverse @ inner @ inverse * n / (n - np.count_nonzero(free))
+    covariance[np.ix_(free, free)] = sandwich_hc1(residual, jacobian, LOSS[target])
     return covariance
 
 

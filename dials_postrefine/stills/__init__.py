@@ -1,1 +1,1 @@
-"""Postrefinement of stills: numpy only, but for the minimiser of scitbx.lstbx in minimise.py."""
+"""Postrefinement of stills: numpy and scipy only; the minimiser of single lattices is numerics/leastsquares.py."""

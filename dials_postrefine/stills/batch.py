@@ -1,5 +1,5 @@
 """
-Many lattices at once: the objective of minimise.py, minimised for all of them by one vectorised Levenberg-Marquardt.
+Many lattices at once: the objective of leastsquares.py, minimised by one vectorised Levenberg-Marquardt.
 
 The reflections of all lattices lie in one array, sorted by lattice; the normal matrices (L, k, k) are sums over each
 lattice's rows (`np.add.reduceat`) and are solved as a stack.  Each lattice has its own damping,
@@ -7,22 +7,26 @@ lattice's rows (`np.add.reduceat`) and are solved as a stack.  Each lattice has 
     (H + lambda diag(H)) s = -g,      H = J^T psi' J + restraints,   g = J^T W u + restraints,
 
 lambda x 8 where a step is refused (it does not lower f, or leaves the bounds), / 5 where it is taken, and is done once
-its step is below `step_threshold` in units of 1/sqrt(diag(H)) relative to its parameters there, as in minimise.py.
-What is done is left out of the next evaluation.  The start, the residuals and the minimum are those of minimise.py;
+its step is below `step_threshold` in units of 1/sqrt(diag(H)) relative to its parameters there, as in leastsquares.py.
+What is done is left out of the next evaluation.  The start, the residuals and the minimum are those of leastsquares.py;
 only the way differs.  Source: postrefinement.md, recipe; Marquardt (1963).
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+
 import numpy as np
 
-from dials_postrefine.stills.minimise import CURVATURE_FLOOR, LOSSES, Minimum, Restraint, sandwich
+from dials_postrefine.numerics.leastsquares import CURVATURE_FLOOR, Minimum, Restraint
+from dials_postrefine.numerics.robust import LOSSES
+from dials_postrefine.numerics.sandwich import sandwich_hc3
 from dials_postrefine.stills.model import Observations, calculate_with_jacobian
 
 FIRST_DAMPING = 1e-3
 LAST_DAMPING = 1e10
-# A step is cut to this length in ln G, B, theta_x, theta_y, ln r_0, ln eta and epsilon, so that none leaps out of its
-# valley.
+# A step is cut to this length in ln G, B, theta_x, theta_y, ln r_0, ln eta and epsilon, so that none leaps out of the
+# basin of the current minimum.
 LONGEST_STEP = np.array([1.0, 5.0, np.radians(0.05), np.radians(0.05), 0.5, 0.7, 1e-3])
 
 
@@ -37,6 +41,106 @@ def concatenate(lattices: list[Observations]) -> Observations:
 
 
 _VALUES = ("intensity", "variance", "reference")
+
+
+@dataclass(frozen=True)
+class _Problem:
+    """
+    The objectives of L lattices: observations (n), what multiplies their residuals, weight (n,), the k parameters that
+    are free (k,), profile, loss and restraint.
+    """
+
+    observations: Observations
+    weight: np.ndarray
+    free: np.ndarray
+    profile: str
+    loss: str
+    restraint: Restraint
+
+    def residuals(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """u (n,) and du/dx (n, k) at x (L, 7)."""
+        y, jacobian = calculate_with_jacobian(x, self.observations, self.profile)
+        return self.weight * (y - self.observations.intensity), self.weight[:, None] * jacobian[:, self.free]
+
+    def part(self, which: np.ndarray, n_lattices: int) -> _Problem:
+        """The same of the lattices `which` of n_lattices, numbered anew."""
+        observations = self.observations
+        rows = np.isin(observations.lattice, which) if len(which) < n_lattices else slice(None)
+        part = observations.select(rows)
+        number = np.zeros(n_lattices, dtype=int)
+        number[which] = np.arange(len(which))
+        part.lattice, part.s0 = number[part.lattice], observations.s0[which]
+        return replace(self, observations=part, weight=self.weight[rows])
+
+    def evaluate(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """f (L,), H (L, k, k) and g (L, k) at x (L, 7) (module docstring)."""
+        first = np.searchsorted(self.observations.lattice, np.arange(len(x)))
+        u, jacobian = self.residuals(x)
+        rho, outer, slope = LOSSES[self.loss](u * u)
+        precision = self.restraint.width[self.free] ** -2.0
+        off = x[:, self.free] - self.restraint.mean[self.free]
+        f = 0.5 * np.add.reduceat(rho, first) + 0.5 * np.sum(precision * off**2, axis=1)
+        columns = jacobian.T
+        curvature = np.maximum(slope, CURVATURE_FLOOR * outer)
+        k = len(self.free)
+        hessian, gradient = np.empty((len(x), k, k)), precision * off
+        for i in range(k):
+            gradient[:, i] += np.add.reduceat(outer * u * columns[i], first)
+            for j in range(i, k):
+                hessian[:, i, j] = hessian[:, j, i] = np.add.reduceat(curvature * columns[i] * columns[j], first)
+        hessian[:, range(k), range(k)] += precision
+        return f, hessian, gradient
+
+    def covariances(self, x: np.ndarray) -> np.ndarray:
+        """The covariance (L, 7, 7) of the parameters at the minima x (L, 7), zero for what is not free."""
+        covariance = np.zeros((len(x), x.shape[1], x.shape[1]))
+        u, jacobian = self.residuals(x)
+        edges = np.searchsorted(self.observations.lattice, np.arange(len(x) + 1))
+        for k in range(len(x)):
+            rows = slice(edges[k], edges[k + 1])
+            covariance[k][np.ix_(self.free, self.free)] = sandwich_hc3(
+                u[rows], jacobian[rows], self.loss, self.restraint.width[self.free]
+            )
+        return covariance
+
+
+@dataclass
+class _Progress:
+    """Where L lattices stand: x (L, 7), f, H and g there, the damping (L,), iterations (L,), units of steps (L, k)."""
+
+    x: np.ndarray
+    f: np.ndarray
+    hessian: np.ndarray
+    gradient: np.ndarray
+    damping: np.ndarray
+    n_iterations: np.ndarray
+    unit: np.ndarray
+
+    def solve(self, at: np.ndarray, free: np.ndarray, step_threshold: float) -> tuple[np.ndarray, np.ndarray]:
+        """Of the lattices `at` those that are not done yet, and their next steps."""
+        damped = self.hessian[at]
+        diagonal = np.einsum("ijj->ij", damped)
+        floor = 1e-12 * diagonal.max(axis=1, keepdims=True) + 1e-300
+        diagonal += self.damping[at, None] * np.maximum(diagonal, floor)
+        step = -np.linalg.solve(damped, self.gradient[at][..., None])[..., 0]
+        size = np.linalg.norm(step * self.unit[at], axis=1)
+        norm = np.linalg.norm(self.x[at][:, free] * self.unit[at], axis=1)
+        going = size > step_threshold * (norm + step_threshold)
+        at, step = at[going], step[going]
+        return at, step / np.maximum(1.0, np.max(np.abs(step) / LONGEST_STEP[free], axis=1))[:, None]
+
+    def move(self, at: np.ndarray, trial: np.ndarray, inside: np.ndarray, problem: _Problem) -> None:
+        """Take the lattices `at` to trial (len(at), 7) where that is inside the bounds and lowers f."""
+        better = np.zeros(len(at), dtype=bool)
+        if inside.any():
+            some = at[inside]
+            f, hessian, gradient = problem.part(some, len(self.x)).evaluate(trial[inside])
+            better[inside] = f < self.f[some]
+            taken = better[inside]
+            moved = some[taken]
+            self.f[moved], self.hessian[moved], self.gradient[moved] = f[taken], hessian[taken], gradient[taken]
+            self.x[moved] = trial[inside][taken]
+        self.damping[at] *= np.where(better, 0.2, 8.0)
 
 
 def minimise_many(
@@ -54,87 +158,59 @@ def minimise_many(
     esds: bool = True,
 ) -> list[Minimum]:
     """
-    Minimise f of each lattice from x (L, 7) over the free parameters, every lattice having reflections.
+    Minimise f of each lattice over the free parameters (module docstring).
 
-    weight (n,) multiplies the residuals; lower and upper (L, 7) bound the parameters.  Without esds the covariances are
-    zero.
+    Parameters
+    ----------
+    observations : Observations
+        Those of L lattices, n reflections sorted by lattice, and of each lattice at least one.
+    weight : ndarray, shape (n,)
+        What multiplies the residuals.
+    x : ndarray, shape (L, 7)
+        The start, as model.py orders it.
+    free : list of int
+        The parameters that are refined.
+    profile, loss : str
+        Of partiality.PROFILES and robust.LOSSES.
+    lower, upper : ndarray, shape (L, 7)
+        The bounds.
+    restraint : Restraint
+        Of all 7 parameters.
+    n_max_iterations : int
+    step_threshold : float
+        Relative to the parameters, in units of 1/sqrt(diag(H)).
+    esds : bool
+        Without them the covariances are zero.
+
+    Returns
+    -------
+    list of L Minimum
+
+    Raises
+    ------
+    numpy.linalg.LinAlgError
+        Where the normal matrix of a lattice is singular.
     """
     n_lattices, free = len(x), np.asarray(free)
     x = x.copy()
-    rho = LOSSES[loss]
-    mean, precision = restraint.mean[free], restraint.width[free] ** -2.0
-    longest = LONGEST_STEP[free]
-
-    def evaluate(which: np.ndarray, x: np.ndarray):
-        """f, H and g of the lattices `which`, at x."""
-        rows = np.isin(observations.lattice, which) if len(which) < n_lattices else slice(None)
-        part = observations.select(rows)
-        number = np.zeros(n_lattices, dtype=int)
-        number[which] = np.arange(len(which))
-        part.lattice, part.s0 = number[part.lattice], observations.s0[which]
-        first = np.searchsorted(part.lattice, np.arange(len(which)))
-        w = weight[rows]
-        y, jacobian = calculate_with_jacobian(x, part, profile)
-        u = w * (y - part.intensity)
-        value, outer, slope = rho(u * u)
-        off = x[:, free] - mean
-        f = 0.5 * np.add.reduceat(value, first) + 0.5 * np.sum(precision * off**2, axis=1)
-        columns = (w[:, None] * jacobian[:, free]).T
-        curvature = np.maximum(slope, CURVATURE_FLOOR * outer)
-        k = len(free)
-        hessian, gradient = np.empty((len(which), k, k)), precision * off
-        for i in range(k):
-            gradient[:, i] += np.add.reduceat(outer * u * columns[i], first)
-            for j in range(i, k):
-                hessian[:, i, j] = hessian[:, j, i] = np.add.reduceat(curvature * columns[i] * columns[j], first)
-        hessian[:, range(k), range(k)] += precision
-        return f, hessian, gradient
-
+    problem = _Problem(observations, weight, free, profile, loss, restraint)
     at = np.arange(n_lattices)
-    f, hessian, gradient = evaluate(at, x)
+    f, hessian, gradient = problem.part(at, n_lattices).evaluate(x)
     unit = np.sqrt(np.maximum(hessian[:, range(len(free)), range(len(free))], 1e-300))
-    damping = np.full(n_lattices, FIRST_DAMPING)
-    n_iterations = np.zeros(n_lattices, dtype=int)
+    damping, n_iterations = np.full(n_lattices, FIRST_DAMPING), np.zeros(n_lattices, dtype=int)
+    progress = _Progress(x, f, hessian, gradient, damping, n_iterations, unit)
     for _ in range(n_max_iterations):
         if not len(at):
             break
-        damped = hessian[at]
-        diagonal = np.einsum("ijj->ij", damped)
-        diagonal += damping[at, None] * np.maximum(diagonal, 1e-12 * diagonal.max(axis=1, keepdims=True) + 1e-300)
-        step = -np.linalg.solve(damped, gradient[at][..., None])[..., 0]
-        size = np.linalg.norm(step * unit[at], axis=1)
-        norm = np.linalg.norm(x[at][:, free] * unit[at], axis=1)
-        going = size > step_threshold * (norm + step_threshold)
-        at, step = at[going], step[going]
+        at, step = progress.solve(at, free, step_threshold)
         if not len(at):
             break
-        step /= np.maximum(1.0, np.max(np.abs(step) / longest, axis=1))[:, None]
         trial = x[at]
         trial[:, free] += step
         n_iterations[at] += 1
-        inside = np.all((trial >= lower[at]) & (trial <= upper[at]), axis=1)
-        better = np.zeros(len(at), dtype=bool)
-        if inside.any():
-            some = at[inside]
-            f_new, hessian_new, gradient_new = evaluate(some, trial[inside])
-            better[inside] = f_new < f[some]
-            taken = better[inside]
-            f[some[taken]], hessian[some[taken]], gradient[some[taken]] = (
-                f_new[taken],
-                hessian_new[taken],
-                gradient_new[taken],
-            )
-            x[some[taken]] = trial[inside][taken]
-        damping[at] *= np.where(better, 0.2, 8.0)
+        progress.move(at, trial, np.all((trial >= lower[at]) & (trial <= upper[at]), axis=1), problem)
         at = at[damping[at] < LAST_DAMPING]
-    covariance = np.zeros((n_lattices, x.shape[1], x.shape[1]))
-    if esds:
-        y, jacobian = calculate_with_jacobian(x, observations, profile)
-        u, jacobian = weight * (y - observations.intensity), weight[:, None] * jacobian[:, free]
-        edges = np.searchsorted(observations.lattice, np.arange(n_lattices + 1))
-        for k in range(n_lattices):
-            rows = slice(edges[k], edges[k + 1])
-            covariance[k][np.ix_(free, free)] = sandwich(u[rows], jacobian[rows], loss, restraint.width[free])
+    covariance = problem.covariances(x) if esds else np.zeros((n_lattices, x.shape[1], x.shape[1]))
     near = 1e-3 * (upper - lower)
     at_bound = ((x - lower < near) | (upper - x < near)) & np.isin(np.arange(x.shape[1]), free)
     return [Minimum(x[k], covariance[k], float(f[k]), int(n_iterations[k]), at_bound[k]) for k in range(n_lattices)]

@@ -18,10 +18,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from dials_postrefine.numerics.correlation import correlation
+from dials_postrefine.numerics.shells import equal_volume_edges, shell_of
 from dials_postrefine.stills.cycles import DatasetSettings, postrefine
 from dials_postrefine.stills.dataset import Stills, select_lattices
 from dials_postrefine.stills.errormodel import ErrorModel
-from dials_postrefine.stills.merging import Merged, correlation, merge, shell_edges
+from dials_postrefine.stills.merging import Merged, merge
 from dials_postrefine.stills.scaling import Scaled, WeightedMean, merging_values
 
 N_SHELLS = 10
@@ -119,8 +121,7 @@ def relative_scale(first: np.ndarray, second: np.ndarray, d_star_sq: np.ndarray)
     both = np.isfinite(first) & np.isfinite(second)
     if not both.any():
         return np.ones(len(first))
-    edges = shell_edges(d_star_sq[both], N_SHELLS)
-    shell = np.clip(np.searchsorted(edges, d_star_sq[both]) - 1, 0, N_SHELLS - 1)
+    shell = shell_of(d_star_sq[both], equal_volume_edges(d_star_sq[both], N_SHELLS))
     n = np.bincount(shell, minlength=N_SHELLS)
     means = [np.bincount(shell, values[both], N_SHELLS) for values in (first, second, d_star_sq)]
     good = (n >= FEWEST_IN_SHELL) & (means[0] > 0.0) & (means[1] > 0.0)

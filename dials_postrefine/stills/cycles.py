@@ -22,20 +22,17 @@ import numpy as np
 
 from dials_postrefine.parallel import ordered_map
 from dials_postrefine.stills import convergence
+from dials_postrefine.stills.chunks import Chunk, fit_chunk, make_chunks, spread_fits
 from dials_postrefine.stills.convergence import Course, Cycle, Ended, Verdicts
 from dials_postrefine.stills.dataset import Stills, select_lattices
 from dials_postrefine.stills.deltacchalf import DeltaCCHalfFilter, harmful_lattices
 from dials_postrefine.stills.errormodel import ErrorModel, slope_of_variance
-from dials_postrefine.stills.filters import LatticeFilters, reject_lattices, relation_to_reference
+from dials_postrefine.stills.filters import LatticeFilters, reject_lattices
 from dials_postrefine.stills.freereflections import FreeAgreement, compare, hidden, hide, mean_cc_free, no_agreement
-from dials_postrefine.stills.geometry import scattering_vectors
-from dials_postrefine.stills.lattice import FitSettings, LatticeFit, Reason, fit_lattices, no_fit
-from dials_postrefine.stills.minimise import Restraint
+from dials_postrefine.stills.lattice import FitSettings, LatticeFit, Reason
 from dials_postrefine.stills.model import (
     LN_SCALE,
-    MAX_RELATIVE_VARIANCE,
     PARAMETERS,
-    scale_factor,
 )
 from dials_postrefine.stills.restraint import fix_gauge, population
 from dials_postrefine.stills.scaling import (
@@ -50,8 +47,6 @@ from dials_postrefine.stills.scaling import (
     relative_change,
 )
 
-LATTICES_PER_CHUNK = 32
-FEWEST_BATCHED = 20
 MAX_CYCLES = 8
 MODEL_CYCLES = 3  # one against the model, two against model and data
 
@@ -122,19 +117,6 @@ class PostrefinedStills:
         return np.array([reason is None for reason in self.reasons], dtype=bool)
 
 
-@dataclass
-class _Chunk:
-    """Some lattices on their way to a worker: the arrays of those lattices alone."""
-
-    stills: Stills
-    reference: np.ndarray
-    starts: list[np.ndarray | None]
-    linear_scale: np.ndarray
-    settings: FitSettings
-    restraint: Restraint | None
-    engine: str
-
-
 def postrefine(
     stills: Stills,
     settings: DatasetSettings,
@@ -158,174 +140,193 @@ def postrefine(
     which the best is chosen where the cycles don't converge; each(scaled, mean) is told what each of them merged.
     Never raises for a bad lattice: see `reasons`.
     """
-    external = reference is not None
-    known, seen = hidden(reference, held_out), hide(stills, held_out)
-    linear_scale = linear_scales(seen, known)
-    rows = slice(None) if held_out is None else ~held_out[stills.unique]
-    slope = slope_of_variance(stills.intensity[rows], stills.variance[rows])
-    error_model, fits_model = ErrorModel(b=settings.fit.model_error), settings.error_model == "basic"
-    # what is held out now may not have been then
-    earlier = {k: fit for k, fit in stills.earlier.items() if held_out is None and fit.suits(settings.fit)}
-    starts: list[np.ndarray | None] = [earlier[k].x if k in earlier else None for k in range(stills.n_lattices)]
-    mean = None
-    if not external:
-        mean = first_mean(seen, settings.fit, settings.outlier_z, linear_scale, earlier, slope, fits_model)
-        error_model = mean.error_model
-    del seen
-    cycles: list[Cycle] = []
-    verdicts, course, damped = Verdicts(stills.n_lattices), None, False
-    restraint, outcome, best = None, None, None
-    if settings.restraints:
-        restraint = population(list(earlier.values()), restrained=True)
-
-    def mean_of(some: Scaled) -> WeightedMean:
-        return mean_of_kept(stills, some, error_model, settings.outlier_z, fits_model)
-
+    loop = _Loop(stills, settings, reference, held_out, prior, agreement)
     with ordered_map(nproc) as mapped:
-        for number in range(settings.n_cycles or _most_cycles(settings, external, prior is not None)):
-            target = known if mean is None else mean.reference
-            fits: list[LatticeFit] = []
-            others = mean if settings.excludes_self else None
-            chunks = _chunks(stills, target, others, starts, linear_scale, settings, restraint)
-            for some in mapped(_fit_chunk, chunks):
-                fits.extend(some)
-                progress(f"cycle {number + 1}", len(fits), stills.n_lattices)
-            reject_lattices(fits, settings.filters)
-            verdicts.settle(fits)
-            if not external:
-                fix_gauge(fits, settings.fit)
-            scaled = _spread(stills, settings, fits, slope)
-            working = scaled if held_out is None else replace(scaled, kept=scaled.kept & ~held_out[stills.unique])
-            new = mean_of(working)
-            error_model = new.error_model
-            accepted = [fit for fit in fits if fit.reason is None]
-            if not accepted and outcome is not None:  # the lattices have led one another astray
-                fits, scaled, new, target = outcome
-                error_model = new.error_model
-                course = Course(Ended.NO_LATTICE, len(cycles))
+        for number in range(settings.n_cycles or _most_cycles(settings, loop.external, prior is not None)):
+            if not loop.goes_on(number, loop.fit(number, mapped, progress), each):
                 break
-            outcome = fits, scaled, new, target
-            correlations = np.array([fit.correlation_after for fit in accepted])
-            correlations = correlations[np.isfinite(correlations)]  # of too few reflections there is none
-            mean_correlation = float(correlations.mean()) if len(correlations) else np.nan
-            cycle = Cycle(len(accepted), mean_correlation, np.nan, damped=damped)
-            cycles.append(cycle)
-            each(scaled, new)
-            if not external:
-                cycle.change = relative_change(target, new.reference)
-                cycle.change_esd = convergence.change_in_esds(target, new.reference, new.sigma)
-                if held_out is not None:
-                    cycle.agreement = mean_cc_free(stills, held_out, scaled, mean_of(scaled))
-                elif len(agreement):
-                    cycle.agreement = agreement[min(number, len(agreement) - 1)]
-                if convergence.choose_cycle(cycles, held_out is not None)[0] == len(cycles):
-                    best = outcome
-                damped = damped or convergence.slows_down(cycles)
-                mean = convergence.damped_mean(mean, new) if damped else new
-            elif prior is not None:
-                found = prior(new.reference, new.sigma)
-                if found is None:
-                    break
-                mean = add_prior(new, np.where(np.isfinite(known), found[0], np.nan), found[1])
-            starts = [fit.x if fit.reason is None else None for fit in fits]
-            restraint = population(fits, restraint is not None) if settings.restraints else None
-            if (
-                not accepted
-                or cycle.change < settings.convergence
-                or (restraint is None and settings.n_cycles is None and external and prior is None)
-            ):
-                break
-    if course is None:
-        course = convergence.course_of(cycles, settings.convergence, external)
-    if damped and settings.takes_best and course.ended is not Ended.CONVERGED:
-        course.taken, course.chosen_by = convergence.choose_cycle(cycles, held_out is not None)
-        fits, scaled, new, target = best
-        error_model = new.error_model
-    fitted_to, free = reference if mean is None else target, no_agreement(stills.n_lattices)
-    if held_out is not None:
-        new = mean_of(scaled)
-        by_row = reference[stills.unique] if external else mean_of_others(stills, slice(None), new)
-        free = _revert_worse(stills, settings, held_out, by_row, linear_scale, fits, scaled)
+    loop.choose()
+    free = loop.compare_with_held_out()
+    loop.reject_harmful()
+    return loop.result(free)
+
+
+@dataclass
+class _Outcome:
+    """What a cycle led to: the fits (L), the observations scaled by them, their mean, and what they were fitted to."""
+
+    fits: list[LatticeFit]
+    scaled: Scaled
+    mean: WeightedMean
+    target: np.ndarray
+
+
+class _Loop:
+    """
+    The cycles of a data set, with what stays the same through all of them and where they stand: mean, starts and
+    restraint are for the next cycle, now is what the last one led to, and best what the best one has.
+    """
+
+    def __init__(self, stills, settings, reference, held_out, prior, agreement) -> None:
+        self.stills, self.settings, self.reference, self.held_out = stills, settings, reference, held_out
+        self.prior, self.agreement = prior, agreement
+        self.external = reference is not None
+        self.known, seen = hidden(reference, held_out), hide(stills, held_out)
+        self.linear_scale = linear_scales(seen, self.known)
+        rows = slice(None) if held_out is None else ~held_out[stills.unique]
+        self.slope = slope_of_variance(stills.intensity[rows], stills.variance[rows])
+        self.error_model, self.fits_model = ErrorModel(b=settings.fit.model_error), settings.error_model == "basic"
+        # what is held out now may not have been then
+        earlier = {k: fit for k, fit in stills.earlier.items() if held_out is None and fit.suits(settings.fit)}
+        self.starts: list[np.ndarray | None] = [
+            earlier[k].x if k in earlier else None for k in range(stills.n_lattices)
+        ]
+        self.mean: WeightedMean | None = None
+        if not self.external:
+            self.mean = first_mean(
+                seen, settings.fit, settings.outlier_z, self.linear_scale, earlier, self.slope, self.fits_model
+            )
+            self.error_model = self.mean.error_model
+        self.restraint = population(list(earlier.values()), restrained=True) if settings.restraints else None
+        self.cycles: list[Cycle] = []
+        self.verdicts, self.damped = Verdicts(stills.n_lattices), False
+        self.course: Course | None = None
+        self.now: _Outcome | None = None
+        self.best: _Outcome | None = None
+
+    def mean_of(self, scaled: Scaled) -> WeightedMean:
+        """The weighted mean of the kept observations, with the error model as it is now."""
+        return mean_of_kept(self.stills, scaled, self.error_model, self.settings.outlier_z, self.fits_model)
+
+    def fit(self, number: int, mapped, progress: Callable[[str, int, int], None]) -> _Outcome:
+        """Fit all lattices to the mean, or to the reference, and merge them."""
+        stills, settings = self.stills, self.settings
+        target = self.known if self.mean is None else self.mean.reference
+        fits: list[LatticeFit] = []
+        others = self.mean if settings.excludes_self else None
+        chunks = make_chunks(
+            stills, target, others, self.starts, self.linear_scale, settings.fit, self.restraint, settings.engine
+        )
+        for some in mapped(fit_chunk, chunks):
+            fits.extend(some)
+            progress(f"cycle {number + 1}", len(fits), stills.n_lattices)
+        reject_lattices(fits, settings.filters)
+        self.verdicts.settle(fits)
+        if not self.external:
+            fix_gauge(fits, settings.fit)
+        scaled = spread_fits(stills, settings.fit, fits, self.slope)
+        working = scaled
+        if self.held_out is not None:
+            working = replace(scaled, kept=scaled.kept & ~self.held_out[stills.unique])
+        mean = self.mean_of(working)
+        self.error_model = mean.error_model
+        return _Outcome(fits, scaled, mean, target)
+
+    def goes_on(self, number: int, outcome: _Outcome, each: Callable[[Scaled, WeightedMean], None]) -> bool:
+        """Take what a cycle led to, or take the cycle back; whether there is to be another one."""
+        accepted = [fit for fit in outcome.fits if fit.reason is None]
+        if not accepted and self.now is not None:  # the lattices have led one another astray
+            self.error_model = self.now.mean.error_model
+            self.course = Course(Ended.NO_LATTICE, len(self.cycles))
+            return False
+        self.now = outcome
+        correlations = np.array([fit.correlation_after for fit in accepted])
+        correlations = correlations[np.isfinite(correlations)]  # of too few reflections there is none
+        mean_correlation = float(correlations.mean()) if len(correlations) else np.nan
+        cycle = Cycle(len(accepted), mean_correlation, np.nan, damped=self.damped)
+        self.cycles.append(cycle)
+        each(outcome.scaled, outcome.mean)
+        if not self.external:
+            self._judge_change(number, cycle, outcome)
+        elif self.prior is not None:
+            found = self.prior(outcome.mean.reference, outcome.mean.sigma)
+            if found is None:
+                return False
+            self.mean = add_prior(outcome.mean, np.where(np.isfinite(self.known), found[0], np.nan), found[1])
+        self.starts = [fit.x if fit.reason is None else None for fit in outcome.fits]
+        settings = self.settings
+        self.restraint = population(outcome.fits, self.restraint is not None) if settings.restraints else None
+        done = self.restraint is None and settings.n_cycles is None and self.external and self.prior is None
+        return bool(accepted) and not cycle.change < settings.convergence and not done
+
+    def _judge_change(self, number: int, cycle: Cycle, outcome: _Outcome) -> None:
+        """How much a cycle changed the data's own mean, how good it is, and the mean for the next one."""
+        new = outcome.mean
+        cycle.change = relative_change(outcome.target, new.reference)
+        cycle.change_esd = convergence.change_in_esds(outcome.target, new.reference, new.sigma)
+        if self.held_out is not None:
+            cycle.agreement = mean_cc_free(self.stills, self.held_out, outcome.scaled, self.mean_of(outcome.scaled))
+        elif len(self.agreement):
+            cycle.agreement = self.agreement[min(number, len(self.agreement) - 1)]
+        if convergence.choose_cycle(self.cycles, self.held_out is not None)[0] == len(self.cycles):
+            self.best = outcome
+        self.damped = self.damped or convergence.slows_down(self.cycles)
+        self.mean = convergence.damped_mean(self.mean, new) if self.damped else new
+
+    def choose(self) -> None:
+        """Say how the cycles ended, and go back to the best one where they do not converge (convergence.py)."""
+        if self.course is None:
+            self.course = convergence.course_of(self.cycles, self.settings.convergence, self.external)
+        if self.damped and self.settings.takes_best and self.course.ended is not Ended.CONVERGED:
+            chosen = convergence.choose_cycle(self.cycles, self.held_out is not None)
+            self.course.taken, self.course.chosen_by = chosen
+            self.now = self.best
+            self.error_model = self.now.mean.error_model
+
+    def compare_with_held_out(self) -> FreeAgreement:
+        """The agreement with what was held out, which is merged from now on; lattices that are worse for it go back."""
+        stills, now = self.stills, self.now
+        if self.held_out is None:
+            return no_agreement(stills.n_lattices)
+        now.mean = self.mean_of(now.scaled)
+        by_row = self.reference[stills.unique] if self.external else mean_of_others(stills, slice(None), now.mean)
+        free = _revert_worse(stills, self.settings, self.held_out, by_row, self.linear_scale, now.fits, now.scaled)
         if free.reverted.any():
-            new = mean_of(scaled)
-    if settings.delta_cc_half is not None:
-        for k in harmful_lattices(stills, new, settings.delta_cc_half):
-            fits[k].reason = Reason.DELTA_CC_HALF
-            scaled.kept[stills.rows(k)] = False
-        new = mean_of(scaled)
-    return PostrefinedStills(
-        model=settings.fit.model,
-        profile=settings.fit.profile,
-        radius=settings.fit.radius,
-        unit_cell=settings.fit.unit_cell,
-        x=np.array([fit.x for fit in fits]),
-        covariance=np.array([fit.covariance for fit in fits]),
-        fits=fits,
-        reasons=[fit.reason for fit in fits],
-        partiality=scaled.partiality,
-        scale=scaled.scale,
-        relative_variance=scaled.relative_variance,
-        variance_slope=slope,
-        kept=scaled.kept,
-        outlier=new.outlier,
-        mean=new.reference,
-        error_model=new.error_model if fits_model else None,
-        reference=fitted_to,
-        linear_scale=linear_scale,
-        cycles=cycles,
-        course=course,
-        free=free,
-    )
+            now.mean = self.mean_of(now.scaled)
+        return free
+
+    def reject_harmful(self) -> None:
+        """Reject the lattices that lower CC1/2, where that is wanted."""
+        if self.settings.delta_cc_half is None:
+            return
+        now = self.now
+        for k in harmful_lattices(self.stills, now.mean, self.settings.delta_cc_half):
+            now.fits[k].reason = Reason.DELTA_CC_HALF
+            now.scaled.kept[self.stills.rows(k)] = False
+        now.mean = self.mean_of(now.scaled)
+
+    def result(self, free: FreeAgreement) -> PostrefinedStills:
+        """The outcome as it is given back."""
+        fit, now = self.settings.fit, self.now
+        return PostrefinedStills(
+            model=fit.model,
+            profile=fit.profile,
+            radius=fit.radius,
+            unit_cell=fit.unit_cell,
+            x=np.array([one.x for one in now.fits]),
+            covariance=np.array([one.covariance for one in now.fits]),
+            fits=now.fits,
+            reasons=[one.reason for one in now.fits],
+            partiality=now.scaled.partiality,
+            scale=now.scaled.scale,
+            relative_variance=now.scaled.relative_variance,
+            variance_slope=self.slope,
+            kept=now.scaled.kept,
+            outlier=now.mean.outlier,
+            mean=now.mean.reference,
+            error_model=now.mean.error_model if self.fits_model else None,
+            reference=self.reference if self.mean is None else now.target,
+            linear_scale=self.linear_scale,
+            cycles=self.cycles,
+            course=self.course,
+            free=free,
+        )
 
 
 def _most_cycles(settings: DatasetSettings, external: bool, model: bool) -> int:
     if not external:
         return MAX_CYCLES
     return MODEL_CYCLES if model else 1 + settings.restraints
-
-
-def _fit_chunk(chunk: _Chunk) -> list[LatticeFit]:
-    stills, rejected = chunk.stills, chunk.stills.rejected
-    lattices = [stills.observations(k, chunk.reference[stills.rows(k)]) for k in range(stills.n_lattices)]
-    numbers = [k for k in range(stills.n_lattices) if k not in rejected]
-    fitted = iter(
-        fit_lattices(
-            [lattices[k] for k in numbers],
-            chunk.settings,
-            [chunk.starts[k] for k in numbers],
-            [chunk.linear_scale[k] for k in numbers],
-            chunk.restraint,
-            chunk.engine,
-        )
-    )
-    fits = [no_fit(one, rejected[k]) if k in rejected else next(fitted) for k, one in enumerate(lattices)]
-    for one, fit in zip(lattices, fits):
-        fit.partial_correlation = relation_to_reference(one, fit)
-    return fits
-
-
-def _chunks(stills, target, mean, starts, linear_scale, settings, restraint):
-    """The lattices in chunks with what each observation is fitted to: the target, or the mean of the other lattices."""
-    engine = settings.engine
-    if engine == "auto":
-        engine = "batched" if stills.n_lattices >= FEWEST_BATCHED else "lstbx"
-    for first in range(0, stills.n_lattices, LATTICES_PER_CHUNK):
-        last = min(first + LATTICES_PER_CHUNK, stills.n_lattices)
-        rows = slice(stills.offsets[first], stills.offsets[last])
-        part = Stills(
-            stills.a_matrix[first:last],
-            stills.s0[first:last],
-            stills.offsets[first : last + 1] - stills.offsets[first],
-            stills.h[rows],
-            stills.unique[rows],
-            stills.intensity[rows],
-            stills.variance[rows],
-            stills.half[first:last],
-            stills.absent[:0],
-            rejected={k - first: reason for k, reason in stills.rejected.items() if first <= k < last},
-        )
-        reference = target[part.unique] if mean is None else mean_of_others(part, rows, mean)
-        yield _Chunk(part, reference, starts[first:last], linear_scale[first:last], settings.fit, restraint, engine)
 
 
 def _revert_worse(stills, settings, held_out, reference, linear_scale, fits, scaled) -> FreeAgreement:
@@ -345,30 +346,11 @@ def _revert_worse(stills, settings, held_out, reference, linear_scale, fits, sca
         known, starts = hidden(reference[rows], held_out[part.unique]), [None] * part.n_lattices
         others = tuple(name for name in PARAMETERS if name != PARAMETERS[LN_SCALE])
         alone = replace(settings.fit, fix=(*others, *settings.fit.fix))
-        unrefined = _fit_chunk(_Chunk(part, known, starts, linear_scale[free.reverted], alone, None, "lstbx"))
-        spread = _spread(part, settings, unrefined, scaled.variance_slope)
+        unrefined = fit_chunk(Chunk(part, known, starts, linear_scale[free.reverted], alone, None, "lstbx"))
+        spread = spread_fits(part, settings.fit, unrefined, scaled.variance_slope)
         for name in ("partiality", "scale", "relative_variance", "kept"):
             getattr(scaled, name)[rows] = getattr(spread, name)
         for k, fit in zip(np.flatnonzero(free.reverted), unrefined):
             fit.refined = False
             fits[k] = fit
     return free
-
-
-def _spread(stills: Stills, settings: DatasetSettings, fits: list[LatticeFit], variance_slope: float) -> Scaled:
-    """What the fits say of every observation; they give their own arrays away."""
-    n = len(stills.unique)
-    p, scale, relative = np.empty(n), np.ones(n), np.full(n, MAX_RELATIVE_VARIANCE)
-    kept = np.zeros(n, dtype=bool)
-    for k, fit in enumerate(fits):
-        rows = stills.rows(k)
-        p[rows] = fit.partiality
-        if fit.relative_variance is not None:
-            relative[rows] = fit.relative_variance
-        fit.partiality = fit.relative_variance = None
-        if np.isfinite(fit.x).all():
-            q = scattering_vectors(stills.a_matrix[k], stills.h[rows])
-            scale[rows] = scale_factor(fit.x, np.einsum("ij,ij->i", q, q))
-        if fit.reason is None:
-            kept[rows] = p[rows] >= settings.fit.partiality_threshold
-    return Scaled(p, scale, relative, kept, variance_slope)

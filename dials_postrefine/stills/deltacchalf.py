@@ -25,9 +25,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dials_postrefine.numerics.grouped import grouped_mean
+from dials_postrefine.numerics.shells import equal_volume_edges, shell_of
 from dials_postrefine.stills.dataset import Stills
 from dials_postrefine.stills.geometry import scattering_vectors
-from dials_postrefine.stills.merging import shell_edges
 from dials_postrefine.stills.scaling import WeightedMean
 
 N_SHELLS = 10
@@ -68,9 +69,8 @@ def resolution_shells(stills: Stills, used: np.ndarray) -> np.ndarray:
         q = scattering_vectors(stills.a_matrix[k], stills.h[stills.rows(k)])
         q_sq[stills.rows(k)] = np.einsum("ij,ij->i", q, q)
     n = np.bincount(stills.unique[used], minlength=stills.n_unique)
-    d_star_sq = np.bincount(stills.unique[used], q_sq[used], stills.n_unique) / np.maximum(n, 1)
-    edges = shell_edges(d_star_sq[n > 0], N_SHELLS)
-    return np.clip(np.searchsorted(edges, d_star_sq) - 1, 0, N_SHELLS - 1)
+    d_star_sq = grouped_mean(q_sq[used], stills.unique[used], stills.n_unique, empty=0.0)
+    return shell_of(d_star_sq, equal_volume_edges(d_star_sq[n > 0], N_SHELLS))
 
 
 def cc_half_without_each(
@@ -83,13 +83,11 @@ def cc_half_without_each(
     """
     n_unique, n_shells, n_lattices = len(shell), int(shell.max()) + 1, int(lattice.max()) + 1
     n = np.bincount(unique, minlength=n_unique)
-    mean = np.bincount(unique, value, n_unique) / np.maximum(n, 1)
+    mean = grouped_mean(value, unique, n_unique, empty=0.0)
     off = value - mean[unique]  # these sum up to nothing: no digits are lost where a lattice's own are taken off
     squares = np.bincount(unique, off**2, n_unique)
     seen = n > 0
-    centre = np.bincount(shell[seen], mean[seen], n_shells) / np.maximum(
-        np.bincount(shell[seen], minlength=n_shells), 1
-    )
+    centre = grouped_mean(mean[seen], shell[seen], n_shells, empty=0.0)
     y = mean - centre[shell]
 
     def add_up(n, y, squares, place, size):

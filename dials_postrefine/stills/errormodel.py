@@ -28,7 +28,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import minimize
 
-from dials_postrefine.stills.merging import MAD_TO_SIGMA, MIN_OTHER_WEIGHT
+from dials_postrefine.numerics.grouped import sum_of_others
+from dials_postrefine.numerics.robust import robust_width
+from dials_postrefine.stills.merging import MIN_OTHER_WEIGHT
 
 LEAST_OF_COUNTS = 0.2  # of the integrator's variance is left at least
 FEWEST = 200
@@ -109,7 +111,7 @@ def fit_error_model(
     n_unique = int(unique.max()) + 1 if len(unique) else 0
 
     def others(x):
-        return np.bincount(unique, x, n_unique)[unique] - x
+        return sum_of_others(x, unique, n_unique)
 
     sum_w = others(weight)
     paired = sum_w > MIN_OTHER_WEIGHT * (sum_w + weight)
@@ -130,7 +132,7 @@ def fit_error_model(
     x = np.log([1.0, START_B**2, 1.0])
     bounds = [LN_A_SQ, LN_PART, LN_PART]
     for _ in range(N_ROUNDS):
-        good = np.abs(difference) < Z_MAX * np.sqrt(total(x)) * _width(difference / np.sqrt(total(x)))
+        good = np.abs(difference) < Z_MAX * np.sqrt(total(x)) * robust_width(difference / np.sqrt(total(x)))
         own, square = parts[:, good], difference[good] ** 2
 
         def minus_log_likelihood(x, own=own, square=square):
@@ -142,9 +144,6 @@ def fit_error_model(
     z = difference / np.sqrt(total(x))
     deciles = np.array_split(z[np.argsort(intensity[number], kind="stable")], N_DECILES)
     a, b, c = np.sqrt(np.exp(x))
-    return ErrorModel(float(a), float(b / a), float(c / a), len(number), tuple(_width(some) for some in deciles))
-
-
-def _width(z: np.ndarray) -> float:
-    """1.48 times the median absolute value: the standard deviation of a normal distribution."""
-    return float(MAD_TO_SIGMA * np.median(np.abs(z)))
+    return ErrorModel(
+        float(a), float(b / a), float(c / a), len(number), tuple(float(robust_width(some)) for some in deciles)
+    )

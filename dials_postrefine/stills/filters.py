@@ -2,7 +2,7 @@
 Filters: which lattices and which observations take no part.
 
 Before any fit.  The unit cell of a lattice, each parameter made exact for the space group, must be one of the main
-group of the data set (populations.py): near the median of that group,
+group of the data set (cells.py): near the median of that group,
 
     |c - median(c)| <= max(tolerance, 5 x 1.4826 MAD(c)),     MAD = median |c - median(c)|,
 
@@ -18,7 +18,7 @@ After the fits, lattices that were refined (enough reflections for all parameter
    partialities and the fall-off were fitted to it; but its intensities are those of other reflections.  With
    a = sign(I_obs) sqrt|I_obs| and b likewise of I_calc = g^2 I_ref, g^2 = G e p, what is left of a and b once
    their regressions on 1, g and g d*^2 are taken off has no correlation r, the partial correlation given scale,
-   geometry and fall-off (the rests are clipped at CLIP times their mean size: a wild intensity is no sign of a
+   geometry and fall-off (correlation.partial_correlation, which clips the rests: a wild intensity is no sign of a
    useless lattice).  By Fisher's Z = arctanh(r) +- 1/sqrt(n - 5), of n reflections and two controls, a lattice is
    unrelated that is near nothing and far from the median of the data set,
 
@@ -45,9 +45,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dials_postrefine.populations import find_main_cells
-from dials_postrefine.stills.lattice import LatticeFit, Reason, signed_root
-from dials_postrefine.stills.merging import MAD_TO_SIGMA, correlation
+from dials_postrefine.numerics.amplitudes import signed_root
+from dials_postrefine.numerics.cells import find_main_cells
+from dials_postrefine.numerics.correlation import partial_correlation
+from dials_postrefine.numerics.robust import robust_width
+from dials_postrefine.stills.lattice import LatticeFit, Reason
 from dials_postrefine.stills.model import (
     B_FACTOR,
     CELL_SCALE,
@@ -62,10 +64,8 @@ from dials_postrefine.stills.model import (
 
 MIN_POPULATION = 20
 MOST_OUTLIERS = 0.05
-CLIP = 2.5
 FISHER_Z = 3.0
 LARGEST_R = 1.0 - 1e-12
-NOTHING_LEFT = 1e-12  # of the variance, beyond rounding
 OUTLIERS = (
     (LN_SCALE, Reason.SCALE_OUTLIER),
     (B_FACTOR, Reason.B_OUTLIER),
@@ -139,27 +139,6 @@ def significant_observations(
     return significant
 
 
-def partial_correlation(a: np.ndarray, b: np.ndarray, controls: Sequence[np.ndarray]) -> float:
-    """
-    The correlation of what is left of a and b (n,) once their regressions on 1 and the controls (each n) are taken off
-    and the rests are clipped (module docstring); NaN of too few values or without spread.
-    """
-    if len(a) < len(controls) + 4:
-        return np.nan
-    values = np.array([a, b, *controls])
-    rounding = NOTHING_LEFT * np.einsum("ij,ij->i", values, values)
-    values -= values.mean(axis=1, keepdims=True)
-    for x in range(2, len(values)):  # one control after the other, from a, b and the controls that follow
-        norm = values[x] @ values[x]
-        if norm > rounding[x]:
-            values -= np.outer(values @ values[x] / norm, values[x])
-    rests = values[:2]
-    if (np.einsum("ij,ij->i", rests, rests) <= rounding[:2]).any():
-        return np.nan
-    limit = CLIP * np.abs(rests).mean(axis=1, keepdims=True)
-    return correlation(*np.clip(rests, -limit, limit))
-
-
 def relation_to_reference(observations: Observations, fit: LatticeFit) -> float:
     """The partial correlation r of a lattice with the reference it was fitted to (module docstring); NaN of no fit."""
     matched = np.isfinite(observations.reference)
@@ -205,6 +184,6 @@ def _excess(deviation: np.ndarray, variance: np.ndarray) -> np.ndarray:
     size, width = np.abs(deviation), np.zeros(len(deviation))
     for side in (deviation >= 0.0, deviation < 0.0):
         if side.any():
-            width[side] = MAD_TO_SIGMA * np.median(size[side])
+            width[side] = robust_width(size[side])
     known = (variance > 0.0) & np.isfinite(variance)
     return np.divide(size, np.sqrt(width**2 + variance), out=np.zeros(len(size)), where=known)

@@ -34,9 +34,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.special import stdtr
 
+from dials_postrefine.numerics.amplitudes import signed_root
+from dials_postrefine.numerics.correlation import correlation
 from dials_postrefine.stills.dataset import Stills
-from dials_postrefine.stills.lattice import FitSettings, signed_root
-from dials_postrefine.stills.merging import correlation
+from dials_postrefine.stills.lattice import FitSettings
 from dials_postrefine.stills.scaling import Scaled, WeightedMean, mean_of_others, start_partialities
 
 SIGNIFICANCE = 0.05

@@ -4,7 +4,7 @@ scale of the cell.
 
     q = k R q_ref,  q_ref = A_ref h,  S = q + s0,  r_h = |S| - |s0|     (positive outside the sphere)
 
-with s0 the incident beam (|s0| = 1/lambda), R = R_y(theta_y) R_x(theta_x) from `dials_postrefine.rotations`, and
+with s0 the incident beam (|s0| = 1/lambda), R = R_y(theta_y) R_x(theta_x) (numerics/rotations.py), and
 k = 1 + epsilon the isotropic scale of the reciprocal cell.  A rotation leaves |q| alone, so that
 |S|^2 = k^2 |q_ref|^2 + 2 k q_ref . (R^T s0) + |s0|^2 and, with dR any derivative of R,
 

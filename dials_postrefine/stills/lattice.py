@@ -22,10 +22,12 @@ from enum import Enum
 
 import numpy as np
 
+from dials_postrefine.numerics.amplitudes import signed_root
+from dials_postrefine.numerics.correlation import correlation
+from dials_postrefine.numerics.leastsquares import Minimum, Restraint, minimise, no_restraint
+from dials_postrefine.numerics.robust import MEDIAN_OF_NORMAL, slope_through_origin
 from dials_postrefine.stills.batch import concatenate, minimise_many
 from dials_postrefine.stills.geometry import excitation
-from dials_postrefine.stills.merging import correlation
-from dials_postrefine.stills.minimise import HUBER_K, Minimum, Restraint, minimise, no_restraint
 from dials_postrefine.stills.model import (
     B_FACTOR,
     CELL_SCALE,
@@ -54,7 +56,6 @@ SCALE_RANGE = 1e4
 RADIUS_RANGE = 10.0
 CELL_RANGE = 0.02
 LIMIT_MARGIN = 2.0
-SLOPE_ROUNDS = 6
 TEMPERED_STEPS = 1e4  # a tempered pass may stop at a step so many times the last one
 
 
@@ -129,32 +130,6 @@ class LatticeFit:
     partial_correlation: float = np.nan
     objective: float = np.nan
     relative_variance: np.ndarray | None = None
-
-
-def slope_through_origin(y: np.ndarray, x: np.ndarray) -> float:
-    """
-    The robust slope a of y = a x for arrays (n,): Huber's M-estimate, by reweighting; NaN where all x are zero.
-
-    The median of y/x would not do: where many spots are hardly recorded it is near zero whatever the scale.
-    """
-    norm = float(x @ x)
-    if not norm > 0.0:
-        return np.nan
-    slope = float(x @ y) / norm
-    middle = len(x) // 2
-    for _ in range(SLOPE_ROUNDS):
-        residual = np.abs(y - slope * x)
-        limit = HUBER_K * np.partition(residual, middle)[middle] / 0.6745
-        if not limit > 0.0:
-            break
-        weighted = x / np.maximum(residual / limit, 1.0)
-        slope = float(weighted @ y) / float(weighted @ x)
-    return slope
-
-
-def signed_root(intensity: np.ndarray) -> np.ndarray:
-    """sign(I) sqrt|I|: an amplitude, in which no strong or wild intensity outweighs all others."""
-    return np.sign(intensity) * np.sqrt(np.abs(intensity))
 
 
 def start_values(observations: Observations, settings: FitSettings) -> np.ndarray:
@@ -325,7 +300,7 @@ def _weights(matched: Observations, i_calc: np.ndarray, settings: FitSettings, t
     else:
         spread = np.median(residual)
         weight = np.full(len(i_calc), 1.0 / spread if spread > 0.0 else 1.0)
-    return weight / max(1.0, np.median(weight * residual) / 0.6745) if tempered else weight
+    return weight / max(1.0, np.median(weight * residual) / MEDIAN_OF_NORMAL) if tempered else weight
 
 
 def _step_threshold(settings: FitSettings, a_pass: _Pass) -> float:
@@ -334,7 +309,7 @@ def _step_threshold(settings: FitSettings, a_pass: _Pass) -> float:
 
 
 def _fit_one_by_one(trials: list[_Trial], settings: FitSettings, a_pass: _Pass, restraint: Restraint) -> None:
-    """One pass by minimise.py, lattice after lattice."""
+    """One pass by leastsquares.py, lattice after lattice."""
     for trial in trials:
         matched = trial.matched
         weight = _weights(matched, calculate(trial.fit.x, matched, settings.profile), settings, a_pass.tempered)

@@ -18,10 +18,13 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import minimize
 
+from dials_postrefine.numerics.correlation import correlation
+from dials_postrefine.numerics.grouped import grouped_median
+from dials_postrefine.numerics.robust import MAD_TO_SIGMA
+from dials_postrefine.numerics.shells import resolution_range
 from dials_postrefine.stills.wilson import LEAST_PROBABLE, LEAST_PROBABLE_OF_TWO, WilsonPrior
 
 FEWEST_FOR_MAD = 5
-MAD_TO_SIGMA = 1.4826  # the standard deviation of a normal distribution over its median absolute deviation
 # A mean of the others must not be made of the vanishing remainder that taking one's own weight off leaves.
 MIN_OTHER_WEIGHT = 1e-6
 
@@ -46,7 +49,7 @@ class Merged:
 
 
 @dataclass
-class Shell:
+class MergedShell:
     """
     Statistics of one resolution shell, d in Angstrom; NaN where too little is there.
 
@@ -79,19 +82,6 @@ def merge(value: np.ndarray, variance: np.ndarray, unique: np.ndarray, n_unique:
     )
 
 
-def group_median(value: np.ndarray, group: np.ndarray, n_groups: int, lower: bool = False) -> np.ndarray:
-    """The median of value (n,) in each group, (n_groups,), or the lower of two; NaN of an empty group."""
-    order = np.lexsort((value, group))
-    ordered = value[order]
-    n = np.bincount(group, minlength=n_groups)
-    first = np.cumsum(n) - n
-    median = np.full(n_groups, np.nan)
-    some = n > 0
-    low, high = first[some] + (n[some] - 1) // 2, first[some] + n[some] // 2
-    median[some] = ordered[low] if lower else 0.5 * (ordered[low] + ordered[high])
-    return median
-
-
 def find_outliers(
     value: np.ndarray,
     variance: np.ndarray,
@@ -111,10 +101,10 @@ def find_outliers(
     below 1e-2, and what stands alone if it is below 1e-4 (wilson.py), the probability being that of what the
     observation is at_least (n,), I - 3 sqrt(variance) unless given.
     """
-    median = group_median(value, unique, n_unique)
+    median = grouped_median(value, unique, n_unique)
     n = np.bincount(unique, minlength=n_unique)
     off = np.abs(value - median[unique])
-    mad = np.where(n >= FEWEST_FOR_MAD, MAD_TO_SIGMA * group_median(off, unique, n_unique), 0.0)
+    mad = np.where(n >= FEWEST_FOR_MAD, MAD_TO_SIGMA * grouped_median(off, unique, n_unique), 0.0)
     out = (n >= 3)[unique] & (off > z_max * np.maximum(np.sqrt(variance), mad[unique]))
     if prior is None:
         return out
@@ -129,15 +119,6 @@ def find_outliers(
     out[larger_of_two & (probability < LEAST_PROBABLE_OF_TWO)] = True
     out[alone & (probability < LEAST_PROBABLE)] = True
     return out
-
-
-def correlation(a: np.ndarray, b: np.ndarray) -> float:
-    """Pearson's correlation of two arrays (n,); NaN of fewer than three values or without spread."""
-    if len(a) < 3:
-        return np.nan
-    a, b = a - a.mean(), b - b.mean()
-    norm = np.sqrt((a @ a) * (b @ b))
-    return float(a @ b / norm) if norm > 0.0 else np.nan
 
 
 def r_split(a: np.ndarray, b: np.ndarray) -> float:
@@ -166,15 +147,6 @@ def r_to_truth(intensity: np.ndarray, truth: np.ndarray, d_star_sq: np.ndarray) 
     return float(best.fun), f
 
 
-def shell_edges(d_star_sq: np.ndarray, n_shells: int) -> np.ndarray:
-    """Edges (n_shells + 1,) in d*^2 of shells of equal volume of reciprocal space, the last just past the end."""
-    low, high = d_star_sq.min() ** 1.5, d_star_sq.max() ** 1.5
-    edges = np.linspace(low, high, n_shells + 1) ** (2.0 / 3.0)
-    edges[0] *= 1.0 - 1e-9
-    edges[-1] *= 1.0 + 1e-9
-    return edges
-
-
 def shell_statistics(
     merged: Merged,
     halves: tuple[Merged, Merged],
@@ -183,18 +155,19 @@ def shell_statistics(
     complete_d_star_sq: np.ndarray,
     edges: np.ndarray,
     honest: tuple[Merged, Merged] | None = None,
-) -> list[Shell]:
+) -> list[MergedShell]:
     """
     Statistics shell by shell, and last of all shells together.
 
     d_star_sq (n_unique,) and reference (n_unique,) or None go with merged and its two halves; complete_d_star_sq lists
-    every possible unique index; edges as shell_edges makes them; honest are the half sets that never saw each other.
+    every possible unique index; edges (s + 1,) of d*^2; honest are the half sets that never saw each other.
     """
     intensity, sigma = merged.intensity, merged.sigma
     pairs = [tuple(half.intensity for half in pair) for pair in (halves, honest) if pair is not None]
     ranges = [*zip(edges[:-1], edges[1:]), (edges[0], edges[-1])]
     shells = []
     for low, high in ranges:
+        d_max, d_min = resolution_range(low, high)
         inside = (d_star_sq >= low) & (d_star_sq < high)
         seen = inside & (merged.n > 0)
         agreement = []
@@ -206,9 +179,9 @@ def shell_statistics(
         n_possible = int(np.count_nonzero((complete_d_star_sq >= low) & (complete_d_star_sq < high)))
         to_reference = seen & np.isfinite(reference) if reference is not None else np.zeros_like(seen)
         shells.append(
-            Shell(
-                d_max=float(low**-0.5) if low > 0.0 else np.inf,
-                d_min=float(high**-0.5),
+            MergedShell(
+                d_max=d_max,
+                d_min=d_min,
                 n_observations=n_observations,
                 n_unique=n_unique,
                 n_possible=n_possible,

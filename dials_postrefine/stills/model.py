@@ -35,7 +35,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from dials_postrefine.rotations import rotate_many_with_derivatives, rotate_with_derivatives
+from dials_postrefine.numerics.rotations import rotate_many_with_derivatives, rotate_with_derivatives
 from dials_postrefine.stills.geometry import excitation_with_derivatives
 from dials_postrefine.stills.partiality import PROFILES
 

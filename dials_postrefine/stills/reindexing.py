@@ -38,9 +38,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dials_postrefine.numerics.amplitudes import signed_root
+from dials_postrefine.numerics.grouped import grouped_mean
+from dials_postrefine.numerics.shells import shells_of_equal_numbers
 from dials_postrefine.stills.dataset import Stills
 from dials_postrefine.stills.geometry import excitation, scattering_vectors
-from dials_postrefine.stills.lattice import signed_root
 
 N_SHELLS = 20
 N_ROUNDS = 3  # of scaling lattices and shells to each other
@@ -149,13 +151,12 @@ def _amplitudes(stills, used, unique, allowed) -> tuple[_Amplitudes, np.ndarray]
         q_sq[own] = np.einsum("ij,ij->i", q, q)
         r_h = excitation(q, q_sq[own], stills.s0[k], np.eye(3))
         p[own] = 1.0 / (1.0 + 2.0 * r_h**2 / max(np.mean(r_h**2), np.finfo(float).tiny))
-    edges = np.quantile(q_sq, np.linspace(0.0, 1.0, N_SHELLS + 1)[1:-1])
-    shell = np.searchsorted(edges, q_sq)
+    shell = shells_of_equal_numbers(q_sq, N_SHELLS)
 
     e = signed_root(stills.intensity[rows])
     for _ in range(N_ROUNDS):
-        for group in (lattice, shell):
-            e /= _mean(np.abs(e), group)[group]
+        for group, n_groups in ((lattice, len(used)), (shell, N_SHELLS)):
+            e /= _mean(np.abs(e), group, n_groups)[group]
     e = np.clip(e, -LARGEST, LARGEST)
     g = np.sqrt(p)
     x = e - g * (np.bincount(lattice, g * e) / np.bincount(lattice, p))[lattice]
@@ -169,9 +170,9 @@ def _amplitudes(stills, used, unique, allowed) -> tuple[_Amplitudes, np.ndarray]
     )
 
 
-def _mean(values: np.ndarray, group: np.ndarray) -> np.ndarray:
-    """The mean of values (n,) in each group, one where that is zero."""
-    mean = np.bincount(group, values) / np.maximum(np.bincount(group), 1)
+def _mean(values: np.ndarray, group: np.ndarray, n_groups: int) -> np.ndarray:
+    """The mean of values (n,) in each group, one where that is zero or there are none."""
+    mean = grouped_mean(values, group, n_groups, empty=0.0)
     return np.where(mean > 0.0, mean, 1.0)
 
 
@@ -180,7 +181,7 @@ def _relative_reference(reference: np.ndarray, unique: np.ndarray, shell: np.nda
     root = signed_root(reference)[unique]
     known = np.isfinite(root)
     shells = np.broadcast_to(shell, unique.shape)
-    relative = np.minimum(root / _mean(root[known], shells[known])[shells], LARGEST) if known.any() else root
+    relative = np.minimum(root / _mean(root[known], shells[known], N_SHELLS)[shells], LARGEST) if known.any() else root
     return np.where(known, relative - 1.0, 0.0)
 
 

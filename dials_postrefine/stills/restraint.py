@@ -8,11 +8,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from dials_postrefine.numerics.leastsquares import Restraint
+from dials_postrefine.numerics.robust import robust_width
 from dials_postrefine.stills.dataset import EarlierFit
 from dials_postrefine.stills.filters import MIN_POPULATION
 from dials_postrefine.stills.lattice import FitSettings, LatticeFit
-from dials_postrefine.stills.merging import MAD_TO_SIGMA
-from dials_postrefine.stills.minimise import Restraint
 from dials_postrefine.stills.model import B_FACTOR, LN_SCALE, PARAMETERS, THETA_X, THETA_Y
 
 # What is left at least of the variance of a parameter between the lattices when that of its own error is taken off.
@@ -35,7 +35,7 @@ def population(fits: Sequence[LatticeFit | EarlierFit], restrained: bool = False
         return None
     mean = np.median(x, axis=0)
     mean[[THETA_X, THETA_Y]] = 0.0
-    width_sq = (MAD_TO_SIGMA * np.median(np.abs(x - mean), axis=0)) ** 2
+    width_sq = robust_width(x - mean, axis=0) ** 2
     own = np.median([np.diag(fit.covariance) for fit in used], axis=0)
     width = np.sqrt(np.maximum(width_sq + (own if restrained else -own), LEAST_SPREAD * width_sq))
     width[(width <= 0.0) | (np.arange(len(width)) == LN_SCALE)] = np.inf

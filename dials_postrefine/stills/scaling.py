@@ -17,10 +17,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from dials_postrefine.numerics.amplitudes import signed_root
+from dials_postrefine.numerics.grouped import grouped_median
+from dials_postrefine.numerics.robust import slope_through_origin
 from dials_postrefine.stills.dataset import EarlierFit, Stills
 from dials_postrefine.stills.errormodel import ErrorModel, expected_counts, fit_error_model
-from dials_postrefine.stills.lattice import FitSettings, signed_root, slope_through_origin, start_values
-from dials_postrefine.stills.merging import MIN_OTHER_WEIGHT, find_outliers, group_median, merge
+from dials_postrefine.stills.lattice import FitSettings, start_values
+from dials_postrefine.stills.merging import MIN_OTHER_WEIGHT, find_outliers, merge
 from dials_postrefine.stills.model import LN_SCALE, partiality, partiality_with_variance, scale_factor
 
 N_START_ROUNDS = 3
@@ -163,7 +166,7 @@ def mean_of_kept(stills: Stills, scaled: Scaled, model: ErrorModel, outlier_z: f
     kept = scaled.kept
     value, counts, slope = scaled_values(stills, scaled, kept)
     unique, relative = stills.unique[kept], scaled.relative_variance[kept]
-    median = group_median(value, unique, stills.n_unique, lower=True)
+    median = grouped_median(value, unique, stills.n_unique, lower=True)
     variance = modelled_variance(value, counts, slope, relative, unique, median, model)
     at_least = model.at_least(value, counts, relative)
     out = find_outliers(value, variance, unique, stills.n_unique, outlier_z, stills.prior, at_least)

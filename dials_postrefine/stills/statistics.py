@@ -12,9 +12,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from dials_postrefine.numerics.shells import equal_volume_edges
 from dials_postrefine.stills.cycles import PostrefinedStills
 from dials_postrefine.stills.dataset import Stills
-from dials_postrefine.stills.merging import Merged, Shell, merge, shell_edges, shell_statistics
+from dials_postrefine.stills.merging import Merged, MergedShell, merge, shell_statistics
 
 
 @dataclass
@@ -24,8 +25,8 @@ class Statistics:
     reaches from d_max to d_min (Angstrom); NaN where nothing is merged.
     """
 
-    before: list[Shell]
-    after: list[Shell]
+    before: list[MergedShell]
+    after: list[MergedShell]
     merged: Merged
     d_max: float = np.nan
     d_min: float = np.nan
@@ -46,7 +47,7 @@ def collect_statistics(
     reference (n_unique,) external intensities or None; d_star_sq (n_unique,) and complete (m,) of the unique indices
     observed and possible, 1/Angstrom^2; honest: the half sets of crossvalidation.py.
     """
-    edges = shell_edges(d_star_sq, n_shells)
+    edges = equal_volume_edges(d_star_sq, n_shells)
     lattice = stills.lattice()
     present = ~stills.absent[stills.unique]
 

@@ -22,11 +22,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dials_postrefine.absences import N_SHELLS, SIGNIFICANT, Absences, even_shells, weigh_absences
-from dials_postrefine.indices import pack
+from dials_postrefine.numerics.absences import N_SHELLS, SIGNIFICANT, Absences, weigh_absences
+from dials_postrefine.numerics.amplitudes import signed_root
+from dials_postrefine.numerics.correlation import correlation
+from dials_postrefine.numerics.grouped import grouped_mean, standard_scores
+from dials_postrefine.numerics.indices import find_rows, pack
+from dials_postrefine.numerics.shells import shells_of_equal_numbers
 from dials_postrefine.stills.dataset import Stills
-from dials_postrefine.stills.lattice import signed_root
-from dials_postrefine.stills.merging import correlation
 
 FEWEST_PAIRS = 10
 LARGEST_CC = 1.0 - 1e-9
@@ -73,12 +75,12 @@ def weigh_symmetry(
     if accepted.any():
         used &= accepted[stills.lattice()]
     absent = stills.absent[stills.unique]
-    shell = even_shells(d_star_sq[stills.unique])
+    shell = shells_of_equal_numbers(d_star_sq[stills.unique], N_SHELLS)
     ratio = stills.intensity / np.sqrt(stills.variance)
     absences = weigh_absences(ratio, shell, absent)
 
     used &= ~absent
-    b = _standardised(signed_root(stills.intensity[used] / scale[used]), shell[used])
+    b = standard_scores(signed_root(stills.intensity[used] / scale[used]), shell[used], N_SHELLS)
     second = stills.half[stills.lattice()[used]]
     pairs = correlate_operations(stills.h[used], b, second, rotations)
     return SymmetryEvidence(absences, judge_operations(names, in_input, pairs))
@@ -93,19 +95,15 @@ def correlate_operations(
     """
     key, first, index = np.unique(pack(_one_of_mates(h)), return_index=True, return_inverse=True)
     h_one = h[first]
-    means = []
-    for part in (~second, second):
-        n = np.bincount(index[part], minlength=len(key))
-        total = np.bincount(index[part], b[part], len(key))
-        means.append(np.divide(total, n, out=np.full(len(key), np.nan), where=n > 0))
+    means = [grouped_mean(b[part], index[part], len(key)) for part in (~second, second)]
     turned_keys = [pack(_one_of_mates(np.rint(h_one @ rotation).astype(np.int32))) for rotation in rotations]
     general = np.ones(len(key), dtype=bool)
     for turned in turned_keys[1:]:
         general &= turned != key
     found = []
     for turned in turned_keys:
-        place = np.minimum(np.searchsorted(key, turned), max(len(key) - 1, 0))
-        pair = general & (key[place] == turned)
+        place, found_there = find_rows(key, turned)
+        pair = general & found_there
         x, y = means[0][pair], means[1][place[pair]]
         both = np.isfinite(x) & np.isfinite(y)
         n = int(np.count_nonzero(both))
@@ -139,11 +137,3 @@ def _one_of_mates(h: np.ndarray) -> np.ndarray:
     for axis in (1, 0):
         sign = np.where(sign == 0, np.sign(h[:, axis]), sign)
     return np.where(sign[:, None] < 0, -h, h).astype(np.int32)
-
-
-def _standardised(values: np.ndarray, shell: np.ndarray) -> np.ndarray:
-    """The values (n,) less the mean of their shell, over their standard deviation in it; zero where there is none."""
-    n = np.maximum(np.bincount(shell, minlength=N_SHELLS), 1)
-    off = values - (np.bincount(shell, values, N_SHELLS) / n)[shell]
-    spread = np.sqrt(np.bincount(shell, off**2, N_SHELLS) / n)[shell]
-    return np.divide(off, spread, out=np.zeros(len(off)), where=spread > 0.0)

@@ -7,7 +7,6 @@ import pytest
 from scipy.stats import median_abs_deviation, pearsonr
 
 from dials_postrefine.electron.agreement import FEWEST, measure_agreement
-from dials_postrefine.electron.groups import even_groups, grouped_median, rank
 
 
 @pytest.fixture(scope="module")
@@ -71,14 +70,3 @@ def test_a_group_of_too_few_spots_has_no_numbers():
     few = np.ones(FEWEST - 1)
     found = measure_agreement(few, few, few, few, np.zeros(len(few), dtype=int), 1)
     assert found.n[0] == FEWEST - 1 and np.isnan([found.log_spread[0], found.r[0], found.cc[0]]).all()
-
-
-def test_groups():
-    rng = np.random.default_rng(3)
-    values, group = rng.normal(size=101), rng.integers(0, 5, 101)
-    found = grouped_median(values, group, 6)
-    assert found[:5] == pytest.approx([np.median(values[group == k]) for k in range(5)]) and np.isnan(found[5])
-    parts = even_groups(values, 4)
-    assert sorted(np.bincount(parts)) == [25, 25, 25, 26]
-    assert all(values[parts == k].max() <= values[parts == k + 1].min() for k in range(3))
-    assert rank(np.array([3.0, 1.0, 2.0])).tolist() == [1.0, 0.0, 0.5]

@@ -20,7 +20,7 @@ from dials_postrefine.files.reference_model import Beam, ReferenceSettings
 from dials_postrefine.files.simulated import write_stills
 from dials_postrefine.files.stills import read_stills
 from dials_postrefine.files.versions import miller_indices_to_numpy
-from dials_postrefine.indices import to_flex_miller
+from dials_postrefine.numerics.indices import to_flex_miller
 from dials_postrefine.simulate import StillsOptions, simulate_stills
 
 pytestmark = pytest.mark.dials

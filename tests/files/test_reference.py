@@ -19,7 +19,7 @@ from iotbx import mtz
 from dials_postrefine.files.reference import align, read_reference
 from dials_postrefine.files.simulated import make_experiments, make_reflections
 from dials_postrefine.files.tables import map_to_asymmetric_unit
-from dials_postrefine.indices import pack, to_flex_miller
+from dials_postrefine.numerics.indices import pack, to_flex_miller
 from dials_postrefine.simulate import StillsOptions, reference_intensities, simulate_stills
 
 pytestmark = pytest.mark.dials

@@ -16,7 +16,7 @@ from dials.util import Sorry
 from dxtbx import flumpy
 
 from dials_postrefine.files.compatibility import check_compatibility, find_reindexing
-from dials_postrefine.files.reflection_files import Observations, merge_intensities, read_intensities
+from dials_postrefine.files.reflection_files import UnmergedIntensities, merge_intensities, read_intensities
 
 pytestmark = pytest.mark.dials
 
@@ -170,7 +170,7 @@ def test_merging_leaves_out_absences_and_what_is_not_finite():
     indices = flex.miller_index([(1, 2, 3), (-1, -2, -3), (-1, 2, -3), (0, 0, 1), (1, 1, 1), (2, 1, 1)])
     data, sigmas = flex.double([10.0, 20.0, 30.0, 5.0, float("nan"), 4.0]), flex.double([1.0, 1.0, 2.0, 1.0, 1.0, 0.0])
     array = miller.set(SYMMETRY, indices, anomalous_flag=True).array(data, sigmas)
-    observations = Observations(array.set_observation_type_xray_intensity())
+    observations = UnmergedIntensities(array.set_observation_type_xray_intensity())
     merged, tally = merge_intensities("x", observations, SYMMETRY, False)
     assert (tally.n_input, tally.n_merged) == (6, 3)
     assert tally.not_used == {"not a number": 1, "without a positive sigma": 1, "systematically absent": 1}
@@ -198,7 +198,7 @@ def test_every_observation_is_merged_or_counted_and_strong_absences_are_seen(wit
     value[bad[:10]] = np.nan
     sigma[bad[10:30]] = [0.0] * 15 + [-1.0] * 5
     array = indices.array(flumpy.from_numpy(value), flumpy.from_numpy(sigma) if with_sigmas else None)
-    observations = Observations(array.set_observation_type_xray_intensity(), {"not integrated": 7})
+    observations = UnmergedIntensities(array.set_observation_type_xray_intensity(), {"not integrated": 7})
     merged, tally = merge_intensities("x", observations, crystal.symmetry(cell, "C 2 2 2"), False, 2.5)
     beyond = np.array(indices.d_spacings().data()) < 2.5
     counted = np.isfinite(value) & (sigma > 0.0) if with_sigmas else np.isfinite(value)

@@ -290,7 +290,7 @@ def test_the_annulus_gives_the_exposure_of_the_image():
 @pytest.mark.parametrize("width", [0.0, 1.0])
 def test_the_beam_intensity_of_images_on_disk(tmp_path, width):
     from dials_postrefine.files.simulated_images import ImageOptions, SeriesOptions, make_experiments, write_series
-    from dials_postrefine.indices import to_flex_miller
+    from dials_postrefine.numerics.indices import to_flex_miller
 
     experiments = make_experiments(SeriesOptions(n_images=6, oscillation=0.5))
     exposures = np.array([1.0, 2.0, 3.0, 1.0, 2.0, 5.0])

@@ -10,6 +10,7 @@ import dials_postrefine  # noqa: F401  (makes cctbx findable)
 
 pytest.importorskip("iotbx.phil", reason="parameters are PHIL")
 
+from dials_postrefine.numerics.robust import LOSSES
 from dials_postrefine.programs.algorithm_settings import (
     compared_column,
     dataset_settings,
@@ -26,7 +27,6 @@ from dials_postrefine.settings.postrefine import PostrefineRequest
 from dials_postrefine.settings.scope import load
 from dials_postrefine.stills.cycles import DatasetSettings
 from dials_postrefine.stills.filters import InputFilters
-from dials_postrefine.stills.minimise import LOSSES
 from dials_postrefine.stills.model import MODELS, PARAMETERS, RADII, UNIT_CELLS
 from dials_postrefine.stills.partiality import PROFILES
 

@@ -20,7 +20,6 @@ from dials_postrefine.report.diagnostics import (
     histogram,
     partiality_curve,
     ranked_lattices,
-    robust_ratio,
 )
 from dials_postrefine.simulate import StillsOptions, model_partiality, simulate_stills
 from dials_postrefine.stills.cycles import DatasetSettings, postrefine
@@ -142,14 +141,6 @@ def test_the_drawn_curve_is_the_profile():
 def test_too_few_observations_make_no_bins():
     few = [values[: diagnostics.FEWEST_IN_BIN - 1] for values in observations()]
     assert partiality_curve(*few, "gaussian").bins == []
-
-
-def test_the_esd_of_a_ratio_is_its_scatter():
-    found = [robust_ratio(full, i_ref) for _, full, i_ref, _ in (observations(400, s, 0.2, 0.01) for s in range(300))]
-    ratio, esd = np.transpose(found)
-    # 300 draws determine a standard deviation to 4 %
-    assert np.mean(esd) == pytest.approx(np.std(ratio), rel=0.15)
-    assert robust_ratio(np.ones(5), -np.ones(5))[0] != robust_ratio(np.ones(5), -np.ones(5))[0]  # NaN: no scale
 
 
 # Residuals

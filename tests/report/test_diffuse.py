@@ -354,7 +354,7 @@ def test_large_sections_are_averaged_and_the_page_stays_small():
     n = 400
     axis = (np.arange(n) - n // 2) / 3.0
     values = rng.gamma(2.0, 1.0, (n, n))
-    plane = pictures.Plane(axis, axis, np.diag([0.01, 0.01]), np.zeros(2), 0.66)
+    plane = pictures.PlaneAxes(axis, axis, np.diag([0.01, 0.01]), np.zeros(2), 0.66)
     inside = np.ones((n, n), bool)
     svg = pictures.picture("n", "t", values, inside, plane, pictures.sequential(values), ("h", "k"), "I", "")
     assert pngs(svg)[0].shape == (n, n, 4)
@@ -362,7 +362,7 @@ def test_large_sections_are_averaged_and_the_page_stays_small():
     large = np.full((1501, 700), np.nan)
     large[1::3, ::3] = 4.0
     large[2::3, 1::3] = 8.0
-    plane = pictures.Plane(np.arange(1501) - 750.0, np.arange(700) - 350.0, np.eye(2), np.zeros(2), 700.0)
+    plane = pictures.PlaneAxes(np.arange(1501) - 750.0, np.arange(700) - 350.0, np.eye(2), np.zeros(2), 700.0)
     pixels, extent = pictures.raster(large, np.ones(large.shape, bool), plane, pictures.Colours("viridis", 0.0, 12.0))
     assert pixels.shape == (234, 501, 4)
     assert extent == pytest.approx((-750.5, 752.5, -350.5, 351.5))

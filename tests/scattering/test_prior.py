@@ -19,7 +19,7 @@ from cctbx.development import random_structure
 from dxtbx import flumpy
 
 from dials_postrefine.files.simulated import as_stills
-from dials_postrefine.indices import to_flex_miller
+from dials_postrefine.numerics.indices import to_flex_miller
 from dials_postrefine.scattering.form_factors import choose_form_factors
 from dials_postrefine.scattering.prior import ModelPrior, combine
 from dials_postrefine.scattering.structure_factors import calculate_f_calc

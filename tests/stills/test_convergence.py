@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from dials_postrefine.numerics.correlation import correlation
 from dials_postrefine.simulate import StillsOptions, simulate_stills
 from dials_postrefine.stills import cycles as cycles_module
 from dials_postrefine.stills.convergence import (
@@ -24,7 +25,6 @@ from dials_postrefine.stills.cycles import DatasetSettings, postrefine
 from dials_postrefine.stills.errormodel import ErrorModel
 from dials_postrefine.stills.freereflections import free_set
 from dials_postrefine.stills.lattice import FitSettings, Reason
-from dials_postrefine.stills.merging import correlation
 from dials_postrefine.stills.refinement import refine
 from dials_postrefine.stills.scaling import WeightedMean
 

@@ -9,6 +9,7 @@ import pytest
 
 pytest.importorskip("scitbx", reason="the fits are those of scitbx.lstbx")
 
+from dials_postrefine.numerics.amplitudes import signed_root
 from dials_postrefine.simulate import StillsOptions, simulate_stills
 from dials_postrefine.stills.cycles import DatasetSettings, postrefine
 from dials_postrefine.stills.filters import (
@@ -16,12 +17,11 @@ from dials_postrefine.stills.filters import (
     LatticeFilters,
     SignificanceFilter,
     cell_outliers,
-    partial_correlation,
     reject_lattices,
     relation_to_reference,
     significant_observations,
 )
-from dials_postrefine.stills.lattice import FitSettings, LatticeFit, Reason, signed_root
+from dials_postrefine.stills.lattice import FitSettings, LatticeFit, Reason
 from dials_postrefine.stills.model import (
     B_FACTOR,
     CELL_SCALE,
@@ -114,48 +114,6 @@ def test_bins_of_few_reflections_are_joined():
     two = significant_observations(ratio, np.ones(20), order, np.array([0, 20]), SignificanceFilter(0.5, 12, 10))
     assert one.all()
     assert np.array_equal(two, order < 10)
-
-
-def test_the_partial_correlation_is_that_of_the_precision_matrix():
-    """Of any four variables it is -P_ab/sqrt(P_aa P_bb), P the inverse of their covariance matrix."""
-    rng = np.random.default_rng(3)
-    controls = rng.standard_normal((2, 400))
-    rests = rng.choice([-1.0, 1.0], (2, 400))  # nothing to be clipped
-    rests[1, :150] = rests[0, :150]
-    values = np.concatenate([rests + rng.normal(0.0, 3.0, (2, 2)) @ controls, controls]) + 5.0
-    precision = np.linalg.inv(np.cov(values))
-    expected = -precision[0, 1] / np.sqrt(precision[0, 0] * precision[1, 1])
-    assert 0.2 < expected < 0.6
-    assert partial_correlation(values[0], values[1], values[2:]) == pytest.approx(expected, abs=1e-9)
-
-
-def test_wild_values_do_not_make_a_relation_disappear():
-    rng = np.random.default_rng(8)
-    control, signal, noise = rng.standard_normal((3, 300))
-    a, b = control + signal + 0.5 * noise, control + signal
-    tame = partial_correlation(a, b, [control])
-    a[[5, 100]] += 100.0
-    assert np.corrcoef(a, b)[0, 1] < 0.3
-    assert partial_correlation(a, b, [control]) > 0.6 > 0.6 * tame
-
-
-def test_the_partial_correlation_takes_off_what_only_the_controls_have_in_common():
-    rng = np.random.default_rng(4)
-    control = rng.uniform(0.0, 10.0, 5000)
-    a, b = control + rng.standard_normal(5000), 3.0 * control + rng.standard_normal(5000)
-    assert np.corrcoef(a, b)[0, 1] > 0.9
-    assert abs(partial_correlation(a, b, [control])) < 4.0 / np.sqrt(5000.0)
-
-
-def test_a_control_without_spread_controls_nothing_and_values_without_spread_have_no_correlation():
-    rng = np.random.default_rng(5)
-    a, control = rng.standard_normal((2, 30))
-    b = a + rng.standard_normal(30)
-    alone = partial_correlation(a, b, [control])
-    assert partial_correlation(a, b, [control, np.full(30, 0.1)]) == pytest.approx(alone, abs=1e-12)
-    assert partial_correlation(a, b, [control, 2.0 * control]) == pytest.approx(alone, abs=1e-9)
-    assert np.isnan(partial_correlation(a, np.full(30, 0.3), [control]))
-    assert np.isnan(partial_correlation(a[:5], b[:5], [control[:5], control[:5] ** 2]))
 
 
 def test_the_relation_to_the_reference_is_of_the_amplitudes_given_geometry_and_fall_off():

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from dials_postrefine.numerics.correlation import correlation
 from dials_postrefine.simulate import StillsOptions, model_partiality, simulate_stills
 from dials_postrefine.stills.cycles import DatasetSettings, postrefine
 from dials_postrefine.stills.dataset import select_lattices
 from dials_postrefine.stills.freereflections import SIGNIFICANCE, compare, free_set
 from dials_postrefine.stills.lattice import FitSettings, Reason
-from dials_postrefine.stills.merging import correlation
 from dials_postrefine.stills.model import B_FACTOR, LN_RADIUS, LN_SCALE, THETA_X, THETA_Y
 from dials_postrefine.stills.partiality import PROFILES
 from dials_postrefine.stills.selection import choose_model

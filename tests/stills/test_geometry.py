@@ -7,7 +7,7 @@ import pytest
 
 from scitbx import matrix
 
-from dials_postrefine.rotations import rotate, rotate_with_derivatives
+from dials_postrefine.numerics.rotations import rotate, rotate_with_derivatives
 from dials_postrefine.stills.geometry import excitation, excitation_with_derivatives, scattering_vectors
 
 

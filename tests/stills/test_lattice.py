@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dials_postrefine.simulate import StillsOptions, simulate_stills
-from dials_postrefine.stills.lattice import FitSettings, Reason, fit_lattice, slope_through_origin, start_values
+from dials_postrefine.stills.lattice import FitSettings, Reason, fit_lattice, start_values
 from dials_postrefine.stills.model import (
     B_FACTOR,
     CELL_SCALE,
@@ -182,13 +182,3 @@ def test_few_matched_reflections_leave_the_geometry_alone(observations):
     assert not fit.refined and fit.reason is None
     assert np.all(fit.x[[B_FACTOR, THETA_X, THETA_Y]] == 0.0)
     assert fit.covariance[LN_SCALE, LN_SCALE] > 0.0 and fit.covariance[LN_RADIUS, LN_RADIUS] == 0.0
-
-
-def test_the_slope_through_the_origin_is_that_of_the_bulk():
-    rng = np.random.default_rng(5)
-    x = rng.exponential(size=1000)
-    y = 3.0 * x + 0.1 * rng.normal(size=1000)
-    assert slope_through_origin(y, x) == pytest.approx(3.0, abs=0.01)
-    y[:10] += 1e3
-    assert slope_through_origin(y, x) == pytest.approx(3.0, abs=0.05)
-    assert np.isnan(slope_through_origin(y, np.zeros(1000)))

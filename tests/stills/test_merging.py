@@ -1,4 +1,4 @@
-"""Merging against cctbx, outliers, half sets and shells."""
+"""Merging against cctbx, outliers, half sets and statistics of shells."""
 
 from __future__ import annotations
 
@@ -10,13 +10,10 @@ from cctbx.array_family import flex
 
 from dials_postrefine.stills.merging import (
     Merged,
-    correlation,
     find_outliers,
-    group_median,
     merge,
     r_split,
     r_to_truth,
-    shell_edges,
     shell_statistics,
 )
 from dials_postrefine.stills.wilson import WilsonPrior
@@ -52,13 +49,6 @@ def test_merging_is_that_of_cctbx(observations):
     for i, (intensity, sigma, n) in expected.items():
         assert (merged.intensity[i], merged.sigma[i], merged.n[i]) == pytest.approx((intensity, sigma, n))
     assert np.isnan(merged.intensity[17]) and np.isnan(merged.sigma[17])
-
-
-def test_group_median_is_the_median_of_each_group(observations):
-    value, _, unique = observations
-    median = group_median(value, unique, 50)
-    expected = [np.median(value[unique == i]) if np.any(unique == i) else np.nan for i in range(50)]
-    assert median == pytest.approx(expected, nan_ok=True)
 
 
 def test_outliers_are_far_from_the_others_on_either_side():
@@ -111,22 +101,13 @@ def test_what_stands_alone_is_judged_by_wilson_statistics():
     assert not out[n:].any() and not out[:40].any()
 
 
-def test_correlation_and_r_split_by_their_formulas():
+def test_r_split_by_its_formula():
     rng = np.random.default_rng(1)
     a = rng.exponential(size=200)
     b = a + 0.1 * rng.normal(size=200)
-    assert correlation(a, b) == pytest.approx(np.corrcoef(a, b)[0, 1])
     assert r_split(a, b) == pytest.approx(np.sqrt(2.0) * np.abs(a - b).sum() / (a + b).sum())
     assert r_split(a, a) == 0.0
-    assert np.isnan(correlation(a[:2], b[:2])) and np.isnan(correlation(a, np.ones(200)))
     assert np.isnan(r_split(-a, -a))
-
-
-def test_shells_have_equal_volume_and_hold_everything():
-    d_star_sq = np.random.default_rng(2).uniform(0.001, 0.25, size=1000)
-    edges = shell_edges(d_star_sq, 7)
-    assert edges[0] < d_star_sq.min() and edges[-1] > d_star_sq.max()
-    assert np.diff(edges**1.5) == pytest.approx(np.full(7, np.diff(edges**1.5).mean()), rel=1e-6)
 
 
 def test_shell_statistics_count_and_compare():

@@ -21,12 +21,13 @@ import pytest
 from scipy.optimize import least_squares
 
 from dials_postrefine.files.simulated import make_experiments
-from dials_postrefine.indices import to_flex_miller
-from dials_postrefine.rotations import rotate
+from dials_postrefine.numerics.indices import to_flex_miller
+from dials_postrefine.numerics.leastsquares import minimise
+from dials_postrefine.numerics.robust import LOSSES
+from dials_postrefine.numerics.rotations import rotate
 from dials_postrefine.simulate import StillsOptions, simulate_stills
 from dials_postrefine.stills.geometry import excitation
 from dials_postrefine.stills.lattice import FitSettings, fit_lattice, start_values
-from dials_postrefine.stills.minimise import LOSSES, minimise
 from dials_postrefine.stills.model import (
     LN_NOTHING,
     LN_RADIUS,

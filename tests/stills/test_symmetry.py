@@ -1,4 +1,4 @@
-"""What the observations say of absences and operations: right groups pass, wrong ones do not, and nothing by chance."""
+"""What the observations say of operations: right groups pass, wrong ones do not, and nothing by chance."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from dials_postrefine.stills.symmetry import (
     Operation,
     correlate_operations,
     judge_operations,
-    weigh_absences,
 )
 
 FOUR = np.array([[0, 1, 0], [-1, 0, 0], [0, 0, 1]])
@@ -68,24 +67,3 @@ def test_nothing_is_said_of_noise():
     assert {one.supported for one in judge_operations(["?"] * 8, np.zeros(8), pairs)} == {None}
     few = judge_operations(["h,k,l"], np.ones(1), [(np.nan, 2)])
     assert few[0] == Operation("h,k,l", True, pytest.approx(np.nan, nan_ok=True), 2, pytest.approx(2**-0.5), None)
-
-
-@pytest.mark.parametrize(("share", "strong"), [(0.0, False), (0.05, False), (1.0, True)])
-@pytest.mark.parametrize("n_absent", [12, 4000])
-def test_absences_are_weighed_against_the_others(share, strong, n_absent):
-    """Absent reflections with this share of the others' intensity, exponential as Wilson's, I/sigma 8 on average."""
-    rng = np.random.default_rng(7)
-    n = 8000
-    absent, shell = np.arange(n) < n_absent, rng.integers(0, 20, n)
-    level = 8.0 * np.exp(-shell / 10.0)
-    ratio = np.where(absent, share, 1.0) * level * rng.exponential(size=n) + rng.normal(size=n)
-    found = weigh_absences(ratio, shell, absent)
-    assert found.n == n_absent
-    assert abs(found.ratio - share) < 4.0 * found.ratio_esd
-    assert found.i_over_sigma == pytest.approx(ratio[:n_absent].mean())
-    assert n_absent == 12 or found.strong == strong  # twelve of exponential spread can not always tell
-
-
-def test_a_few_absences_tell_nothing():
-    assert not weigh_absences(np.array([9.0, 8.0, 7.0]), np.zeros(3, dtype=int), np.array([True, False, False])).strong
-    assert not weigh_absences(np.ones(3), np.zeros(3, dtype=int), np.ones(3, dtype=bool)).strong

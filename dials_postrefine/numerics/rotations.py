@@ -1,14 +1,10 @@
 """
-Rotations of a crystal and their derivatives, from scitbx.
-
-A misoriented lattice is the indexed one turned about the laboratory x axis and then about y:
+Rotations about the laboratory x axis and then about y, and their derivatives:
 
     A = R(theta_x, theta_y) A_ref,    R = R_y(theta_y) R_x(theta_x),
 
-right-handed, angles in radians.  One lattice's rotation comes from scitbx.matrix; for many lattices at once the same
-matrices are written out, and a test holds the two together.  This is the one room outside `files/` and
-`stills/minimise.py` that knows scitbx: the rotation matrices must be those that the rest of cctbx uses, while
-`stills/` and `electron/` see arrays only.
+right-handed, angles in radians.  One rotation comes from scitbx.matrix, so that it is what the rest of cctbx uses; for
+many at once the same matrices are written out, and a test holds the two together.
 """
 
 from __future__ import annotations
@@ -28,7 +24,18 @@ def _as_array(m) -> np.ndarray:
 
 
 def rotate(theta_x: float, theta_y: float) -> np.ndarray:
-    """R = R_y(theta_y) R_x(theta_x), shape (3, 3); angles in radians (postrefinement.md, Model)."""
+    """
+    R = R_y(theta_y) R_x(theta_x).
+
+    Parameters
+    ----------
+    theta_x, theta_y : float
+        Radians.
+
+    Returns
+    -------
+    ndarray, shape (3, 3)
+    """
     return _as_array(Y_AXIS.axis_and_angle_as_r3_rotation_matrix(theta_y)) @ _as_array(
         X_AXIS.axis_and_angle_as_r3_rotation_matrix(theta_x)
     )
@@ -36,9 +43,17 @@ def rotate(theta_x: float, theta_y: float) -> np.ndarray:
 
 def rotate_with_derivatives(theta_x: float, theta_y: float) -> np.ndarray:
     """
-    R, dR/dtheta_x = R_y (dR_x/dtheta_x) and dR/dtheta_y = (dR_y/dtheta_y) R_x, stacked: shape (3, 3, 3).
+    R, dR/dtheta_x = R_y (dR_x/dtheta_x) and dR/dtheta_y = (dR_y/dtheta_y) R_x.
 
-    Angles in radians (postrefinement.md, Model).
+    Parameters
+    ----------
+    theta_x, theta_y : float
+        Radians.
+
+    Returns
+    -------
+    ndarray, shape (3, 3, 3)
+        The three matrices, stacked.
     """
     r_x = _as_array(X_AXIS.axis_and_angle_as_r3_rotation_matrix(theta_x))
     r_y = _as_array(Y_AXIS.axis_and_angle_as_r3_rotation_matrix(theta_y))
@@ -48,7 +63,19 @@ def rotate_with_derivatives(theta_x: float, theta_y: float) -> np.ndarray:
 
 
 def rotate_many_with_derivatives(theta_x: np.ndarray, theta_y: np.ndarray) -> np.ndarray:
-    """The same for n pairs of angles (n,), written out: shape (n, 3, 3, 3)."""
+    """
+    The same for n pairs of angles.
+
+    Parameters
+    ----------
+    theta_x, theta_y : ndarray, shape (n,)
+        Radians.
+
+    Returns
+    -------
+    ndarray, shape (n, 3, 3, 3)
+        The three matrices of each.
+    """
     # math and not numpy, whose sines differ in the last digit from run to run, by where the array lies in memory
     cos_x, sin_x, cos_y, sin_y = (
         np.array([function(angle) for angle in theta])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from dials_postrefine.rotations import rotate, rotate_many_with_derivatives, rotate_with_derivatives
+from dials_postrefine.numerics.rotations import rotate, rotate_many_with_derivatives, rotate_with_derivatives
 
 
 def test_rotation_composes_x_first_then_y_as_scipy_has_it():

@@ -5,24 +5,20 @@ The objective is
 
     f(x) = 1/2 sum_i rho(u_i^2) + 1/2 sum_j ((x_j - m_j)/s_j)^2,     u_i = w_i (y_i(x) - y_obs,i)
 
-with rho(z) = z (linear), z up to k^2 and 2 k sqrt(z) - k^2 beyond (huber, k = 1.345), (nu + 1) ln(1 + z/nu) (student_t,
-nu = 4).  Its gradient is J^T W u with W = rho'(u^2), the weights of iterative reweighting; they are renewed at every
-build-up, and because f itself judges each Levenberg-Marquardt step they converge together with the parameters: no outer
-loop is needed.  The curvature is psi' = rho' + 2 u^2 rho'' in place of rho', which keeps the convergence of
-Gauss-Newton where plain reweighting takes four times the iterations (Triggs et al. 2000, Bundle adjustment, section
-4.3); it is floored where the loss is concave.  The normal equations are J^T psi' J s = -J^T W u.  f is divided by a
-constant so that it is of order one.  The second sum restrains parameters to means m within widths s; an infinite width
-is none.
+with rho one of the losses of robust.py.  Its gradient is J^T W u with W = rho'(u^2), the weights of iterative
+reweighting; they are renewed at every build-up, and because f itself judges each Levenberg-Marquardt step they converge
+together with the parameters: no outer loop is needed.  The curvature is psi' = rho' + 2 u^2 rho'' in place of rho',
+which keeps the convergence of Gauss-Newton where plain reweighting takes four times the iterations (Triggs et al. 2000,
+Bundle adjustment, section 4.3); it is floored where the loss is concave.  The normal equations are
+J^T psi' J s = -J^T W u.  f is divided by a constant so that it is of order one.  The second sum restrains parameters to
+means m within widths s; an infinite width is none.
 
 lstbx damps with mu I, mu = tau max(diag), while the column of ln r_s can be a thousand times the others: parameter i is
 refined in units of 1/sqrt(diag_i) of the first normal matrix (Jacobi preconditioning).  Bounds are kept by calling the
 objective infinite outside the box: the step is refused and the damping grows.
 
-Esds come from the sandwich estimator C = H^-1 (J^T W^2 u^2/(1 - h)^2 J) H^-1, H = J^T psi'(u) J, which holds when
-the weights are not the inverse variances; h_i = psi'(u_i) j_i H^-1 j_i is the leverage, without which a few strong
-reflections would fit themselves and the esds come out too small (Huber 1967; MacKinnon and White 1985, HC3).  Sources:
-Madsen, Nielsen and Tingleff (2004), Methods for non-linear least squares problems, section 3.2; postrefinement.md,
-Numerics.
+Esds are those of the sandwich estimator HC3 (sandwich.py).  Sources: Madsen, Nielsen and Tingleff (2004), Methods for
+non-linear least squares problems, section 3.2; Triggs et al. as above.
 """
 
 from __future__ import annotations
@@ -34,37 +30,10 @@ import numpy as np
 from scitbx.array_family import flex
 from scitbx.lstbx import normal_eqns, normal_eqns_solving
 
-HUBER_K = 1.345
-STUDENT_NU = 4.0
+from dials_postrefine.numerics.robust import LOSSES
+from dials_postrefine.numerics.sandwich import sandwich_hc3
+
 CURVATURE_FLOOR = 0.1
-MAX_LEVERAGE = 0.95
-
-
-def linear(z):
-    """rho, rho' and psi' of least squares for z = u^2 (n,)."""
-    one = np.ones_like(z)
-    return z, one, one
-
-
-def huber(z):
-    """rho, rho' and psi' of Huber's loss for z = u^2 (n,), k = 1.345 (95 % efficiency for a Gaussian)."""
-    inside = z <= HUBER_K**2
-    size = np.sqrt(np.where(inside, 1.0, z))
-    rho = np.where(inside, z, 2.0 * HUBER_K * size - HUBER_K**2)
-    return rho, np.where(inside, 1.0, HUBER_K / size), inside.astype(float)
-
-
-def student_t(z):
-    """rho, rho' and psi' of the Student-t loss for z = u^2 (n,), nu = 4."""
-    rho = (STUDENT_NU + 1.0) * np.log1p(z / STUDENT_NU)
-    return (
-        rho,
-        (STUDENT_NU + 1.0) / (STUDENT_NU + z),
-        (STUDENT_NU + 1.0) * (STUDENT_NU - z) / (STUDENT_NU + z) ** 2,
-    )
-
-
-LOSSES = {"linear": linear, "huber": huber, "student_t": student_t}
 
 
 @dataclass(frozen=True)
@@ -76,7 +45,7 @@ class Restraint:
 
 
 def no_restraint(k: int) -> Restraint:
-    """No restraint on k parameters."""
+    """The restraint of k parameters that restrains none."""
     return Restraint(np.zeros(k), np.full(k, np.inf))
 
 
@@ -185,10 +154,36 @@ def minimise(
     restraint=None,
 ) -> Minimum:
     """
-    Minimise f over the free parameters from x by preconditioned Levenberg-Marquardt (module docstring).
+    Minimise f over the free parameters by preconditioned Levenberg-Marquardt (module docstring).
 
-    evaluate(x) returns u (n,) and du/dx (n, k); free must not be empty.  Raises RuntimeError (from lstbx's Cholesky
-    decomposition) where the normal matrix has no inverse.
+    Parameters
+    ----------
+    evaluate : callable
+        Of x (k,) the weighted residuals u (n,) and their derivatives du/dx (n, k).
+    x : array_like, shape (k,)
+        The start.
+    free : sequence of int
+        The parameters that are refined, one at least.
+    loss : str
+        One of robust.LOSSES.
+    lower, upper : ndarray, shape (k,), optional
+        The bounds; none by default.
+    norm : float
+        What f is divided by, so that it is of order one.
+    n_max_iterations : int
+    step_threshold : float
+        The step at which it is done, relative to the parameters, in the units of the preconditioner.
+    restraint : Restraint, optional
+        Of all k parameters.
+
+    Returns
+    -------
+    Minimum
+
+    Raises
+    ------
+    RuntimeError
+        From lstbx's Cholesky decomposition, where the normal matrix has no inverse.
     """
     x = np.asarray(x, dtype=float)
     lower = np.full(len(x), -np.inf) if lower is None else lower
@@ -204,34 +199,7 @@ def minimise(
     ).n_iterations
     x = equations.x
     covariance = np.zeros((len(x), len(x)))
-    covariance[np.ix_(free, free)] = sandwich(equations.u, equations.jacobian[:, free], loss, restraint.width[free])
+    covariance[np.ix_(free, free)] = sandwich_hc3(equations.u, equations.jacobian[:, free], loss, restraint.width[free])
     near = 1e-3 * np.where(np.isfinite(upper - lower), upper - lower, 0.0)
     at_bound = ((x - lower < near) | (upper - x < near)) & np.isin(np.arange(len(x)), free)
     return Minimum(x, covariance, equations.objective() * norm, n_iterations, at_bound)
-
-
-def sandwich(u: np.ndarray, jacobian: np.ndarray, loss: str, width: np.ndarray | None = None) -> np.ndarray:
-    """
-    Covariance (k, k) of the parameters at the minimum, from residuals u (n,) and du/dx (n, k) (module docstring).
-
-    A restraint of width (k,) counts as one observation of its parameter.  Infinite on the diagonal where the data do
-    not determine the parameters (n <= k or a singular matrix).
-    """
-    n, k = jacobian.shape
-    unknown = np.diag(np.full(k, np.inf))
-    _, weight, slope = LOSSES[loss](u * u)
-    precision = np.zeros(k) if width is None else width**-2.0
-    units = np.sqrt(np.einsum("ij,ij->j", jacobian, jacobian) + precision)
-    if n + np.count_nonzero(precision) <= k or not np.all(units > 0.0):
-        return unknown
-    scaled = jacobian / units
-    restraints = np.diag(precision / units**2)
-    for curvature in (slope, weight):  # psi' of a loss that is not convex may give no positive matrix
-        hessian = scaled.T @ (curvature[:, None] * scaled) + restraints
-        eigenvalues, vectors = np.linalg.eigh(hessian)
-        if eigenvalues[0] > 1e-12 * eigenvalues[-1] > 0.0:
-            inverse = (vectors / eigenvalues) @ vectors.T
-            leverage = np.clip(curvature * np.einsum("ij,jk,ik->i", scaled, inverse, scaled), 0.0, MAX_LEVERAGE)
-            psi = (weight * u / (1.0 - leverage))[:, None] * scaled
-            return inverse @ (psi.T @ psi + restraints) @ inverse / np.outer(units, units)
-    return unknown

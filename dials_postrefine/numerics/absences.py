@@ -7,7 +7,7 @@ Systematic absences: how strong the observations are that should not be there.
 Nothing but noise gives R = 0, reflections that are there R = 1.  They are as strong as the rest where R is above STRONG
 by SIGNIFICANT esds: then centring or screw axis are wrong (or, of electrons, multiple scattering is strong).
 
-In: I/sigma, resolution and which are absent, (n,) each; out: Absences.
+In: I/sigma of the observations, their shells and which are absent; out: Absences.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+
+from dials_postrefine.numerics.grouped import grouped_mean
 
 N_SHELLS = 20
 FEWEST_ABSENT = 2
@@ -35,11 +37,24 @@ class Absences:
 
 
 def weigh_absences(ratio: np.ndarray, shell: np.ndarray, absent: np.ndarray) -> Absences:
-    """R of the observations (n,) of I/sigma = ratio in their shells (n,), of which some are absent (n,)."""
+    """
+    R of observations, some of which are of absent reflections (module docstring).
+
+    Parameters
+    ----------
+    ratio : ndarray, shape (n,)
+        I/sigma.
+    shell : ndarray of int, shape (n,)
+        The resolution shell of each, 0 to N_SHELLS - 1 (shells.shells_of_equal_numbers).
+    absent : ndarray of bool, shape (n,)
+
+    Returns
+    -------
+    Absences
+        NaN, and not strong, of fewer than FEWEST_ABSENT absent ones in shells with others.
+    """
     n = int(np.count_nonzero(absent))
-    others = np.bincount(shell[~absent], ratio[~absent], N_SHELLS)
-    n_others = np.bincount(shell[~absent], minlength=N_SHELLS)
-    mean = np.divide(others, n_others, out=np.full(N_SHELLS, np.nan), where=n_others > 0)
+    mean = grouped_mean(ratio[~absent], shell[~absent], N_SHELLS)
     known = absent & np.isfinite(mean[shell])
     own, expected = ratio[known], mean[shell[known]]
     if len(own) < FEWEST_ABSENT or not expected.sum() > 0.0:
@@ -49,9 +64,3 @@ def weigh_absences(ratio: np.ndarray, shell: np.ndarray, absent: np.ndarray) -> 
     esd = float(max(own.std(ddof=1), 1.0) * np.sqrt(len(own)) / expected.sum())
     strong = r - STRONG > SIGNIFICANT * esd
     return Absences(n, float(own.mean()), float(expected.mean()), r, esd, bool(strong))
-
-
-def even_shells(d_star_sq: np.ndarray) -> np.ndarray:
-    """The shell (n,) of each observation, of N_SHELLS with equal numbers."""
-    edges = np.quantile(d_star_sq, np.linspace(0.0, 1.0, N_SHELLS + 1)[1:-1])
-    return np.searchsorted(edges, d_star_sq)

@@ -1,9 +1,9 @@
 """
-Populations: which of many values belong together, so that no mean is taken across two of them.
+Unit cells as six numbers: which of many belong together, and which bases describe one lattice.
 
-A median, parameter by parameter, of cells (or wavelengths) that are of two kinds is of neither kind.
+A median, parameter by parameter, of cells that are of two kinds is of neither kind.
 
-Cells.  Two cells agree where each length differs by less than a fraction and each angle by less than a number of
+Groups.  Two cells agree where each length differs by less than a fraction and each angle by less than a number of
 degrees.  The main group starts with the cell with which most others agree (of equal numbers the first) and all that
 agree with it, and grows as far as its own spread reaches: with m the median of the members and
 MAD = median |c - m| of them, parameter by parameter, members are those with
@@ -18,13 +18,7 @@ of the other; of two reduced bases its elements are within -REACH..REACH, so its
 the right lengths.  (Triclinic lattices near the borders of a reduction have several reduced cells that hardly differ:
 an exact comparison of Niggli cells, Krivy and Gruber 1976, Acta Cryst. A32, 297, would miss these.)
 
-Wavelengths and detector distances.  Sorted values fall into groups where two neighbours are further apart than
-GAP (1 + FEW/n) s of the groups on both sides, of n values and the standard deviation s (which few values may give too
-small by chance), and than MIN_GAP (MIN_GAP_DISTANCE) of the value, with MIN_SIZE values or more in a group, and at most
-MAX_STRAY of all values in none.  Of all such partitions that with the most groups, up to MAX_GROUPS, is taken: the
-jitter of a source is one group, whatever its width, and so are a few values.
-
-Lengths in Angstrom, angles in degrees, as cells are given.
+Cells (..., 6) are a, b, c in Angstrom and alpha, beta, gamma in degrees, as they are given everywhere.
 """
 
 from __future__ import annotations
@@ -33,35 +27,51 @@ import itertools
 
 import numpy as np
 
+from dials_postrefine.numerics.robust import MAD_TO_SIGMA, robust_width
+
 CELL_Z = 5.0
-MAD_TO_SIGMA = 1.4826  # of a normal distribution
 MAX_SEEDS = 500  # cells that are tried as the first of a group
 MAX_GROWTH = 50
 SEPARATION = 6.0  # of two bases, in standard deviations; cells folded onto one side of no separation at all reach 3
 MIN_SPREAD = 1e-4  # of lengths, and radians: as well as a cell is known
 REACH = 2
-# Wavelengths.  With these, of 1000 normal or even distributions of 10 to 60 values each at most 2 fall into groups, and
-# none of 200 of 300 values.
-GAP = 4.0
-FEW = 6.0
-MIN_GAP = 1e-4  # of the wavelength, 1.3 eV at the edge of selenium, whose peak and inflection are some 3 eV apart
-MIN_GAP_DISTANCE = 1e-3  # of the distance: the cells would be off by as much, and so much no refinement scatters
-MIN_SIZE = 5
-MAX_STRAY = 0.1
-MAX_GROUPS = 6
 
 
 def cells_agree(cells: np.ndarray, cell: np.ndarray, length: float, angle: float) -> np.ndarray:
-    """Which cells (n, 6) agree with one (6,), to a fraction of its lengths and a number of degrees: (n,) bool."""
+    """
+    Which cells agree with one.
+
+    Parameters
+    ----------
+    cells : ndarray, shape (n, 6)
+    cell : ndarray, shape (6,)
+    length, angle : float
+        The tolerances: a fraction of the lengths of the cell, and degrees.
+
+    Returns
+    -------
+    ndarray of bool, shape (n,)
+        False of NaN.
+    """
     off = np.abs(cells - cell)
     return (off[:, :3] <= length * cell[:3]).all(axis=1) & (off[:, 3:] <= angle).all(axis=1)
 
 
 def find_main_cells(cells: np.ndarray, length: float, angle: float) -> np.ndarray:
     """
-    The largest group of cells that agree (module docstring): (n,) bool, none of NaN.
+    The largest group of cells that agree (module docstring).
 
-    cells (n, 6); length, angle: the tolerances, a fraction and degrees.
+    Parameters
+    ----------
+    cells : ndarray, shape (n, 6)
+        NaN where one is not known.
+    length, angle : float
+        The tolerances of two cells that agree: a fraction, and degrees.
+
+    Returns
+    -------
+    ndarray of bool, shape (n,)
+        Who is a member; none of NaN.
     """
     known = np.isfinite(cells).all(axis=1)
     member = np.zeros(len(cells), dtype=bool)
@@ -88,15 +98,25 @@ def _limit(cells: np.ndarray, length: float, angle: float) -> np.ndarray:
 
 def spread_of_cells(cells: np.ndarray) -> np.ndarray:
     """The robust standard deviations (6,) of cells (n, 6) of one group."""
-    return MAD_TO_SIGMA * np.median(np.abs(cells - np.median(cells, axis=0)), axis=0)
+    return robust_width(cells - np.median(cells, axis=0), axis=0)
 
 
 def separate_cells(choices: np.ndarray) -> np.ndarray:
     """
-    Which of several bases each cell of one group is best given in, (n,), where the cells themselves tell.
+    Which of several bases each cell of one group is best given in, where the cells themselves tell.
 
-    choices (n_bases, n, 6): the cells in each basis, first as they are.  With the cells put as near together as they
-    can be, and s their spread then, a basis counts only if it moves the common cell by more than SEPARATION s.
+    With the cells put as near together as they can be, and s their spread then, a basis counts only if it moves the
+    common cell by more than SEPARATION s.
+
+    Parameters
+    ----------
+    choices : ndarray, shape (n_bases, n, 6)
+        The cells in each basis, first as they are.
+
+    Returns
+    -------
+    ndarray of int, shape (n,)
+        The number of the basis of each.
     """
     centre = choices[0, 0]
     scale = np.concatenate([np.full(3, centre[:3].mean()), np.full(3, 180.0 / np.pi)])
@@ -144,9 +164,19 @@ def change_cells(cells: np.ndarray, basis: np.ndarray) -> np.ndarray:
 
 def find_bases(cell: np.ndarray, target: np.ndarray, length: float, angle: float) -> list[np.ndarray]:
     """
-    All integer P (3, 3) of determinant +1 that take a cell (6,) to one that agrees with the target (6,).
+    All integer P of determinant +1 that take a cell to one that agrees with a target (module docstring).
 
-    Both reduced and primitive (module docstring).  The unit matrix, where it is one, and those near it come first.
+    Parameters
+    ----------
+    cell, target : ndarray, shape (6,)
+        Both reduced and primitive.
+    length, angle : float
+        The tolerances of the agreement: a fraction of the target's lengths, and degrees.
+
+    Returns
+    -------
+    list of ndarray of int, shape (3, 3)
+        The unit matrix, where it is one, and those near it come first.
     """
     metric = metric_of(cell)
     vectors = np.array(list(itertools.product(range(-REACH, REACH + 1), repeat=3)))
@@ -162,41 +192,3 @@ def find_bases(cell: np.ndarray, target: np.ndarray, length: float, angle: float
             ):
                 found.append(basis)
     return sorted(found, key=lambda basis: (np.abs(basis - np.eye(3)).sum(), basis.tolist()))
-
-
-def group_values(values: np.ndarray, min_gap: float = MIN_GAP) -> list[np.ndarray]:
-    """
-    The groups that positive values (n,) fall into (module docstring), by value, as the numbers of their members.
-
-    min_gap: a fraction of the value.  A single group holds all; in several, strays are in none.
-    """
-    order = np.argsort(values, kind="stable")
-    x = values[order]
-    gaps = np.diff(x)
-    best = [order]
-    thresholds = np.unique(gaps[gaps > min_gap * x[:-1]])[::-1]
-    for threshold in thresholds[: MAX_GROUPS + int(MAX_STRAY * len(x))]:
-        parts = np.split(np.arange(len(x)), np.flatnonzero(gaps >= threshold) + 1)
-        groups = [part for part in parts if len(part) >= MIN_SIZE]
-        if len(groups) > MAX_GROUPS or sum(map(len, groups)) < (1.0 - MAX_STRAY) * len(x):
-            continue
-        width = [GAP * (1.0 + FEW / len(part)) * np.std(x[part]) for part in groups]
-        apart = all(
-            x[right[0]] - x[left[-1]] > max(s, t) for left, right, s, t in zip(groups, groups[1:], width, width[1:])
-        )
-        if apart and len(groups) > len(best):
-            best = [order[part] for part in groups]
-    return best
-
-
-def main_value(values: np.ndarray) -> float:
-    """The median of the largest group of positive values (n,), of equal ones the first by value."""
-    return float(np.median(values[max(group_values(values), key=len)]))
-
-
-def describe_groups(values: np.ndarray, min_gap: float = MIN_GAP) -> list[tuple[float, int]]:
-    """The median of each group of positive values (n,) and the number of its members, by value; none of NaN alone."""
-    values = values[np.isfinite(values)]
-    if not len(values):
-        return []
-    return [(float(np.median(values[group])), len(group)) for group in group_values(values, min_gap)]

@@ -1,11 +1,11 @@
-"""Populations: wavelengths that form groups, cells of two groups, bases of one lattice."""
+"""Populations: wavelengths that form groups, and those that do not."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from dials_postrefine.populations import cell_of, change_cells, find_bases, group_values, main_value, metric_of
+from dials_postrefine.numerics.populations import describe_groups, group_values, main_value
 
 
 @pytest.mark.parametrize(
@@ -45,11 +45,7 @@ def test_a_stray_wavelength_is_no_group():
     assert len(group_values(values)) == 1
 
 
-def test_bases_of_a_reduced_cell_lead_to_the_other_and_keep_the_volume():
-    cell = np.array([40.0, 50.0, 61.0, 82.0, 76.0, 71.0])
-    assert cell_of(metric_of(cell)) == pytest.approx(cell)
-    basis = np.array([[1, 0, 0], [1, 1, 0], [0, 0, 1]])
-    target = change_cells(cell[None], basis)[0]
-    found = find_bases(cell, target, 1e-6, 1e-4)
-    assert any(np.array_equal(one, basis) for one in found)
-    assert all(round(np.linalg.det(one)) == 1 for one in found)
+def test_groups_are_described_by_median_and_number_and_nan_is_none():
+    values = np.concatenate([np.full(7, 1.3), np.full(30, 1.0), [np.nan]])
+    assert describe_groups(values) == [(1.0, 30), (1.3, 7)]
+    assert describe_groups(np.full(3, np.nan)) == []
