@@ -57,7 +57,7 @@ setup(
     package_dir={"": "."},
     include_package_data=True,
     # By name: with that package_dir what MANIFEST.in names does not count as the package's.
-    package_data={"dials_postrefine.report": ["templates/*.html"]},
+    package_data={"dials_postrefine.report.common": ["templates/*.html"]},
     cmdclass={"build_py": build_py_with_phil},
     entry_points={
         "console_scripts": [

@@ -21,9 +21,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from dials_postrefine.files.simulated import as_stills
 from dials_postrefine.numerics.correlation import correlation
-from dials_postrefine.simulate import SimulatedStills, StillsOptions, simulate_stills
+from dials_postrefine.simulate.still_files import as_stills
+from dials_postrefine.simulate.stills import SimulatedStills, StillsOptions, simulate_stills
 from dials_postrefine.stills.crossvalidation import merge_half_sets
 from dials_postrefine.stills.cycles import DatasetSettings, PostrefinedStills, postrefine
 from dials_postrefine.stills.dataset import Stills

@@ -17,12 +17,12 @@ from unittest import mock
 
 import numpy as np
 
-from dials_postrefine.files.simulated import as_stills
 from dials_postrefine.numerics.indices import to_flex_miller
 from dials_postrefine.scattering.form_factors import choose_form_factors
 from dials_postrefine.scattering.prior import ModelPrior
 from dials_postrefine.scattering.structure_factors import calculate_f_calc
-from dials_postrefine.simulate import StillsOptions, simulate_stills
+from dials_postrefine.simulate.still_files import as_stills
+from dials_postrefine.simulate.stills import StillsOptions, simulate_stills
 from dials_postrefine.stills.cycles import DatasetSettings, postrefine
 from dials_postrefine.stills.lattice import FitSettings
 from dials_postrefine.stills.merging import merge, r_to_truth

@@ -18,11 +18,11 @@ from pathlib import Path
 import numpy as np
 
 import dials_postrefine  # noqa: F401  (makes cctbx findable)
-from dials_postrefine.files.reference import align, read_reference
-from dials_postrefine.files.simulated import write_stills
-from dials_postrefine.files.stills import read_stills
+from dials_postrefine.files.reference.alignment import align, read_reference
+from dials_postrefine.files.stills.observations import read_stills
 from dials_postrefine.numerics.shells import equal_volume_edges
-from dials_postrefine.simulate import StillsOptions, simulate_stills
+from dials_postrefine.simulate.still_files import write_stills
+from dials_postrefine.simulate.stills import StillsOptions, simulate_stills
 from dials_postrefine.stills.merging import merge, r_to_truth
 from dials_postrefine.stills.scaling import linear_scales
 
@@ -96,7 +96,7 @@ def main(folder: Path) -> None:
 
     good = {lattice["identifier"] for lattice in summary["lattices"] if lattice["accepted"]}
     accepted = np.array([identifier in good for identifier in sim.identifiers])
-    from dials_postrefine.files.models import geometry_arrays, read_experiments
+    from dials_postrefine.files.dials.models import geometry_arrays, read_experiments
 
     refined = geometry_arrays(read_experiments(str(folder / "postrefined.expt")))[0]
     kept = ~sim.useless[accepted]

@@ -43,8 +43,8 @@ with open(sys.argv[1], "w") as out:
 LOOP = """
 import sys, time
 import dials_postrefine
-from dials_postrefine.diffuse import mapping
-from dials_postrefine.files import map_input
+from dials_postrefine.diffuse.map import mapping
+from dials_postrefine.files.maps import input as map_input
 
 def measured(*args, map_images=mapping.map_without_outliers):
     start = time.process_time()
@@ -74,7 +74,8 @@ def write_images(folder: Path, n: int) -> Path:
     """The images, and an .expt with a crystal and a profile model."""
     from dials.algorithms.profile_model.gaussian_rs import Model
 
-    from dials_postrefine.files.simulated_images import (
+    from dials_postrefine.simulate.diffuse import SmoothIntensity
+    from dials_postrefine.simulate.images import (
         ImageOptions,
         SeriesOptions,
         intensity_of,
@@ -82,7 +83,6 @@ def write_images(folder: Path, n: int) -> Path:
         with_mean_counts,
         write_series,
     )
-    from dials_postrefine.simulate_diffuse import SmoothIntensity
 
     options = SeriesOptions.pilatus_6m(n_images=n, oscillation=0.3, exposure=0.1, unit_cell=CELL, space_group="P212121")
     images = ImageOptions(step=8)

@@ -34,7 +34,7 @@ import numpy as np
 
 import dials_postrefine  # noqa: F401  (makes cctbx findable)
 from dials_postrefine.command_line import postrefine
-from dials_postrefine.files.msgpack_structure import check_table
+from dials_postrefine.files.safety.msgpack_structure import check_table
 from dials_postrefine.numerics.indices import to_flex_miller
 
 OUTPUTS = ("postrefined.expt", "postrefined.refl", "dials.postrefine.log", "dials.postrefine.json")
@@ -156,8 +156,8 @@ class Sample:
 
 def simulated_sample(folder: Path) -> Sample:
     """Eight small lattices and the true intensities as reference."""
-    from dials_postrefine.files.simulated import write_stills
-    from dials_postrefine.simulate import StillsOptions, simulate_stills
+    from dials_postrefine.simulate.still_files import write_stills
+    from dials_postrefine.simulate.stills import StillsOptions, simulate_stills
 
     write_stills(simulate_stills(StillsOptions(n_lattices=8, seed=1, d_min=3.5)), str(folder / "stills"))
     arguments = ["stills.expt", "stills.refl", "reference=stills_truth.mtz"]

@@ -16,8 +16,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from dials_postrefine.files.reference import align, read_reference
-from dials_postrefine.files.stills import read_stills
+from dials_postrefine.files.reference.alignment import align, read_reference
+from dials_postrefine.files.stills.observations import read_stills
 from dials_postrefine.numerics.amplitudes import signed_root
 from dials_postrefine.numerics.correlation import correlation
 from dials_postrefine.stills.cycles import DatasetSettings, postrefine

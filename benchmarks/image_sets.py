@@ -26,8 +26,11 @@ TIMED = """
 import contextlib, io, json, sys, time
 import dials_postrefine
 from dials_postrefine.command_line import postrefine
-from dials_postrefine.files import merged_data, scaled_images
-import dials_postrefine.files.stills, dials_postrefine.stills.refinement, dials_postrefine.report.diagnostics
+from dials_postrefine.files.reference import merged_data
+from dials_postrefine.files.electron import scaled_images
+import dials_postrefine.files.stills.observations
+import dials_postrefine.stills.refinement
+import dials_postrefine.report.stills.diagnostics
 from dials.algorithms.scaling.model.model import KBScalingModel
 
 options = ["nproc=1", "n_cycles=1", "cross_validation=none", "min_reflections=5", "output.html=None"]
@@ -54,8 +57,8 @@ def write(folder: Path, n: int, image_sets: bool) -> None:
 
     from dials.array_family import flex
 
-    from dials_postrefine.files.simulated import make_experiments, make_reflections
-    from dials_postrefine.simulate import StillsOptions, simulate_stills
+    from dials_postrefine.simulate.still_files import make_experiments, make_reflections
+    from dials_postrefine.simulate.stills import StillsOptions, simulate_stills
 
     sim = simulate_stills(StillsOptions(n_lattices=DIFFERENT, seed=1, d_min=4.0))
     experiments = make_experiments(sim)

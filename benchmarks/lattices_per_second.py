@@ -25,8 +25,10 @@ ONE_RUN = """
 import json, re, sys, time
 import dials_postrefine
 from dials_postrefine.command_line.postrefine import run
-from dials_postrefine.files import tables
-import dials_postrefine.files.stills, dials_postrefine.files.reference, dials_postrefine.stills.statistics
+from dials_postrefine.files.dials import tables
+import dials_postrefine.files.stills.observations
+import dials_postrefine.files.reference.alignment
+import dials_postrefine.stills.statistics
 import iotbx.mtz, iotbx.reflection_file_reader
 from dials.algorithms.scaling.model.model import KBScalingModel
 
@@ -63,8 +65,8 @@ def measure(folder: Path, prefix: str, n_cycles: int, page: bool = False) -> dic
 
 def main(numbers: list[int]) -> None:
     """Print a row for each number of lattices."""
-    from dials_postrefine.files.simulated import write_stills
-    from dials_postrefine.simulate import StillsOptions, simulate_stills
+    from dials_postrefine.simulate.still_files import write_stills
+    from dials_postrefine.simulate.stills import StillsOptions, simulate_stills
 
     print("lattices  reflections/lattice  ms/lattice, 1 cycle  ms/lattice and cycle of 3  bytes/reflection  page, s")
     with tempfile.TemporaryDirectory() as name:

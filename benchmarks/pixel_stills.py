@@ -34,8 +34,8 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 from scipy.stats import qmc
 
-from dials_postrefine.files.reference import align, read_reference
-from dials_postrefine.files.stills import StillsFiles, read_stills
+from dials_postrefine.files.reference.alignment import align, read_reference
+from dials_postrefine.files.stills.observations import StillsFiles, read_stills
 from dials_postrefine.numerics.correlation import correlation
 from dials_postrefine.stills.crossvalidation import merge_half_sets
 from dials_postrefine.stills.cycles import DatasetSettings, postrefine

@@ -16,11 +16,11 @@ import sys
 
 import numpy as np
 
-from dials_postrefine.files.reference import align, read_reference
-from dials_postrefine.files.stills import read_stills
+from dials_postrefine.files.reference.alignment import align, read_reference
+from dials_postrefine.files.stills.observations import read_stills
 from dials_postrefine.numerics.correlation import correlation
-from dials_postrefine.report.course import describe_course
-from dials_postrefine.report.text import candidates_table, shells_table
+from dials_postrefine.report.stills.course import describe_course
+from dials_postrefine.report.stills.text import candidates_table, shells_table
 from dials_postrefine.stills.cycles import DatasetSettings
 from dials_postrefine.stills.merging import merge
 from dials_postrefine.stills.model import RADII, UNIT_CELLS

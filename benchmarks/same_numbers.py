@@ -76,8 +76,8 @@ OF_THE_RUN = ("provenance", "history", "file_time", "file_name", "version", "dat
 
 def write_input(folder: Path) -> None:
     """The simulated input."""
-    from dials_postrefine.files.simulated import write_stills
-    from dials_postrefine.files.simulated_images import (
+    from dials_postrefine.simulate.diffuse import BraggPeaks, SmoothIntensity
+    from dials_postrefine.simulate.images import (
         ImageOptions,
         SeriesOptions,
         intensity_of,
@@ -85,9 +85,9 @@ def write_input(folder: Path) -> None:
         with_mean_counts,
         write_series,
     )
-    from dials_postrefine.files.simulated_sweeps import SweepOptions, simulate_sweeps, write_sweeps
-    from dials_postrefine.simulate import StillsOptions, simulate_stills
-    from dials_postrefine.simulate_diffuse import BraggPeaks, SmoothIntensity
+    from dials_postrefine.simulate.still_files import write_stills
+    from dials_postrefine.simulate.stills import StillsOptions, simulate_stills
+    from dials_postrefine.simulate.sweeps import SweepOptions, simulate_sweeps, write_sweeps
 
     write_stills(simulate_stills(StillsOptions(n_lattices=60, seed=1, d_min=2.6)), str(folder / "stills"))
     write_sweeps(simulate_sweeps(SweepOptions(tau=0.25, n_images=60, n_crystals=3)), folder / "scaled")

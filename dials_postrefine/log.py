@@ -2,7 +2,8 @@
 The log of a program: on the terminal, and from the start in a file under its own name, so that it is there whatever
 becomes of the run.
 
-The first lines say which program was run when, how and with what (report/provenance.py), the last ones what ended it.
+The first lines say which program was run when, how and with what (report/common/provenance.py), the last ones what
+ended it.
 Sentences are broken at 100 columns; tables, and commands and names of files, which stand on indented lines, are not.
 """
 

@@ -34,27 +34,27 @@ MUST_NOT_IMPORT = {
 }
 IMPORT_EXCEPTIONS = {
     # processes are started inside the algorithms, until an executor is passed in
-    ("stills.cycles", "parallel"),
-    ("diffuse.mapping", "parallel"),
-    ("electron.intensitymodel", "parallel"),
+    ("stills.cycles", "executors.processes"),
+    ("diffuse.map.mapping", "executors.processes"),
+    ("electron.trees.intensitymodel", "executors.processes"),
     # reports that read requests and file facts
-    ("report.intensity_model", "files.intensity_model"),
-    ("report.intensity_model", "files.scaled_images"),
-    ("report.spread_summary", "files.scaled_images"),
+    ("report.trees.report", "files.electron.intensity_model"),
+    ("report.trees.report", "files.electron.scaled_images"),
+    ("report.spread.summary", "files.electron.scaled_images"),
     # a run that describes its data set itself
-    ("files.map_input", "report.diffuse_summary"),
+    ("files.maps.input", "report.diffuse.summary"),
 }
 LONG_FUNCTIONS = {
-    ("files.map_input", "collect"),
-    ("files.scaled_images", "read_images"),
-    ("files.tables", "usable_observations"),
-    ("report.diffuse", "_by_resolution"),
-    ("report.spread", "_spread"),
-    ("report.spread", "_pairs"),
-    ("report.spread_summary", "make_summary"),
-    ("report.spread_summary", "remarks"),
-    ("report.stills", "_by_resolution"),
-    ("report.summary", "make_summary"),
+    ("files.maps.input", "collect"),
+    ("files.electron.scaled_images", "read_images"),
+    ("files.dials.tables", "usable_observations"),
+    ("report.diffuse.page", "_by_resolution"),
+    ("report.spread.page", "_spread"),
+    ("report.spread.page", "_pairs"),
+    ("report.spread.summary", "make_summary"),
+    ("report.spread.summary", "remarks"),
+    ("report.stills.page", "_by_resolution"),
+    ("report.stills.summary", "make_summary"),
 }
 
 
@@ -133,10 +133,10 @@ def test_the_source_is_read_as_it_is():
     """The test itself: it sees what is certainly there."""
     found = graph()
     assert "numerics.robust" in found["numerics.sandwich"]  # on top
-    assert "files.tables" in found["files.maps"]  # inside a function
-    assert "diffuse" in found["diffuse.mapping"] and "diffuse.kernels" in found["diffuse.mapping"]  # from a folder
-    assert "files.maps" in found["files.map_nexus"]  # for annotations
-    assert "files.maps" not in graph(for_types=False)["files.map_nexus"]
+    assert "files.dials.tables" in found["files.maps.writing"]  # inside a function
+    assert "diffuse" in found["diffuse.map.mapping"] and "diffuse.map.kernels" in found["diffuse.map.mapping"]  # from a folder
+    assert "files.maps.writing" in found["files.maps.nexus"]  # for annotations
+    assert "files.maps.writing" not in graph(for_types=False)["files.maps.nexus"]
     assert is_forbidden("stills.x", "electron.y") and is_forbidden("numerics.x", "log")
     assert not is_forbidden("stills.x", "numerics.y") and not is_forbidden("command_line.x", "files.y")
     assert functions()[("numerics.shells", "resolution_range")] == 2

@@ -12,7 +12,7 @@ import traceback
 import numpy as np
 import pytest
 
-from dials_postrefine.parallel import WorkerFailed, ordered_map, single_thread
+from dials_postrefine.executors.processes import WorkerFailed, ordered_map, single_thread
 
 
 def square(x):

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 import dials_postrefine  # noqa: F401  (makes cctbx findable)
-from dials_postrefine import simulate
-from dials_postrefine.files.simulated import write_stills
-from dials_postrefine.simulate import StillsOptions, simulate_stills
+from dials_postrefine.simulate import stills as simulate
+from dials_postrefine.simulate.still_files import write_stills
+from dials_postrefine.simulate.stills import StillsOptions, simulate_stills
 
 pytest.importorskip("cctbx", reason="the simulation needs cctbx")
 pytestmark = pytest.mark.cctbx

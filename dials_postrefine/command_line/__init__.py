@@ -10,7 +10,8 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 
-from dials_postrefine import interruption, log
+from dials_postrefine import log
+from dials_postrefine.executors import signals as interruption
 
 # How names of files end that are references and not data.
 REFERENCES = (".pdb", ".ent", ".cif", ".mmcif", ".mtz")
@@ -28,7 +29,7 @@ def parse_arguments(args, phil, usage: str, epilog: str, prepare: Callable[[list
     from dials.util import Sorry
 
     from dials_postrefine.programs.launch import Launch
-    from dials_postrefine.report.provenance import record_run
+    from dials_postrefine.report.common.provenance import record_run
 
     parser = _argument_parser(usage=usage, phil=phil, epilog=epilog)
     given = sys.argv[1:] if args is None else [os.fspath(arg) for arg in args]
@@ -103,7 +104,7 @@ def _named_files(args: Sequence[str], phil) -> list[str]:
 
 def _of_no_parameter(path: str) -> str:
     """What to do with a file that is given without a parameter, and has not the name of experiments or reflections."""
-    from dials_postrefine.files.file_kinds import Kind, compression, kind_of
+    from dials_postrefine.files.reference.file_kinds import Kind, compression, kind_of
 
     kind, packed = kind_of(path), compression(path)
     if packed and kind in (Kind.EXPERIMENTS, Kind.TABLE):
@@ -184,7 +185,7 @@ def _may_be_reference(name: str) -> bool:
         return False
     if not os.path.isfile(name):
         return name.lower().endswith(REFERENCES)
-    from dials_postrefine.files.file_kinds import Kind, kind_of
+    from dials_postrefine.files.reference.file_kinds import Kind, kind_of
 
     return name.lower().endswith(REFERENCES) or kind_of(name) in (Kind.MTZ, Kind.CIF, Kind.PDB, Kind.XDS_ASCII)
 

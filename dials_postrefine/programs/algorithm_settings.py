@@ -87,7 +87,7 @@ def dataset_settings(request: PostrefineRequest):
 
 def reference_settings(model: ReferenceModel):
     """How a reference is read, calculated and scaled."""
-    from dials_postrefine.files.reference_model import ReferenceSettings
+    from dials_postrefine.files.reference.reference_model import ReferenceSettings
     from dials_postrefine.scattering.reference import ScaleSettings
 
     def unless_auto(word: str) -> str | None:
@@ -111,7 +111,7 @@ def reference_settings(model: ReferenceModel):
 
 def image_settings(request: DiffuseMapRequest):
     """How images are read."""
-    from dials_postrefine.files.images import ImageSettings
+    from dials_postrefine.files.images.series import ImageSettings
 
     mask, background = request.mask, request.background
     return ImageSettings(
@@ -139,9 +139,9 @@ def mapping_settings(request: DiffuseMapRequest):
     """How images become sums."""
     from cctbx import sgtbx, uctbx
 
-    from dials_postrefine.diffuse.geometry import Corrections
-    from dials_postrefine.diffuse.mapping import MappingSettings
-    from dials_postrefine.files.images import ice_rings
+    from dials_postrefine.diffuse.map.geometry import Corrections
+    from dials_postrefine.diffuse.map.mapping import MappingSettings
+    from dials_postrefine.files.images.series import ice_rings
 
     made, ice, rings = request.corrections, request.mask.ice_rings, ()
     if ice.filter:
@@ -159,9 +159,9 @@ def mapping_settings(request: DiffuseMapRequest):
 
 
 def map_request(request: DiffuseMapRequest):
-    """What files/map_input.py maps, or adds."""
-    from dials_postrefine.files.map_input import MapRequest
-    from dials_postrefine.files.versions import available_cores
+    """What files/maps/input.py maps, or adds."""
+    from dials_postrefine.files.dials.versions import available_cores
+    from dials_postrefine.files.maps.input import MapRequest
 
     return MapRequest(
         experiments=request.experiments,
@@ -185,7 +185,7 @@ def map_request(request: DiffuseMapRequest):
 
 def image_choice(request: ImageSpreadRequest):
     """Which observations dials.image_spread reads."""
-    from dials_postrefine.files.scaled_images import ImageChoice
+    from dials_postrefine.files.electron.scaled_images import ImageChoice
 
     return ImageChoice(
         intensity=request.intensity_choice,
@@ -202,7 +202,7 @@ def image_choice(request: ImageSpreadRequest):
 
 def spread_settings(request: ImageSpreadRequest):
     """How images are compared."""
-    from dials_postrefine.electron.imagespread import SpreadSettings
+    from dials_postrefine.electron.spread.imagespread import SpreadSettings
 
     return SpreadSettings(
         match=request.match,
@@ -224,10 +224,10 @@ def compared_column(request: ImageSpreadRequest) -> str | None:
 
 
 def model_request(request: IntensityModelRequest):
-    """What files/intensity_model.py reads, and what the trees learn."""
-    from dials_postrefine.electron.intensitymodel import TreeSettings
-    from dials_postrefine.files.intensity_model import ModelRequest
-    from dials_postrefine.files.scaled_images import ImageChoice
+    """What files/electron/intensity_model.py reads, and what the trees learn."""
+    from dials_postrefine.electron.trees.intensitymodel import TreeSettings
+    from dials_postrefine.files.electron.intensity_model import ModelRequest
+    from dials_postrefine.files.electron.scaled_images import ImageChoice
 
     trees = request.trees
     return ModelRequest(

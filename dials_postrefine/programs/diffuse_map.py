@@ -15,9 +15,9 @@ from dials_postrefine.settings.diffuse_map import DiffuseMapRequest
 
 # What maps is imported by the functions: it needs numba, of which check_numba speaks first.
 if TYPE_CHECKING:
-    from dials_postrefine.diffuse.merging import Map
-    from dials_postrefine.files.map_input import MapInput
-    from dials_postrefine.report.provenance import Provenance
+    from dials_postrefine.diffuse.map.merging import Map
+    from dials_postrefine.files.maps.input import MapInput
+    from dials_postrefine.report.common.provenance import Provenance
 
 logger = logging.getLogger("dials.diffuse_map")
 
@@ -30,12 +30,12 @@ def run(request: DiffuseMapRequest, launch: Launch | None = None) -> Result:
     check_numba()
     request.check()
 
-    from dials_postrefine.files import map_input
-    from dials_postrefine.files.outputs import Outputs
+    from dials_postrefine.files.maps import input as map_input
+    from dials_postrefine.files.safety.outputs import Outputs
     from dials_postrefine.programs.algorithm_settings import map_request
-    from dials_postrefine.report import diffuse as report
-    from dials_postrefine.report import diffuse_text
-    from dials_postrefine.report.remarks import remark_lines
+    from dials_postrefine.report.common.remarks import remark_lines
+    from dials_postrefine.report.diffuse import page as report
+    from dials_postrefine.report.diffuse import text as diffuse_text
 
     with launched("dials.diffuse_map", request, launch) as launch:
         provenance, wanted = launch.provenance, map_request(request)
@@ -66,7 +66,8 @@ def check_numba() -> None:
 
 def _write_map(given: MapInput, names: dict[str, str | None]) -> tuple[Map, list[str]]:
     """Write the sums, and the map that is made of them: the map, and notes on what was not written."""
-    from dials_postrefine.files import map_sums, maps
+    from dials_postrefine.files.maps import sums as map_sums
+    from dials_postrefine.files.maps import writing as maps
 
     total = given.total
     map_sums.write_sums(names["nxs"], total.sums, total.images, total.grid, total.settings, total.description)
@@ -82,8 +83,9 @@ def _summarise(
     given: MapInput, merged: Map, provenance: Provenance, notes: Sequence[str], unused: Sequence[str]
 ) -> dict:
     """The summary with the remarks on it, which stand between the notes on the map and those on parameters."""
-    from dials_postrefine.report import diffuse_remarks, diffuse_summary
-    from dials_postrefine.report.remarks import conclude
+    from dials_postrefine.report.common.remarks import conclude
+    from dials_postrefine.report.diffuse import remarks as diffuse_remarks
+    from dials_postrefine.report.diffuse import summary as diffuse_summary
 
     total = given.total
     summary = diffuse_summary.make_summary(merged, total.images, total.description.identifiers, {}, given.dataset)

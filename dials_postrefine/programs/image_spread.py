@@ -9,16 +9,18 @@ from dataclasses import replace
 from dials.util import Sorry
 
 from dials_postrefine import log
-from dials_postrefine.electron.images import Unusable
-from dials_postrefine.electron.imagespread import ImageSpread, Overall, SpreadSettings, analyse, measure_overall
-from dials_postrefine.files.image_pairs import write_pairs
-from dials_postrefine.files.outputs import Outputs
-from dials_postrefine.files.scaled_images import ImageFiles, read_images
+from dials_postrefine.electron.spread.images import Unusable
+from dials_postrefine.electron.spread.imagespread import ImageSpread, Overall, SpreadSettings, analyse, measure_overall
+from dials_postrefine.files.electron.image_pairs import write_pairs
+from dials_postrefine.files.electron.scaled_images import ImageFiles, read_images
+from dials_postrefine.files.safety.outputs import Outputs
 from dials_postrefine.programs.algorithm_settings import compared_column, image_choice, spread_settings
 from dials_postrefine.programs.launch import Launch, Result, launched, temporary_names, written
-from dials_postrefine.report import spread as report
-from dials_postrefine.report import spread_figures, spread_summary, spread_text
-from dials_postrefine.report.remarks import remark_lines
+from dials_postrefine.report.common.remarks import remark_lines
+from dials_postrefine.report.spread import figures as spread_figures
+from dials_postrefine.report.spread import page as report
+from dials_postrefine.report.spread import summary as spread_summary
+from dials_postrefine.report.spread import text as spread_text
 from dials_postrefine.settings.image_spread import ImageSpreadRequest
 
 logger = logging.getLogger("dials.image_spread")

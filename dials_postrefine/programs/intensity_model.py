@@ -7,12 +7,12 @@ import logging
 from dials.util import Sorry
 
 from dials_postrefine import log
-from dials_postrefine.files import intensity_model as model
-from dials_postrefine.files.outputs import Outputs
+from dials_postrefine.files.electron import intensity_model as model
+from dials_postrefine.files.safety.outputs import Outputs
 from dials_postrefine.programs.algorithm_settings import model_request
 from dials_postrefine.programs.launch import Launch, Result, launched, temporary_names, written
-from dials_postrefine.report import intensity_model as report
-from dials_postrefine.report.remarks import remark_lines
+from dials_postrefine.report.common.remarks import remark_lines
+from dials_postrefine.report.trees import report
 from dials_postrefine.settings.intensity_model import IntensityModelRequest
 
 logger = logging.getLogger("dials.intensity_model")

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
 from dials_postrefine import log
-from dials_postrefine.report.provenance import Provenance, record_run
+from dials_postrefine.report.common.provenance import Provenance, record_run
 from dials_postrefine.settings.binding import expression, values_by_path
 from dials_postrefine.settings.effects import without_effect
 

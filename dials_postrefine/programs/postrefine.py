@@ -16,15 +16,21 @@ import numpy as np
 from dials.util import Sorry
 
 from dials_postrefine import log
-from dials_postrefine.files import handover
-from dials_postrefine.files.merged_data import take_reference
-from dials_postrefine.files.models import detector_distances
-from dials_postrefine.files.outputs import Outputs
-from dials_postrefine.files.stills import StillsFiles, apply_result, lattice_parameters, read_stills, rows_by_lattice
-from dials_postrefine.files.symmetry import group_operations
-from dials_postrefine.files.tables import write_table
-from dials_postrefine.files.versions import available_cores, scaled_history
-from dials_postrefine.parallel import single_thread
+from dials_postrefine.executors.processes import single_thread
+from dials_postrefine.files.dials.models import detector_distances
+from dials_postrefine.files.dials.symmetry import group_operations
+from dials_postrefine.files.dials.tables import write_table
+from dials_postrefine.files.dials.versions import available_cores, scaled_history
+from dials_postrefine.files.reference.merged_data import take_reference
+from dials_postrefine.files.safety.outputs import Outputs
+from dials_postrefine.files.stills import handover
+from dials_postrefine.files.stills.observations import (
+    StillsFiles,
+    apply_result,
+    lattice_parameters,
+    read_stills,
+    rows_by_lattice,
+)
 from dials_postrefine.programs.algorithm_settings import (
     dataset_settings,
     input_filters,
@@ -32,13 +38,13 @@ from dials_postrefine.programs.algorithm_settings import (
     reference_settings,
 )
 from dials_postrefine.programs.launch import Launch, Result, launched, temporary_names, written
-from dials_postrefine.report import reference as model_report
-from dials_postrefine.report import stills as report
-from dials_postrefine.report import text
-from dials_postrefine.report.diagnostics import collect_diagnostics
-from dials_postrefine.report.remarks import conclude, remark_lines
-from dials_postrefine.report.stills_remarks import remarks
-from dials_postrefine.report.summary import count_observations, describe_dataset, make_summary
+from dials_postrefine.report.common.remarks import conclude, remark_lines
+from dials_postrefine.report.reference import summary as model_report
+from dials_postrefine.report.stills import page as report
+from dials_postrefine.report.stills import text
+from dials_postrefine.report.stills.diagnostics import collect_diagnostics
+from dials_postrefine.report.stills.remarks import remarks
+from dials_postrefine.report.stills.summary import count_observations, describe_dataset, make_summary
 from dials_postrefine.scattering.prior import ModelPrior
 from dials_postrefine.settings.postrefine import PostrefineRequest
 from dials_postrefine.stills.freereflections import free_set

@@ -6,16 +6,16 @@ import logging
 import os
 
 from dials_postrefine import log
-from dials_postrefine.files.merged_data import Data, compute_for_data, read_data
-from dials_postrefine.files.outputs import Outputs
-from dials_postrefine.files.reference_model import Beam, Reference, ReferenceSettings
-from dials_postrefine.files.reference_outputs import make_experiments, make_table, write_mtz
-from dials_postrefine.files.tables import write_table
+from dials_postrefine.files.dials.tables import write_table
+from dials_postrefine.files.reference.merged_data import Data, compute_for_data, read_data
+from dials_postrefine.files.reference.reference_model import Beam, Reference, ReferenceSettings
+from dials_postrefine.files.reference.reference_outputs import make_experiments, make_table, write_mtz
+from dials_postrefine.files.safety.outputs import Outputs
 from dials_postrefine.programs.algorithm_settings import reference_settings
 from dials_postrefine.programs.launch import Launch, Result, launched, temporary_names, written
-from dials_postrefine.report import reference as report
-from dials_postrefine.report.remarks import conclude, remark_lines
-from dials_postrefine.report.summary import write_summary
+from dials_postrefine.report.common.remarks import conclude, remark_lines
+from dials_postrefine.report.reference import summary as report
+from dials_postrefine.report.stills.summary import write_summary
 from dials_postrefine.settings.reference_intensities import ReferenceIntensitiesRequest
 
 logger = logging.getLogger("dials.reference_intensities")

@@ -29,13 +29,7 @@ from dials_postrefine.numerics.shells import equal_number_edges, shell_of
 from dials_postrefine.scattering import compare
 from dials_postrefine.scattering.bulk_solvent import B_SOL, K_SOL, Parts, intensities, structure_factors
 from dials_postrefine.scattering.form_factors import WATER, FormFactors
-from dials_postrefine.scattering.scaling import (
-    MIN_IN_SHELL,
-    ScaleFit,
-    fit_scale,
-    model_variance,
-    tensor_basis,
-)
+from dials_postrefine.scattering.scaling import MIN_IN_SHELL, ScaleFit, fit_scale, model_variance, tensor_basis
 from dials_postrefine.scattering.structure_factors import calculate_f_calc, calculate_f_mask
 
 

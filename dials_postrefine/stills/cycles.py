@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from dials_postrefine.parallel import ordered_map
+from dials_postrefine.executors.processes import ordered_map
 from dials_postrefine.stills import convergence
 from dials_postrefine.stills.chunks import Chunk, fit_chunk, make_chunks, spread_fits
 from dials_postrefine.stills.convergence import Course, Cycle, Ended, Verdicts
@@ -30,10 +30,7 @@ from dials_postrefine.stills.errormodel import ErrorModel, slope_of_variance
 from dials_postrefine.stills.filters import LatticeFilters, reject_lattices
 from dials_postrefine.stills.freereflections import FreeAgreement, compare, hidden, hide, mean_cc_free, no_agreement
 from dials_postrefine.stills.lattice import FitSettings, LatticeFit, Reason
-from dials_postrefine.stills.model import (
-    LN_SCALE,
-    PARAMETERS,
-)
+from dials_postrefine.stills.model import LN_SCALE, PARAMETERS
 from dials_postrefine.stills.restraint import fix_gauge, population
 from dials_postrefine.stills.scaling import (
     Scaled,

@@ -27,9 +27,9 @@ from dials.array_family import flex
 from dxtbx.model.experiment_list import ExperimentList
 from iotbx import mtz
 
-from dials_postrefine.files.simulated import make_experiments, make_reflections, write_stills
-from dials_postrefine.files.versions import miller_indices_to_numpy
-from dials_postrefine.simulate import StillsOptions, simulate_stills
+from dials_postrefine.files.dials.versions import miller_indices_to_numpy
+from dials_postrefine.simulate.still_files import make_experiments, make_reflections, write_stills
+from dials_postrefine.simulate.stills import StillsOptions, simulate_stills
 
 pytestmark = pytest.mark.dials
 
@@ -181,7 +181,7 @@ def test_the_reindexing_that_a_refused_reference_names_helps(run_program, tmp_pa
 
 
 def test_the_reindexing_of_another_choice_of_the_cell_helps(run_program, tmp_path):
-    from dials_postrefine.files.simulated_sweeps import SweepOptions, simulate_sweeps, write_sweeps
+    from dials_postrefine.simulate.sweeps import SweepOptions, simulate_sweeps, write_sweeps
 
     for seed, name in enumerate(("first", "second")):
         sweeps = simulate_sweeps(SweepOptions(n_crystals=1, n_images=60, seed=seed))

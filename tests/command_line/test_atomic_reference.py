@@ -13,8 +13,8 @@ import dials_postrefine  # noqa: F401  (makes cctbx findable)
 pytest.importorskip("cctbx", reason="cctbx reads the model")
 pytest.importorskip("dials.array_family.flex", reason="the tables and experiments are those of DIALS")
 
-from dials_postrefine.files.simulated import write_stills
-from dials_postrefine.simulate import StillsOptions, simulate_stills
+from dials_postrefine.simulate.still_files import write_stills
+from dials_postrefine.simulate.stills import StillsOptions, simulate_stills
 
 pytestmark = pytest.mark.dials
 

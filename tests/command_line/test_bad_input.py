@@ -33,9 +33,9 @@ from dxtbx.model.experiment_list import ExperimentList
 from iotbx import mtz
 
 from dials_postrefine.command_line import postrefine
-from dials_postrefine.files.simulated import write_stills
 from dials_postrefine.settings.scope import RENAMED
-from dials_postrefine.simulate import StillsOptions, simulate_stills
+from dials_postrefine.simulate.still_files import write_stills
+from dials_postrefine.simulate.stills import StillsOptions, simulate_stills
 
 pytestmark = pytest.mark.dials
 

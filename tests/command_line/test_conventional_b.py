@@ -17,8 +17,8 @@ from dxtbx import flumpy
 from dxtbx.model.experiment_list import ExperimentList
 
 from dials_postrefine.command_line.postrefine import run
-from dials_postrefine.files.simulated import write_stills
-from dials_postrefine.simulate import StillsOptions, simulate_stills
+from dials_postrefine.simulate.still_files import write_stills
+from dials_postrefine.simulate.stills import StillsOptions, simulate_stills
 
 pytestmark = pytest.mark.dials
 

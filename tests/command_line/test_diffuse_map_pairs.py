@@ -70,8 +70,9 @@ def data(tmp_path_factory):
     from dxtbx import flumpy
     from dxtbx.model import ExperimentList
 
-    from dials_postrefine.files.images import air_attenuation
-    from dials_postrefine.files.simulated_images import (
+    from dials_postrefine.files.images.series import air_attenuation
+    from dials_postrefine.simulate.diffuse import SmoothIntensity
+    from dials_postrefine.simulate.images import (
         ImageOptions,
         SeriesOptions,
         intensity_of,
@@ -79,7 +80,6 @@ def data(tmp_path_factory):
         with_mean_counts,
         write_series,
     )
-    from dials_postrefine.simulate_diffuse import SmoothIntensity
 
     folder = tmp_path_factory.mktemp("pairs")
     series = {
@@ -115,7 +115,7 @@ def data(tmp_path_factory):
 
 def truth(row, experiment, intensity, h, s, cell_of_h):
     """What the map should be at voxels h (n, 3) with |s| (n,), averaged over voxels with edges cell_of_h (3, 3)."""
-    from dials_postrefine.files.images import air_attenuation
+    from dials_postrefine.files.images.series import air_attenuation
 
     points, weights = np.array([-np.sqrt(0.6), 0.0, np.sqrt(0.6)]) / 2.0, np.array([5.0, 8.0, 5.0]) / 18.0
     mean = sum(
@@ -241,19 +241,19 @@ def check_row(data, row, tmp_path) -> None:
 
 
 def photons_of_a_wrong_gain(sums, images):
-    from dials_postrefine.diffuse import kernels
+    from dials_postrefine.diffuse.map import kernels
 
     sums[:, [kernels.COUNTS, kernels.HALF_COUNTS]] = sums[:, [kernels.COUNTS, kernels.HALF_COUNTS]] * 11 // 10
 
 
 def times_of_half(sums, images):
-    from dials_postrefine.diffuse import kernels
+    from dials_postrefine.diffuse.map import kernels
 
     sums[:, [kernels.EXPOSURE, kernels.HALF_EXPOSURE]] //= 2
 
 
 def a_quarter_of_the_variance(sums, images):
-    from dials_postrefine.diffuse import kernels
+    from dials_postrefine.diffuse.map import kernels
 
     sums[:, kernels.VARIANCE] //= 4
 
@@ -269,7 +269,7 @@ FAULTS = [photons_of_a_wrong_gain, times_of_half, a_quarter_of_the_variance, a_t
 @pytest.mark.parametrize("fault", [None, *FAULTS], ids=lambda fault: fault.__name__ if fault else "none")
 def test_planted_faults_are_seen(data, tmp_path, monkeypatch, fault):
     """On a row that all of the tests look at."""
-    from dials_postrefine.files import map_input
+    from dials_postrefine.files.maps import input as map_input
 
     monkeypatch.chdir(tmp_path)
     right = map_input.map_without_outliers

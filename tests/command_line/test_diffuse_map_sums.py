@@ -75,7 +75,7 @@ def test_halves_that_share_nothing_are_told(write_images, mapped):
 
 
 def test_many_bad_pixels_are_told(sweep, mapped, monkeypatch):
-    from dials_postrefine.diffuse import bad_pixels
+    from dials_postrefine.diffuse.map import bad_pixels
 
     assert "taken for bad ones" not in " ".join(mapped("few", sweep, *SMALL)["remarks"])
     monkeypatch.setattr(bad_pixels, "bad", lambda votes, n: np.arange(votes.size).reshape(votes.shape) % 8 == 0)
@@ -83,7 +83,7 @@ def test_many_bad_pixels_are_told(sweep, mapped, monkeypatch):
 
 
 def test_every_other_image_of_a_sweep_is_in_the_first_half():
-    from dials_postrefine.diffuse.mapping import in_first_half
+    from dials_postrefine.diffuse.map.mapping import in_first_half
 
     for name in ("a", "b", "a longer name"):
         halves = [in_first_half("images", name, number) for number in range(20)]

@@ -18,8 +18,8 @@ from dials.array_family import flex
 from dxtbx import flumpy
 from dxtbx.model.experiment_list import ExperimentList
 
-from dials_postrefine.files.simulated import write_stills
-from dials_postrefine.simulate import SimulatedStills, StillsOptions, simulate_stills
+from dials_postrefine.simulate.still_files import write_stills
+from dials_postrefine.simulate.stills import SimulatedStills, StillsOptions, simulate_stills
 
 pytestmark = pytest.mark.dials
 

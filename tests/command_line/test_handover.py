@@ -26,11 +26,11 @@ from dxtbx import flumpy
 from dxtbx.model.experiment_list import ExperimentList
 from iotbx import mtz
 
-from dials_postrefine.files.simulated import write_stills
-from dials_postrefine.files.stills import read_stills
-from dials_postrefine.files.tables import map_to_asymmetric_unit
-from dials_postrefine.files.versions import miller_indices_to_numpy
-from dials_postrefine.simulate import StillsOptions, simulate_stills
+from dials_postrefine.files.dials.tables import map_to_asymmetric_unit
+from dials_postrefine.files.dials.versions import miller_indices_to_numpy
+from dials_postrefine.files.stills.observations import read_stills
+from dials_postrefine.simulate.still_files import write_stills
+from dials_postrefine.simulate.stills import StillsOptions, simulate_stills
 
 pytestmark = pytest.mark.dials
 
@@ -130,7 +130,7 @@ def test_another_threshold_reaches_the_mtz(folder, run_program, tmp_path):
 def test_where_dials_merge_fails_all_else_is_there_and_a_sentence_says_so(folder, tmp_path, monkeypatch):
     from dials.util import Sorry
 
-    from dials_postrefine.files.handover import merge_to_mtz
+    from dials_postrefine.files.stills.handover import merge_to_mtz
 
     monkeypatch.chdir(tmp_path)
     with pytest.raises(Sorry) as error:

@@ -36,7 +36,7 @@ def quartz(run_spread, shared_data):
 @pytest.fixture(scope="module")
 def simulated(tmp_path_factory):
     """Names of the .expt and .refl of four sweeps with tau 0.2."""
-    from dials_postrefine.files.simulated_sweeps import SweepOptions, simulate_sweeps, write_sweeps
+    from dials_postrefine.simulate.sweeps import SweepOptions, simulate_sweeps, write_sweeps
 
     return write_sweeps(
         simulate_sweeps(SweepOptions(tau=0.2, n_images=60)), tmp_path_factory.mktemp("sweeps") / "scaled"
@@ -241,8 +241,8 @@ def test_no_symmetry_mates(refused, changed):
     from cctbx import crystal, miller
     from dxtbx import flumpy
 
-    from dials_postrefine.files.simulated_sweeps import CELL, SPACE_GROUP
-    from dials_postrefine.files.versions import miller_indices_to_numpy
+    from dials_postrefine.files.dials.versions import miller_indices_to_numpy
+    from dials_postrefine.simulate.sweeps import CELL, SPACE_GROUP
 
     def keep_first(table):
         symmetry = crystal.symmetry(unit_cell=CELL, space_group_symbol=SPACE_GROUP)

@@ -54,7 +54,7 @@ ROWS = all_pairs(FACTORS)
 
 @pytest.fixture(scope="module")
 def simulated(tmp_path_factory):
-    from dials_postrefine.files.simulated_sweeps import SweepOptions, simulate_sweeps, write_sweeps
+    from dials_postrefine.simulate.sweeps import SweepOptions, simulate_sweeps, write_sweeps
 
     sweeps = simulate_sweeps(SweepOptions(n_crystals=3, tau=TAU, n_images=40))
     return [str(name) for name in write_sweeps(sweeps, tmp_path_factory.mktemp("sweeps") / "scaled")]
@@ -92,7 +92,7 @@ FAULTS = {
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_planted_faults_are_seen(fault, simulated, monkeypatch, tmp_path):
-    from dials_postrefine.files import scaled_images
+    from dials_postrefine.files.electron import scaled_images
 
     monkeypatch.chdir(tmp_path)
     right = scaled_images.intensities

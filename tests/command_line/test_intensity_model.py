@@ -29,7 +29,7 @@ def run_model(run_program, tmp_path_factory):
 @pytest.fixture(scope="module")
 def simulated(tmp_path_factory):
     """Names of the .expt and .refl of two pairs of sweeps, with amplitudes that depend on orientation, and a model."""
-    from dials_postrefine.files.simulated_sweeps import SweepOptions, simulate_sweeps, structure, write_sweeps
+    from dials_postrefine.simulate.sweeps import SweepOptions, simulate_sweeps, structure, write_sweeps
 
     folder = tmp_path_factory.mktemp("sweeps")
     names = []

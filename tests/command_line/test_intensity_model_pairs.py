@@ -51,7 +51,7 @@ ROWS = all_pairs(FACTORS)
 @pytest.fixture(scope="module")
 def simulated(tmp_path_factory):
     """The sweeps, their files, and the model."""
-    from dials_postrefine.files.simulated_sweeps import SweepOptions, simulate_sweeps, structure, write_sweeps
+    from dials_postrefine.simulate.sweeps import SweepOptions, simulate_sweeps, structure, write_sweeps
 
     folder = tmp_path_factory.mktemp("sweeps")
     sweeps = simulate_sweeps(SweepOptions(n_crystals=3, n_images=40, perturbation=0.3))
@@ -117,7 +117,7 @@ FAULTS = {
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_planted_faults_are_seen(fault, simulated, monkeypatch, tmp_path):
-    from dials_postrefine.files import scaled_images
+    from dials_postrefine.files.electron import scaled_images
 
     monkeypatch.chdir(tmp_path)
     right = scaled_images.intensities

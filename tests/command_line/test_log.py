@@ -21,10 +21,10 @@ from dials.array_family import flex
 
 from dials_postrefine import log
 from dials_postrefine.command_line import exit_with_sorry, postrefine
-from dials_postrefine.files.simulated import write_stills
-from dials_postrefine.files.simulated_sweeps import SweepOptions, simulate_sweeps, write_sweeps
-from dials_postrefine.report.provenance import record_run
-from dials_postrefine.simulate import StillsOptions, simulate_stills
+from dials_postrefine.report.common.provenance import record_run
+from dials_postrefine.simulate.still_files import write_stills
+from dials_postrefine.simulate.stills import StillsOptions, simulate_stills
+from dials_postrefine.simulate.sweeps import SweepOptions, simulate_sweeps, write_sweeps
 
 pytestmark = pytest.mark.dials
 

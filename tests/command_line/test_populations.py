@@ -17,9 +17,9 @@ from dials.array_family import flex
 from dxtbx.model.experiment_list import ExperimentList
 
 from dials_postrefine.command_line.postrefine import run
-from dials_postrefine.files.reindexing import reindex_files
-from dials_postrefine.files.simulated import write_stills
-from dials_postrefine.simulate import StillsOptions, simulate_stills
+from dials_postrefine.files.dials.reindexing import reindex_files
+from dials_postrefine.simulate.still_files import write_stills
+from dials_postrefine.simulate.stills import StillsOptions, simulate_stills
 
 pytestmark = pytest.mark.dials
 
@@ -120,7 +120,7 @@ def test_detector_distances_in_groups_are_a_remark(folder, monkeypatch, spread, 
 
 @pytest.fixture(scope="module")
 def sweeps():
-    from dials_postrefine.files.simulated_sweeps import SweepOptions, simulate_sweeps
+    from dials_postrefine.simulate.sweeps import SweepOptions, simulate_sweeps
 
     return simulate_sweeps(SweepOptions(n_crystals=4, n_images=30, tau=0.2))
 
@@ -130,7 +130,7 @@ def changed_sweeps(sweeps, tmp_path, monkeypatch):
     """A function (change of an experiment, change of indices): the last two of the four sweeps are changed; files."""
     import copy
 
-    from dials_postrefine.files.simulated_sweeps import write_sweeps
+    from dials_postrefine.simulate.sweeps import write_sweeps
 
     monkeypatch.chdir(tmp_path)
 
@@ -210,7 +210,7 @@ def map_two(tmp_path, monkeypatch):
     """A function: options of both and of the second of two series, a change of its basis -> the map's summary."""
     pytest.importorskip("numba", reason="numba is not installed: dials.diffuse_map needs it")
     from dials_postrefine.command_line.diffuse_map import run as run_map
-    from dials_postrefine.files.simulated_images import SeriesOptions, make_experiments, write_series
+    from dials_postrefine.simulate.images import SeriesOptions, make_experiments, write_series
 
     monkeypatch.chdir(tmp_path)
 

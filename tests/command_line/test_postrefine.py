@@ -32,8 +32,8 @@ from dxtbx.model import Experiment
 from dxtbx.model.experiment_list import ExperimentList
 from iotbx import mtz
 
-from dials_postrefine.files.simulated import write_stills
-from dials_postrefine.simulate import SimulatedStills, StillsOptions, simulate_stills
+from dials_postrefine.simulate.still_files import write_stills
+from dials_postrefine.simulate.stills import SimulatedStills, StillsOptions, simulate_stills
 
 pytestmark = pytest.mark.dials
 
@@ -262,7 +262,7 @@ def test_dials_merge_as_printed_gives_the_mean_of_the_written_table(postrefined,
 
 
 def test_dials_merge_as_printed_gives_our_own_merge(given, postrefined, merged):
-    from dials_postrefine.files.stills import read_stills
+    from dials_postrefine.files.stills.observations import read_stills
     from dials_postrefine.programs.algorithm_settings import dataset_settings
     from dials_postrefine.settings.postrefine import PostrefineRequest
     from dials_postrefine.stills.cycles import postrefine

@@ -37,10 +37,10 @@ from dxtbx import flumpy
 from dxtbx.model.experiment_list import ExperimentList
 
 from dials_postrefine.command_line.postrefine import run
-from dials_postrefine.files.simulated import write_stills
-from dials_postrefine.files.versions import miller_indices_to_numpy
+from dials_postrefine.files.dials.versions import miller_indices_to_numpy
 from dials_postrefine.settings import scope
-from dials_postrefine.simulate import StillsOptions, simulate_stills
+from dials_postrefine.simulate.still_files import write_stills
+from dials_postrefine.simulate.stills import StillsOptions, simulate_stills
 
 pytestmark = [pytest.mark.dials, pytest.mark.slow]
 

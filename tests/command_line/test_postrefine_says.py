@@ -17,9 +17,9 @@ from dials.array_family import flex
 from dxtbx import flumpy
 from dxtbx.model.experiment_list import ExperimentList
 
-from dials_postrefine.files.simulated import write_stills
-from dials_postrefine.files.versions import miller_indices_to_numpy
-from dials_postrefine.simulate import StillsOptions, simulate_stills
+from dials_postrefine.files.dials.versions import miller_indices_to_numpy
+from dials_postrefine.simulate.still_files import write_stills
+from dials_postrefine.simulate.stills import StillsOptions, simulate_stills
 
 pytestmark = pytest.mark.dials
 
@@ -95,7 +95,7 @@ def test_d_is_that_of_the_crystals(folder):
 
 
 def test_the_page_speaks_of_no_error_model_and_no_half_sets_where_there_are_none(folder):
-    from dials_postrefine.report import stills as report
+    from dials_postrefine.report.stills import page as report
 
     summary, *_ = _read(folder)
     for model, words in ((summary["error_model"], "sigma by the error model"), (None, "sigma of the counts alone")):

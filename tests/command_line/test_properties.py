@@ -31,8 +31,8 @@ from dxtbx.model import Experiment
 from dxtbx.model.experiment_list import ExperimentList
 
 from dials_postrefine.command_line import postrefine
-from dials_postrefine.files.simulated import write_stills
-from dials_postrefine.simulate import StillsOptions, simulate_stills
+from dials_postrefine.simulate.still_files import write_stills
+from dials_postrefine.simulate.stills import StillsOptions, simulate_stills
 
 pytestmark = [pytest.mark.dials, pytest.mark.slow]
 

@@ -27,7 +27,7 @@ from dxtbx.model.experiment_list import ExperimentList
 from iotbx import mtz
 
 from dials_postrefine.command_line import reference_intensities
-from dials_postrefine.files.reference import read_reference
+from dials_postrefine.files.reference.alignment import read_reference
 
 pytestmark = pytest.mark.dials
 

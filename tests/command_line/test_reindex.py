@@ -28,13 +28,13 @@ from dxtbx import flumpy
 from dxtbx.model.experiment_list import ExperimentList
 from iotbx import mtz
 
-from dials_postrefine.files import tables
-from dials_postrefine.files.reference import read_reference
-from dials_postrefine.files.simulated import write_stills
-from dials_postrefine.files.stills import read_stills, resolve_ambiguity
-from dials_postrefine.files.versions import miller_indices_to_numpy
-from dials_postrefine.report import text
-from dials_postrefine.simulate import StillsOptions, simulate_stills
+from dials_postrefine.files.dials import tables
+from dials_postrefine.files.dials.versions import miller_indices_to_numpy
+from dials_postrefine.files.reference.alignment import read_reference
+from dials_postrefine.files.stills.observations import read_stills, resolve_ambiguity
+from dials_postrefine.report.stills import text
+from dials_postrefine.simulate.still_files import write_stills
+from dials_postrefine.simulate.stills import StillsOptions, simulate_stills
 
 pytestmark = pytest.mark.dials
 

@@ -17,7 +17,7 @@ pytest.importorskip("dials.array_family.flex", reason="the tables are those of D
 
 from dials.array_family import flex
 
-from dials_postrefine.files.simulated_sweeps import SweepOptions, simulate_sweeps, structure, write_sweeps
+from dials_postrefine.simulate.sweeps import SweepOptions, simulate_sweeps, structure, write_sweeps
 
 pytestmark = pytest.mark.dials
 

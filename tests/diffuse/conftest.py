@@ -38,7 +38,8 @@ class Simulated:
 @pytest.fixture(scope="session")
 def simulate():
     """A function: mean counts a pixel, then SeriesOptions by name -> Simulated."""
-    from dials_postrefine.files.simulated_images import (
+    from dials_postrefine.simulate.diffuse import SmoothIntensity
+    from dials_postrefine.simulate.images import (
         ImageOptions,
         SeriesOptions,
         intensity_of,
@@ -46,7 +47,6 @@ def simulate():
         simulate_in_memory,
         with_mean_counts,
     )
-    from dials_postrefine.simulate_diffuse import SmoothIntensity
 
     def make(mean: float, images: dict | None = None, seed: int = 0, scales=None, background=None, **options):
         experiments = make_experiments(SeriesOptions(**options))
@@ -63,9 +63,9 @@ def simulate():
 @pytest.fixture(scope="session")
 def make_map():
     """A function: experiments -> namespace of map, images, grid, series files, sums before they are folded."""
-    from dials_postrefine.diffuse import mapping, merging, symmetry
-    from dials_postrefine.diffuse.grid import make_grid
-    from dials_postrefine.files.images import ImageSettings, make_series, point_group_rotations
+    from dials_postrefine.diffuse.map import mapping, merging, symmetry
+    from dials_postrefine.diffuse.map.grid import make_grid
+    from dials_postrefine.files.images.series import ImageSettings, make_series, point_group_rotations
 
     def make(
         experiments, d_min=2.2, subdivide=(2, 2, 2), symmetry_name="laue", nproc=1, reading=None, mu_air=0.0, **settings

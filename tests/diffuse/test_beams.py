@@ -26,9 +26,9 @@ def moving(simulate):
 
 
 def test_limits_and_polarisation_follow_a_beam_that_moves(simulate):
-    from dials_postrefine.diffuse import geometry, mapping
-    from dials_postrefine.diffuse.grid import make_grid
-    from dials_postrefine.files.images import ImageSettings, make_series
+    from dials_postrefine.diffuse.map import geometry, mapping
+    from dials_postrefine.diffuse.map.grid import make_grid
+    from dials_postrefine.files.images.series import ImageSettings, make_series
 
     files = make_series(moving(simulate), ImageSettings(bragg="none", bad_pixels=False), D_MIN)
     grid = make_grid(files.reciprocal, D_MIN, subdivide=(2, 2, 2))
@@ -58,9 +58,9 @@ def test_limits_and_polarisation_follow_a_beam_that_moves(simulate):
 def test_the_air_is_that_of_each_wavelength_in_any_order(simulate):
     from dxtbx.model.experiment_list import ExperimentList
 
-    from dials_postrefine.diffuse import mapping
-    from dials_postrefine.diffuse.grid import make_grid
-    from dials_postrefine.files.images import ImageSettings, air_attenuation, make_series
+    from dials_postrefine.diffuse.map import mapping
+    from dials_postrefine.diffuse.map.grid import make_grid
+    from dials_postrefine.files.images.series import ImageSettings, air_attenuation, make_series
 
     parts = [
         simulate(20.0, n_images=2, wavelength=wavelength, name=name).experiments[0]
@@ -82,7 +82,7 @@ def test_the_air_is_that_of_each_wavelength_in_any_order(simulate):
 def test_fewer_scan_points_than_images_are_refused(simulate):
     from dials.util import Sorry
 
-    from dials_postrefine.files.models import check_goniometers
+    from dials_postrefine.files.dials.models import check_goniometers
 
     experiments = moving(simulate)
     check_goniometers(experiments)
@@ -99,7 +99,7 @@ def test_fewer_scan_points_than_images_are_refused(simulate):
 def test_a_range_of_images_holds_for_scans_of_no_width(simulate):
     from dials.util import Sorry
 
-    from dials_postrefine.files.images import ImageSettings, make_series
+    from dials_postrefine.files.images.series import ImageSettings, make_series
 
     experiments = simulate(20.0, n_images=5, oscillation=0.0).experiments
     settings = ImageSettings(bragg="none", bad_pixels=False, image_range=(2, 4))

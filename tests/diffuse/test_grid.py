@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from dials_postrefine.diffuse.grid import addresses, make_grid, voxels
+from dials_postrefine.diffuse.map.grid import addresses, make_grid, voxels
 
 TRICLINIC = np.array([[0.05, 0.0, 0.0], [0.012, 0.04, 0.0], [-0.007, 0.011, 0.031]]).T
 

@@ -7,8 +7,8 @@ import pytest
 
 pytest.importorskip("numba", reason="the loops over voxels are compiled by numba")
 
-from dials_postrefine.diffuse.mapping import N_SHELLS, ImageResult
-from dials_postrefine.diffuse.merging import azimuthal_residual
+from dials_postrefine.diffuse.map.mapping import N_SHELLS, ImageResult
+from dials_postrefine.diffuse.map.merging import azimuthal_residual
 
 
 def image(number: int, level: float, a: float, b: float) -> ImageResult:

@@ -28,7 +28,7 @@ def test_maps_of_gain_and_pedestal_give_the_map_of_photons(simulate, make_map, u
     gain, pedestal = 2.0 ** rng.integers(0, 3, shape), rng.integers(0, 50, shape).astype(float)
     from dxtbx import flumpy
 
-    from dials_postrefine.files.simulated_images import ImageInMemory, with_images
+    from dials_postrefine.simulate.images import ImageInMemory, with_images
 
     images = [flumpy.to_numpy(experiment.imageset.get_raw_data(i)[0]) for i in range(6)]
     images = [ImageInMemory([(image * gain + pedestal).astype(np.int32)]) for image in images]
@@ -43,7 +43,7 @@ def test_read_noise_is_in_sigma_chi_squared_and_rejection(simulate, make_map, un
     """Signed data of a CCD: a photon a pixel, and a noise of 10 counts or 5 photons rms."""
     from dxtbx import flumpy
 
-    from dials_postrefine.files.simulated_images import ImageInMemory, with_images
+    from dials_postrefine.simulate.images import ImageInMemory, with_images
 
     simulated = simulate(1.0, detector="ccd", oscillation=0.4, n_images=12)
     experiment = simulated.experiments[0]
@@ -79,9 +79,9 @@ def test_read_noise_is_in_sigma_chi_squared_and_rejection(simulate, make_map, un
 
 def test_every_pixel_is_averaged_or_counted_by_reason(simulate, make_map):
     """Masked, untrusted, hot, under a Bragg peak, outside of the limits, on ice: the sums have all others, once."""
-    from dials_postrefine.diffuse import kernels
-    from dials_postrefine.files.simulated_images import with_images
-    from dials_postrefine.report.diffuse_summary import count_pixels
+    from dials_postrefine.diffuse.map import kernels
+    from dials_postrefine.report.diffuse.summary import count_pixels
+    from dials_postrefine.simulate.images import with_images
 
     simulated = simulate(20.0, detector="ccd", oscillation=0.4, n_images=6)
     experiment = simulated.experiments[0]
@@ -119,7 +119,7 @@ def changed_image(experiment, i: int, rng):
     """The i-th image with 1 % of its pixels out of the trusted range, bad, and 0.2 % hot."""
     from dxtbx import flumpy
 
-    from dials_postrefine.files.simulated_images import ImageInMemory
+    from dials_postrefine.simulate.images import ImageInMemory
 
     values = flumpy.to_numpy(experiment.imageset.get_raw_data(i)[0]).copy()
     chance = rng.random(values.shape)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from dials_postrefine.diffuse.geometry import Corrections
+from dials_postrefine.diffuse.map.geometry import Corrections
 
 pytestmark = [pytest.mark.cctbx, pytest.mark.dials]
 
@@ -149,13 +149,8 @@ def test_scales_that_drift_are_smoothed(simulate, make_map):
 
 
 def test_a_background_is_taken_off_with_its_error(simulate, make_map, unique_voxels):
-    from dials_postrefine.files.images import ImageSettings, make_series, point_group_rotations
-    from dials_postrefine.files.simulated_images import (
-        ImageOptions,
-        SeriesOptions,
-        make_experiments,
-        simulate_in_memory,
-    )
+    from dials_postrefine.files.images.series import ImageSettings, make_series, point_group_rotations
+    from dials_postrefine.simulate.images import ImageOptions, SeriesOptions, make_experiments, simulate_in_memory
 
     def air(s):
         return 4e5 * np.exp(-20.0 * np.linalg.norm(s, axis=-1) ** 2)
@@ -170,7 +165,7 @@ def test_a_background_is_taken_off_with_its_error(simulate, make_map, unique_vox
     files = make_series(simulated.experiments, ImageSettings(bragg="none"), 2.2, background=("empty.expt", empty))
     from types import SimpleNamespace
 
-    from dials_postrefine.diffuse import mapping, merging, symmetry
+    from dials_postrefine.diffuse.map import mapping, merging, symmetry
 
     settings = replace(plain.settings, corrections=Corrections(air=False))  # there is none in the images
     sums, images = mapping.map_images(files.series, plain.grid, settings)
@@ -186,7 +181,7 @@ def test_a_background_is_taken_off_with_its_error(simulate, make_map, unique_vox
 
 def test_a_radial_offset_of_images_leaves_no_rings(simulate, make_map):
     """A ring of an isotropic background that comes and goes: without offset it makes voxels of images differ."""
-    from dials_postrefine.files.simulated_images import ImageInMemory, simulate_images, with_images
+    from dials_postrefine.simulate.images import ImageInMemory, simulate_images, with_images
 
     simulated = simulate(5.0, n_images=6, oscillation=0.1)
 
@@ -208,7 +203,7 @@ def test_a_radial_offset_of_images_leaves_no_rings(simulate, make_map):
 
 
 def test_outliers_are_rejected_to_either_side_and_nothing_else_is(simulate, make_map):
-    from dials_postrefine.files.simulated_images import ImageInMemory, simulate_images, with_images
+    from dials_postrefine.simulate.images import ImageInMemory, simulate_images, with_images
 
     simulated = simulate(60.0, n_images=6, oscillation=0.1)
     images = [

@@ -12,7 +12,7 @@ pytest.importorskip("numba", reason="numba is not installed: dials.diffuse_map n
 @pytest.fixture(scope="module")
 def counts(simulate):
     """The experiments of a simulated sweep, and its images as arrays."""
-    from dials_postrefine.files.simulated_images import simulate_images
+    from dials_postrefine.simulate.images import simulate_images
 
     simulated = simulate(60.0, n_images=6, oscillation=0.1)
     images = [[np.array(p) for p in image] for _, image in simulate_images(simulated.experiments, simulated.intensity)]
@@ -22,7 +22,7 @@ def counts(simulate):
 @pytest.fixture()
 def mapped(counts, make_map):
     """A function: images, n_sigma -> the map of them."""
-    from dials_postrefine.files.simulated_images import ImageInMemory, with_images
+    from dials_postrefine.simulate.images import ImageInMemory, with_images
 
     def make(images, n_sigma, **reading):
         experiments = with_images(counts[0], [[ImageInMemory(image) for image in images]])
@@ -69,7 +69,7 @@ def test_too_many_are_no_accidents(counts, mapped):
 
 def test_the_limit_follows_the_median_voxel_and_not_the_accidents():
     """Poisson counts have chi^2 1, times 4 they have 4; with one wild pixel the mean alone rises."""
-    from dials_postrefine.diffuse import kernels, rejection
+    from dials_postrefine.diffuse.map import kernels, rejection
 
     quanta = (2.0**20, 2.0**16)
 

@@ -7,11 +7,11 @@ import pytest
 
 pytest.importorskip("numba", reason="the loops over voxels are compiled by numba")
 
-from dials_postrefine.diffuse import kernels
-from dials_postrefine.diffuse.grid import make_grid
-from dials_postrefine.diffuse.mapping import ImageResult, MappingSettings, make_sums
-from dials_postrefine.diffuse.merging import merge
-from dials_postrefine.diffuse.sections import DEFAULT_PLANES, KINDS, Collector, collect, parse_plane
+from dials_postrefine.diffuse.map import kernels
+from dials_postrefine.diffuse.map.grid import make_grid
+from dials_postrefine.diffuse.map.mapping import ImageResult, MappingSettings, make_sums
+from dials_postrefine.diffuse.map.merging import merge
+from dials_postrefine.diffuse.map.sections import DEFAULT_PLANES, KINDS, Collector, collect, parse_plane
 
 TRICLINIC = np.array([[0.041, 0.007, -0.004], [0.0, 0.035, 0.009], [0.0, 0.0, 0.029]])
 HEXAGONAL = np.array([[0.04, 0.02, 0.0], [0.0, 0.02 * 3.0**0.5, 0.0], [0.0, 0.0, 0.025]])

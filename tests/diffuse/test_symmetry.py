@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dials_postrefine.diffuse import kernels, orbits
-from dials_postrefine.diffuse.grid import addresses, make_grid, voxels
-from dials_postrefine.diffuse.symmetry import operations
+from dials_postrefine.diffuse.map import kernels, orbits
+from dials_postrefine.diffuse.map.grid import addresses, make_grid, voxels
+from dials_postrefine.diffuse.map.symmetry import operations
 
 pytestmark = pytest.mark.cctbx
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import median_abs_deviation, pearsonr
 
-from dials_postrefine.electron.agreement import FEWEST, measure_agreement
+from dials_postrefine.electron.spread.agreement import FEWEST, measure_agreement
 
 
 @pytest.fixture(scope="module")

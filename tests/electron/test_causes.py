@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest, kstest
 
-from dials_postrefine.electron import spread
-from dials_postrefine.electron.causes import ImageFactors, _of_beam, _of_images, find_causes
-from dials_postrefine.simulate_electrons import simulate_mates
+from dials_postrefine.electron.spread import spread
+from dials_postrefine.electron.spread.causes import ImageFactors, _of_beam, _of_images, find_causes
+from dials_postrefine.simulate.electrons import simulate_mates
 
 N_IMAGES = 60
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dials_postrefine.electron import imagespread, spread
-from dials_postrefine.electron.images import Unusable
-from dials_postrefine.electron.imagespread import SpreadSettings, analyse
+from dials_postrefine.electron.spread import imagespread, spread
+from dials_postrefine.electron.spread.images import Unusable
+from dials_postrefine.electron.spread.imagespread import SpreadSettings, analyse
 
 
 def test_all_numbers_are_of_the_same_data(make_images):

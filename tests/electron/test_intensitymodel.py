@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from dials_postrefine.electron import intensitymodel as model
-from dials_postrefine.electron.features import find_representatives, make_features
-from dials_postrefine.electron.images import Unusable
+from dials_postrefine.electron.spread.images import Unusable
+from dials_postrefine.electron.trees import intensitymodel as model
+from dials_postrefine.electron.trees.features import find_representatives, make_features
 
 B = np.diag([0.2, 0.2, 0.125])
 SMALL = model.TreeSettings(max_iter=40, n_permutations=2)
@@ -154,8 +154,8 @@ def learned(tmp_path_factory):
     from cctbx import uctbx
     from dxtbx import flumpy
 
-    from dials_postrefine.files.scaled_images import ImageChoice, read_images
-    from dials_postrefine.files.simulated_sweeps import CELL, SweepOptions, simulate_sweeps, write_sweeps
+    from dials_postrefine.files.electron.scaled_images import ImageChoice, read_images
+    from dials_postrefine.simulate.sweeps import CELL, SweepOptions, simulate_sweeps, write_sweeps
 
     def learn(perturbation, n_crystals=4):
         sweeps = simulate_sweeps(SweepOptions(perturbation=perturbation, n_crystals=n_crystals))

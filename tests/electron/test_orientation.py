@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from dials_postrefine.electron import orientation
+from dials_postrefine.electron.spread import orientation
 
 B = np.array([[0.2, 0.03, 0.01], [0.0, 0.17, -0.04], [0.0, 0.0, 0.11]])
 

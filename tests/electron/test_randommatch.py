@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy.stats import kstest, multivariate_normal, norm
 
-from dials_postrefine.electron import randommatch
-from dials_postrefine.electron.pairs import find_pairs
+from dials_postrefine.electron.spread import randommatch
+from dials_postrefine.electron.spread.pairs import find_pairs
 
 
 def test_the_ratio_is_that_of_two_normal_distributions():

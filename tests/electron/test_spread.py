@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy.integrate import quad
 
-from dials_postrefine.electron import spread
-from dials_postrefine.electron.images import Unusable
-from dials_postrefine.simulate_electrons import simulate_mates
+from dials_postrefine.electron.spread import spread
+from dials_postrefine.electron.spread.images import Unusable
+from dials_postrefine.simulate.electrons import simulate_mates
 
 
 def mates_of(tau, seed=0, n_unique=120, multiplicity=4, **options):

@@ -11,7 +11,7 @@ pytest.importorskip("dials.array_family.flex", reason="the messages are those of
 
 from dials.util import Sorry
 
-from dials_postrefine.files.atomic_models import read_atomic_model
+from dials_postrefine.files.reference.atomic_models import read_atomic_model
 
 pytestmark = pytest.mark.dials
 

@@ -14,7 +14,7 @@ from cctbx import sgtbx, uctbx
 from dials.util import Sorry
 from dxtbx.model import Crystal, Experiment, ExperimentList
 
-from dials_postrefine.files.cell_choices import common_cell, find_cell_choices
+from dials_postrefine.files.dials.cell_choices import common_cell, find_cell_choices
 
 pytestmark = pytest.mark.dials
 

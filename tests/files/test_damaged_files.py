@@ -34,9 +34,9 @@ from dials.array_family import flex
 from dials.util import Sorry
 from dxtbx import flumpy
 
-from dials_postrefine.files import models, tables
-from dials_postrefine.files.guarded import ChildFailed, call_in_child
-from dials_postrefine.files.msgpack_structure import check_table
+from dials_postrefine.files.dials import models, tables
+from dials_postrefine.files.safety.guarded import ChildFailed, call_in_child
+from dials_postrefine.files.safety.msgpack_structure import check_table
 
 pytestmark = [pytest.mark.dials, pytest.mark.slow]
 
@@ -284,7 +284,7 @@ def test_a_table_is_written_or_an_error_raised_wherever_the_disk_is_full(tmp_pat
     code = """
 import resource, sys, dials_postrefine
 from dials.array_family import flex
-from dials_postrefine.files.tables import write_table
+from dials_postrefine.files.dials.tables import write_table
 table = flex.reflection_table()
 table["d"] = flex.double(5000, 1.0)
 whole = table.as_msgpack()
@@ -395,7 +395,7 @@ def test_a_set_of_all_indices_beyond_any_memory_is_refused():
 
 
 def test_a_reader_that_crashes_hangs_or_eats_memory_ends_as_an_exception(tmp_path, monkeypatch):
-    monkeypatch.setattr("dials_postrefine.files.guarded.FREE_SECONDS", 0.2)
+    monkeypatch.setattr("dials_postrefine.files.safety.guarded.FREE_SECONDS", 0.2)
     path = tmp_path / "some.mtz"
     path.write_bytes(b"x")
 
@@ -420,7 +420,7 @@ def test_a_reader_that_crashes_hangs_or_eats_memory_ends_as_an_exception(tmp_pat
     ],
 )
 def test_one_byte_of_a_reference(run, monkeypatch, good, bad):
-    monkeypatch.setattr("dials_postrefine.files.guarded.FREE_SECONDS", 1.0)
+    monkeypatch.setattr("dials_postrefine.files.safety.guarded.FREE_SECONDS", 1.0)
 
     def change(content):
         assert good in content
@@ -431,7 +431,8 @@ def test_one_byte_of_a_reference(run, monkeypatch, good, bad):
 
 
 def test_a_reference_whose_reader_crashes_is_named(sample, monkeypatch):
-    from dials_postrefine.files import reference, reflection_files
+    from dials_postrefine.files.reference import alignment as reference
+    from dials_postrefine.files.reference import reflection_files
 
     monkeypatch.setattr(reflection_files, "_read_mtz", lambda path: os.abort())
     group = sgtbx.space_group_info("P43212").group()

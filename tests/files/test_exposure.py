@@ -14,7 +14,7 @@ KNOWN, UNKNOWN, MIXED = [2.0, 2.0], [NAN, NAN], [2.0, NAN]
 
 
 def settle(times, runs=None, scale="none", background=False):
-    from dials_postrefine.files.exposure import settle
+    from dials_postrefine.files.images.exposure import settle
 
     times = [np.array(own) for own in times]
     names = [f"s{k}" for k in range(len(times))]
@@ -25,7 +25,7 @@ def settle(times, runs=None, scale="none", background=False):
 def test_a_time_that_is_no_time_is_unknown(told):
     from dxtbx.model import Scan
 
-    from dials_postrefine.files.exposure import known_times
+    from dials_postrefine.files.images.exposure import known_times
 
     scan = Scan((1, 3), (0.0, 0.1))
     scan.set_exposure_times([0.5, told, 0.25])
@@ -78,7 +78,7 @@ def test_known_times_stay_and_nothing_is_said():
 def test_given_times_are_for_all_or_for_each():
     from dials.util import Sorry
 
-    from dials_postrefine.files.exposure import given_times
+    from dials_postrefine.files.images.exposure import given_times
 
     times = [np.array(KNOWN), np.array(UNKNOWN)]
     np.testing.assert_array_equal(np.concatenate(given_times(times, (0.3,))), [0.3] * 4)
@@ -91,7 +91,7 @@ def test_given_times_are_for_all_or_for_each():
 def test_maps_are_added_where_their_times_can_be_compared():
     from dials.util import Sorry
 
-    from dials_postrefine.files.exposure import check_addable
+    from dials_postrefine.files.images.exposure import check_addable
 
     a, b = frozenset("a"), frozenset("b")
     check_addable([True, True], [a, b], "none", "xy")

@@ -19,13 +19,14 @@ from cctbx import crystal, miller
 from dials.util import Sorry
 from dxtbx import flumpy
 
-from dials_postrefine.files import map_sums, models, tables
-from dials_postrefine.files.atomic_models import read_atomic_model
-from dials_postrefine.files.file_kinds import Kind, compression, kind_of, plain_file, read_text
-from dials_postrefine.files.reference_model import is_atomic_model
-from dials_postrefine.files.reflection_files import read_intensities
-from dials_postrefine.files.simulated import write_stills
-from dials_postrefine.simulate import StillsOptions, simulate_stills
+from dials_postrefine.files.dials import models, tables
+from dials_postrefine.files.maps import sums as map_sums
+from dials_postrefine.files.reference.atomic_models import read_atomic_model
+from dials_postrefine.files.reference.file_kinds import Kind, compression, kind_of, plain_file, read_text
+from dials_postrefine.files.reference.reference_model import is_atomic_model
+from dials_postrefine.files.reference.reflection_files import read_intensities
+from dials_postrefine.simulate.still_files import write_stills
+from dials_postrefine.simulate.stills import StillsOptions, simulate_stills
 
 pytestmark = pytest.mark.dials
 
@@ -176,7 +177,7 @@ def test_damaged_compression_is_one_sentence(folder, tmp_path, ending):
 
 def test_what_unpacks_beyond_all_measure_is_refused(folder, tmp_path, monkeypatch):
     path = packed(folder / "data.mtz", tmp_path / "data.mtz.gz", ".gz")
-    monkeypatch.setattr("dials_postrefine.files.file_kinds.LARGEST", 100)
+    monkeypatch.setattr("dials_postrefine.files.reference.file_kinds.LARGEST", 100)
     for read in (read_intensities, read_text):
         with pytest.raises(Sorry, match="larger than .* when unpacked"):
             read(path)

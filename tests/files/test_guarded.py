@@ -15,7 +15,7 @@ pytest.importorskip("dials.util", reason="Sorry is of DIALS")
 
 from dials.util import Sorry
 
-from dials_postrefine.files.guarded import ChildFailed, call_in_child
+from dials_postrefine.files.safety.guarded import ChildFailed, call_in_child
 
 pytestmark = pytest.mark.dials
 

@@ -19,11 +19,11 @@ from dxtbx.imageset import ImageSet, ImageSetData
 from dxtbx.model import Scan
 from dxtbx.model.experiment_list import ExperimentList
 
-from dials_postrefine.files.identifiers import content_identifiers
-from dials_postrefine.files.models import read_experiments, set_identifiers
-from dials_postrefine.files.simulated import make_experiments, make_reflections
-from dials_postrefine.files.stills import read_stills
-from dials_postrefine.simulate import StillsOptions, simulate_stills
+from dials_postrefine.files.dials.identifiers import content_identifiers
+from dials_postrefine.files.dials.models import read_experiments, set_identifiers
+from dials_postrefine.files.stills.observations import read_stills
+from dials_postrefine.simulate.still_files import make_experiments, make_reflections
+from dials_postrefine.simulate.stills import StillsOptions, simulate_stills
 
 pytestmark = pytest.mark.dials
 
@@ -135,7 +135,7 @@ def test_given_identifiers_stay_and_content_is_read_only_where_it_is_needed(monk
     experiments, table = make()
     for k, experiment in enumerate(experiments):
         experiment.identifier = str(k)
-    monkeypatch.setattr("dials_postrefine.files.models.content_identifiers", None)
+    monkeypatch.setattr("dials_postrefine.files.dials.models.content_identifiers", None)
     assert set_identifiers([experiments], [table]) == [["0", "1", "2", "3"]]
 
 

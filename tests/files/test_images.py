@@ -19,12 +19,7 @@ CASES = {
 
 def experiments_of(**options):
     """Experiments of the simulator, with images of nothing."""
-    from dials_postrefine.files.simulated_images import (
-        ImageInMemory,
-        SeriesOptions,
-        make_experiments,
-        with_images,
-    )
+    from dials_postrefine.simulate.images import ImageInMemory, SeriesOptions, make_experiments, with_images
 
     experiments = make_experiments(SeriesOptions(**{"n_images": 12, "oscillation": 0.5, **options}))
     empty = [
@@ -38,15 +33,15 @@ def experiments_of(**options):
 
 
 def read(experiments, **settings):
-    from dials_postrefine.files.images import ImageSettings, make_series
+    from dials_postrefine.files.images.series import ImageSettings, make_series
 
     return make_series(experiments, ImageSettings(**{"bragg": "none", "bad_pixels": False, **settings}), 2.0)
 
 
 def fractional_indices(experiment, series, panel, xyz):
     """h (n, 3) at places (pixels, images; n, 3): between what the mapper has at the centres of the pixels around."""
-    from dials_postrefine.diffuse.geometry import Corrections, see
-    from dials_postrefine.files.models import setting_matrix
+    from dials_postrefine.diffuse.map.geometry import Corrections, see
+    from dials_postrefine.files.dials.models import setting_matrix
 
     pixels = see(series.panels, series.beam, Corrections())
     start = np.asarray(pixels.starts)[panel]
@@ -86,7 +81,7 @@ def predicted(experiment):
 
 @pytest.mark.parametrize("case", CASES)
 def test_predicted_reflections_are_at_integer_indices(case):
-    from dials_postrefine.files.models import setting_matrix
+    from dials_postrefine.files.dials.models import setting_matrix
 
     experiments = experiments_of(**CASES[case])
     h, panel, xyz = predicted(experiments[0])
@@ -156,7 +151,7 @@ def test_polarisation_and_efficiency_are_those_of_dials(detector):
 
     from dials.algorithms.integration import Corrections as TheirCorrections
 
-    from dials_postrefine.diffuse.geometry import Corrections, see
+    from dials_postrefine.diffuse.map.geometry import Corrections, see
 
     experiments = experiments_of(detector=detector)
     series = read(experiments).series[0]
@@ -184,7 +179,7 @@ def test_polarisation_and_efficiency_are_those_of_dials(detector):
 
 def test_solid_angles_of_a_panel_add_up_to_that_of_the_rectangle():
     """Van Oosterom and Strackee, IEEE Trans. Biomed. Eng. 1983, 30, 125: of two triangles."""
-    from dials_postrefine.diffuse.geometry import Corrections, see
+    from dials_postrefine.diffuse.map.geometry import Corrections, see
 
     experiments = experiments_of(detector="tilted", thickness=0.0001)
     series = read(experiments).series[0]
@@ -204,7 +199,7 @@ def test_solid_angles_of_a_panel_add_up_to_that_of_the_rectangle():
 
 def test_air_absorbs_as_tables_say():
     """NIST's dry air near sea level: 2.996 cm^2/g at 12.0 keV (from 5.120 at 10 and 1.614 at 15), 1.205 mg/cm^3."""
-    from dials_postrefine.files.images import air_attenuation
+    from dials_postrefine.files.images.series import air_attenuation
 
     assert air_attenuation(12.39842 / 10.0) == pytest.approx(5.120 * 1.205e-3 / 10.0, rel=0.05)
     assert air_attenuation(12.39842 / 15.0) == pytest.approx(1.614 * 1.205e-3 / 10.0, rel=0.05)
@@ -213,7 +208,7 @@ def test_air_absorbs_as_tables_say():
 def test_ice_rings_are_where_ice_is():
     from iotbx.phil import parse
 
-    from dials_postrefine.files.images import ice_rings
+    from dials_postrefine.files.images.series import ice_rings
 
     scope = parse("cell = 4.498,4.498,7.338,90,90,120\n.type = unit_cell\ngroup = 194\n.type = space_group").extract()
     rings = ice_rings(scope.cell, scope.group, 0.002, 1.5)
@@ -225,7 +220,8 @@ def test_ice_rings_are_where_ice_is():
 
 def spots_in_memory(**options):
     """A sweep with Bragg peaks of known width on little else: experiments, smooth part and all, by image."""
-    from dials_postrefine.files.simulated_images import (
+    from dials_postrefine.simulate.diffuse import BraggPeaks
+    from dials_postrefine.simulate.images import (
         ImageInMemory,
         ImageOptions,
         SeriesOptions,
@@ -234,7 +230,6 @@ def spots_in_memory(**options):
         make_experiments,
         with_images,
     )
-    from dials_postrefine.simulate_diffuse import BraggPeaks
 
     experiments = make_experiments(SeriesOptions(**{"n_images": 6, "oscillation": 0.5, "pixel_size": 0.2, **options}))
     peaks = intensity_of(BraggPeaks, experiments[0].crystal, level=1e9, width=0.02)
@@ -247,8 +242,8 @@ def spots_in_memory(**options):
 def test_predicted_peaks_cover_the_spots(options):
     from dials.algorithms.profile_model.gaussian_rs import Model
 
-    from dials_postrefine.diffuse import bragg
-    from dials_postrefine.diffuse.geometry import Corrections, see
+    from dials_postrefine.diffuse.map import bragg
+    from dials_postrefine.diffuse.map.geometry import Corrections, see
 
     experiments, images = spots_in_memory(**options)
     # 0.02 of an index of 18 A are 0.064 degrees of 1/1 A, and 0.25 degrees of 1/4 A
@@ -273,9 +268,9 @@ def test_predicted_peaks_cover_the_spots(options):
 def test_peaks_are_the_pixels_within_the_angle(options):
     from dials.algorithms.profile_model.gaussian_rs import Model
 
-    from dials_postrefine.diffuse import bragg
-    from dials_postrefine.diffuse.geometry import Corrections, see
-    from dials_postrefine.files.bragg_peaks import predict_peaks
+    from dials_postrefine.diffuse.map import bragg
+    from dials_postrefine.diffuse.map.geometry import Corrections, see
+    from dials_postrefine.files.images.bragg_peaks import predict_peaks
 
     experiments, _ = spots_in_memory(**options)
     sigma_b, n_sigma = 0.15, 4.0
@@ -302,9 +297,9 @@ def test_peaks_are_the_pixels_within_the_angle(options):
 def test_boxes_of_reflections_are_masked_and_nothing_else():
     from dials.array_family import flex
 
-    from dials_postrefine.diffuse import bragg
-    from dials_postrefine.diffuse.geometry import Corrections, see
-    from dials_postrefine.files.bragg_peaks import observed_peaks
+    from dials_postrefine.diffuse.map import bragg
+    from dials_postrefine.diffuse.map.geometry import Corrections, see
+    from dials_postrefine.files.images.bragg_peaks import observed_peaks
 
     experiments = experiments_of()
     series = read(experiments).series[0]
@@ -323,8 +318,8 @@ def test_boxes_of_reflections_are_masked_and_nothing_else():
 
 
 def test_bad_pixels_are_found_and_peaks_are_not():
-    from dials_postrefine.files.images import ImageSettings, make_series
-    from dials_postrefine.files.simulated_images import ImageInMemory, with_images
+    from dials_postrefine.files.images.series import ImageSettings, make_series
+    from dials_postrefine.simulate.images import ImageInMemory, with_images
 
     experiments, images = spots_in_memory(oscillation=8.0)
     rng = np.random.default_rng(1)
@@ -345,8 +340,8 @@ def test_bad_pixels_are_found_and_peaks_are_not():
 
 
 def test_masks_of_dials_are_used(run_program, tmp_path):
-    from dials_postrefine.files.images import ImageSettings, read_series
-    from dials_postrefine.files.simulated_images import SeriesOptions, make_experiments, write_series
+    from dials_postrefine.files.images.series import ImageSettings, read_series
+    from dials_postrefine.simulate.images import SeriesOptions, make_experiments, write_series
 
     path = write_series(make_experiments(SeriesOptions(n_images=2)), None, tmp_path / "image")
     run_program(
@@ -368,7 +363,7 @@ def test_scale_factors_of_reflections_become_those_of_images():
     from dials.array_family import flex
     from dials.util import Sorry
 
-    from dials_postrefine.files.images import ImageSettings, make_series
+    from dials_postrefine.files.images.series import ImageSettings, make_series
 
     experiments = experiments_of()
     table = flex.reflection_table()

@@ -23,15 +23,15 @@ pytest.importorskip("dials.array_family.flex", reason="the tables are those of D
 from dials.array_family import flex
 from dials.util import Sorry
 
-from dials_postrefine.files.bragg_peaks import observed_peaks
-from dials_postrefine.files.images import _reflections_by_experiment
-from dials_postrefine.files.merged_data import read_data
-from dials_postrefine.files.models import read_experiments, set_identifiers
-from dials_postrefine.files.scaled_images import ImageChoice, read_images
-from dials_postrefine.files.simulated import make_experiments, make_reflections
-from dials_postrefine.files.simulated_sweeps import SweepOptions, simulate_sweeps, write_sweeps
-from dials_postrefine.files.stills import read_stills
-from dials_postrefine.simulate import StillsOptions, simulate_stills
+from dials_postrefine.files.dials.models import read_experiments, set_identifiers
+from dials_postrefine.files.electron.scaled_images import ImageChoice, read_images
+from dials_postrefine.files.images.bragg_peaks import observed_peaks
+from dials_postrefine.files.images.series import _reflections_by_experiment
+from dials_postrefine.files.reference.merged_data import read_data
+from dials_postrefine.files.stills.observations import read_stills
+from dials_postrefine.simulate.still_files import make_experiments, make_reflections
+from dials_postrefine.simulate.stills import StillsOptions, simulate_stills
+from dials_postrefine.simulate.sweeps import SweepOptions, simulate_sweeps, write_sweeps
 
 pytestmark = pytest.mark.dials
 

@@ -36,7 +36,7 @@ def seen(found):
 
 
 def test_in_the_beam_it_is_what_the_edges_reach_all_around():
-    from dials_postrefine.files.limits import detector_limit
+    from dials_postrefine.files.images.limits import detector_limit
 
     two_theta = np.arctan(0.5 * SIZE * PIXEL / DISTANCE)
     assert detector_limit(detector(), S0) == pytest.approx(0.5 / np.sin(0.5 * two_theta), rel=1e-6)
@@ -44,14 +44,14 @@ def test_in_the_beam_it_is_what_the_edges_reach_all_around():
 
 @pytest.mark.parametrize("options", [{"two_theta": 60.0}, {"shift": 55.0}, {"shift": 49.0}, {"two_theta": -100.0}])
 def test_beside_the_beam_it_is_the_farthest_place(options):
-    from dials_postrefine.files.limits import detector_limit
+    from dials_postrefine.files.images.limits import detector_limit
 
     found = detector(**options)
     assert detector_limit(found, S0) == pytest.approx(seen(found).min(), rel=1e-9)
 
 
 def test_a_little_off_the_centre_it_is_the_nearest_edge():
-    from dials_postrefine.files.limits import detector_limit
+    from dials_postrefine.files.images.limits import detector_limit
 
     two_theta = np.arctan((0.5 * SIZE * PIXEL - 10.0) / DISTANCE)
     assert detector_limit(detector(shift=10.0), S0) == pytest.approx(0.5 / np.sin(0.5 * two_theta), rel=1e-6)

@@ -17,11 +17,11 @@ from dxtbx.imageset import ImageSet, ImageSetData
 from dxtbx.model import Beam, Experiment
 from dxtbx.model.experiment_list import ExperimentList
 
-from dials_postrefine.files import models, tables
-from dials_postrefine.files.images import _reflections_by_experiment
-from dials_postrefine.files.reflection_files import scaled_intensities
-from dials_postrefine.files.scaled_images import read_images
-from dials_postrefine.files.simulated_sweeps import SweepOptions, simulate_sweeps, write_sweeps
+from dials_postrefine.files.dials import models, tables
+from dials_postrefine.files.electron.scaled_images import read_images
+from dials_postrefine.files.images.series import _reflections_by_experiment
+from dials_postrefine.files.reference.reflection_files import scaled_intensities
+from dials_postrefine.simulate.sweeps import SweepOptions, simulate_sweeps, write_sweeps
 
 pytestmark = pytest.mark.dials
 

@@ -23,15 +23,17 @@ import h5py
 from cctbx import sgtbx
 from dials.util import Sorry
 
-from dials_postrefine.diffuse import kernels, symmetry
-from dials_postrefine.diffuse.geometry import Corrections
-from dials_postrefine.diffuse.grid import addresses, make_grid, voxels
-from dials_postrefine.diffuse.mapping import N_SHELLS, ImageResult, MappingSettings, make_sums
-from dials_postrefine.diffuse.merging import Map, merge
-from dials_postrefine.files import map_nexus, map_sums, maps
-from dials_postrefine.files.map_sums import add_sums, read_sums, sort_images, write_sums
-from dials_postrefine.files.maps import Description, write_map, write_radial
-from dials_postrefine.files.outputs import Outputs
+from dials_postrefine.diffuse.map import kernels, symmetry
+from dials_postrefine.diffuse.map.geometry import Corrections
+from dials_postrefine.diffuse.map.grid import addresses, make_grid, voxels
+from dials_postrefine.diffuse.map.mapping import N_SHELLS, ImageResult, MappingSettings, make_sums
+from dials_postrefine.diffuse.map.merging import Map, merge
+from dials_postrefine.files.maps import nexus as map_nexus
+from dials_postrefine.files.maps import sums as map_sums
+from dials_postrefine.files.maps import writing as maps
+from dials_postrefine.files.maps.sums import add_sums, read_sums, sort_images, write_sums
+from dials_postrefine.files.maps.writing import Description, write_map, write_radial
+from dials_postrefine.files.safety.outputs import Outputs
 
 pytestmark = [pytest.mark.cctbx, pytest.mark.dials]
 

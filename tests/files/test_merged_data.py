@@ -14,14 +14,14 @@ from cctbx import crystal, miller
 from dials.util import Sorry
 from dxtbx import flumpy
 
-from dials_postrefine.files.merged_data import Data, compute_for_data, merge_stills, read_data, take_reference
-from dials_postrefine.files.reference import align, read_reference
-from dials_postrefine.files.reference_model import Beam, ReferenceSettings
-from dials_postrefine.files.simulated import write_stills
-from dials_postrefine.files.stills import read_stills
-from dials_postrefine.files.versions import miller_indices_to_numpy
+from dials_postrefine.files.dials.versions import miller_indices_to_numpy
+from dials_postrefine.files.reference.alignment import align, read_reference
+from dials_postrefine.files.reference.merged_data import Data, compute_for_data, merge_stills, read_data, take_reference
+from dials_postrefine.files.reference.reference_model import Beam, ReferenceSettings
+from dials_postrefine.files.stills.observations import read_stills
 from dials_postrefine.numerics.indices import to_flex_miller
-from dials_postrefine.simulate import StillsOptions, simulate_stills
+from dials_postrefine.simulate.still_files import write_stills
+from dials_postrefine.simulate.stills import StillsOptions, simulate_stills
 
 pytestmark = pytest.mark.dials
 

@@ -17,7 +17,7 @@ pytest.importorskip("dials.util", reason="Sorry is of DIALS")
 
 from dials.util import Sorry
 
-from dials_postrefine.files.outputs import Outputs
+from dials_postrefine.files.safety.outputs import Outputs
 
 pytestmark = pytest.mark.dials
 

@@ -14,7 +14,7 @@ GAIN, PEDESTAL = 3.0, 40.0
 
 def counts_of(detector: str, mean: float = 30.0, n_images: int = 3, dtype=np.int32, **options):
     """Experiments whose images hold Poisson counts, and the counts, by image and panel."""
-    from dials_postrefine.files.simulated_images import ImageInMemory, SeriesOptions, make_experiments, with_images
+    from dials_postrefine.simulate.images import ImageInMemory, SeriesOptions, make_experiments, with_images
 
     experiments = make_experiments(SeriesOptions(detector=detector, n_images=n_images, **options))
     rng = np.random.default_rng(5)
@@ -44,7 +44,7 @@ def assert_is_dxtbx(experiment, i=0):
     """Photons are get_corrected_data where get_mask has it, NaN elsewhere; returns the latter's number."""
     from dxtbx import flumpy
 
-    from dials_postrefine.files.pixels import Reader, static_mask
+    from dials_postrefine.files.images.pixels import Reader, static_mask
 
     found = np.concatenate([panel.ravel() for panel in Reader(experiment).photons(i)])
     found[static_mask(experiment) == 0] = np.nan
@@ -76,7 +76,7 @@ def test_photons_are_the_corrected_data_of_dxtbx(detector, given, dtype):
 
 
 def test_what_the_user_gives_wins_over_maps():
-    from dials_postrefine.files.pixels import Reader
+    from dials_postrefine.files.images.pixels import Reader
 
     experiments, images = counts_of("ccd")
     set_maps(experiments[0], *maps_of(experiments[0]))
@@ -89,7 +89,7 @@ def test_what_the_user_gives_wins_over_maps():
 def test_pixels_without_a_gain_are_not_used_and_maps_of_another_size_are_refused():
     from dials.util import Sorry
 
-    from dials_postrefine.files.pixels import Reader
+    from dials_postrefine.files.images.pixels import Reader
 
     experiments, _ = counts_of("ccd")
     gain, _ = maps_of(experiments[0])
@@ -108,7 +108,7 @@ def test_the_beam_level_is_of_photons_that_no_mask_takes_away(detector):
     from dxtbx import flumpy
     from dxtbx.format.image import ImageBool
 
-    from dials_postrefine.files.beam_intensity import annulus_means
+    from dials_postrefine.files.images.beam_intensity import annulus_means
 
     experiments, images = counts_of(detector)
     experiment = experiments[0]
@@ -125,7 +125,7 @@ def test_the_beam_level_is_of_photons_that_no_mask_takes_away(detector):
 
 
 def test_a_background_and_bad_pixels_are_seen_through_maps():
-    from dials_postrefine.files.images import ImageSettings, make_series
+    from dials_postrefine.files.images.series import ImageSettings, make_series
 
     experiments, images = counts_of("ccd", n_images=4)
     shape = images[0][0].shape
@@ -148,8 +148,8 @@ def test_distortion_maps_are_followed_at_every_pixel(strategy):
     import dxtbx.model
     from dxtbx import flumpy
 
-    from dials_postrefine.diffuse.geometry import Corrections, see
-    from dials_postrefine.files.images import ImageSettings, make_series
+    from dials_postrefine.diffuse.map.geometry import Corrections, see
+    from dials_postrefine.files.images.series import ImageSettings, make_series
 
     experiments, _ = counts_of("tiles")
     detector = experiments[0].detector
@@ -181,7 +181,7 @@ def shadowed(n_images: int = 6):
     from dxtbx.masking import GoniometerShadowMasker
     from scitbx.array_family import flex
 
-    from dials_postrefine.files.simulated_images import ImageInMemory, SeriesOptions, make_experiments
+    from dials_postrefine.simulate.images import ImageInMemory, SeriesOptions, make_experiments
 
     options = SeriesOptions(goniometer="multi", n_images=n_images, oscillation=15.0)
     experiments = make_experiments(options)
@@ -200,12 +200,12 @@ def shadowed(n_images: int = 6):
 
 
 def test_a_shadow_that_moves_is_masked_on_each_image_where_it_is():
-    from dials_postrefine.diffuse import kernels
-    from dials_postrefine.diffuse.grid import make_grid
-    from dials_postrefine.diffuse.mapping import MappingSettings, map_images
-    from dials_postrefine.files.beam_intensity import annulus_means
-    from dials_postrefine.files.images import ImageSettings, make_series
-    from dials_postrefine.files.pixels import Reader
+    from dials_postrefine.diffuse.map import kernels
+    from dials_postrefine.diffuse.map.grid import make_grid
+    from dials_postrefine.diffuse.map.mapping import MappingSettings, map_images
+    from dials_postrefine.files.images.beam_intensity import annulus_means
+    from dials_postrefine.files.images.pixels import Reader
+    from dials_postrefine.files.images.series import ImageSettings, make_series
 
     experiments, masks = shadowed()
     experiment, n = experiments[0], len(masks)

@@ -13,10 +13,10 @@ pytest.importorskip("dials.array_family.flex", reason="the messages are those of
 from cctbx import sgtbx, uctbx
 from dials.util import Sorry
 
-from dials_postrefine.files.atomic_models import read_atomic_model
-from dials_postrefine.files.redundant_records import fits_cell
-from dials_postrefine.files.reflection_files import read_intensities
-from dials_postrefine.simulate import rotation_matrices
+from dials_postrefine.files.reference.atomic_models import read_atomic_model
+from dials_postrefine.files.reference.redundant_records import fits_cell
+from dials_postrefine.files.reference.reflection_files import read_intensities
+from dials_postrefine.simulate.stills import rotation_matrices
 
 pytestmark = pytest.mark.dials
 

@@ -16,11 +16,11 @@ from dials.util import Sorry
 from dxtbx import flumpy
 from iotbx import mtz
 
-from dials_postrefine.files.reference import align, read_reference
-from dials_postrefine.files.simulated import make_experiments, make_reflections
-from dials_postrefine.files.tables import map_to_asymmetric_unit
+from dials_postrefine.files.dials.tables import map_to_asymmetric_unit
+from dials_postrefine.files.reference.alignment import align, read_reference
 from dials_postrefine.numerics.indices import pack, to_flex_miller
-from dials_postrefine.simulate import StillsOptions, reference_intensities, simulate_stills
+from dials_postrefine.simulate.still_files import make_experiments, make_reflections
+from dials_postrefine.simulate.stills import StillsOptions, reference_intensities, simulate_stills
 
 pytestmark = pytest.mark.dials
 

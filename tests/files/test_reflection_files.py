@@ -15,8 +15,8 @@ from dials.array_family import flex
 from dials.util import Sorry
 from dxtbx import flumpy
 
-from dials_postrefine.files.compatibility import check_compatibility, find_reindexing
-from dials_postrefine.files.reflection_files import UnmergedIntensities, merge_intensities, read_intensities
+from dials_postrefine.files.reference.compatibility import check_compatibility, find_reindexing
+from dials_postrefine.files.reference.reflection_files import UnmergedIntensities, merge_intensities, read_intensities
 
 pytestmark = pytest.mark.dials
 

@@ -15,9 +15,9 @@ from dials.array_family import flex
 from dxtbx import flumpy
 from dxtbx.model import Crystal, Experiment, ExperimentList, MosaicCrystalSauter2014
 
-from dials_postrefine.files import tables
-from dials_postrefine.files.reindexing import find_operations, open_operations, reindex, reindex_files
-from dials_postrefine.files.versions import miller_indices_to_numpy
+from dials_postrefine.files.dials import tables
+from dials_postrefine.files.dials.reindexing import find_operations, open_operations, reindex, reindex_files
+from dials_postrefine.files.dials.versions import miller_indices_to_numpy
 
 pytestmark = pytest.mark.dials
 

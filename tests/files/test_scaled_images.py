@@ -15,9 +15,10 @@ from dials.array_family import flex
 from dials.util import Sorry
 from dxtbx import flumpy
 
-from dials_postrefine.files import beam_intensity, scaled_images
-from dials_postrefine.files.scaled_images import ImageChoice, read_images
-from dials_postrefine.files.simulated_sweeps import SweepOptions, simulate_sweeps, write_sweeps
+from dials_postrefine.files.electron import scaled_images
+from dials_postrefine.files.electron.scaled_images import ImageChoice, read_images
+from dials_postrefine.files.images import beam_intensity
+from dials_postrefine.simulate.sweeps import SweepOptions, simulate_sweeps, write_sweeps
 
 pytestmark = pytest.mark.dials
 
@@ -149,7 +150,7 @@ def test_images_are_where_the_spots_have_their_centres(write, sweeps):
 
 
 def test_reflections_are_near_the_sphere_in_the_middle_of_their_image(write):
-    from dials_postrefine.electron.orientation import excitation_error
+    from dials_postrefine.electron.spread.orientation import excitation_error
 
     for width in (0.0, 4.0):
         images = read_images(*write(), ImageChoice(image_width=width)).images
@@ -267,12 +268,7 @@ def test_the_background_gives_the_level_of_the_image():
 
 
 def test_the_annulus_gives_the_exposure_of_the_image():
-    from dials_postrefine.files.simulated_images import (
-        ImageInMemory,
-        SeriesOptions,
-        make_experiments,
-        with_images,
-    )
+    from dials_postrefine.simulate.images import ImageInMemory, SeriesOptions, make_experiments, with_images
 
     experiments = make_experiments(SeriesOptions(n_images=4))
     shape = experiments[0].detector[0].get_image_size()[::-1]
@@ -289,8 +285,8 @@ def test_the_annulus_gives_the_exposure_of_the_image():
 
 @pytest.mark.parametrize("width", [0.0, 1.0])
 def test_the_beam_intensity_of_images_on_disk(tmp_path, width):
-    from dials_postrefine.files.simulated_images import ImageOptions, SeriesOptions, make_experiments, write_series
     from dials_postrefine.numerics.indices import to_flex_miller
+    from dials_postrefine.simulate.images import ImageOptions, SeriesOptions, make_experiments, write_series
 
     experiments = make_experiments(SeriesOptions(n_images=6, oscillation=0.5))
     exposures = np.array([1.0, 2.0, 3.0, 1.0, 2.0, 5.0])
@@ -324,7 +320,7 @@ def test_the_beam_intensity_of_images_on_disk(tmp_path, width):
 
 @pytest.mark.parametrize("detector", ["flat", "tilted", "reversed"])
 def test_the_annulus_is_where_dials_has_its_resolutions(detector):
-    from dials_postrefine.files.simulated_images import SeriesOptions, make_experiments
+    from dials_postrefine.simulate.images import SeriesOptions, make_experiments
 
     experiment = make_experiments(SeriesOptions(n_images=1, detector=detector))[0]
     panel, s0 = experiment.detector[0], experiment.beam.get_s0()

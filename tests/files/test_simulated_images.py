@@ -22,9 +22,9 @@ from dxtbx import flumpy
 from dxtbx.model import SimplePxMmStrategy
 from dxtbx.model.experiment_list import ExperimentListFactory
 
-from dials_postrefine.files import simulated_images as simulated
-from dials_postrefine.files.simulated_images import ImageOptions, SeriesOptions
-from dials_postrefine.simulate_diffuse import BraggPeaks, HaloIntensity, SmoothIntensity, polarisation
+from dials_postrefine.simulate import images as simulated
+from dials_postrefine.simulate.diffuse import BraggPeaks, HaloIntensity, SmoothIntensity, polarisation
+from dials_postrefine.simulate.images import ImageOptions, SeriesOptions
 
 pytestmark = pytest.mark.dials
 

@@ -16,10 +16,10 @@ from dials.array_family import flex
 from dials.util import Sorry
 from dxtbx import flumpy
 
-from dials_postrefine.files import tables
-from dials_postrefine.files.simulated import make_experiments, make_reflections
-from dials_postrefine.files.versions import miller_indices_to_numpy
-from dials_postrefine.simulate import StillsOptions, simulate_stills
+from dials_postrefine.files.dials import tables
+from dials_postrefine.files.dials.versions import miller_indices_to_numpy
+from dials_postrefine.simulate.still_files import make_experiments, make_reflections
+from dials_postrefine.simulate.stills import StillsOptions, simulate_stills
 
 pytestmark = pytest.mark.dials
 

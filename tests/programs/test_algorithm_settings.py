@@ -43,7 +43,7 @@ def choices(program: str) -> dict[str, list[str]]:
 
 
 def test_the_defaults_are_those_of_the_algorithms():
-    from dials_postrefine.files.reference_model import ReferenceSettings
+    from dials_postrefine.files.reference.reference_model import ReferenceSettings
 
     request = PostrefineRequest()
     assert dataset_settings(request) == DatasetSettings() and input_filters(request) == InputFilters()
@@ -51,10 +51,10 @@ def test_the_defaults_are_those_of_the_algorithms():
 
 
 def test_the_defaults_of_the_programs_for_electrons_are_those_of_the_algorithms():
-    from dials_postrefine.electron.imagespread import SpreadSettings
-    from dials_postrefine.electron.intensitymodel import SPLITS, TreeSettings
-    from dials_postrefine.electron.pairs import MATCHES
-    from dials_postrefine.files.scaled_images import COLUMNS, ImageChoice
+    from dials_postrefine.electron.spread.imagespread import SpreadSettings
+    from dials_postrefine.electron.spread.pairs import MATCHES
+    from dials_postrefine.electron.trees.intensitymodel import SPLITS, TreeSettings
+    from dials_postrefine.files.electron.scaled_images import COLUMNS, ImageChoice
 
     request = ImageSpreadRequest()
     assert spread_settings(request) == SpreadSettings() and image_choice(request) == ImageChoice()
@@ -95,8 +95,8 @@ def test_degrees_become_radians():
 
 def test_the_default_map():
     pytest.importorskip("numba", reason="numba is not installed: dials.diffuse_map needs it")
-    from dials_postrefine.diffuse.mapping import MappingSettings
-    from dials_postrefine.files.images import ImageSettings
+    from dials_postrefine.diffuse.map.mapping import MappingSettings
+    from dials_postrefine.files.images.series import ImageSettings
     from dials_postrefine.programs.algorithm_settings import map_request
     from dials_postrefine.settings.diffuse_map import DiffuseMapRequest
 

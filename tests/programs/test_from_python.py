@@ -31,9 +31,9 @@ ATOM      3  S   CYS A   2       3.639  18.071  21.147  1.00 15.00           S
 @pytest.fixture(scope="module")
 def given(tmp_path_factory) -> Path:
     """A folder with stills, scaled sweeps, and a model."""
-    from dials_postrefine.files.simulated import write_stills
-    from dials_postrefine.files.simulated_sweeps import SweepOptions, simulate_sweeps, write_sweeps
-    from dials_postrefine.simulate import StillsOptions, simulate_stills
+    from dials_postrefine.simulate.still_files import write_stills
+    from dials_postrefine.simulate.stills import StillsOptions, simulate_stills
+    from dials_postrefine.simulate.sweeps import SweepOptions, simulate_sweeps, write_sweeps
 
     folder = tmp_path_factory.mktemp("given")
     write_stills(simulate_stills(StillsOptions(n_lattices=12, seed=1, d_min=4.0)), str(folder / "stills"))
@@ -124,7 +124,10 @@ def test_a_call_from_python_does_what_the_command_line_does(program, given, tmp_
 def test_an_image_series_is_mapped_from_python(tmp_path, monkeypatch):
     pytest.importorskip("numba", reason="numba is not installed: dials.diffuse_map needs it")
     from dials_postrefine.command_line import diffuse_map as command
-    from dials_postrefine.files.simulated_images import (
+    from dials_postrefine.programs import diffuse_map as program
+    from dials_postrefine.settings.diffuse_map import DiffuseMapRequest, Grid, Output
+    from dials_postrefine.simulate.diffuse import SmoothIntensity
+    from dials_postrefine.simulate.images import (
         ImageOptions,
         SeriesOptions,
         intensity_of,
@@ -132,9 +135,6 @@ def test_an_image_series_is_mapped_from_python(tmp_path, monkeypatch):
         with_mean_counts,
         write_series,
     )
-    from dials_postrefine.programs import diffuse_map as program
-    from dials_postrefine.settings.diffuse_map import DiffuseMapRequest, Grid, Output
-    from dials_postrefine.simulate_diffuse import SmoothIntensity
 
     experiments, images = make_experiments(SeriesOptions(n_images=4, oscillation=0.5)), ImageOptions(n_phi=2)
     smooth = with_mean_counts(intensity_of(SmoothIntensity, experiments[0].crystal), 5.0, experiments[0], images)

@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[2] / "dials_postrefine"
 ROOMS = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
-MODULES = [path for room in ("command_line", "programs", "settings") for path in sorted((PACKAGE / room).glob("*.py"))]
+MODULES = [path for room in ("command_line", "programs", "settings") for path in sorted((PACKAGE / room).rglob("*.py"))]
 MOST_LINES, MOST_ARGUMENTS = 60, 7
 
 
@@ -27,7 +27,7 @@ def rooms_imported(path: Path) -> set[str]:
 
 
 def of_room(room: str) -> list[Path]:
-    return sorted((PACKAGE / room).glob("*.py"))
+    return sorted((PACKAGE / room).rglob("*.py"))
 
 
 def test_settings_imports_no_other_room():

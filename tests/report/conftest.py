@@ -43,8 +43,8 @@ def run(run_program, tmp_path_factory) -> Run:
     import dials_postrefine  # noqa: F401  (makes cctbx findable)
 
     pytest.importorskip("dials.array_family.flex", reason="the input files are those of DIALS")
-    from dials_postrefine.files.simulated import write_stills
-    from dials_postrefine.simulate import StillsOptions, simulate_stills
+    from dials_postrefine.simulate.still_files import write_stills
+    from dials_postrefine.simulate.stills import StillsOptions, simulate_stills
 
     folder = tmp_path_factory.mktemp("report")
     options = StillsOptions(
@@ -114,8 +114,8 @@ class Synthetic:
 
     @cached_property
     def map(self):
-        from dials_postrefine.diffuse.merging import merge
-        from dials_postrefine.diffuse.symmetry import operations
+        from dials_postrefine.diffuse.map.merging import merge
+        from dials_postrefine.diffuse.map.symmetry import operations
 
         self._fill()
         laue = operations(self.grid, self.rotations, "laue") if self.frame == "hkl" else None
@@ -123,9 +123,9 @@ class Synthetic:
         return merge(self.sums.copy(), self._images, self.grid, self.settings, chosen, laue)
 
     def _fill(self) -> None:
-        from dials_postrefine.diffuse import kernels
-        from dials_postrefine.diffuse.grid import make_grid, voxels
-        from dials_postrefine.diffuse.mapping import N_SHELLS, ImageResult, MappingSettings, make_sums, shell_edges
+        from dials_postrefine.diffuse.map import kernels
+        from dials_postrefine.diffuse.map.grid import make_grid, voxels
+        from dials_postrefine.diffuse.map.mapping import N_SHELLS, ImageResult, MappingSettings, make_sums, shell_edges
 
         if "sums" in vars(self):
             return

@@ -12,16 +12,16 @@ import dials_postrefine  # noqa: F401  (makes cctbx findable)
 pytest.importorskip("cctbx", reason="the simulation's structure comes from cctbx")
 pytest.importorskip("dials.array_family.flex", reason="the simulation as arrays needs the tables of DIALS")
 
-from dials_postrefine.files.simulated import as_stills
-from dials_postrefine.report import diagnostics
-from dials_postrefine.report.diagnostics import (
+from dials_postrefine.report.stills import diagnostics
+from dials_postrefine.report.stills.diagnostics import (
     collect_diagnostics,
     excitation_ratios,
     histogram,
     partiality_curve,
     ranked_lattices,
 )
-from dials_postrefine.simulate import StillsOptions, model_partiality, simulate_stills
+from dials_postrefine.simulate.still_files import as_stills
+from dials_postrefine.simulate.stills import StillsOptions, model_partiality, simulate_stills
 from dials_postrefine.stills.cycles import DatasetSettings, postrefine
 from dials_postrefine.stills.lattice import FitSettings
 from dials_postrefine.stills.partiality import PROFILES

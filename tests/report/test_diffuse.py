@@ -22,11 +22,15 @@ pytest.importorskip("jinja2", reason="the page is a jinja2 template")
 pytest.importorskip("matplotlib", reason="the figures are drawn by matplotlib")
 pytest.importorskip("tabulate", reason="the log has tables")
 
-from dials_postrefine.diffuse.sections import collect, parse_plane
-from dials_postrefine.report import diffuse, diffuse_remarks, diffuse_summary, diffuse_text, pictures
-from dials_postrefine.report.page import render
-from dials_postrefine.report.provenance import record_run
-from dials_postrefine.report.remarks import conclude
+from dials_postrefine.diffuse.map.sections import collect, parse_plane
+from dials_postrefine.report.common import pictures
+from dials_postrefine.report.common.page import render
+from dials_postrefine.report.common.provenance import record_run
+from dials_postrefine.report.common.remarks import conclude
+from dials_postrefine.report.diffuse import page as diffuse
+from dials_postrefine.report.diffuse import remarks as diffuse_remarks
+from dials_postrefine.report.diffuse import summary as diffuse_summary
+from dials_postrefine.report.diffuse import text as diffuse_text
 
 PLANES = ("hk0", "h0l", "0kl", "hk3")
 PROVENANCE = record_run(["dials.diffuse_map", "refined.expt"], ["refined.expt"], "").as_dict()

@@ -19,9 +19,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dials_postrefine.report.page import render
-from dials_postrefine.report.remarks import care, conclude
-from dials_postrefine.report.stills import make_page
+from dials_postrefine.report.common.page import render
+from dials_postrefine.report.common.remarks import care, conclude
+from dials_postrefine.report.stills.page import make_page
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 

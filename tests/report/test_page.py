@@ -11,11 +11,11 @@ import pytest
 pytest.importorskip("jinja2", reason="the page is a jinja2 template")
 pytest.importorskip("matplotlib", reason="the figures are drawn by matplotlib")
 
-from dials_postrefine.report import plots
-from dials_postrefine.report.page import Fact, Figure, Page, Section, Table, render
-from dials_postrefine.report.plots import Curve
-from dials_postrefine.report.provenance import Provenance
-from dials_postrefine.report.remarks import care, conclude
+from dials_postrefine.report.common import plots
+from dials_postrefine.report.common.page import Fact, Figure, Page, Section, Table, render
+from dials_postrefine.report.common.plots import Curve
+from dials_postrefine.report.common.provenance import Provenance
+from dials_postrefine.report.common.remarks import care, conclude
 
 NASTY = "<script>alert('x')</script>&\"quoted\""
 

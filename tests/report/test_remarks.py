@@ -13,8 +13,8 @@ import dials_postrefine  # noqa: F401  (makes cctbx findable)
 
 pytest.importorskip("dials", reason="the summary is that of a run")
 
-from dials_postrefine.report.remarks import care, conclude, distrust, grade_of, note, remark_lines
-from dials_postrefine.report.stills_remarks import remarks
+from dials_postrefine.report.common.remarks import care, conclude, distrust, grade_of, note, remark_lines
+from dials_postrefine.report.stills.remarks import remarks
 
 pytestmark = pytest.mark.dials
 

@@ -19,8 +19,8 @@ import dials_postrefine  # noqa: F401  (makes cctbx findable)
 
 pytest.importorskip("dials.array_family.flex", reason="the program reads and writes files of DIALS")
 
-from dials_postrefine.report.page import render
-from dials_postrefine.report.stills import make_page
+from dials_postrefine.report.common.page import render
+from dials_postrefine.report.stills.page import make_page
 
 pytestmark = pytest.mark.dials
 
@@ -79,7 +79,7 @@ def assert_drawn(svg: str, *columns: list[float]) -> None:
 
 
 def test_convergence_and_verdicts_are_those_of_the_result(run):
-    from dials_postrefine.files.stills import read_stills
+    from dials_postrefine.files.stills.observations import read_stills
     from dials_postrefine.programs.algorithm_settings import dataset_settings
     from dials_postrefine.settings.postrefine import PostrefineRequest
     from dials_postrefine.stills.cycles import postrefine
@@ -335,8 +335,8 @@ def test_an_external_reference_has_its_correlation_and_no_honest_halves(run, run
 
 
 def test_two_lattices_make_a_page_that_says_what_it_can_not_show(run_program, tmp_path):
-    from dials_postrefine.files.simulated import write_stills
-    from dials_postrefine.simulate import StillsOptions, simulate_stills
+    from dials_postrefine.simulate.still_files import write_stills
+    from dials_postrefine.simulate.stills import StillsOptions, simulate_stills
 
     files = write_stills(simulate_stills(StillsOptions(n_lattices=2, d_min=3.0, seed=1)), tmp_path / "two")[:2]
     done = run_program("dials.postrefine", *files, cwd=tmp_path)
@@ -367,7 +367,7 @@ def test_two_lattices_make_a_page_that_says_what_it_can_not_show(run_program, tm
 def test_partial_observations_that_are_left_out_are_remarked_with_what_to_do(
     below, observed, completeness, multiplicity, words
 ):
-    from dials_postrefine.report.stills_remarks import partiality_remarks
+    from dials_postrefine.report.stills.remarks import partiality_remarks
 
     summary = {
         "dataset": {"n_observations": 1200, "n_of_rejected": 200, "n_below_threshold": below},

@@ -7,7 +7,7 @@ from html import unescape
 
 import pytest
 
-from dials_postrefine.report.text import outcome
+from dials_postrefine.report.stills.text import outcome
 
 NUMBER = r"-?\d+(?:\.\d+)?"
 

@@ -137,7 +137,8 @@ def said(tmp_path_factory):
 def mapped(said, tmp_path_factory) -> Said:
     """A map of six images, of which one is damaged."""
     pytest.importorskip("numba", reason="dials.diffuse_map needs it")
-    from dials_postrefine.files.simulated_images import (
+    from dials_postrefine.simulate.diffuse import BraggPeaks, SmoothIntensity
+    from dials_postrefine.simulate.images import (
         ImageOptions,
         SeriesOptions,
         intensity_of,
@@ -145,7 +146,6 @@ def mapped(said, tmp_path_factory) -> Said:
         with_mean_counts,
         write_series,
     )
-    from dials_postrefine.simulate_diffuse import BraggPeaks, SmoothIntensity
 
     experiments, images = make_experiments(SeriesOptions(n_images=6, oscillation=0.5)), ImageOptions(n_phi=2)
     smooth = with_mean_counts(intensity_of(SmoothIntensity, experiments[0].crystal), 5.0, experiments[0], images)
@@ -242,7 +242,7 @@ def sweeps(tmp_path_factory):
     """Names of the .expt and .refl of sweeps of two crystals, and a model."""
     from io import StringIO
 
-    from dials_postrefine.files.simulated_sweeps import SweepOptions, simulate_sweeps, structure, write_sweeps
+    from dials_postrefine.simulate.sweeps import SweepOptions, simulate_sweeps, structure, write_sweeps
 
     folder, cif = tmp_path_factory.mktemp("sweeps"), StringIO()
     names = write_sweeps(simulate_sweeps(SweepOptions(tau=0.25, n_images=60, n_crystals=2)), folder / "scaled")
@@ -457,7 +457,7 @@ def reference(said, tmp_path_factory) -> Said:
 
 
 def test_a_reference(reference):
-    from dials_postrefine.report.stills import _model
+    from dials_postrefine.report.stills.page import _model
 
     summary = reference.summary
     rows = reference.log_rows("d (A)", "n")

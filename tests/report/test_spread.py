@@ -15,17 +15,20 @@ pytest.importorskip("dials.array_family.flex", reason="the tables are those of D
 pytest.importorskip("jinja2", reason="the page is a jinja2 template")
 pytest.importorskip("matplotlib", reason="the figures are drawn by matplotlib")
 
-from dials_postrefine.electron.imagespread import SpreadSettings, analyse, measure_overall
-from dials_postrefine.electron.intensitymodel import TreeSettings
-from dials_postrefine.files import intensity_model as model_files
-from dials_postrefine.files.reference_model import ReferenceSettings
-from dials_postrefine.files.scaled_images import ImageChoice, read_images
-from dials_postrefine.files.simulated_sweeps import SweepOptions, simulate_sweeps, write_sweeps
-from dials_postrefine.report import intensity_model as model_report
-from dials_postrefine.report import spread, spread_figures, spread_summary, spread_text
-from dials_postrefine.report.page import render
-from dials_postrefine.report.provenance import record_run
-from dials_postrefine.report.remarks import remark_lines
+from dials_postrefine.electron.spread.imagespread import SpreadSettings, analyse, measure_overall
+from dials_postrefine.electron.trees.intensitymodel import TreeSettings
+from dials_postrefine.files.electron import intensity_model as model_files
+from dials_postrefine.files.electron.scaled_images import ImageChoice, read_images
+from dials_postrefine.files.reference.reference_model import ReferenceSettings
+from dials_postrefine.report.common.page import render
+from dials_postrefine.report.common.provenance import record_run
+from dials_postrefine.report.common.remarks import remark_lines
+from dials_postrefine.report.spread import figures as spread_figures
+from dials_postrefine.report.spread import page as spread
+from dials_postrefine.report.spread import summary as spread_summary
+from dials_postrefine.report.spread import text as spread_text
+from dials_postrefine.report.trees import report as model_report
+from dials_postrefine.simulate.sweeps import SweepOptions, simulate_sweeps, write_sweeps
 
 pytestmark = pytest.mark.dials
 

@@ -18,12 +18,12 @@ from cctbx.array_family import flex
 from cctbx.development import random_structure
 from dxtbx import flumpy
 
-from dials_postrefine.files.simulated import as_stills
 from dials_postrefine.numerics.indices import to_flex_miller
 from dials_postrefine.scattering.form_factors import choose_form_factors
 from dials_postrefine.scattering.prior import ModelPrior, combine
 from dials_postrefine.scattering.structure_factors import calculate_f_calc
-from dials_postrefine.simulate import StillsOptions, simulate_stills
+from dials_postrefine.simulate.still_files import as_stills
+from dials_postrefine.simulate.stills import StillsOptions, simulate_stills
 from dials_postrefine.stills.cycles import DatasetSettings, postrefine
 from dials_postrefine.stills.dataset import select_lattices
 from dials_postrefine.stills.errormodel import ErrorModel

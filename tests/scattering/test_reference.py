@@ -19,18 +19,12 @@ from cctbx import crystal, miller, sgtbx
 from cctbx.array_family import flex
 from dxtbx import flumpy
 
-from dials_postrefine.files.reference_model import describe, find_ways
-from dials_postrefine.files.versions import miller_indices_to_numpy
+from dials_postrefine.files.dials.versions import miller_indices_to_numpy
+from dials_postrefine.files.reference.reference_model import describe, find_ways
 from dials_postrefine.numerics.correlation import correlation_from_covariance
 from dials_postrefine.scattering import compare
 from dials_postrefine.scattering.form_factors import choose_form_factors
-from dials_postrefine.scattering.reference import (
-    AtomicSource,
-    ScaleSettings,
-    TabulatedSource,
-    Way,
-    calculate_reference,
-)
+from dials_postrefine.scattering.reference import AtomicSource, ScaleSettings, TabulatedSource, Way, calculate_reference
 from dials_postrefine.scattering.structure_factors import calculate_f_calc
 
 pytestmark = pytest.mark.dials

@@ -19,7 +19,7 @@ import iotbx.pdb
 from cctbx import adptbx, miller, sgtbx, uctbx
 from dxtbx import flumpy
 
-from dials_postrefine.files.versions import miller_indices_to_numpy
+from dials_postrefine.files.dials.versions import miller_indices_to_numpy
 from dials_postrefine.scattering.bulk_solvent import Parts, intensities, intensities_and_derivatives
 from dials_postrefine.scattering.form_factors import choose_form_factors
 from dials_postrefine.scattering.scaling import fit_scale, tensor_basis

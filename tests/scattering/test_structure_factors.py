@@ -27,7 +27,7 @@ from cctbx.eltbx.xray_scattering import gaussian
 from cctbx.xray.structure_factors import from_scatterers_direct
 from dxtbx import flumpy
 
-from dials_postrefine.files.versions import miller_indices_to_numpy
+from dials_postrefine.files.dials.versions import miller_indices_to_numpy
 from dials_postrefine.scattering.form_factors import FormFactors, choose_form_factors
 from dials_postrefine.scattering.structure_factors import calculate_f_calc, calculate_f_mask
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dials_postrefine.files import simulated
-from dials_postrefine.simulate import SimulatedStills
+from dials_postrefine.simulate import still_files as simulated
+from dials_postrefine.simulate.stills import SimulatedStills
 from dials_postrefine.stills.model import LN_NOTHING
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dials_postrefine.numerics.leastsquares import Restraint
-from dials_postrefine.simulate import StillsOptions, simulate_stills
+from dials_postrefine.simulate.stills import StillsOptions, simulate_stills
 from dials_postrefine.stills.lattice import FitSettings, Reason, fit_lattices
 from dials_postrefine.stills.model import LN_MOSAICITY, N_PARAMETERS
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dials_postrefine.numerics.correlation import correlation
-from dials_postrefine.simulate import StillsOptions, simulate_stills
+from dials_postrefine.simulate.stills import StillsOptions, simulate_stills
 from dials_postrefine.stills import cycles as cycles_module
 from dials_postrefine.stills.convergence import (
     ChosenBy,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dials_postrefine.numerics.correlation import correlation
-from dials_postrefine.simulate import StillsOptions, simulate_stills
+from dials_postrefine.simulate.stills import StillsOptions, simulate_stills
 from dials_postrefine.stills.crossvalidation import merge_half_sets, relative_scale
 from dials_postrefine.stills.cycles import DatasetSettings, postrefine
 from dials_postrefine.stills.dataset import select_lattices

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from dials_postrefine.simulate import StillsOptions, simulate_stills
+from dials_postrefine.simulate.stills import StillsOptions, simulate_stills
 from dials_postrefine.stills import cycles as cycles_module
 from dials_postrefine.stills.cycles import DatasetSettings, population, postrefine
 from dials_postrefine.stills.errormodel import ErrorModel

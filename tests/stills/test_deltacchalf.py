@@ -12,7 +12,7 @@ import dials_postrefine  # noqa: F401  (makes cctbx findable)
 
 pytest.importorskip("scitbx", reason="the fits are those of scitbx.lstbx")
 
-from dials_postrefine.simulate import StillsOptions, simulate_stills
+from dials_postrefine.simulate.stills import StillsOptions, simulate_stills
 from dials_postrefine.stills.cycles import DatasetSettings, postrefine
 from dials_postrefine.stills.deltacchalf import (
     DeltaCCHalfFilter,

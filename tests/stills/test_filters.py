@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("scitbx", reason="the fits are those of scitbx.lstbx")
 
 from dials_postrefine.numerics.amplitudes import signed_root
-from dials_postrefine.simulate import StillsOptions, simulate_stills
+from dials_postrefine.simulate.stills import StillsOptions, simulate_stills
 from dials_postrefine.stills.cycles import DatasetSettings, postrefine
 from dials_postrefine.stills.filters import (
     MIN_POPULATION,

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from dials_postrefine.simulate import StillsOptions, simulate_stills
+from dials_postrefine.simulate.stills import StillsOptions, simulate_stills
 from dials_postrefine.stills.lattice import FitSettings, Reason, fit_lattice, start_values
 from dials_postrefine.stills.model import (
     B_FACTOR,

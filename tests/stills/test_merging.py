@@ -8,14 +8,7 @@ import pytest
 from cctbx import crystal, miller
 from cctbx.array_family import flex
 
-from dials_postrefine.stills.merging import (
-    Merged,
-    find_outliers,
-    merge,
-    r_split,
-    r_to_truth,
-    shell_statistics,
-)
+from dials_postrefine.stills.merging import Merged, find_outliers, merge, r_split, r_to_truth, shell_statistics
 from dials_postrefine.stills.wilson import WilsonPrior
 
 

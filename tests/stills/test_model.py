@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dials_postrefine.simulate import StillsOptions, simulate_stills
+from dials_postrefine.simulate.stills import StillsOptions, simulate_stills
 from dials_postrefine.stills.batch import concatenate
 from dials_postrefine.stills.model import (
     CELL_SCALE,

@@ -20,12 +20,12 @@ import numpy as np
 import pytest
 from scipy.optimize import least_squares
 
-from dials_postrefine.files.simulated import make_experiments
 from dials_postrefine.numerics.indices import to_flex_miller
 from dials_postrefine.numerics.leastsquares import minimise
 from dials_postrefine.numerics.robust import LOSSES
 from dials_postrefine.numerics.rotations import rotate
-from dials_postrefine.simulate import StillsOptions, simulate_stills
+from dials_postrefine.simulate.still_files import make_experiments
+from dials_postrefine.simulate.stills import StillsOptions, simulate_stills
 from dials_postrefine.stills.geometry import excitation
 from dials_postrefine.stills.lattice import FitSettings, fit_lattice, start_values
 from dials_postrefine.stills.model import (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dials_postrefine.simulate import model_partiality
+from dials_postrefine.simulate.stills import model_partiality
 from dials_postrefine.stills.partiality import PROFILES, START_RADIUS
 
 R_S = 3.7e-4

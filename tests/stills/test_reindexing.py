@@ -1,6 +1,6 @@
 """
 The indexing ambiguity on simulated stills whose physics is not the model's, a random part of them reindexed by a twin
-operation: the choice undoes it.  Operations are written out here and not taken from files/reindexing.py.
+operation: the choice undoes it.  Operations are written out here and not taken from files/dials/reindexing.py.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ pytest.importorskip("dials.array_family.flex", reason="unique indices are number
 
 from cctbx import sgtbx
 
-from dials_postrefine.files.reference import align
-from dials_postrefine.files.tables import number_unique
-from dials_postrefine.simulate import SimulatedStills, StillsOptions, simulate_stills
+from dials_postrefine.files.dials.tables import number_unique
+from dials_postrefine.files.reference.alignment import align
+from dials_postrefine.simulate.stills import SimulatedStills, StillsOptions, simulate_stills
 from dials_postrefine.stills import reindexing
 from dials_postrefine.stills.dataset import Stills, select_lattices
 from dials_postrefine.stills.reindexing import SHRINKAGE, Choice, choose_operations

@@ -5,11 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dials_postrefine.stills.symmetry import (
-    Operation,
-    correlate_operations,
-    judge_operations,
-)
+from dials_postrefine.stills.symmetry import Operation, correlate_operations, judge_operations
 
 FOUR = np.array([[0, 1, 0], [-1, 0, 0], [0, 0, 1]])
 TWO_B = np.array([[-1, 0, 0], [0, 1, 0], [0, 0, -1]])

@@ -1,0 +1,1 @@
+"""The map: pixels of images averaged by voxels of reciprocal space."""

@@ -1,0 +1,309 @@
+"""
+The compiled loops over voxels and their symmetry mates.
+
+The orbit of a voxel is the set of voxels of the grid that operations (n, 3, 3) take it to; its representative is the
+one with the lowest address.  `rows` is what the loops need of a grid: see rows_of.
+"""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+
+from dials_postrefine.diffuse.map.grid import Grid
+from dials_postrefine.diffuse.map.kernels import (
+    COUNT_SCALE,
+    COUNTS,
+    EXPOSURE,
+    HALF_COUNTS,
+    HALF_EXPOSURE,
+    N_SUMS,
+    PIXELS,
+    SQUARES,
+    VARIANCE,
+    jit,
+)
+from dials_postrefine.numerics.indices import INDEX_BASE
+
+# Voxels that are looked at together.
+BLOCK = 256
+# Columns of the sums over pairs of which a correlation is made.
+N_PAIR = 6
+# Columns of shell_sums.
+N_SHELL_SUMS = 10
+(
+    POSSIBLE,
+    OBSERVED,
+    OBSERVED_PIXELS,
+    INTENSITY,
+    SIGMA,
+    ANISOTROPIC,
+    ANISOTROPIC_SQ,
+    SIGMA_SQ,
+    CHI_SQ,
+    FREEDOM,
+) = range(N_SHELL_SUMS)
+
+
+def rows_of(grid: Grid):
+    """low and shape of the grid (5,), and its row_low, row_high and row_base."""
+    return np.array([*grid.low, *grid.shape[:2]]), grid.row_low, grid.row_high, grid.row_base
+
+
+@numba.njit(cache=True, nogil=True, inline="always")
+def _address(x, y, z, rows):
+    limits, row_low, row_high, row_base = rows
+    i, j = x - limits[0], y - limits[1]
+    if i < 0 or j < 0 or i >= limits[3] or j >= limits[4] or z < row_low[i, j] or z >= row_high[i, j]:
+        return -1
+    return row_base[i, j] + z
+
+
+@jit
+def orbit(x, y, z, operations, rows, out):
+    """The distinct addresses of the orbit, out (n,); returns how many there are."""
+    n = 0
+    for o in range(len(operations)):
+        m = operations[o]
+        a = _address(
+            m[0, 0] * x + m[0, 1] * y + m[0, 2] * z,
+            m[1, 0] * x + m[1, 1] * y + m[1, 2] * z,
+            m[2, 0] * x + m[2, 1] * y + m[2, 2] * z,
+            rows,
+        )
+        if a < 0:
+            continue
+        known = False
+        for p in range(n):
+            if out[p] == a:
+                known = True
+                break
+        if not known:
+            out[n] = a
+            n += 1
+    return n
+
+
+@jit
+def representatives(x, y, operations, rows):
+    """
+    From where to where along z the voxels x y z represent their orbits.
+
+    The representative is the one with the smallest p.x, p = (INDEX_BASE^2, INDEX_BASE, 1), which orders voxels as their
+    addresses do: (R' p - p).x >= 0 for all operations R, for each of which z is on one side of a bound.
+    """
+    limits, row_low, row_high, row_base = rows
+    i, j = x - limits[0], y - limits[1]
+    low, high = row_low[i, j], row_high[i, j]
+    for o in range(len(operations)):
+        m = operations[o]
+        w_x = INDEX_BASE * (INDEX_BASE * (m[0, 0] - 1) + m[1, 0]) + m[2, 0]
+        w_y = INDEX_BASE * (INDEX_BASE * m[0, 1] + m[1, 1] - 1) + m[2, 1]
+        w_z = INDEX_BASE * (INDEX_BASE * m[0, 2] + m[1, 2]) + m[2, 2] - 1
+        constant = w_x * x + w_y * y
+        if w_z > 0:
+            low = max(low, -(constant // w_z))  # the smallest z with w_z z >= -constant
+        elif w_z < 0:
+            high = min(high, constant // -w_z + 1)
+        elif constant < 0:
+            return 0, 0
+    return low, max(low, high)
+
+
+@jit
+def _length(x, y, z, to_s):
+    total = 0.0
+    for k in range(3):
+        s = to_s[k, 0] * x + to_s[k, 1] * y + to_s[k, 2] * z
+        total += s * s
+    return np.sqrt(total)
+
+
+@jit
+def radial_sums(sums, rows, to_s, edges):
+    """
+    Sums over all voxels by |s|, even edges (n + 1,): counts (photons), exposure (quanta), |s| times exposure, voxels
+    that were observed, variance of the counts, as (n, 5).
+    """
+    limits, row_low, row_high, row_base = rows
+    first, step, n = edges[0], edges[1] - edges[0], len(edges) - 1
+    out = np.zeros((n, 5))
+    for i in range(limits[3]):
+        for j in range(limits[4]):
+            for z in range(row_low[i, j], row_high[i, j]):
+                a = row_base[i, j] + z
+                exposure = float(sums[a, EXPOSURE])
+                if exposure <= 0.0:
+                    continue
+                s = _length(i + limits[0], j + limits[1], z, to_s)
+                k = int(np.floor((s - first) / step))
+                if 0 <= k < n:
+                    out[k, 0] += sums[a, COUNTS] / COUNT_SCALE
+                    out[k, 1] += exposure
+                    out[k, 2] += exposure * s
+                    out[k, 3] += 1.0
+                    out[k, 4] += sums[a, VARIANCE] / COUNT_SCALE
+    return out
+
+
+@jit
+def add_pair(total, x, y):
+    total[0] += 1.0
+    total[1] += x
+    total[2] += y
+    total[3] += x * x
+    total[4] += y * y
+    total[5] += x * y
+
+
+@jit
+def compare_mates(sums, rows, to_s, operations, edges, profile_s, profile, exposure_scale):
+    """
+    How well mates agree, before they are averaged, by even shells of |s|, edges (n + 1,): sums over pairs (n, N_PAIR)
+    of each voxel and the mean of its mates, of each voxel and its Friedel mate, both less the isotropic part, which is
+    profile at profile_s; and how many voxels are observed.
+    """
+    limits, row_low, row_high, row_base = rows
+    first, step, n = edges[0], edges[1] - edges[0], len(edges) - 1
+    laue, friedel, mates = np.zeros((n, N_PAIR)), np.zeros((n, N_PAIR)), np.zeros(n)
+    found = np.empty(len(operations), np.int64)
+    values, weights = np.empty(len(operations)), np.empty(len(operations))
+    for i in range(limits[3]):
+        for j in range(limits[4]):
+            x, y = i + limits[0], j + limits[1]
+            low, high = representatives(x, y, operations, rows)
+            for z in range(low, high):
+                s = _length(x, y, z, to_s)
+                k = int(np.floor((s - first) / step))
+                if k < 0 or k >= n:
+                    continue
+                n_found, n_mates, counts, exposure = orbit(x, y, z, operations, rows, found), 0, 0.0, 0.0
+                for p in range(n_found):
+                    a = found[p]
+                    if sums[a, EXPOSURE] > 0:
+                        values[n_mates] = sums[a, COUNTS] / COUNT_SCALE
+                        weights[n_mates] = sums[a, EXPOSURE] / exposure_scale
+                        counts, exposure = counts + values[n_mates], exposure + weights[n_mates]
+                        n_mates += 1
+                mates[k] += n_mates
+                if n_mates < 2:
+                    continue
+                isotropic = np.interp(s, profile_s, profile)
+                for p in range(n_mates):
+                    others = (counts - values[p]) / (exposure - weights[p])
+                    add_pair(laue[k], values[p] / weights[p] - isotropic, others - isotropic)
+    for i in range(limits[3]):
+        for j in range(limits[4]):
+            for z in range(row_low[i, j], row_high[i, j]):
+                a = row_base[i, j] + z
+                if sums[a, EXPOSURE] <= 0:
+                    continue
+                b = _address(-i - limits[0], -j - limits[1], -z, rows)
+                if b <= a or sums[b, EXPOSURE] <= 0:
+                    continue
+                s = _length(i + limits[0], j + limits[1], z, to_s)
+                k = int(np.floor((s - first) / step))
+                if k < 0 or k >= n:
+                    continue
+                isotropic = np.interp(s, profile_s, profile)
+                add_pair(
+                    friedel[k],
+                    sums[a, COUNTS] / COUNT_SCALE / (sums[a, EXPOSURE] / exposure_scale) - isotropic,
+                    sums[b, COUNTS] / COUNT_SCALE / (sums[b, EXPOSURE] / exposure_scale) - isotropic,
+                )
+    return laue, friedel, mates
+
+
+@jit
+def fold(sums, rows, operations, proper):
+    """
+    Add up orbits in place: all mates get the sums of all.
+
+    proper (n,) bool: the half sets are the mates by these operations and the others, in place of those in the sums;
+    empty for the latter.
+    """
+    limits, row_low, row_high, row_base = rows
+    found, rotated = np.empty(len(operations), np.int64), np.empty(len(operations), np.int64)
+    rotations = operations[proper] if proper.size > 0 else operations
+    total = np.empty(N_SUMS, np.int64)
+    # of a few images most mates have nothing, which is told sooner of a block of voxels than of each
+    seen = np.zeros(len(sums) // BLOCK + 1, np.bool_)
+    for a in range(len(sums)):
+        if sums[a, PIXELS] > 0:
+            seen[a // BLOCK] = True
+    for i in range(limits[3]):
+        for j in range(limits[4]):
+            x, y = i + limits[0], j + limits[1]
+            low, high = representatives(x, y, operations, rows)
+            for z in range(low, high):
+                n = orbit(x, y, z, operations, rows, found)
+                total[:] = 0
+                for p in range(n):
+                    if seen[found[p] // BLOCK]:
+                        for column in range(N_SUMS):
+                            total[column] += sums[found[p], column]
+                if total[PIXELS] == 0:
+                    continue
+                if proper.size > 0:
+                    total[HALF_COUNTS], total[HALF_EXPOSURE] = 0, 0
+                    for p in range(orbit(x, y, z, rotations, rows, rotated)):
+                        total[HALF_COUNTS] += sums[rotated[p], COUNTS]
+                        total[HALF_EXPOSURE] += sums[rotated[p], EXPOSURE]
+                for p in range(n):
+                    for column in range(N_SUMS):
+                        sums[found[p], column] = total[column]
+
+
+@jit
+def shell_sums(sums, rows, to_s, operations, edges, profile_s, profile, offset_s, offset, scales):
+    """
+    Sums over representatives of folded sums by even shells of |s|, edges (n + 1,): out (n, N_SHELL_SUMS), and of pairs
+    of half sets, less the isotropic part, (n, N_PAIR).  offset at offset_s is what was taken off images.  scales: of
+    exposure and squares, in quanta.
+
+    chi^2 of N pixels is N - 1 + [sum (n^2 - var n)/e - ((sum n)^2 - var(sum n)) / sum e] / mean(var n / e): by the
+    law of Poisson both terms in the bracket are sum e I^2 on average, at any count, whether or not pixels are shared.
+    """
+    exposure_scale, square_scale = scales
+    limits, row_low, row_high, row_base = rows
+    first, step, n = edges[0], edges[1] - edges[0], len(edges) - 1
+    out, halves = np.zeros((n, N_SHELL_SUMS)), np.zeros((n, N_PAIR))
+    for i in range(limits[3]):
+        for j in range(limits[4]):
+            x, y = i + limits[0], j + limits[1]
+            low, high = representatives(x, y, operations, rows)
+            for z in range(low, high):
+                a = row_base[i, j] + z
+                s = _length(x, y, z, to_s)
+                k = int(np.floor((s - first) / step))
+                if k < 0 or k >= n:
+                    continue
+                out[k, POSSIBLE] += 1.0
+                if sums[a, EXPOSURE] <= 0:
+                    continue
+                isotropic = np.interp(s, profile_s, profile)
+                counts, exposure = sums[a, COUNTS] / COUNT_SCALE, sums[a, EXPOSURE] / exposure_scale
+                pixels, variance = sums[a, PIXELS] / COUNT_SCALE, sums[a, VARIANCE] / COUNT_SCALE
+                expected = max(variance, min(1.0, max(0.0, isotropic) * exposure))
+                intensity, sigma = counts / exposure, np.sqrt(expected) / exposure
+                out[k, OBSERVED] += 1.0
+                out[k, OBSERVED_PIXELS] += pixels
+                out[k, INTENSITY] += intensity + np.interp(s, offset_s, offset)
+                out[k, SIGMA] += sigma
+                out[k, ANISOTROPIC] += intensity - isotropic
+                out[k, ANISOTROPIC_SQ] += (intensity - isotropic) ** 2
+                out[k, SIGMA_SQ] += sigma * sigma
+                if pixels > 1.0 and variance > 0.0:
+                    squares = sums[a, SQUARES] / square_scale
+                    excess = squares - (counts * counts - variance) / exposure
+                    out[k, CHI_SQ] += pixels - 1.0 + excess * exposure / max(variance, counts)
+                    out[k, FREEDOM] += pixels - 1.0
+                half_exposure = sums[a, HALF_EXPOSURE] / exposure_scale
+                if half_exposure > 0.0 and exposure - half_exposure > 0.0:
+                    half = sums[a, HALF_COUNTS] / COUNT_SCALE
+                    add_pair(
+                        halves[k],
+                        half / half_exposure - isotropic,
+                        (counts - half) / (exposure - half_exposure) - isotropic,
+                    )
+    return out, halves

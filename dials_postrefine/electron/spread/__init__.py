@@ -1,0 +1,1 @@
+"""How far intensities of electron diffraction are reproducible from image to image."""

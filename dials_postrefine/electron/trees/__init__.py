@@ -1,0 +1,1 @@
+"""Amplitudes of electron diffraction predicted by boosted trees."""

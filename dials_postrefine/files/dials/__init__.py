@@ -1,0 +1,1 @@
+"""Experiments, tables and scaled columns as DIALS has them."""

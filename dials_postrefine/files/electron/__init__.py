@@ -1,0 +1,1 @@
+"""Scaled images of electron diffraction, pairs of them, predictions."""

@@ -1,0 +1,396 @@
+"""
+Scaled data sets -> what was observed on each image (electron/spread/images.py).
+
+    intensity_choice=scale     I = intensity.scale.value/g,  g = inverse_scale_factor
+    profile, sum        the column as it is: the INTEGRATED value, also in a table that dials.scale has written
+
+and the variance that goes with it: of scaled intensities by default that of the counts, as intensity.scale.variance has
+the error model in it, in other words the spread that is to be measured:
+
+    v = [w v_prf c^2 + (1 - w) v_sum (c/p)^2]/g^2,  c = lp/qe;   I_scale = w I_prf c + (1 - w) I_sum c/p
+
+dials.scale takes profile or summed intensities, or mixes them by w (Evans, Acta Cryst. 2006, D62, 72); which it was is
+seen from the values themselves.
+
+Systematic absences are used like all others (multiple scattering of electrons makes them real), but counted.
+
+An observation belongs to the image in which its spot has its centre, floor of xyzcal.px, not below the first one; or to
+a bin of as many images as it takes for a width, or for FEW_SPOTS spots on average.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from cctbx import crystal, miller
+from cctbx.sgtbx import lattice_symmetry
+from dials.util import Sorry
+from dxtbx import flumpy
+
+from dials_postrefine.electron.spread.images import Images, Symmetry
+from dials_postrefine.files.dials import models, tables
+from dials_postrefine.files.dials.cell_choices import common_cell
+from dials_postrefine.files.dials.reindexing import MAX_DELTA
+from dials_postrefine.files.dials.versions import miller_indices_to_numpy
+from dials_postrefine.files.images import beam_intensity
+from dials_postrefine.numerics.absences import N_SHELLS, Absences, weigh_absences
+from dials_postrefine.numerics.grouped import rows_of_groups
+from dials_postrefine.numerics.indices import pack, to_flex_miller
+from dials_postrefine.numerics.populations import MIN_GAP_DISTANCE, describe_groups
+from dials_postrefine.numerics.shells import shells_of_equal_numbers
+
+COLUMNS = {"scale": "intensity.scale", "profile": "intensity.prf", "sum": "intensity.sum"}
+# Spots on an image, on average, from which on images are not binned.
+FEW_SPOTS = 10
+
+
+@dataclass(frozen=True)
+class ImageChoice:
+    """
+    Which observations are read and how: intensity "scale", "profile" or "sum"; variance of scaled ones "counting" or
+    "scaled"; whether scaling's outliers stay; limits (Angstrom); width of an image (degrees; 0: as they are, None:
+    module docstring); beam intensity "auto", "images", "background" or "none", and the annulus (d_max, d_min;
+    Angstrom).
+    """
+
+    intensity: str = "scale"
+    variance: str = "counting"
+    keep_outliers: bool = False
+    d_min: float | None = None
+    d_max: float | None = None
+    image_width: float | None = None
+    space_group: str | None = None
+    beam: str = "auto"
+    annulus: tuple[float, float] = (20.0, 5.0)
+
+
+@dataclass
+class ImageFiles:
+    """
+    What was read: the experiments, their names and how many each file has, the table of all, the images, row (n,) of
+    each observation in the table, cell (6,) and space group (cctbx), how many rows are out by reason, where the beam
+    intensity is from; absent (n,): the observations that are systematically absent, which are used like the others.
+    """
+
+    experiments: Any
+    identifiers: list[str]
+    sizes: list[int]
+    table: Any
+    images: Images
+    row: np.ndarray
+    cell: tuple[float, ...]
+    space_group: Any
+    n_excluded: dict[str, int]
+    beam_source: str
+    remarks: list[str]
+    absent: np.ndarray
+
+    @property
+    def n_input(self) -> int:
+        """How many observations were given, used or not."""
+        return len(self.row) + sum(self.n_excluded.values())
+
+    def wavelengths(self) -> list[tuple[float, int]]:
+        """The wavelengths (Angstrom) that the images fall into groups of, each with the number of its images."""
+        return describe_groups(1.0 / np.linalg.norm(self.images.s0, axis=1))
+
+    def detector_distances(self) -> list[tuple[float, int]]:
+        """The same of distances (mm) of the detector."""
+        distances = models.detector_distances(self.experiments)[self.images.experiment]
+        return describe_groups(distances, MIN_GAP_DISTANCE)
+
+    def absences(self) -> Absences:
+        """How strong the absent observations are."""
+        images = self.images
+        ratio = images.intensity / np.sqrt(images.variance)
+        return weigh_absences(ratio, shells_of_equal_numbers(images.d_star_sq, N_SHELLS), self.absent)
+
+    def of_column(self, kind: str) -> tuple[Images, np.ndarray] | None:
+        """
+        The same observations with other intensities, `kind` of COLUMNS, and which of them (n,) have such; None where
+        the table has none.
+        """
+        if not has_intensity(self.table, kind):
+            return None
+        intensity, variance = (x[self.row] for x in intensities(self.table, kind, "counting"))
+        kept = are_usable(intensity, variance)
+        return self.images.select(kept, intensity, variance), kept
+
+
+def read_images(
+    experiment_paths: Sequence[str],
+    reflection_paths: Sequence[str],
+    choice: ImageChoice = ImageChoice(),
+    progress: Callable[[str, int, int], None] | None = None,
+) -> ImageFiles:
+    """
+    Read data sets of one crystal form.
+
+    Raises Sorry with one sentence for what can't be used.
+    """
+    if not experiment_paths or not reflection_paths:
+        raise Sorry("Experiments and reflections are needed: give a scaled .expt file with its .refl file.")
+    lists = [models.read_experiments(path) for path in experiment_paths]
+    loaded = [tables.read_table(path) for path in reflection_paths]
+    identifiers = models.set_identifiers(lists, loaded, list(zip(experiment_paths, reflection_paths)))
+    experiments = lists[0]
+    for more in lists[1:]:
+        experiments.extend(more)
+    _check_experiments(experiments)
+    n_rows = sum(map(len, loaded))
+    table = tables.join_tables(reflection_paths, loaded, identifiers)
+    del loaded
+    remarks = _check_columns(table, choice)
+    group = models.common_space_group(experiments, choice.space_group)
+    if not models.cells_fit(experiments, group).all():
+        raise Sorry(
+            f"Not all unit cells fit the space group {group.type().lookup_symbol()}: give data sets of one crystal "
+            "form, in one setting."
+        )
+    cell = common_cell(experiments, group)
+    h = miller_indices_to_numpy(table["miller_index"])
+    d_star_sq = models.d_star_sq(cell, h)
+    intensity, variance = intensities(table, choice.intensity, choice.variance)
+    row, n_excluded = _usable_rows(table, choice, h, d_star_sq, are_usable(intensity, variance))
+    if n_rows > len(table):
+        n_excluded = {"of no experiment": n_rows - len(table)} | n_excluded
+    if not len(row):
+        reasons = ", ".join(f"{n} {reason}" for reason, n in n_excluded.items() if n)
+        raise Sorry(f"No observation can be used ({reasons or 'the tables are empty'}): check the .refl files.")
+    h, d_star_sq, intensity, variance = (x[row] for x in (h, d_star_sq, intensity, variance))
+    ids = flumpy.to_numpy(table["id"])[row]
+    image, frames = _number_images(experiments, ids, flumpy.to_numpy(table["xyzcal.px"])[row, 2], choice.image_width)
+    n_images = len(frames.experiment)
+    level, source = _beam_intensities(
+        experiments, experiment_paths, choice, table, row, d_star_sq, image, frames, progress
+    )
+    images = Images(
+        experiment=frames.experiment,
+        number=frames.first + 1,
+        last=frames.first + frames.n,
+        angle=frames.angle,
+        a_matrix=frames.a_matrix,
+        s0=frames.s0,
+        beam_intensity=level if level is not None else np.full(n_images, np.nan),
+        image=image,
+        unique=_number_unique(h, cell, group),
+        h=h,
+        intensity=intensity,
+        variance=variance,
+        d_star_sq=d_star_sq,
+        symmetry=symmetry_of(cell, group),
+    )
+    names = [name for of_file in identifiers for name in of_file]
+    sizes = [len(of_file) for of_file in identifiers]
+    absent = flumpy.to_numpy(group.is_sys_absent(to_flex_miller(h))).copy()
+    return ImageFiles(experiments, names, sizes, table, images, row, cell, group, n_excluded, source, remarks, absent)
+
+
+def symmetry_of(cell: tuple[float, ...], space_group) -> Symmetry:
+    """The rotations of the Laue group and of the lattice, h to h M as electron/spread/images.py has them."""
+    symmetry = crystal.symmetry(unit_cell=cell, space_group=space_group)
+    to_minimum = symmetry.change_of_basis_op_to_minimum_cell()
+    lattice = lattice_symmetry.group(symmetry.change_basis(to_minimum).unit_cell(), max_delta=MAX_DELTA)
+    laue = space_group.build_derived_point_group().build_derived_laue_group().build_derived_acentric_group()
+    return Symmetry(*(_rotations(group) for group in (laue, lattice.change_basis(to_minimum.inverse()))))
+
+
+def _rotations(group) -> np.ndarray:
+    """The rotations (n, 3, 3) of a group (cctbx), identity first."""
+    found = np.array([np.reshape(operation.r().as_double(), (3, 3)) for operation in group])
+    return found[np.argsort(~np.all(found == np.eye(3), axis=(1, 2)), kind="stable")]
+
+
+def has_intensity(table, kind: str) -> bool:
+    """Whether the table has intensities of a kind of COLUMNS, with their variances."""
+    return all(f"{COLUMNS[kind]}.{what}" in table for what in ("value", "variance"))
+
+
+def are_usable(intensity: np.ndarray, variance: np.ndarray) -> np.ndarray:
+    """Which intensities and variances (n,) are numbers, with a variance above zero."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        return np.isfinite(intensity) & np.isfinite(variance) & (variance > 0.0) & (np.abs(intensity) < tables.LARGEST)
+
+
+def intensities(table, kind: str, variance: str = "counting") -> tuple[np.ndarray, np.ndarray]:
+    """Intensities and variances (n,) of all rows (module docstring), not finite where there are none."""
+    value = flumpy.to_numpy(table[f"{COLUMNS[kind]}.value"])
+    of_value = flumpy.to_numpy(table[f"{COLUMNS[kind]}.variance"])
+    if kind != "scale":
+        return value, of_value
+    scale = flumpy.to_numpy(table["inverse_scale_factor"])
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        scale = np.where(scale > 0.0, scale, np.nan)
+        v = counting_variance(table, value) if variance == "counting" else of_value
+        return value / scale, v / scale**2
+
+
+def counting_variance(table, value: np.ndarray) -> np.ndarray:
+    """The variance of the counts (n,), of intensity.scale.value (n,) before the scale factor (module docstring)."""
+    known = {name: flumpy.to_numpy(table[name]) for name in ("lp", "qe", "dqe", "partiality") if name in table}
+    c = known.get("lp", 1.0) / known.get("qe", known.get("dqe", 1.0))
+    factor = {"profile": c, "sum": c / known.get("partiality", 1.0)}
+    own = {}
+    for kind, f in factor.items():
+        if has_intensity(table, kind):
+            i, v = (flumpy.to_numpy(table[f"{COLUMNS[kind]}.{what}"]) for what in ("value", "variance"))
+            own[kind] = i * f, np.where(v > 0.0, v, np.nan) * f**2
+    if len(own) == 1:
+        return next(iter(own.values()))[1]
+    (i_prf, v_prf), (i_sum, v_sum) = own["profile"], own["sum"]
+    w = np.divide(value - i_sum, i_prf - i_sum, out=np.full(len(value), 0.5), where=i_prf != i_sum)
+    w = np.where(np.isnan(v_prf), 0.0, np.where(np.isnan(v_sum), 1.0, np.clip(w, 0.0, 1.0)))
+    return np.where(w > 0.0, w * v_prf, 0.0) + np.where(w < 1.0, (1.0 - w) * v_sum, 0.0)
+
+
+def _check_experiments(experiments) -> None:
+    if not len(experiments):
+        raise Sorry("The .expt files hold no experiments: give those that dials.scale wrote.")
+    for model in ("crystal", "beam"):
+        n = sum(getattr(experiment, model) is None for experiment in experiments)
+        if n:
+            raise Sorry(f"{n} of {len(experiments)} experiments have no {model}: give those that dials.scale wrote.")
+    models.check_goniometers(experiments)
+
+
+def _check_columns(table, choice: ImageChoice) -> list[str]:
+    """Remarks on the columns; Sorry where what was chosen is not there."""
+    scaled = has_intensity(table, "scale") and "inverse_scale_factor" in table
+    if choice.intensity == "scale" and not scaled:
+        raise Sorry(
+            "The reflections are not scaled (no intensity.scale.value and inverse_scale_factor): scale them with "
+            "dials.scale, or say intensity_choice=profile or sum for integrated values."
+        )
+    if not has_intensity(table, choice.intensity):
+        raise Sorry(
+            f"The reflections have no {COLUMNS[choice.intensity]}.value and .variance: choose another "
+            "intensity_choice=."
+        )
+    if "xyzcal.px" not in table:
+        raise Sorry("The reflections have no xyzcal.px, so that their images are not known: integrate again.")
+    if choice.intensity == "scale" and choice.variance == "counting":
+        if not (has_intensity(table, "profile") or has_intensity(table, "sum")):
+            raise Sorry(
+                "The reflections have lost the integrated intensities, and with them the variances of the counts: set "
+                "variance=scaled."
+            )
+    if choice.intensity != "scale" and scaled:
+        return [
+            f"The table is scaled, but {COLUMNS[choice.intensity]}.value still holds the INTEGRATED values, neither "
+            "corrected nor scaled: what follows is not the spread of scaled intensities."
+        ]
+    return []
+
+
+def _usable_rows(
+    table, choice: ImageChoice, h: np.ndarray, d_star_sq: np.ndarray, usable: np.ndarray
+) -> tuple[np.ndarray, dict[str, int]]:
+    """The rows to be used, of those whose intensities are usable (n,), and how many are out by reason."""
+    flags, names = flumpy.to_numpy(table["flags"]), table.flags
+    keep, n_excluded = np.ones(len(flags), dtype=bool), {}
+
+    def exclude(reason: str, mask: np.ndarray) -> None:
+        n_excluded[reason] = int(np.count_nonzero(mask & keep))
+        keep[mask] = False
+
+    integrated = {"profile": int(names.integrated_prf), "sum": int(names.integrated_sum)}
+    integrated["scale"] = integrated["profile"] | integrated["sum"]  # either will do
+    exclude("not integrated", flags & integrated[choice.intensity] == 0)
+    exclude(
+        "excluded from scaling", flags & (int(names.excluded_for_scaling) | int(names.user_excluded_in_scaling)) != 0
+    )
+    if not choice.keep_outliers:
+        exclude("outliers of scaling", flags & int(names.outlier_in_scaling) != 0)
+    exclude("with bad intensity, variance or scale", ~usable)
+    exclude("of the index 0,0,0", ~h.any(axis=1))
+    if choice.d_min is not None and choice.d_min > 0.0:
+        exclude("beyond d_min", d_star_sq > choice.d_min**-2)
+    if choice.d_max is not None and choice.d_max > 0.0:
+        exclude("below d_max", d_star_sq < choice.d_max**-2)
+    return np.flatnonzero(keep), {reason: n for reason, n in n_excluded.items() if n}
+
+
+@dataclass
+class _Frames:
+    """
+    The images of all experiments, (n_images,): arrays as of Images; first, the number of the first one in the array of
+    the scan, n, how many images of the detector it is, start, counted from the first of its experiment.
+    """
+
+    experiment: np.ndarray
+    first: np.ndarray
+    n: np.ndarray
+    start: np.ndarray
+    angle: np.ndarray
+    a_matrix: np.ndarray
+    s0: np.ndarray
+
+
+def _number_images(experiments, ids: np.ndarray, z: np.ndarray, width: float | None) -> tuple[np.ndarray, _Frames]:
+    """The image (n,) of each observation, and the images."""
+    image = np.empty(len(ids), dtype=np.int64)
+    found: list[tuple] = []
+    n_of = [e.scan.get_num_images() if e.scan is not None else 1 for e in experiments]
+    seen = np.bincount(ids, minlength=len(experiments))
+    rotating = [k for k, e in enumerate(experiments) if models.rotates(e) and seen[k]]
+    spots = sum(seen[k] for k in rotating) / max(1, sum(n_of[k] for k in rotating))
+    rows = rows_of_groups(ids, len(experiments))
+    for k, experiment in enumerate(experiments):
+        own, scan, n, first = rows[k], experiment.scan, n_of[k], 0
+        step = 1
+        if scan is not None:
+            first = scan.get_array_range()[0]
+        if models.rotates(experiment):
+            oscillation = abs(scan.get_oscillation()[1])
+            wanted = FEW_SPOTS / max(spots, 1e-9) if width is None else round(width / oscillation)
+            step = int(np.clip(np.ceil(wanted), 1, n))
+        place = np.clip(np.floor(z[own]).astype(np.int64) - first, 0, n - 1) // step
+        image[own] = len(found) + place
+        for start in range(0, n, step):
+            m = min(step, n - start)
+            middle = first + start + 0.5 * m
+            whole = int(np.floor(middle))
+            angle = np.nan
+            if models.rotates(experiment):
+                angle = np.radians(scan.get_angle_from_array_index(middle, deg=True))
+            setting = models.setting_matrix(experiment, whole, middle - whole)
+            found.append((k, first + start, m, start, angle, setting, models.incident_beam(experiment, whole)))
+    columns = zip(*found)
+    return image, _Frames(*(np.array(column) for column in columns))
+
+
+def _number_unique(h: np.ndarray, cell: tuple[float, ...], space_group) -> np.ndarray:
+    """Numbers (n,) of the unique indices by the Laue class of indices h (n, 3)."""
+    symmetry = crystal.symmetry(unit_cell=cell, space_group=space_group)
+    unique = miller.set(symmetry, to_flex_miller(h), anomalous_flag=False).map_to_asu().indices()
+    packed = pack(miller_indices_to_numpy(unique))
+    return np.unique(packed, return_inverse=True)[1].ravel()
+
+
+def _beam_intensities(experiments, paths, choice, table, row, d_star_sq, image, frames, progress):
+    """The beam intensity (n_images,) relative to the mean of its experiment, or None, and where it is from."""
+    n_images = len(frames.experiment)
+    level, source = None, "not known"
+    opened = beam_intensity.open_images(paths) if choice.beam in ("auto", "images") else None
+    if opened is not None:
+        d_max, d_min = choice.annulus
+        means = [beam_intensity.annulus_means(e, d_min, d_max, progress) for e in opened]
+        binned = [means[k][start : start + n] for k, start, n in zip(frames.experiment, frames.start, frames.n)]
+        known = [values[np.isfinite(values)] for values in binned]
+        level = np.array([values.mean() if len(values) else np.nan for values in known])
+        source = f"mean photons of a pixel between {d_max:g} and {d_min:g} Angstrom on the images"
+    elif choice.beam == "images":
+        raise Sorry("The images can't be opened: they must lie where the .expt file says, or set beam.intensity.")
+    elif choice.beam in ("auto", "background") and "background.mean" in table:
+        background = flumpy.to_numpy(table["background.mean"])[row]
+        level = beam_intensity.background_levels(background, d_star_sq, image, n_images)
+        source = "background of the spots"
+    elif choice.beam == "background":
+        raise Sorry("The reflections have no background.mean: set beam.intensity to something else.")
+    if level is not None and not np.isfinite(level).any():
+        return None, f"not known: no {source} is a positive number"
+    return level, source

@@ -1,0 +1,1 @@
+"""Images: readers, masks, background, exposure times, Bragg peaks."""

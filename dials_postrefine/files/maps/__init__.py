@@ -1,0 +1,1 @@
+"""Maps of reciprocal space: NeXus, sums, CCP4, MTZ."""

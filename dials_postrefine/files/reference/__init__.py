@@ -1,0 +1,1 @@
+"""Reference intensities: reflection files, atomic models, merged data."""

@@ -1,0 +1,1 @@
+"""Outputs that appear at once or not at all; what is read from damaged files."""

@@ -1,0 +1,1 @@
+"""Stills: read, written, handed over."""

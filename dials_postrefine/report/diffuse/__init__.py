@@ -1,0 +1,1 @@
+"""What dials.diffuse_map says."""

@@ -1,0 +1,1 @@
+"""What dials.reference_intensities says."""

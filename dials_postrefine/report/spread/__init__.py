@@ -1,0 +1,1 @@
+"""What dials.image_spread says."""

@@ -1,0 +1,492 @@
+"""
+The page of dials.postrefine: what its JSON summary (summary.py) says, as sections of page.py, and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+from dials_postrefine.report.common import plots
+from dials_postrefine.report.common.page import Fact, Figure, Page, Section, Table, write_page
+from dials_postrefine.report.common.plots import BLUE, GREEN, GREY, RED, Curve
+from dials_postrefine.report.common.remarks import grade_of
+from dials_postrefine.report.stills.lattices import number, show_lattices, show_parameters
+from dials_postrefine.report.stills.summary import write_summary
+from dials_postrefine.report.stills.text import absences_line
+from dials_postrefine.stills.selection import MARGIN
+
+UNSEEN = "halves that never saw each other"
+
+
+def write_reports(summary: dict, json_path: str | None, html_path: str | None) -> None:
+    """Write the JSON and the page of a summary, each where it is wanted."""
+    if json_path:
+        write_summary(summary, json_path)
+    if html_path:
+        write_page(make_page(summary), html_path)
+
+
+def numbers_of(identifiers: Sequence[str], wanted: Sequence[str | None]) -> list[int]:
+    """The numbers of the lattices that are to be drawn besides; raises Sorry for one that there is not."""
+    from dials.util import Sorry
+
+    number_of = {identifier: k for k, identifier in enumerate(identifiers)}
+    for name in wanted:
+        if name is not None and name not in number_of:
+            raise Sorry(
+                f"lattice_plots={name}: no lattice has this identifier; dials.show lists those of the .expt files."
+            )
+    return [number_of[name] for name in wanted if name is not None]
+
+
+def make_page(summary: dict) -> Page:
+    """The page of a summary (summary.make_summary, or its JSON read back)."""
+    honest = _has(summary, "cc_half_honest")
+    return Page(
+        title="dials.postrefine",
+        provenance=summary["provenance"],
+        lead=[_verdict(summary)],
+        facts=_facts(summary),
+        verdict=summary["verdict"],
+        command=summary["merge_command"],
+        sections=[
+            _dataset(summary),
+            *([_model(summary["reference_model"], honest)] if summary.get("reference_model") else []),
+            _by_resolution(summary),
+            _symmetry(summary),
+            show_parameters(summary),
+            _partiality(summary),
+            _residuals(summary),
+            _convergence(summary),
+            show_lattices(summary),
+        ],
+    )
+
+
+def _has(summary: dict, key: str) -> bool:
+    """Whether any shell has this number."""
+    return any(shell[key] is not None for when in ("before", "after") for shell in summary[when])
+
+
+def _verdict(summary: dict) -> str:
+    dataset, after = summary["dataset"], summary["after"][-1]
+    n, accepted = dataset["n_lattices"], dataset["n_accepted"]
+    text = (
+        f"{accepted} of {n} lattices were accepted and {dataset['n_merged']} of {dataset['n_observations']} "
+        f"observations merged to {after['n_unique']} unique reflections between "
+        f"{number(dataset['merged_d_max'], '.1f')} and {number(dataset['merged_d_min'], '.2f')} Å."
+    )
+    if summary["rejected"]:
+        reasons = ", ".join(f"{reason} ({count})" for reason, count in summary["rejected"].items())
+        text += f" Rejected: {reasons}."
+    return text
+
+
+def _facts(summary: dict) -> list[Fact]:
+    dataset, before, after = summary["dataset"], summary["before"][-1], summary["after"][-1]
+
+    def change(key, pattern):
+        return f"{number(before[key], pattern)} scaled only"
+
+    grade = partial(grade_of, summary)
+    facts = [Fact("lattices accepted", f"{dataset['n_accepted']}", f"of {dataset['n_lattices']}", grade("n_accepted"))]
+    if _has(summary, "cc_half_honest"):
+        facts += [
+            Fact("CC1/2, honest", number(after["cc_half_honest"], ".3f"), UNSEEN, grade("cc_half_honest")),
+            Fact("CC1/2, customary", number(after["cc_half"], ".3f"), change("cc_half", ".3f"), grade("cc_half")),
+            Fact("R_split, honest", number(after["r_split_honest"], ".3f"), UNSEEN),
+            Fact("R_split, customary", number(after["r_split"], ".3f"), change("r_split", ".3f"), grade("r_split")),
+        ]
+    else:
+        facts += [
+            Fact("CC1/2", number(after["cc_half"], ".3f"), change("cc_half", ".3f"), grade("cc_half")),
+            Fact("R_split", number(after["r_split"], ".3f"), change("r_split", ".3f"), grade("r_split")),
+        ]
+    if _has(summary, "cc_reference"):
+        facts.append(
+            Fact(
+                "CC to the reference",
+                number(after["cc_reference"], ".3f"),
+                change("cc_reference", ".3f"),
+                grade("cc_reference"),
+            )
+        )
+    return [
+        *facts,
+        Fact(
+            "completeness", number(after["completeness"], ".1%"), change("completeness", ".1%"), grade("completeness")
+        ),
+        Fact(
+            "multiplicity", number(after["multiplicity"], ".1f"), change("multiplicity", ".1f"), grade("multiplicity")
+        ),
+        Fact("mean I/sigma", number(after["i_over_sigma"], ".1f"), _meaning_of_sigma(summary), grade("i_over_sigma")),
+    ]
+
+
+def _meaning_of_sigma(summary: dict) -> str:
+    return "sigma by the error model" if summary["error_model"] else "sigma of the counts alone"
+
+
+def _dataset(summary: dict) -> Section:
+    dataset = summary["dataset"]
+    low, high = dataset["wavelength_min"], dataset["wavelength_max"]
+    spread = f" ({low:.5f} to {high:.5f})" if high - low > 1e-5 else ""
+    a, b, c, *angles = dataset["unit_cell"]
+    not_used = ", ".join(f"{count} {reason}" for reason, count in dataset["not_used"].items())
+    rows = [
+        ["space group", dataset["space_group"]],
+        ["median unit cell", f"{a:.2f}, {b:.2f}, {c:.2f} Å; {', '.join(f'{x:.2f}' for x in angles)}°"],
+        ["wavelength", f"{dataset['wavelength']:.5f} Å{spread}"],
+        ["lattices", f"{dataset['n_lattices']}"],
+        ["observations", f"{dataset['n_input']}"],
+        ["usable observations", f"{dataset['n_observations']}" + (f" (not used: {not_used})" if not_used else "")],
+        ["merged observations", f"{dataset['n_merged']}"],
+        ["outliers", f"{dataset['n_outliers']}"],
+        ["below the partiality threshold", f"{dataset['n_below_threshold']}"],
+        ["of rejected lattices", f"{dataset['n_of_rejected']}"],
+        ["reference", dataset["reference"] or "the mean of the data themselves"],
+        [
+            "model",
+            f"{summary['model']}, profile {summary['profile']}, radius {summary['radius']}, "
+            f"unit cell {summary['unit_cell']}",
+        ],
+    ]
+    tables = [Table("What was read, and how it was treated.", ("", ""), rows, n_text=2)]
+    if summary["rejected"]:
+        counts = [[reason, str(n)] for reason, n in summary["rejected"].items()]
+        tables.append(Table("Rejected lattices by reason.", ("reason", "lattices"), counts))
+    folded = []
+    if summary["tried"]:
+        rows = [
+            [
+                one["profile"],
+                one["radius"],
+                one["unit_cell"],
+                number(one["correlation"], ".3f"),
+                number(one["difference"], "+.4f"),
+                number(one["difference_esd"], ".4f"),
+                str(one["n_accepted"]),
+                one["decision"],
+            ]
+            for one in summary["tried"]
+        ]
+        headers = (
+            "profile",
+            "radius",
+            "unit cell",
+            "held-out CC",
+            "difference",
+            "esd",
+            "accepted",
+            "decision",
+        )
+        caption = (
+            "Models that were tried: mean correlation of a lattice's amplitudes that no fit has seen, and its "
+            f"difference to the default, lattice by lattice, less {MARGIN:g} for each parameter more. The largest is "
+            "chosen if it is above its esd, else the default stays."
+        )
+        folded.append(Section("Models that were tried", tables=[Table(caption, headers, rows, n_text=3)]))
+    return Section("Data set", tables=tables, folded=folded)
+
+
+def _symmetry(summary: dict) -> Section:
+    """What the observations say of the space group."""
+    verdicts = {None: "can't be told", True: "supported", False: "not supported"}
+    rows = [
+        [
+            one["name"],
+            "yes" if one["in_input"] else "no",
+            number(one["cc"], ".3f"),
+            str(one["n_pairs"]),
+            number(one["chance"], ".3f"),
+            verdicts[one["supported"]],
+        ]
+        for one in summary["symmetry"]["operations"]
+    ]
+    text = [
+        "Does the space group hold? Each operation relates reflections that were measured apart, in different half "
+        "sets of lattices: their correlation, before any correction by a fit, should be that of a reflection with "
+        "itself (h,k,l). An operation far below is not there.",
+        absences_line(summary["symmetry"]["absences"]),
+    ]
+    headers = ("operation", "of the crystals as read", "CC", "pairs", "by chance", "verdict")
+    return Section("Symmetry", text, tables=[Table("The operations of the space group.", headers, rows)])
+
+
+def _model(model: dict, honest: bool = True) -> Section:
+    """
+    The atomic model that the lattices were fitted to, and how much of the result comes from it; honest: there are half
+    sets that have not seen it.
+    """
+    shells = [
+        [
+            f"{number(s['d_max'], '.2f')} to {s['d_min']:.2f}",
+            str(s["n"]),
+            *(number(s[key], ".3f") for key in ("r", "cc_i", "cc_f", "model_error")),
+        ]
+        for s in model["shells"]
+    ]
+    caption = "The model and the scaled stills before any refinement; the last row is all shells together."
+    tables = [Table(caption, ("d (Å)", "unique", "R", "CC(I)", "CC(F)", "model error"), shells)]
+    text = [
+        "From the second cycle on the lattices are fitted to the model and to the mean of the other lattices together, "
+        "each with the weight of its error. Where the share of the data is small the merged intensities agree with "
+        "the model because they were fitted to it"
+        + ("; the honest half sets are refined without it." if honest else "."),
+        *model["notes"],
+    ]
+    if model["share"]:
+        rows = [
+            [f"{number(s['d_max'], '.2f')} to {s['d_min']:.2f}", str(s["n"]), number(s["share"], ".2f")]
+            for s in model["share"]
+        ]
+        caption = "Data and model as they weigh after the last cycle; the last row is all shells together."
+        tables.append(Table(caption, ("d (Å)", "unique", "share of the data"), rows))
+    else:
+        text[0] = "The lattices were fitted to the model alone: one cycle, or too few merged reflections to weigh it."
+    return Section("Atomic model", text, tables=tables)
+
+
+def _by_resolution(summary: dict) -> Section:
+    before, after = summary["before"][:-1], summary["after"][:-1]
+    honest = _has(summary, "cc_half_honest")
+
+    def panel(key, title, y_label, caption, why="There are too few reflections.", honest_key=None, **limits):
+        curves = []
+        if any(shell[key] is not None for shell in before):
+            curves.append(Curve("scaled only", [], [shell[key] for shell in before], GREY, "s--", hollow=True))
+        curves += [
+            Curve("customary" if honest_key else "postrefined", [], [shell[key] for shell in after], BLUE),
+        ]
+        if honest_key:
+            curves.append(Curve("honest", [], [shell[honest_key] for shell in after], RED, "^-"))
+        svg = plots.by_resolution(key.replace("_", "-"), title, after, curves, y_label, why, **limits)
+        return Figure(svg, caption)
+
+    few = "No shell has three indices that both half sets observed: nothing to correlate."
+    figures = [
+        panel(
+            "cc_half",
+            "CC1/2 by resolution",
+            "CC1/2",
+            "Correlation of two half sets of lattices, one where they agree. Data are useful to where it falls below "
+            "about 0.3. Customary halves were fitted to one mean, and are too good; honest ones never saw each other.",
+            few,
+            "cc_half_honest" if honest else None,
+            ylim=(-0.1, 1.03),
+        ),
+        panel(
+            "r_split",
+            "R_split by resolution",
+            "R_split",
+            "Relative difference of the two half sets, 0 where they agree. It rises to high resolution; postrefined "
+            "should lie below scaled only.",
+            few,
+            "r_split_honest" if honest else None,
+            ylim=(0.0, None),
+        ),
+    ]
+    if _has(summary, "cc_reference"):
+        figures.append(
+            panel(
+                "cc_reference",
+                "Correlation with the reference by resolution",
+                "CC to the reference",
+                "Correlation of the merged intensities with the reference that the lattices were fitted to. It can "
+                "only say that something is wrong: a low value is bad, a high one is not yet good.",
+                ylim=(None, 1.03),
+            )
+        )
+    figures += [
+        panel(
+            "completeness",
+            "Completeness by resolution",
+            "completeness",
+            "Fraction of the possible unique reflections that were merged. It should be near one to the resolution "
+            "limit.",
+            ylim=(0.0, 1.05),
+        ),
+        panel(
+            "multiplicity",
+            "Multiplicity by resolution",
+            "multiplicity",
+            "Observations per unique reflection. Partiality and outliers average out with many; below about four they "
+            "do not.",
+            ylim=(0.0, None),
+        ),
+        panel(
+            "i_over_sigma",
+            "Mean I/sigma by resolution",
+            "mean I/sigma",
+            f"Merged intensity over its standard deviation, {_meaning_of_sigma(summary)}."
+            + (
+                " There is none to compare with before: no error model is fitted then."
+                if summary["error_model"]
+                else ""
+            ),
+            ylim=(0.0, None),
+        ),
+    ]
+    if not honest:
+        external = summary["dataset"]["reference"] is not None
+        why = (
+            "the lattices were fitted to an external reference, so that the half sets never met."
+            if external
+            else "cross_validation is not half_sets, or a half has no lattice that is accepted."
+        )
+        text = [f"There are no honest CC1/2 and R_split beside the customary ones: {why}"]
+    else:
+        text = []
+    folded = [Section("Numbers by shell", tables=[_shells(summary, "before"), _shells(summary, "after")])]
+    return Section("By resolution", text, figures, folded=folded)
+
+
+def _shells(summary: dict, when: str) -> Table:
+    honest = when == "after" and _has(summary, "cc_half_honest")
+    reference = _has(summary, "cc_reference")
+    headers = ["d (Å)", "observations", "unique", "completeness", "multiplicity", "I/sigma", "CC1/2", "R_split"]
+    headers += ["CC to the reference"] * reference + ["honest CC1/2", "honest R_split"] * honest
+    rows = [
+        [
+            f"{number(s['d_max'], '.2f')} to {s['d_min']:.2f}",
+            str(s["n_observations"]),
+            str(s["n_unique"]),
+            number(s["completeness"], ".1%"),
+            number(s["multiplicity"], ".2f"),
+            number(s["i_over_sigma"], ".1f"),
+            number(s["cc_half"], ".3f"),
+            number(s["r_split"], ".3f"),
+            *[number(s["cc_reference"], ".3f")] * reference,
+            *[number(s["cc_half_honest"], ".3f"), number(s["r_split_honest"], ".3f")] * honest,
+        ]
+        for s in summary[when]
+    ]
+    caption = {"before": "Scaled only", "after": "Postrefined"}[when] + "; the last row is all shells together."
+    return Table(caption, headers, rows)
+
+
+def _partiality(summary: dict) -> Section:
+    data = summary["partiality"]
+    bins = data["bins"]
+    ratio = [one["ratio"] for one in bins]
+    curves = [
+        Curve(f"profile {data['profile']}", data["curve_ratio"], data["curve_p"], GREY, "-"),
+        Curve("predicted", ratio, [one["predicted"] for one in bins], GREY, "s", hollow=True),
+        Curve("observed", ratio, [one["observed"] for one in bins], BLUE, "o", [one["observed_esd"] for one in bins]),
+    ]
+    svg = plots.lines(
+        "partiality",
+        "Observed and predicted partiality by distance from the Ewald sphere",
+        curves if bins else [],
+        "r_h / r_s",
+        "partiality p",
+        "Too few observations have a reference intensity to compare with: none of the bins can be filled.",
+    )
+    caption = (
+        "Each point stands for as many observations of accepted lattices, by their distance r_h from the Ewald sphere "
+        "in units of the radius r_s. Good: observed on predicted, within the bars of one esd. Observed high far out "
+        "and low in the middle: the profile is too narrow; lopsided: beam, wavelength or cell are off."
+    )
+    compared = "the reference" if summary["dataset"]["reference"] else "the mean of the other observations of its index"
+    text = (
+        f"Observed is the intensity over scale, fall-off and {compared}; predicted is what the model says of the same."
+    )
+    return Section("Partiality", [text], [Figure(svg, caption)])
+
+
+def _residuals(summary: dict) -> Section:
+    data, model = summary["residuals"], summary["error_model"]
+    curves = []
+    for key, name, colour, style in (
+        ("by_intensity", "intensity", BLUE, "o-"),
+        ("by_resolution", "resolution", RED, "^--"),
+        ("by_partiality", "partiality", GREEN, "s:"),
+    ):
+        groups = data[key]
+        x, y = list(range(1, len(groups) + 1)), [one["width"] for one in groups]
+        curves.append(Curve(name, x, y, colour, style, [one["width_esd"] for one in groups]))
+    widths = [curve.y for curve in curves if curve.y]
+    figures = [
+        Figure(
+            plots.residual_histogram("residuals", "Histogram of the normalised residuals", data),
+            "Difference between an observation and the mean of the others of its index, over its expected standard "
+            f"deviation; outliers included. Good: on the normal curve to about three. {data['below']} are below and "
+            f"{data['above']} above the axis.",
+        ),
+        Figure(
+            plots.lines(
+                "widths",
+                "Width of the normalised residuals by tenths of intensity, resolution and partiality",
+                curves,
+                "tenth: weak, low resolution, partial → strong, high, full",
+                "width of the residuals",
+                "Too few observations have another one of their index.",
+                ylim=(0.0, 1.15 * max([1.6, *(max(y) for y in widths)])),
+            ),
+            "Their width, 1.48 times the median of |z|, in tenths of equal numbers. Good: about one everywhere. Above "
+            "one the standard deviations are too small there, below one too large.",
+        ),
+    ]
+    text = ["There is no error model: the variances are those of the counts."]
+    if model is not None:
+        text = [
+            "The expected variance is a² (var + (b I)² + c² t I²), var from the counts and t the variance of ln(G p): "
+            f"a = {model['a']:.3f}, b = {model['b']:.3f}, c = {model['c']:.3f}, "
+            + (f"from {model['n']} residuals." if model["n"] else "assumed, as too few indices were observed twice.")
+        ]
+    overall = number(data["width"], ".2f")
+    text.append(
+        f"{data['n']} residuals of width {overall}; {data['n_alone']} observations are the only ones of their index."
+    )
+    return Section("Residuals", text, figures)
+
+
+def _convergence(summary: dict) -> Section:
+    cycles = summary["cycles"]
+    limit = summary["dataset"]["convergence"]
+    x = list(range(1, len(cycles) + 1))
+    why = "The reference is external: it does not change from cycle to cycle, and there is nothing to converge."
+    if summary.get("reference_model"):
+        why = "The lattices were fitted to the model and the data together, in a fixed number of cycles."
+    figures = [
+        Figure(
+            plots.convergence("convergence", "Change of the merged intensities by cycle", cycles, limit, why),
+            "Sum of the changes of the merged intensities over their sum. Good: it falls below the limit of "
+            f"{limit:g}. Still high at the end: the lattices have too few reflections in common for a reference of "
+            "their own.",
+        ),
+        Figure(
+            plots.lines(
+                "cycle-cc",
+                "Mean correlation of a lattice by cycle",
+                [Curve("mean CC of a lattice", x, [one["correlation"] for one in cycles])],
+                "cycle",
+                "mean CC of a lattice",
+                "No accepted lattice has enough reflections in common with the reference for a correlation.",
+                xticks=x if len(x) <= 10 else x[::5],
+            ),
+            "Mean over the accepted lattices of the correlation between corrected intensities and reference. It should "
+            "rise and then stay.",
+        ),
+    ]
+    rows = [
+        [
+            str(i),
+            str(one["n_accepted"]),
+            number(one["correlation"], ".3f"),
+            number(one["change"], ".4f"),
+            number(one["change_esd"], ".3f"),
+            number(one["agreement"], ".3f"),
+            "yes" if one["damped"] else "no",
+        ]
+        for i, one in zip(x, cycles)
+    ]
+    headers = ("cycle", "accepted", "mean CC of a lattice", "change of the merged I", "in esds", "unseen CC", "damped")
+    text = [
+        summary["course"]["words"],
+        "In esds: the mean of the changes, each over the standard deviation of the merged intensity. Unseen CC: the "
+        "honest CC1/2 of the half sets after this cycle, or the mean CC_free of the lattices where reflections are "
+        "held out.",
+    ]
+    return Section("Convergence", text, figures, [Table("The cycles.", headers, rows)])

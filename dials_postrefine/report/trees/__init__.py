@@ -1,0 +1,1 @@
+"""What dials.intensity_model says."""
