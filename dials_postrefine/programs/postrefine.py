@@ -38,7 +38,7 @@ from dials_postrefine.programs.algorithm_settings import (
     reference_settings,
 )
 from dials_postrefine.programs.launch import Launch, Result, launched, temporary_names, written
-from dials_postrefine.report.common.remarks import conclude, remark_lines
+from dials_postrefine.report.common.remarks import DISTRUST, conclude, remark_lines
 from dials_postrefine.report.reference import summary as model_report
 from dials_postrefine.report.stills import page as report
 from dials_postrefine.report.stills import text
@@ -99,7 +99,8 @@ def run(request: PostrefineRequest, launch: Launch | None = None) -> Result:
             report.write_reports(summary, names["json"], names["html"])
             _write(given, refinement, names)
             commands = [summary["merge_command"], summary["xfel_merge_command"]]
-            logger.info("\nTo merge what was kept:\n\n  %s\n", "\n\n  ".join(filter(None, commands)))
+            kept = "it all the same" if summary["verdict"]["grade"] == DISTRUST else "what was kept"
+            logger.info("\nTo merge %s:\n\n  %s\n", kept, "\n\n  ".join(filter(None, commands)))
             logger.info(remark_lines(summary))
         if output.mtz:
             with Outputs() as outputs:
