@@ -97,6 +97,7 @@ def test_outputs_of_two_runs_are_combined_and_merged_by_dials(two_runs, run_prog
 
 
 def test_outputs_of_two_runs_are_merged_by_cctbx_xfel_merge(two_runs, tmp_path):
+    pytest.importorskip("xfel", reason="cctbx.xfel.merge is not part of this cctbx (Debian sid's)")
     source = ast.parse((Path(__file__).parent / "test_handover.py").read_text())
     (program,) = [
         ast.literal_eval(node.value)
@@ -228,7 +229,7 @@ def test_programs_and_parameters_that_are_named_exist(program, parameter):
     if program in NOT_PROGRAMS or importlib.util.find_spec(f"dials_postrefine.command_line.{name}"):
         return
     if program == "cctbx.xfel.merge":  # not all of its modules are there everywhere; test_handover.py runs it
-        assert importlib.util.find_spec("xfel")
+        pytest.importorskip("xfel", reason="cctbx.xfel.merge is not part of this cctbx (Debian sid's)")
         return
     module = "dials.command_line." + {"import": "dials_import"}.get(name, name)
     assert importlib.util.find_spec(module), f"{program} does not exist"

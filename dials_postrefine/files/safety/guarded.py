@@ -94,6 +94,6 @@ def _answer(pipe, function: Callable, path: str, size: int) -> None:
     except Sorry as sorry:
         answer = pickle.dumps((str(sorry), None, None))
     except BaseException as error:  # SystemExit, too, is no result
-        message = traceback.format_exception_only(type(error), error)[-1].strip()
+        message = f"{type(error).__name__}: {error}"  # without the notes that newer versions of Python add
         answer = pickle.dumps((None, (message, traceback.format_exc()), None))
     pipe.send_bytes(answer)
