@@ -33,9 +33,10 @@ def run(request: DiffuseMapRequest, launch: Launch | None = None) -> Result:
     from dials_postrefine.files.maps import input as map_input
     from dials_postrefine.files.safety.outputs import Outputs
     from dials_postrefine.programs.algorithm_settings import map_request
+    from dials_postrefine.report.common.page import write_reports
     from dials_postrefine.report.common.remarks import remark_lines
-    from dials_postrefine.report.diffuse import page as report
     from dials_postrefine.report.diffuse import text as diffuse_text
+    from dials_postrefine.report.diffuse.page import make_page
 
     with launched("dials.diffuse_map", request, launch) as launch:
         provenance, wanted = launch.provenance, map_request(request)
@@ -51,7 +52,8 @@ def run(request: DiffuseMapRequest, launch: Launch | None = None) -> Result:
             unused = launch.unused_parameters(request, given.chosen)
             summary = _summarise(given, merged, provenance, notes, unused)
             logger.info(diffuse_text.text(summary, launch.verbosity > 0))
-            report.write_reports(summary, given.sections.sections, names["json"], names["html"])
+            sections = given.sections.sections
+            write_reports(summary, lambda: make_page(summary, sections), names["json"], names["html"])
             logger.info("\n%s", remark_lines(summary))
     return Result(summary, written(names, request.output))
 

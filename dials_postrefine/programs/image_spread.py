@@ -16,11 +16,12 @@ from dials_postrefine.files.electron.scaled_images import ImageFiles, read_image
 from dials_postrefine.files.safety.outputs import Outputs
 from dials_postrefine.programs.algorithm_settings import compared_column, image_choice, spread_settings
 from dials_postrefine.programs.launch import Launch, Result, launched, temporary_names, written
+from dials_postrefine.report.common.page import write_reports
 from dials_postrefine.report.common.remarks import remark_lines
 from dials_postrefine.report.spread import figures as spread_figures
-from dials_postrefine.report.spread import page as report
 from dials_postrefine.report.spread import summary as spread_summary
 from dials_postrefine.report.spread import text as spread_text
+from dials_postrefine.report.spread.page import make_page
 from dials_postrefine.settings.image_spread import ImageSpreadRequest
 
 logger = logging.getLogger("dials.image_spread")
@@ -46,7 +47,7 @@ def run(request: ImageSpreadRequest, launch: Launch | None = None) -> Result:
         if names["pairs"]:
             write_pairs(names["pairs"], files, found)
         figures = spread_figures.collect(files.images, found, found.pairs.match)
-        report.write_reports(summary, figures, names["json"], names["html"])
+        write_reports(summary, lambda: make_page(summary, figures), names["json"], names["html"])
         logger.info("\n%s", remark_lines(summary))
     return Result(summary, written(names, request.output))
 

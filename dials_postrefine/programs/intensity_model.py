@@ -11,6 +11,7 @@ from dials_postrefine.files.electron import intensity_model as model
 from dials_postrefine.files.safety.outputs import Outputs
 from dials_postrefine.programs.algorithm_settings import model_request
 from dials_postrefine.programs.launch import Launch, Result, launched, temporary_names, written
+from dials_postrefine.report.common.page import write_reports
 from dials_postrefine.report.common.remarks import remark_lines
 from dials_postrefine.report.trees import report
 from dials_postrefine.settings.intensity_model import IntensityModelRequest
@@ -42,7 +43,7 @@ def run(request: IntensityModelRequest, launch: Launch | None = None) -> Result:
         logger.info(report.text(summary, launch.verbosity > 0))
         if names["reflections"]:
             model.write_predictions(data, prediction, names["experiments"], names["reflections"])
-        report.write_reports(summary, names["json"], names["html"])
+        write_reports(summary, lambda: report.make_page(summary), names["json"], names["html"])
         logger.info("\n%s", remark_lines(summary))
     return Result(summary, written(names, output))
 

@@ -38,6 +38,7 @@ from dials_postrefine.programs.algorithm_settings import (
     reference_settings,
 )
 from dials_postrefine.programs.launch import Launch, Result, launched, temporary_names, written
+from dials_postrefine.report.common.page import write_reports
 from dials_postrefine.report.common.remarks import DISTRUST, conclude, remark_lines
 from dials_postrefine.report.reference import summary as model_report
 from dials_postrefine.report.stills import page as report
@@ -96,7 +97,7 @@ def run(request: PostrefineRequest, launch: Launch | None = None) -> Result:
             logger.info(text.outcome(summary, wide))
             if given.described is not None:
                 logger.info(model_report.share_text(given.described["share"]))
-            report.write_reports(summary, names["json"], names["html"])
+            write_reports(summary, lambda: report.make_page(summary), names["json"], names["html"])
             _write(given, refinement, names)
             commands = [summary["merge_command"], summary["xfel_merge_command"]]
             kept = "it all the same" if summary["verdict"]["grade"] == DISTRUST else "what was kept"

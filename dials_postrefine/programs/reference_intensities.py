@@ -14,8 +14,8 @@ from dials_postrefine.files.safety.outputs import Outputs
 from dials_postrefine.programs.algorithm_settings import reference_settings
 from dials_postrefine.programs.launch import Launch, Result, launched, temporary_names, written
 from dials_postrefine.report.common.remarks import conclude, remark_lines
+from dials_postrefine.report.common.summary import write_summary
 from dials_postrefine.report.reference import summary as report
-from dials_postrefine.report.stills.summary import write_summary
 from dials_postrefine.settings.reference_intensities import ReferenceIntensitiesRequest
 
 logger = logging.getLogger("dials.reference_intensities")

@@ -9,7 +9,7 @@ import dials_postrefine  # noqa: F401  (makes cctbx findable)
 pytest.importorskip("dials", reason="the log is DIALS'")
 
 from dials_postrefine import log
-from dials_postrefine.report.stills import text
+from dials_postrefine.report.common import tables as text
 
 pytestmark = pytest.mark.dials
 

@@ -8,9 +8,13 @@ narrow screen and on paper; the script sorts tables and nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from dials_postrefine.report.common.summary import write_summary
+
+NO_NUMBER = "–"
 
 
 @dataclass
@@ -76,6 +80,14 @@ class Page:
     sections: Sequence[Section] = field(default_factory=list)
 
 
+def number(value: float | None, pattern: str, factor: float = 1.0) -> str:
+    """A number as text, a dash where there is none."""
+    if value is None:
+        return NO_NUMBER
+    text = format(factor * value, pattern)
+    return text.lstrip("-") if not text.strip("-0.%") else text  # no minus nothing
+
+
 def render(page: Page) -> str:
     """The page as HTML."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -94,3 +106,11 @@ def write_page(page: Page, path: str) -> None:
     """Write the page."""
     with open(path, "w", encoding="utf-8", errors="backslashreplace") as file:
         file.write(render(page))
+
+
+def write_reports(summary: dict, make_page: Callable[[], Page], json_path: str | None, html_path: str | None) -> None:
+    """Write the JSON of a summary and its page, each where it is wanted; a page that is not is not drawn."""
+    if json_path:
+        write_summary(summary, json_path)
+    if html_path:
+        write_page(make_page(), html_path)

@@ -1,5 +1,5 @@
 """
-The page of dials.diffuse_map: what its JSON summary (diffuse_summary.py) says, and pictures of planes of the map.
+The page of dials.diffuse_map: what its JSON summary (summary.py) says, and pictures of planes of the map.
 """
 
 from __future__ import annotations
@@ -11,13 +11,11 @@ import numpy as np
 
 from dials_postrefine.diffuse.map import sections as planes
 from dials_postrefine.report.common import pictures, plots
-from dials_postrefine.report.common.page import Fact, Figure, Page, Section, Table, write_page
+from dials_postrefine.report.common.page import NO_NUMBER, Fact, Figure, Page, Section, Table, number
 from dials_postrefine.report.common.plots import BLUE, GREEN, GREY, RED, Curve
 from dials_postrefine.report.common.remarks import grade_of
 from dials_postrefine.report.diffuse.remarks import AZIMUTHAL
 from dials_postrefine.report.diffuse.summary import OFFSET_LETTERS
-from dials_postrefine.report.stills.lattices import NO_NUMBER, number
-from dials_postrefine.report.stills.summary import write_summary
 
 UNITS = {"photons/(s sr)": "photons s⁻¹ sr⁻¹", "photons/sr": "photons sr⁻¹"}
 NAMES = {"intensity": "total", "anisotropic": "anisotropic part"}
@@ -52,21 +50,8 @@ SCALES = {
 }
 
 
-def write_reports(
-    summary: dict,
-    sections: Sequence[planes.MapSection],
-    json_path: str | None,
-    html_path: str | None,
-) -> None:
-    """Write the JSON and the page, each where it is wanted."""
-    if json_path:
-        write_summary(summary, json_path)
-    if html_path:
-        write_page(make_page(summary, sections), html_path)
-
-
 def make_page(summary: dict, sections: Sequence[planes.MapSection]) -> Page:
-    """The page of a summary (diffuse_summary.make_summary, or its JSON read back) and sections of the map."""
+    """The page of a summary (summary.make_summary, or its JSON read back) and sections of the map."""
     return Page(
         title="dials.diffuse_map",
         provenance=summary["provenance"],

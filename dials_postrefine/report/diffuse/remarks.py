@@ -36,7 +36,7 @@ MOST_LISTED = 5
 
 
 def remarks(summary: dict) -> list[Remark]:
-    """The remarks on a summary (diffuse_summary.make_summary)."""
+    """The remarks on a summary (summary.make_summary)."""
     return [*_on_input(summary), *_on_images(summary), *_on_geometry(summary), *_on_statistics(summary)]
 
 

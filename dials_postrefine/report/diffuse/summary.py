@@ -12,7 +12,7 @@ from dataclasses import asdict
 
 from dials_postrefine.diffuse.map.mapping import ImageResult
 from dials_postrefine.diffuse.map.merging import Map, index_offset
-from dials_postrefine.report.stills.summary import finite
+from dials_postrefine.report.common.summary import finite
 
 OFFSET_LETTERS = "hkl"
 

@@ -1,9 +1,9 @@
-"""What the log of dials.diffuse_map says, from its summary (diffuse_summary.py)."""
+"""What the log of dials.diffuse_map says, from its summary (summary.py)."""
 
 from __future__ import annotations
 
+from dials_postrefine.report.common.tables import number, table
 from dials_postrefine.report.diffuse.summary import OFFSET_LETTERS
-from dials_postrefine.report.stills.text import number, table
 
 MOST_SKIPPED = 20
 # Columns of the table by shell: key, header, pattern, factor.

@@ -15,8 +15,8 @@ import numpy as np
 
 from dials_postrefine.numerics.shells import shell_of
 from dials_postrefine.report.common.remarks import Remark, absences_remarks, care, distrust, not_used_remarks
-from dials_postrefine.report.stills.summary import finite
-from dials_postrefine.report.stills.text import absences_line, number, table
+from dials_postrefine.report.common.summary import finite
+from dials_postrefine.report.common.tables import absences_line, number, table
 from dials_postrefine.scattering.form_factors import FormFactors
 from dials_postrefine.scattering.prior import Combined
 from dials_postrefine.scattering.reference import Way

@@ -7,26 +7,16 @@ from __future__ import annotations
 import numpy as np
 
 from dials_postrefine.report.common import pictures, plots
-from dials_postrefine.report.common.page import Fact, Figure, Page, Section, Table, write_page
+from dials_postrefine.report.common.page import Fact, Figure, Page, Section, Table, number
 from dials_postrefine.report.common.plots import BLUE, GREY, PALE, RED, Curve
 from dials_postrefine.report.common.remarks import grade_of
 from dials_postrefine.report.spread.figures import PairPoints, SpreadFigures
 from dials_postrefine.report.spread.text import CAUSES, CAUSES_EXPLAINED, ERRORS
-from dials_postrefine.report.stills.lattices import number
-from dials_postrefine.report.stills.summary import write_summary
 
 MANY_BARS = 150  # that hide what they belong to
 FEW_IMAGES = 3  # observations of an image, below which its tau is not drawn
 SQUARE = (4.4, 3.9)
 BAR_MARGINS = (0.72, 0.95, 0.45, 0.2, 0.0)
-
-
-def write_reports(summary: dict, figures: SpreadFigures, json_path: str | None, html_path: str | None) -> None:
-    """Write the JSON and the page, each where it is wanted."""
-    if json_path:
-        write_summary(summary, json_path)
-    if html_path:
-        write_page(make_page(summary, figures), html_path)
 
 
 def make_page(summary: dict, figures: SpreadFigures) -> Page:

@@ -25,7 +25,7 @@ from dials_postrefine.report.common.remarks import (
     not_used_remarks,
     note,
 )
-from dials_postrefine.report.stills.summary import finite
+from dials_postrefine.report.common.summary import finite
 
 # Of the pairs so many are in the summary; the table of all is a file of its own.
 MOST_PAIRS = 100

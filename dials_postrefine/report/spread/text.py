@@ -1,8 +1,8 @@
-"""What the log of dials.image_spread says, from its summary (spread_summary.py)."""
+"""What the log of dials.image_spread says, from its summary (summary.py)."""
 
 from __future__ import annotations
 
-from dials_postrefine.report.stills.text import absences_line, number, table
+from dials_postrefine.report.common.tables import absences_line, number, table
 
 MOST_PAIRS, MOST_EXPERIMENTS = 10, 20
 # Whose the errors are, beyond which the spread is measured.

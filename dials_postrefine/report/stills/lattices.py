@@ -9,13 +9,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from dials_postrefine.report.common import plots
-from dials_postrefine.report.common.page import Figure, Section, Table
+from dials_postrefine.report.common.page import NO_NUMBER, Figure, Section, Table, number
 from dials_postrefine.report.common.plots import BLUE, RED, Curve
 from dials_postrefine.report.stills.diagnostics import CURVE_POINTS
 from dials_postrefine.report.stills.summary import HISTOGRAMS, PARAMETERS, label
 from dials_postrefine.stills.partiality import PROFILES
 
-NO_NUMBER = "–"
 # A reflection of one lattice is drawn where its observed partiality is known to this.
 MAX_P_ESD = 0.25
 Z_LIMIT = 8.0
@@ -35,14 +34,6 @@ MEANING = {
 ESD_HINT = (
     "Below: the standard deviations. They should be small beside the spread, or the data do not tell this parameter."
 )
-
-
-def number(value: float | None, pattern: str, factor: float = 1.0) -> str:
-    """A number as text, a dash where there is none."""
-    if value is None:
-        return NO_NUMBER
-    text = format(factor * value, pattern)
-    return text.lstrip("-") if not text.strip("-0.%") else text  # no minus nothing
 
 
 def with_esd(values: dict, name: str) -> str:

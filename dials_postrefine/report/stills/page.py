@@ -8,23 +8,14 @@ from collections.abc import Sequence
 from functools import partial
 
 from dials_postrefine.report.common import plots
-from dials_postrefine.report.common.page import Fact, Figure, Page, Section, Table, write_page
+from dials_postrefine.report.common.page import Fact, Figure, Page, Section, Table, number
 from dials_postrefine.report.common.plots import BLUE, GREEN, GREY, RED, Curve
 from dials_postrefine.report.common.remarks import grade_of
-from dials_postrefine.report.stills.lattices import number, show_lattices, show_parameters
-from dials_postrefine.report.stills.summary import write_summary
-from dials_postrefine.report.stills.text import absences_line
+from dials_postrefine.report.common.tables import absences_line
+from dials_postrefine.report.stills.lattices import show_lattices, show_parameters
 from dials_postrefine.stills.selection import MARGIN
 
 UNSEEN = "halves that never saw each other"
-
-
-def write_reports(summary: dict, json_path: str | None, html_path: str | None) -> None:
-    """Write the JSON and the page of a summary, each where it is wanted."""
-    if json_path:
-        write_summary(summary, json_path)
-    if html_path:
-        write_page(make_page(summary), html_path)
 
 
 def numbers_of(identifiers: Sequence[str], wanted: Sequence[str | None]) -> list[int]:

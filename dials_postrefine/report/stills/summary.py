@@ -7,7 +7,6 @@ Lengths in Angstrom, angles in degrees, B conventional, of exp(-B d*^2/2), in A^
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
@@ -15,6 +14,7 @@ from dataclasses import asdict, dataclass, fields
 import numpy as np
 
 from dials_postrefine.numerics.populations import MIN_GAP_DISTANCE, describe_groups, main_value
+from dials_postrefine.report.common.summary import finite
 from dials_postrefine.report.stills.course import describe_course
 from dials_postrefine.report.stills.diagnostics import Diagnostics, histogram
 from dials_postrefine.stills.cycles import PostrefinedStills
@@ -259,20 +259,3 @@ def label(name: str, summary: dict) -> str:
     if name == "radius" and summary["radius"] == "mosaic":
         symbol = "r_0"
     return f"{symbol} ({unit})" if unit else symbol
-
-
-def write_summary(summary: dict, path: str) -> None:
-    """Write a summary as JSON."""
-    with open(path, "w", encoding="utf-8") as file:
-        json.dump(summary, file, indent=1, allow_nan=False)
-
-
-def finite(value):
-    """The same with plain Python numbers, and None in place of what is not finite."""
-    if isinstance(value, dict):
-        return {key: finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [finite(item) for item in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    return None if isinstance(value, float) and not np.isfinite(value) else value

@@ -15,7 +15,7 @@ from dials_postrefine.electron.trees.intensitymodel import Prediction
 from dials_postrefine.files.electron.intensity_model import ModelData, ModelRequest
 from dials_postrefine.files.electron.scaled_images import COLUMNS
 from dials_postrefine.report.common import plots
-from dials_postrefine.report.common.page import Fact, Figure, Page, Section, Table, write_page
+from dials_postrefine.report.common.page import Fact, Figure, Page, Section, Table, number
 from dials_postrefine.report.common.plots import BLUE, GREEN, GREY, RED
 from dials_postrefine.report.common.remarks import (
     Remark,
@@ -26,10 +26,9 @@ from dials_postrefine.report.common.remarks import (
     grade_of,
     not_used_remarks,
 )
+from dials_postrefine.report.common.summary import finite
+from dials_postrefine.report.common.tables import absences_line, table
 from dials_postrefine.report.spread.summary import describe_populations, population_remarks
-from dials_postrefine.report.stills.lattices import number
-from dials_postrefine.report.stills.summary import finite, write_summary
-from dials_postrefine.report.stills.text import absences_line, table
 
 NAMES = {
     "mates": "mean of symmetry mates",
@@ -243,14 +242,6 @@ def _importance_rows(summary: dict) -> tuple[list[str], list[list[str]]]:
         cells = [found[trees].get(name) for trees in found]
         rows.append([FEATURES[name], *("-" if c is None else f"{c['growth']:+.4f} +- {c['esd']:.4f}" for c in cells)])
     return ["feature", *(NAMES[trees] for trees in found)], rows
-
-
-def write_reports(summary: dict, json_path: str | None, html_path: str | None) -> None:
-    """Write the JSON and the page, each where it is wanted."""
-    if json_path:
-        write_summary(summary, json_path)
-    if html_path:
-        write_page(make_page(summary), html_path)
 
 
 def make_page(summary: dict) -> Page:
