@@ -8,12 +8,13 @@ import re
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from dials_postrefine import log
-from dials_postrefine.executors import signals as interruption
+from dials_postrefine.executors.signals import WORDS, signals_interrupt
 
-# How names of files end that are references and not data.
+# How names of files end: experiments, reflections, and references, which are no data.
+EXPERIMENTS, REFLECTIONS = (".expt", ".json"), (".refl", ".pickle")
 REFERENCES = (".pdb", ".ent", ".cif", ".mmcif", ".mtz")
 
 
@@ -29,7 +30,7 @@ def parse_arguments(args, phil, usage: str, epilog: str, prepare: Callable[[list
     from dials.util import Sorry
 
     from dials_postrefine.programs.launch import Launch
-    from dials_postrefine.report.common.provenance import record_run
+    from dials_postrefine.report.common.provenance import files_among, record_run
 
     parser = _argument_parser(usage=usage, phil=phil, epilog=epilog)
     given = sys.argv[1:] if args is None else [os.fspath(arg) for arg in args]
@@ -52,7 +53,7 @@ def parse_arguments(args, phil, usage: str, epilog: str, prepare: Callable[[list
     for names in (params.input.experiments, params.input.reflections):
         names[:] = [name for name in names if name is not None]
     command, parameters = [usage.split()[0], *given], parser.diff_phil.as_str()
-    inputs = _named_files(given, parser.system_phil.format(params))
+    inputs = files_among([*given, *_words(parser.system_phil.format(params))])
     return params, Launch(record_run(command, inputs, parameters), options.verbose, tuple(one.path for one in changed))
 
 
@@ -60,9 +61,9 @@ def _take_name(name: str, input_files, phil) -> None:
     """Put the name of a file where it belongs; raises Sorry for what is neither an .expt nor a .refl file."""
     from dials.util import Sorry
 
-    if name.endswith((".expt", ".json")):
+    if name.endswith(EXPERIMENTS):
         input_files.experiments.append(name)
-    elif name.endswith((".refl", ".pickle")):
+    elif name.endswith(REFLECTIONS):
         input_files.reflections.append(name)
     elif "=" in name:
         raise Sorry(f"{_refusal(phil, name)}; -c lists all parameters.")
@@ -93,13 +94,11 @@ def _refuse_value(changed) -> None:
         raise Sorry(f"{changed.path}=None is not possible: give a value.")
 
 
-def _named_files(args: Sequence[str], phil) -> list[str]:
-    """The files among the arguments, and those that parameters name, but for those of `output`."""
-    names = dict.fromkeys(arg for arg in args if os.path.isfile(arg))
+def _words(phil) -> Iterator[str]:
+    """The words of the values of parameters, but for those of `output`."""
     for parameter in phil.all_definitions():
         if not parameter.path.startswith("output."):
-            names |= {word.value: None for word in parameter.object.words if os.path.isfile(word.value)}
-    return list(names)
+            yield from (word.value for word in parameter.object.words)
 
 
 def _of_no_parameter(path: str) -> str:
@@ -181,13 +180,13 @@ def name_reference(args: Sequence[str]) -> list[str]:
 
 
 def _may_be_reference(name: str) -> bool:
-    if name.endswith((".expt", ".json", ".refl", ".pickle", ".phil")):
+    if name.endswith((*EXPERIMENTS, *REFLECTIONS, ".phil")):
         return False
-    if not os.path.isfile(name):
+    if name.lower().endswith(REFERENCES) or not os.path.isfile(name):
         return name.lower().endswith(REFERENCES)
     from dials_postrefine.files.reference.file_kinds import Kind, kind_of
 
-    return name.lower().endswith(REFERENCES) or kind_of(name) in (Kind.MTZ, Kind.CIF, Kind.PDB, Kind.XDS_ASCII)
+    return kind_of(name) in (Kind.MTZ, Kind.CIF, Kind.PDB, Kind.XDS_ASCII)
 
 
 def _refusal(phil, argument: str) -> str:
@@ -213,7 +212,7 @@ def exit_with_sorry():
     So do Ctrl-C, SIGTERM and SIGHUP, with a word and the exit status that shells give them.  Whatever it is that ends
     the program is the last that the log says.
     """
-    with interruption.signals_interrupt():
+    with signals_interrupt():
         try:
             from dials.util import Sorry, enable_faulthandler, make_sys_exit_red  # takes a second or two
 
@@ -227,9 +226,9 @@ def exit_with_sorry():
                     _end("Sorry: The memory does not suffice: use a smaller nproc, or fewer files at a time.")
         except KeyboardInterrupt as error:
             number = error.args[0] if error.args else signal.SIGINT
-            log.add_to_files(interruption.WORDS[number])
+            log.add_to_files(WORDS[number])
             with contextlib.suppress(OSError):  # the terminal may be gone
-                print(interruption.WORDS[number], file=sys.stderr, flush=True)
+                print(WORDS[number], file=sys.stderr, flush=True)
             sys.exit(128 + number)
         except Exception:
             log.add_to_files(traceback.format_exc().rstrip())

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
 from dials_postrefine import log
-from dials_postrefine.report.common.provenance import Provenance, record_run
+from dials_postrefine.report.common.provenance import Provenance, files_among, record_run
 from dials_postrefine.settings.binding import expression, values_by_path
 from dials_postrefine.settings.effects import without_effect
 
@@ -47,7 +47,7 @@ def launched(program: str, request, launch: Launch | None) -> Iterator[Launch]:
     if launch is not None:
         yield launch
         return
-    provenance = record_run([program], _named_files(request), "")
+    provenance = record_run([program], files_among(_words(request)), "")
     try:
         yield Launch(
             replace(provenance, command=f"programs.{program.removeprefix('dials.')}.run({expression(request)})")
@@ -56,15 +56,12 @@ def launched(program: str, request, launch: Launch | None) -> Iterator[Launch]:
         log.end()
 
 
-def _named_files(request) -> list[str]:
-    """The files that a request names, but for its outputs."""
-    names: dict[str, None] = {}
+def _words(request) -> Iterator[str]:
+    """The texts of a request, but for its outputs."""
     for path, value in values_by_path(request).items():
         words = value if isinstance(value, (tuple, list)) else (value,)
         if not path.startswith("output."):
-            words = [os.fspath(word) for word in words if isinstance(word, (str, os.PathLike))]
-            names |= {word: None for word in words if os.path.isfile(word)}
-    return list(names)
+            yield from (os.fspath(word) for word in words if isinstance(word, (str, os.PathLike)))
 
 
 def temporary_names(outputs, output, needed: Sequence[str], optional: Sequence[str]) -> dict[str, str | None]:

@@ -40,7 +40,8 @@ class Outputs:
     """The files of one run (module docstring)."""
 
     def __init__(self, inputs: Iterable[str] = ()):
-        self._names: dict[str, str] = {}
+        self._names: dict[str, str] = {}  # where a file will lie, and the temporary name that it has
+        self._live: set[str] = set()
         self._pid = os.getpid()
         self._inputs = frozenset(map(_file_of, inputs))
 
@@ -51,21 +52,10 @@ class Outputs:
         Raises Sorry where it can't be written, is already taken, or is a file that the run reads.
         """
         path = os.path.abspath(path)
-        name = os.path.basename(path)
-        if os.path.isdir(path):
-            raise Sorry(f"{path} can't be written: it is a folder, give the name of a file.")
-        if os.path.exists(path) and not os.access(path, os.W_OK):
-            raise Sorry(f"{path} can't be written: it is read-only.")
-        if os.path.exists(path) and not os.path.isfile(path):
+        target = self._target(path)
+        if target is None:
             return path
-        target = os.path.realpath(path)
-        folder = os.path.dirname(target)
-        if not os.path.isdir(folder) or not os.access(folder, os.W_OK | os.X_OK):
-            raise Sorry(f"{path} can't be written: its folder does not exist or is read-only.")
-        if target in self._names:
-            raise Sorry(f"Two output files have the name {path}: give each its own.")
-        if os.path.exists(path) and _file_of(path) in self._inputs:
-            raise Sorry(_would_be_lost(path))
+        folder, name = os.path.dirname(target), os.path.basename(path)
         remove_leftovers(folder, name)
         # the ending is that of path, as DIALS tells kinds of files by it
         self._names[target] = os.path.join(folder, f".part-{socket.gethostname()}-{self._pid}-{name}")
@@ -73,16 +63,35 @@ class Outputs:
 
     def live(self, path: str) -> str:
         """The name of a file that is written from the start and stays whatever happens; raises Sorry as temporary."""
-        temporary = self.temporary(path)
-        if temporary in self._names.values():
-            self._names[os.path.realpath(path)] = os.path.realpath(path)
-            return os.path.realpath(path)
-        return temporary
+        path = os.path.abspath(path)
+        target = self._target(path)
+        if target is None:
+            return path
+        self._live.add(target)
+        return target
+
+    def _target(self, path: str) -> str | None:
+        """The file behind an absolute path, None where it is no file (a device, a pipe); raises Sorry as temporary."""
+        if os.path.isdir(path):
+            raise Sorry(f"{path} can't be written: it is a folder, give the name of a file.")
+        if os.path.exists(path) and not os.access(path, os.W_OK):
+            raise Sorry(f"{path} can't be written: it is read-only.")
+        if os.path.exists(path) and not os.path.isfile(path):
+            return None
+        target = os.path.realpath(path)
+        folder = os.path.dirname(target)
+        if not os.path.isdir(folder) or not os.access(folder, os.W_OK | os.X_OK):
+            raise Sorry(f"{path} can't be written: its folder does not exist or is read-only.")
+        if target in self._names or target in self._live:
+            raise Sorry(f"Two output files have the name {path}: give each its own.")
+        if os.path.exists(path) and _file_of(path) in self._inputs:
+            raise Sorry(_would_be_lost(path))
+        return target
 
     def protect(self, inputs: Iterable[str]) -> None:
         """Raises Sorry where an output would be written over one of these files, which the run reads, too."""
         found = frozenset(map(_file_of, inputs))
-        for path in self._names:
+        for path in (*self._names, *self._live):
             if os.path.exists(path) and _file_of(path) in found:
                 raise Sorry(_would_be_lost(path))
 
@@ -108,23 +117,20 @@ class Outputs:
             raise Sorry(self._sentence(error)) from error
 
     def _rename(self) -> None:
-        pairs = [(path, temporary) for path, temporary in self._names.items() if path != temporary]
-        for path, temporary in pairs:
+        for path, temporary in self._names.items():
             if os.path.isdir(path):  # made during the run
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
             with open(temporary, "rb+") as file:
                 os.fsync(file.fileno())
             if os.path.exists(path):  # as if it had been written over
                 shutil.copymode(path, temporary)
-        for path, temporary in pairs:
+        for path, temporary in self._names.items():
             os.replace(temporary, path)
 
     def _remove(self) -> None:
         if os.getpid() != self._pid:  # a forked process has nothing to say here
             return
-        for path, temporary in self._names.items():
-            if path == temporary:
-                continue
+        for temporary in self._names.values():
             try:
                 os.remove(temporary)
             except OSError:  # renamed, never written, or its folder is gone
@@ -136,7 +142,7 @@ class Outputs:
         reason = "no space left" if error.errno in NO_SPACE else (error.strerror or str(error)).lower()
         paths = {temporary: path for path, temporary in self._names.items()}
         name = str(error.filename or "")
-        if error.errno in NO_SPACE or name in paths or name in self._names:
+        if error.errno in NO_SPACE or name in paths or name in self._names or name in self._live:
             what = paths.get(name, name) or "The output"
             return f"{what} could not be written ({reason}): no output file was changed."
         return f"The run ended because the system reported '{reason}'{name and f' for {name}'}."

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 
@@ -51,6 +51,11 @@ class Provenance:
             *([f"The following parameters have been modified:\n\n{self.parameters}"] if self.parameters else []),
         ]
         return "\n".join(lines)
+
+
+def files_among(words: Iterable[str]) -> list[str]:
+    """Those of the words that name files, each once."""
+    return list(dict.fromkeys(word for word in words if os.path.isfile(word)))
 
 
 def record_run(command: Sequence[str], inputs: Sequence[str], parameters: str) -> Provenance:
