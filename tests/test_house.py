@@ -148,6 +148,22 @@ def test_rooms_import_only_what_they_may(room):
     assert not wrong, "\n".join(f"{module} must not import {other}" for module, other in sorted(wrong))
 
 
+def test_the_report_of_a_program_needs_no_other_one():
+    """But what all share, in report.common; the one exception has what both programs say of their images."""
+    found = {
+        (name, other)
+        for name, imported in graph().items()
+        for other in imported
+        if name.startswith("report.") and other.startswith("report.")
+        if other.split(".")[1] not in (name.split(".")[1], "common")
+    }
+    assert found == {("report.trees.report", "report.spread.summary")}
+    of_algorithms = {
+        other for name, imported in graph().items() if name.startswith("report.common") for other in imported
+    }
+    assert not {room_of(other) for other in of_algorithms} & {*ALGORITHMS, "scattering", "files"}
+
+
 def test_each_exception_from_the_imports_still_occurs():
     assert not IMPORT_EXCEPTIONS - forbidden_imports(), "mended: take it off IMPORT_EXCEPTIONS"
 

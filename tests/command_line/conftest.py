@@ -1,7 +1,8 @@
-"""Series of images on disk, as dials.diffuse_map takes them."""
+"""Series of images on disk, as dials.diffuse_map takes them, and the program run on them."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -41,3 +42,18 @@ def write_images(tmp_path_factory):
 def sweep(write_images) -> Path:
     """Eight images with Bragg peaks, of a crystal that drifts."""
     return write_images(peaks=True, scan_varying=True)
+
+
+@pytest.fixture()
+def mapped(tmp_path, monkeypatch):
+    """A function: folder, arguments -> what the JSON says, of a run in this process."""
+    from dials_postrefine.command_line.diffuse_map import run
+
+    def make(name: str, *args) -> dict:
+        folder = tmp_path / name
+        folder.mkdir()
+        monkeypatch.chdir(folder)
+        run([*map(str, args)])
+        return json.loads((folder / "dials.diffuse_map.json").read_text())
+
+    return make

@@ -15,21 +15,6 @@ VOLUMES = ("intensity", "sigma", "anisotropic", "counts", "exposure", "pixels", 
 SMALL = ("d_min=2.2", "grid.subdivide=2,2,2")
 
 
-@pytest.fixture()
-def mapped(tmp_path, monkeypatch):
-    """A function: folder, arguments -> what the JSON says, of a run in this process."""
-    from dials_postrefine.command_line.diffuse_map import run
-
-    def make(name: str, *args) -> dict:
-        folder = tmp_path / name
-        folder.mkdir()
-        monkeypatch.chdir(folder)
-        run([*map(str, args)])
-        return json.loads((folder / "dials.diffuse_map.json").read_text())
-
-    return make
-
-
 def volumes(path) -> dict:
     """The arrays of a .nxs, and its sums."""
     import h5py

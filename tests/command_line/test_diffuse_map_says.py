@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from html import unescape
 from pathlib import Path
@@ -14,21 +13,6 @@ pytestmark = [pytest.mark.dials]
 SMALL = ("d_min=3", "grid.subdivide=1,1,1")
 NO_PAGE = "output.html=None"
 MADE = {"solid_angle": "all", "polarization": "all", "efficiency": "all", "air": "all"}
-
-
-@pytest.fixture()
-def mapped(tmp_path, monkeypatch):
-    """A function: folder, arguments -> what the JSON says, of a run in this process."""
-    from dials_postrefine.command_line.diffuse_map import run
-
-    def make(name: str, *args) -> dict:
-        folder = tmp_path / name
-        folder.mkdir()
-        monkeypatch.chdir(folder)
-        run([*map(str, args)])
-        return json.loads((folder / "dials.diffuse_map.json").read_text())
-
-    return make
 
 
 @pytest.fixture(scope="module")

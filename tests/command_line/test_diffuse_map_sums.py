@@ -13,20 +13,6 @@ pytest.importorskip("numba", reason="numba is not installed: dials.diffuse_map n
 SMALL = ("d_min=2.5", "grid.subdivide=1,1,1", "output.html=None", "output.ccp4=None", "output.anisotropic=None")
 
 
-@pytest.fixture()
-def mapped(tmp_path, monkeypatch):
-    """A function: folder, arguments -> what the JSON says, of a run in this process."""
-    from dials_postrefine.command_line.diffuse_map import run
-
-    def make(name: str, *args) -> dict:
-        (tmp_path / name).mkdir()
-        monkeypatch.chdir(tmp_path / name)
-        run([*map(str, args)])
-        return json.loads((tmp_path / name / "dials.diffuse_map.json").read_text())
-
-    return make
-
-
 def volume(path, name="intensity"):
     import h5py
 

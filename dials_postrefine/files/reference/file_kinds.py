@@ -17,7 +17,7 @@ import os
 import re
 import tempfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from enum import Enum
 
 from dials.util import Sorry
@@ -83,23 +83,23 @@ LINES = (
 def compression(path: str) -> str | None:
     """How a file is compressed, None where it is not, or is not there."""
     try:
-        with open(path, "rb") as file:
-            start = file.read(8)
+        packing = _packing(path)
     except OSError:
         return None
-    return next((name for magic, (name, _) in COMPRESSED.items() if start.startswith(magic)), None)
+    return packing[0] if packing else None
 
 
 def open_plain(path: str):
     """The file, opened for reading bytes as they were before compression."""
-    file = open(path, "rb")
-    start = file.read(8)
-    file.seek(0)
-    for magic, (_, opened) in COMPRESSED.items():
-        if start.startswith(magic):
-            file.close()
-            return opened(path, "rb")
-    return file
+    packing = _packing(path)
+    return (packing[1] if packing else open)(path, "rb")
+
+
+def _packing(path: str) -> tuple[str, Callable] | None:
+    """How a file is compressed, and what opens it; None where it is not."""
+    with open(path, "rb") as file:
+        start = file.read(8)
+    return next((packing for magic, packing in COMPRESSED.items() if start.startswith(magic)), None)
 
 
 def kind_of(path: str) -> Kind:
