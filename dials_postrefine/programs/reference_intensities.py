@@ -10,6 +10,7 @@ from dials_postrefine.files.dials.tables import write_table
 from dials_postrefine.files.reference.merged_data import Data, compute_for_data, read_data
 from dials_postrefine.files.reference.reference_model import Beam, Reference, ReferenceSettings
 from dials_postrefine.files.reference.reference_outputs import make_experiments, make_table, write_mtz
+from dials_postrefine.files.safety.names import printable
 from dials_postrefine.files.safety.outputs import Outputs
 from dials_postrefine.programs.algorithm_settings import reference_settings
 from dials_postrefine.programs.launch import Launch, Result, launched, temporary_names, written
@@ -68,7 +69,7 @@ def _write(
     if names["json"]:
         write_summary(summary, names["json"])
     if names["mtz"]:
-        write_mtz(reference, names["mtz"], os.path.basename(request.reference))
+        write_mtz(reference, names["mtz"], printable(os.path.basename(request.reference)))
     if names["reflections"]:
         write_table(make_table(reference), names["reflections"])
         make_experiments(reference, data.detector).as_file(names["experiments"])

@@ -151,6 +151,12 @@ def test_a_background_of_another_detector(copy, refused, write_images):
     assert "another detector, or of another place" in refused(copy, f"background.experiments={other}")
 
 
+def test_an_image_is_never_written_over(copy, refused, tmp_path):
+    image = sorted(tmp_path.glob("*.cbf"))[2]
+    for output in ("nxs", "radial"):
+        assert f"{image} is read by this run" in refused(copy, f"output.{output}={image}")
+
+
 def test_a_background_that_is_not_there(copy, refused):
     assert "does not exist" in refused(copy, "background.experiments=empty.expt")
 

@@ -28,6 +28,7 @@ from dials_postrefine.simulate.sweeps import SweepOptions, simulate_sweeps, writ
 
 pytestmark = pytest.mark.dials
 
+PROGRAMS = ["postrefine", "diffuse_map", "image_spread", "intensity_model", "reference_intensities"]
 # as few as can be postrefined in a second
 STILLS = ["stills.expt", "stills.refl", "n_cycles=1", "nproc=1"]
 
@@ -72,9 +73,7 @@ def runs(stills, write_images, tmp_path_factory):
     return folder, lines
 
 
-@pytest.mark.parametrize(
-    "program", ["postrefine", "diffuse_map", "image_spread", "intensity_model", "reference_intensities"]
-)
+@pytest.mark.parametrize("program", PROGRAMS)
 def test_log_json_and_page_begin_with_how_they_were_made(runs, run_program, program):
     folder, lines = runs
     arguments = [*lines[program], f"output.json={program}.json", f"output.log={program}.log"]
@@ -192,6 +191,43 @@ def test_any_name_of_a_file_and_any_terminal(folder, name, encoding):
     assert words[0] == "dials.merge" and f"{name} out.refl" in words
     os.rename(f"{name} out.refl", "out.refl")
     assert len(flex.reflection_table.from_file("out.refl")) > 100
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_names_of_any_bytes_in_every_program(runs, tmp_path, program):
+    """Input, and what is written besides the report, under names that are no UTF-8."""
+    folder, lines = runs
+    for path in folder.iterdir():
+        if path.suffix in (".cbf", ".expt", ".refl", ".pdb"):
+            os.symlink(path, tmp_path / path.name)
+    odd, arguments = os.fsdecode(b"f\xfcnf"), []
+    for word in lines[program]:
+        if (tmp_path / word).exists():
+            os.rename(tmp_path / word, tmp_path / f"{odd} {word}")
+            word = f"{odd} {word}"
+        arguments.append(word)
+    written = {
+        "postrefine": ("reflections", "refl"),
+        "diffuse_map": ("mtz", "mtz"),
+        "image_spread": ("pairs", "csv"),
+        "intensity_model": ("reflections", "refl"),
+        "reference_intensities": ("mtz", "mtz"),
+    }
+    output, kind = written[program]
+    command = [sys.executable, "-m", f"dials_postrefine.command_line.{program}", *arguments]
+    done = subprocess.run([*command, f"output.{output}={odd}.{kind}"], cwd=tmp_path, capture_output=True)
+    assert done.returncode == 0, done.stderr.decode(errors="replace")
+    assert (tmp_path / f"{odd}.{kind}").stat().st_size > 100
+    assert not list(tmp_path.glob(".part-*"))
+
+
+def test_a_reference_under_a_name_of_any_bytes(folder):
+    odd = os.fsdecode(b"f\xfcnf.mtz")
+    postrefine.run([*STILLS, "reference=stills_truth.mtz", "output.html=None"])
+    expected = json.loads(Path("dials.postrefine.json").read_text())["lattices"]
+    os.rename("stills_truth.mtz", odd)
+    postrefine.run([*STILLS, f"reference={odd}", "output.html=None"])
+    assert json.loads(Path("dials.postrefine.json").read_text())["lattices"] == expected
 
 
 def test_a_log_of_many_files_names_the_first_ones():

@@ -30,6 +30,7 @@ from dials_postrefine.files.images import series as images
 from dials_postrefine.files.images.opened_images import image_names
 from dials_postrefine.files.maps import sums as map_sums
 from dials_postrefine.files.maps.writing import Description
+from dials_postrefine.files.safety.names import printable
 from dials_postrefine.numerics.populations import MIN_GAP_DISTANCE
 from dials_postrefine.report.diffuse.summary import describe_dataset
 
@@ -126,7 +127,7 @@ def collect(
             space_group=group.type().lookup_symbol(),
             symmetry=request.symmetry,
             version=version,
-            parameters=parameters,
+            parameters=printable(parameters),
         )
         total = replace(total, description=description)
         dataset = _describe(group, description)
@@ -170,14 +171,14 @@ def collect(
         wavelength=map_sums.common_wavelength([one.beam.wavelength for one in series], n_used[used]),
         symmetry=request.symmetry,
         version=version,
-        parameters=parameters,
-        input_files=(*request.experiments, *request.reflections),
+        parameters=printable(parameters),
+        input_files=tuple(map(printable, (*request.experiments, *request.reflections))),
         identifiers=identifiers,
         oscillation=oscillation,
         phi_steps=phi_steps if oscillation > 0.0 else 1,
         mask="; ".join(dict.fromkeys(MASKS[files.masks[k]] for k in used)),
         polarization_fraction=fractions.pop() if len(fractions) == 1 and min(fractions) >= 0.0 else None,
-        background=request.background,
+        background=printable(request.background) if request.background else None,
         times_known=files.times_known,
         corrections=corrections,
         rejected_beyond=rejection.n_sigma,

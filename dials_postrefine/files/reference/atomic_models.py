@@ -34,6 +34,7 @@ from dials_postrefine.files.reference.redundant_records import (
     fits_cell,
     space_group_of,
 )
+from dials_postrefine.files.safety.names import printable
 from dials_postrefine.scattering.form_factors import is_known
 
 UNTOLD = (Kind.TEXT, Kind.UNKNOWN, Kind.EMPTY)  # whose reader says what is wrong
@@ -74,7 +75,7 @@ def read_atomic_model(path: str, block: str | None = None) -> AtomicModel:
         model = _from_cif(path, block)
     elif kind is Kind.PDB or kind in UNTOLD:
         lines = flex.split_lines(read_text(path))
-        model = _from_pdb(path, _guarded(path, iotbx.pdb.input, source_info=path, lines=lines))
+        model = _from_pdb(path, _guarded(path, iotbx.pdb.input, source_info=printable(path), lines=lines))
     else:
         raise Sorry(f"{path} is {kind.value}, not an atomic model: give a PDB file, an mmCIF or a CIF.")
     _check_atoms(model)

@@ -22,6 +22,8 @@ from enum import Enum
 
 from dials.util import Sorry
 
+from dials_postrefine.files.safety.names import printable
+
 START = 1 << 16  # bytes that are looked at
 LARGEST = 4 << 30  # bytes of a file that is unpacked: more is none of ours, or made to fill a disk
 CHUNK = 1 << 20
@@ -166,11 +168,15 @@ def read_text(path: str) -> str:
 
 @contextlib.contextmanager
 def plain_file(path: str) -> Iterator[str]:
-    """The name of a file with the content unpacked, for readers that want a name: path itself, or a temporary one."""
-    if compression(path) is None:
+    """
+    The name, in UTF-8, of a file with the content unpacked, for readers that want a name: path itself, or a temporary
+    one.
+    """
+    packed = compression(path) is not None
+    if not packed and printable(path) == path:
         yield path
         return
-    name = os.path.basename(os.path.splitext(path)[0]) or "file"
+    name = printable(os.path.basename(os.path.splitext(path)[0] if packed else path)) or "file"
     with tempfile.TemporaryDirectory() as folder:
         plain, size = os.path.join(folder, name), 0
         with _readable(path):

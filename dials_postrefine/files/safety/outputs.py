@@ -32,6 +32,7 @@ from collections.abc import Iterable
 from dials.util import Sorry
 
 from dials_postrefine.executors.signals import signals_ignored
+from dials_postrefine.files.safety.names import printable
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -55,7 +56,7 @@ class Outputs:
         target = self._target(path)
         if target is None:
             return path
-        folder, name = os.path.dirname(target), os.path.basename(path)
+        folder, name = os.path.dirname(target), printable(os.path.basename(path))  # whoever writes it takes the name
         remove_leftovers(folder, name)
         # the ending is that of path, as DIALS tells kinds of files by it
         self._names[target] = os.path.join(folder, f".part-{socket.gethostname()}-{self._pid}-{name}")
