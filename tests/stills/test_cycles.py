@@ -9,11 +9,12 @@ import pytest
 
 from dials_postrefine.simulate.stills import StillsOptions, simulate_stills
 from dials_postrefine.stills import cycles as cycles_module
-from dials_postrefine.stills.cycles import DatasetSettings, population, postrefine
 from dials_postrefine.stills.errormodel import ErrorModel
-from dials_postrefine.stills.lattice import FitSettings, LatticeFit, Reason
+from dials_postrefine.stills.fits import FitSettings, LatticeFit, Reason
+from dials_postrefine.stills.loop import DatasetSettings, population, postrefine
 from dials_postrefine.stills.merging import merge, r_to_truth
 from dials_postrefine.stills.model import B_FACTOR, LN_RADIUS, LN_SCALE, THETA_X, THETA_Y
+from dials_postrefine.stills.reference import Reference
 from dials_postrefine.stills.scaling import WeightedMean, linear_scales, mean_of_others, relative_change
 from dials_postrefine.stills.statistics import collect_statistics
 
@@ -111,9 +112,9 @@ def obedient(as_stills):
 def test_an_external_reference_takes_one_cycle_and_gives_its_scale(obedient):
     sim, stills = obedient
     settings = DatasetSettings(fit=FitSettings(model_error=0.0), restraints=False)
-    result = postrefine(stills, settings, sim.reference_intensity)
+    result = postrefine(stills, settings, Reference(sim.reference_intensity))
     assert len(result.cycles) == 1 and result.accepted.all()
-    assert len(postrefine(stills, replace(settings, restraints=True), sim.reference_intensity).cycles) == 2
+    assert len(postrefine(stills, replace(settings, restraints=True), Reference(sim.reference_intensity)).cycles) == 2
     assert np.exp(result.x[:, LN_SCALE]) == pytest.approx(sim.scale, rel=0.05)
     kept = result.kept
     value, variance = result.merging_values(stills, kept)
@@ -222,7 +223,7 @@ def test_the_width_of_the_population_is_that_of_the_truth_and_not_of_the_errors(
 
 def test_the_population_is_the_medians_of_the_refined_lattices(obedient):
     sim, stills = obedient
-    result = postrefine(stills, DatasetSettings(restraints=False), sim.reference_intensity)
+    result = postrefine(stills, DatasetSettings(restraints=False), Reference(sim.reference_intensity))
     for fit in result.fits[:10]:
         fit.refined = False
     x = result.x[10:]
@@ -244,7 +245,8 @@ def test_restraints_hold_lattices_of_few_reflections_together(obedient):
         **{name: getattr(stills, name)[sparse] for name in ("h", "unique", "intensity", "variance")},
     )
     free, held = (
-        postrefine(few, DatasetSettings(restraints=on, n_cycles=2), sim.reference_intensity) for on in (False, True)
+        postrefine(few, DatasetSettings(restraints=on, n_cycles=2), Reference(sim.reference_intensity))
+        for on in (False, True)
     )
     both = free.accepted & held.accepted & np.array([one.refined for one in free.fits])
     assert np.count_nonzero(both) > 20
@@ -262,7 +264,7 @@ def test_relative_change_ignores_an_overall_scale():
 
 def test_statistics_are_better_after_than_before_and_agree_with_the_truth(obedient):
     sim, stills = obedient
-    result = postrefine(stills, DatasetSettings(), sim.reference_intensity)
+    result = postrefine(stills, DatasetSettings(), Reference(sim.reference_intensity))
     d_star_sq = d_star_sq_of(sim)
     statistics = collect_statistics(stills, result, sim.reference_intensity, d_star_sq, d_star_sq, n_shells=5)
     before, after = statistics.before[-1], statistics.after[-1]
