@@ -21,6 +21,7 @@ from dials_postrefine.stills.deltacchalf import (
 )
 from dials_postrefine.stills.filters import LatticeFilters
 from dials_postrefine.stills.fits import FitSettings, Reason
+from dials_postrefine.stills.geometry import vectors_of_lattices
 from dials_postrefine.stills.loop import DatasetSettings, postrefine
 from dials_postrefine.stills.reference import Reference
 from dials_postrefine.stills.scaling import WeightedMean
