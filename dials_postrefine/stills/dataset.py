@@ -17,7 +17,7 @@ from dials_postrefine.stills.wilson import WilsonPrior
 class EarlierFit:
     """
     What an earlier run found of a lattice: x (7,) from the orientation as indexed, its covariance (7, 7), whether more
-    than the scale was fitted, and the profile, radius and unit_cell of its model.
+    than the scale was fitted, and the profile's name, radius and unit_cell of its model.
     """
 
     x: np.ndarray
@@ -31,7 +31,11 @@ class EarlierFit:
 
     def suits(self, settings: FitSettings) -> bool:
         """Whether a fit with these settings can go on from here."""
-        return all(getattr(self, name) == getattr(settings, name) for name in ("profile", "radius", "unit_cell"))
+        return (self.profile, self.radius, self.unit_cell) == (
+            settings.profile.name,
+            settings.radius,
+            settings.unit_cell,
+        )
 
 
 @dataclass

@@ -48,7 +48,8 @@ FEWEST = 3  # for a verdict, as for a correlation
 class FreeAgreement:
     """
     Each lattice (L,) and the free reflections: their number n, CC_free and R_free before and after, whether it is worse
-    and whether it was reverted to its unrefined geometry.  NaN of too few, or where there was no fit.
+    and whether it was reverted to its unrefined geometry.  NaN of too few, or where there was no fit.  predicted (n,):
+    what the refined lattices calculate for each observation, (0,) where nothing was held out.
     """
 
     n: np.ndarray
@@ -58,12 +59,13 @@ class FreeAgreement:
     r_after: np.ndarray
     worse: np.ndarray
     reverted: np.ndarray
+    predicted: np.ndarray
 
 
 def no_agreement(n_lattices: int) -> FreeAgreement:
     """Where nothing was held out."""
     unknown, no = np.full(n_lattices, np.nan), np.zeros(n_lattices, dtype=bool)
-    return FreeAgreement(np.zeros(n_lattices, dtype=int), unknown, unknown, unknown, unknown, no, no)
+    return FreeAgreement(np.zeros(n_lattices, dtype=int), unknown, unknown, unknown, unknown, no, no, np.zeros(0))
 
 
 def free_set(h: np.ndarray, fraction: float, seed: int = 0) -> np.ndarray:
@@ -128,7 +130,7 @@ def compare(
     # where all that is calculated is the same there is no correlation left
     falls = np.nan_to_num(cc_after) < cc_before
     worse = falls & (probability(off_after - off_before, lattice, n_lattices) < SIGNIFICANCE)
-    return FreeAgreement(n, cc_before, cc_after, r_before, r_after, worse, np.zeros(n_lattices, dtype=bool))
+    return FreeAgreement(n, cc_before, cc_after, r_before, r_after, worse, np.zeros(n_lattices, dtype=bool), refined)
 
 
 def mean_cc_free(stills: Stills, held_out: np.ndarray, scaled: Scaled, mean: WeightedMean) -> float:

@@ -57,7 +57,6 @@ from dials_postrefine.stills.model import (
     rounds,
     scale_factor,
 )
-from dials_postrefine.stills.partiality import PROFILES, START_RADIUS
 
 # A fit may leave the start by these factors and no further: G, r_s.  The angles and B may reach twice the accepted
 # limit, so that a runaway is seen as one and not as a value at the limit.  CELL_RANGE is the largest |epsilon|.
@@ -86,7 +85,7 @@ def start_values(observations: Observations, settings: FitSettings) -> np.ndarra
     x = np.zeros(N_PARAMETERS)
     x[LN_MOSAICITY] = LN_NOTHING
     r_h = excitation(observations.q, observations.q_sq, observations.s0, np.eye(3))
-    rms = START_RADIUS[settings.profile] * np.sqrt(np.mean(r_h**2)) if len(r_h) else 0.0
+    rms = settings.profile.start_radius * np.sqrt(np.mean(r_h**2)) if len(r_h) else 0.0
     if not rms > 0.0:
         x[[LN_SCALE, LN_RADIUS]] = np.nan
         return x
@@ -96,7 +95,7 @@ def start_values(observations: Observations, settings: FitSettings) -> np.ndarra
         x[LN_RADIUS] -= 0.5 * np.log(2.0)
         x[LN_MOSAICITY] = x[LN_RADIUS] - 0.5 * np.log(np.median(observations.q_sq))
     matched = np.isfinite(observations.reference)
-    p = PROFILES[settings.profile](r_h, radius(x, observations.q_sq))[0]
+    p = settings.profile(r_h, radius(x, observations.q_sq))[0]
     i_calc = scale_factor(x, observations.q_sq) * p * observations.reference
     slope = slope_through_origin(observations.intensity[matched], i_calc[matched]) if matched.any() else np.nan
     x[LN_SCALE] = np.log(slope) if slope > 0.0 else np.nan
@@ -303,16 +302,15 @@ def _fit_batched(trials: list[_Trial], settings: FitSettings, a_pass: _Pass, res
     i_calc = np.split(calculate(x, together, settings.profile), edges)
     weights = [_weights(trial.matched, part, settings, a_pass.tempered) for trial, part in zip(trials, i_calc)]
     bounds = Bounds(*(np.array([getattr(trial.bounds, side) for trial in trials]) for side in ("lower", "upper")))
-    try:
-        objective = JoinedObjective(
-            together, np.concatenate(weights), np.array(_free(a_pass)), settings.profile, settings.loss, restraint
-        )
-        minima = minimise_many(objective, x, bounds, _iterations(settings, a_pass), esds=not a_pass.tempered)
-    except np.linalg.LinAlgError:  # one singular lattice must not stop the others
-        _fit_one_by_one(trials, settings, a_pass, restraint)
-        return
+    objective = JoinedObjective(
+        together, np.concatenate(weights), np.array(_free(a_pass)), settings.profile, settings.loss, restraint
+    )
+    minima = minimise_many(objective, x, bounds, _iterations(settings, a_pass), esds=not a_pass.tempered)
     for trial, minimum in zip(trials, minima):
-        _take(trial, minimum, settings)
+        if np.isfinite(minimum.objective):
+            _take(trial, minimum, settings)
+        else:
+            trial.fit.reason = Reason.FIT_FAILED
 
 
 def _take(trial: _Trial, minimum: Minimum, settings: FitSettings) -> None:

@@ -37,7 +37,7 @@ import numpy as np
 
 from dials_postrefine.numerics.rotations import rotate_many_with_derivatives, rotate_with_derivatives
 from dials_postrefine.stills.geometry import excitation_with_derivatives
-from dials_postrefine.stills.partiality import PROFILES
+from dials_postrefine.stills.partiality import Profile
 
 PARAMETERS = ("scale", "b_factor", "theta_x", "theta_y", "radius", "mosaicity", "cell_scale")
 N_PARAMETERS = len(PARAMETERS)
@@ -225,7 +225,7 @@ def scale_variance(x: np.ndarray, covariance: np.ndarray, q_sq: np.ndarray) -> n
     return scale_factor(x, q_sq) ** 2 * relative
 
 
-def partiality(x: np.ndarray, observations: Observations, profile: str) -> np.ndarray:
+def partiality(x: np.ndarray, observations: Observations, profile: Profile) -> np.ndarray:
     """
     The partiality p of each observation.
 
@@ -235,31 +235,32 @@ def partiality(x: np.ndarray, observations: Observations, profile: str) -> np.nd
         Parameters.
     observations : Observations
         n of them.
-    profile : str
-        One of partiality.PROFILES.
+    profile : Profile
 
     Returns
     -------
     ndarray, shape (n,)
     """
     r_h, *_ = observations.excitation(x)
-    return PROFILES[profile](r_h, radius(observations.parameters(x), observations.q_sq))[0]
+    return profile(r_h, radius(observations.parameters(x), observations.q_sq))[0]
 
 
-def calculate(x: np.ndarray, observations: Observations, profile: str) -> np.ndarray:
+def calculate(x: np.ndarray, observations: Observations, profile: Profile) -> np.ndarray:
     """I_calc (n,); parameters as in `partiality`."""
     scale = scale_factor(observations.parameters(x), observations.q_sq)
     return scale * partiality(x, observations, profile) * observations.reference
 
 
-def calculate_with_jacobian(x: np.ndarray, observations: Observations, profile: str) -> tuple[np.ndarray, np.ndarray]:
+def calculate_with_jacobian(
+    x: np.ndarray, observations: Observations, profile: Profile
+) -> tuple[np.ndarray, np.ndarray]:
     """I_calc (n,) and its derivatives by the parameters of its lattice (n, 7); parameters as in `partiality`."""
     q_sq = observations.q_sq
     r_h, dr_x, dr_y, dr_cell = observations.excitation(x)
     by_reflection = observations.parameters(x)
     r_s = radius(by_reflection, q_sq)
     height = np.exp(by_reflection[LN_RADIUS]) / r_s
-    p, dp_dr_h, dp_dr_s = PROFILES[profile](r_h, r_s)
+    p, dp_dr_h, dp_dr_s = profile(r_h, r_s)
     full = _decay(by_reflection, q_sq) * observations.reference * height
     jacobian = np.empty((len(q_sq), N_PARAMETERS))
     jacobian[:, LN_SCALE] = i_calc = full * p
@@ -289,8 +290,7 @@ def partiality_with_variance(
         Their covariance C.
     observations : Observations
         n of them; their reference does not matter.
-    profile : str
-        One of partiality.PROFILES.
+    profile : Profile
 
     Returns
     -------

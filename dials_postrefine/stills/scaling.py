@@ -302,7 +302,7 @@ def mean_of_others(stills: Stills, mean: WeightedMean, first: int = 0, last: int
 
 
 def scaled_by_fits(
-    stills: Stills, fits: Mapping[int, EarlierFit], profile: str
+    stills: Stills, fits: Mapping[int, EarlierFit], profile: Profile
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """p, G e and the relative variance of (G e p) by the fits of lattices, and which these are (n,); all (n,)."""
     n = len(stills.unique)

@@ -1,124 +1,182 @@
 """
-Which profile, which radius and which cell describe a data set: the choice by agreement on reflections that no fit has
-seen.
+Which profile, which radius and which cell describe a data set: the choice by what reflections that no fit has seen say.
 
 A quarter of the unique indices, the same for every lattice, takes no part in the fits.  Each candidate i postrefines a
-sample of L lattices for a few cycles; C_ik is then the correlation of lattice k between observed and calculated
-amplitudes (signed roots of the intensities) of the unseen reflections, zero where there is none.  Candidates are
-compared with the default 0, lattice by lattice,
+sample of the lattices for a few cycles and predicts every unseen observation j of lattice k from the mean of the other
+lattices, I_ij = G e p <I>.  Its score is the negative logarithm of a likelihood with Student's t (robust.py), summed
+over all observations that all compared candidates predict,
 
-    D_i = mean over k of (C_ik - C_0k) - MARGIN (m_i - m_0),      s_i = std over k of (C_ik - C_0k) / sqrt(L)
+    S_ik = sum over j of lattice k of rho(z_ij^2)/2,      z_ij = (I_j - I_ij) / (w sigma_j),
+    sigma_j^2 = v_j + (m mean_i I_ij)^2,
 
-m being the number of parameters more that a lattice has: the mosaicity of a mosaic radius, the scale of a cell.  The
-candidate with the largest D is chosen of those with D_i > s_i, by the one-standard-error rule (Breiman et al. 1984,
-Classification and Regression Trees); where there is none, the default stays: a candidate that agrees worse is never
-chosen.  The default is what the program takes unless told otherwise, or of what it was told to try the one that is
-most like it.
+with v the measured variance and m the relative error of the model; sigma is the same for all candidates, and the width
+w is the robust one of z of the best.  Two candidates differ by
+
+    D = sum over k of (S_0k - S_ik),      s = sqrt(L) std over k of (S_0k - S_ik),
+
+i being better if D > s (the one-standard-error rule: Breiman et al. 1984, Classification and Regression Trees).  All
+observations count together, so that lattices of a few spots each can tell, and s knows how much lattices differ.
+
+The search goes in stages, each at what the one before has found:
+
+1. The exponent m of Pearson VII, one for the data set, by u = 1/m (0 is the Gaussian, 1 the Lorentzian).  A parabola
+   through S at the best of EXPONENTS and its neighbours, with the restraint (u - u_0)^2/(2 s_u^2), u_0 = 1/2 of real
+   stills, has its minimum at u, within 1/50 and 1; the esd is that of M-estimators (sandwich.py) with lattices as
+   clusters, sqrt(sum g_k^2)/H, g_k the slope of S_k there and H the curvature of the whole.
+2. The cell: its scale is refined if that is better; else the cell stays as indexed.
+3. The radius: constant if that is better than the mosaic one; of two that do not differ by more than chance the mosaic
+   one is taken, which has the constant one as a limit and is restrained to the population; without restraints, and
+   among what is named by the user, the first.
+
+What is named is not searched.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 import numpy as np
 
+from dials_postrefine.numerics.robust import LOSSES, robust_width
 from dials_postrefine.numerics.run import Run
 from dials_postrefine.stills.dataset import Stills, select_lattices
 from dials_postrefine.stills.fits import FitSettings
 from dials_postrefine.stills.loop import DatasetSettings, postrefine
+from dials_postrefine.stills.partiality import Profile
 from dials_postrefine.stills.reference import Reference
+from dials_postrefine.stills.unrefined import predict_by_scale
 
 FRACTION = 0.25
 N_CYCLES = 3
-MOST_LATTICES = 300
-MARGIN = 0.002
-DEFAULT = {"profile": FitSettings.profile, "radius": FitSettings.radius, "unit_cell": FitSettings.unit_cell}
+# The sample: every so many lattices that they have no more observations than this, but FEWEST_LATTICES of them.
+MOST_OBSERVATIONS = 25_000
+FEWEST_LATTICES = 80
+EXPONENTS = (1.0, 2.0, 4.0, 50.0)
+USUAL, USUAL_WIDTH = 0.5, 0.25  # of u = 1/m
 
 
 class Decision(str, Enum):
     """What became of a candidate."""
 
     CHOSEN = "chosen"
-    DEFAULT_STAYS = "default, chosen"
-    DEFAULT_LOSES = "default"
-    NOT_BETTER = "not better than the default"
-    SECOND = "better than the default, but less than the chosen one"
+    BETTER = "worse than the chosen one"
+    STEP = "tried for the exponent"
 
 
 @dataclass
 class Candidate:
     """
-    What was tried, the mean held-out correlation of a lattice, and how many lattices were accepted; D, s (module
-    docstring), s NaN of fewer than two lattices, and what was decided by them.
+    What was tried: its model, how many lattices were accepted, and against what it is compared, which stands before it
+    in the list (the same number: itself): n observations that both predict, D and s of it (module docstring).
     """
 
-    profile: str
+    profile: Profile
     radius: str
     unit_cell: str
-    correlation: float
-    n_accepted: int
+    n_accepted: int = 0
+    against: int = 0
+    n: int = 0
     difference: float = 0.0
     difference_esd: float = 0.0
     decision: Decision | None = None
 
+
+@dataclass(frozen=True)
+class Exponent:
+    """m of Pearson VII as it was found, and the esd of 1/m."""
+
+    value: float
+    inverse_esd: float
+
     @property
-    def n_more(self) -> int:
-        """m, the number of parameters more."""
-        return (self.radius != "constant") + (self.unit_cell != "fixed")
+    def esd(self) -> float:
+        """Of m, by first-order propagation."""
+        return self.value**2 * self.inverse_esd
 
 
 @dataclass(frozen=True)
 class Candidates:
-    """The profiles, radii and unit cells to choose from, in all combinations."""
-
-    profiles: Sequence[str]
-    radii: Sequence[str]
-    unit_cells: Sequence[str]
-
-    def combinations(self) -> list[dict[str, str]]:
-        """Each as fields of FitSettings."""
-        return [
-            {"profile": profile, "radius": radius, "unit_cell": unit_cell}
-            for unit_cell in self.unit_cells
-            for radius in self.radii
-            for profile in self.profiles
-        ]
-
-
-def decide(candidates: Sequence[Candidate], found: np.ndarray, usual: int) -> int:
     """
-    The candidate that is chosen (module docstring); fills in D, s and the decision of each.
+    What to choose from.
 
     Parameters
     ----------
-    candidates : sequence of Candidate
-    found : ndarray, shape (n_candidates, L)
-        C by lattice.
-    usual : int
-        The number of the default among the candidates.
-
-    Returns
-    -------
-    int
-        The number of the chosen one.
+    profile : Profile or None
+        None: Pearson VII with the exponent of the data.
+    radii, unit_cells : sequence of str
+        One, or those of model.RADII and UNIT_CELLS to choose from.
     """
-    n = found.shape[1]
-    for candidate, correlations in zip(candidates, found):
-        apart = correlations - found[usual]
-        candidate.difference = float(apart.mean()) - MARGIN * (candidate.n_more - candidates[usual].n_more)
-        candidate.difference_esd = float(apart.std(ddof=1) / np.sqrt(n)) if n > 1 else np.nan
-        candidate.decision = Decision.NOT_BETTER
-    better = [
-        i for i, candidate in enumerate(candidates) if i != usual and candidate.difference > candidate.difference_esd
-    ]
-    best = max(better, key=lambda i: candidates[i].difference, default=usual)
-    for i in better:
-        candidates[i].decision = Decision.SECOND
-    candidates[usual].decision = Decision.DEFAULT_LOSES
-    candidates[best].decision = Decision.CHOSEN if best != usual else Decision.DEFAULT_STAYS
-    return best
+
+    profile: Profile | None
+    radii: Sequence[str]
+    unit_cells: Sequence[str]
+
+    @property
+    def first(self) -> dict:
+        """Where the search starts, as fields of FitSettings."""
+        radius = "mosaic" if "mosaic" in self.radii else self.radii[0]
+        return {"profile": self.profile or Profile(), "radius": radius, "unit_cell": self.unit_cells[0]}
+
+    @property
+    def is_choice(self) -> bool:
+        """Whether there is anything to choose."""
+        return self.profile is None or len(self.radii) > 1 or len(self.unit_cells) > 1
+
+
+@dataclass
+class Choice:
+    """
+    settings with what was chosen; tried, in their order; exponent, where it was sought; gain over scaling alone: D and
+    s of the chosen model against it, NaN where it was not tried or where nothing can be compared.
+    """
+
+    settings: DatasetSettings
+    tried: list[Candidate] = field(default_factory=list)
+    exponent: Exponent | None = None
+    gain: float = np.nan
+    gain_esd: float = np.nan
+    n_gain: int = 0
+
+
+class Scores:
+    """The predictions of unseen observations by candidates, and how they compare."""
+
+    def __init__(self, stills: Stills, rows: np.ndarray, model_error: float) -> None:
+        self.n_lattices, self.lattice = stills.n_lattices, stills.lattice()[rows]
+        self.intensity, self.variance = stills.intensity[rows], stills.variance[rows]
+        self.rows, self.model_error = rows, model_error
+        self.predicted: list[np.ndarray] = []
+
+    def add(self, predicted: np.ndarray) -> int:
+        """Take the prediction of all observations (n,) by a candidate, NaN where there is none; gives its number."""
+        self.predicted.append(predicted[self.rows])
+        return len(self.predicted) - 1
+
+    def compare(self, numbers: Sequence[int]) -> tuple[np.ndarray, int]:
+        """S (len(numbers), L) of these candidates, and the number of observations that all of them predict."""
+        predicted = np.array([self.predicted[i] for i in numbers])
+        common = np.isfinite(predicted).all(axis=0)
+        n = int(np.count_nonzero(common))
+        if not n:
+            return np.zeros((len(numbers), self.n_lattices)), 0
+        predicted, lattice = predicted[:, common], self.lattice[common]
+        sigma = np.sqrt(self.variance[common] + (self.model_error * predicted.mean(axis=0)) ** 2)
+        z = (self.intensity[common] - predicted) / sigma
+        width = min(robust_width(row) for row in z)
+        loss = LOSSES["student_t"]
+        scores = [0.5 * np.bincount(lattice, loss((row / width) ** 2).rho, self.n_lattices) for row in z]
+        return np.array(scores), n
+
+    def difference(self, number: int, other: int) -> tuple[float, float, int]:
+        """D and s by which one candidate is better than the other, and the number of observations."""
+        (scores, other_scores), n = self.compare([number, other])
+        apart = other_scores - scores
+        apart = apart[np.bincount(self.lattice, minlength=self.n_lattices) > 0]
+        if not n or len(apart) < 2:
+            return np.nan, np.nan, n
+        return float(apart.sum()), float(apart.std(ddof=1) * np.sqrt(len(apart))), n
 
 
 def choose_model(
@@ -127,50 +185,146 @@ def choose_model(
     candidates: Candidates,
     reference: Reference | None = None,
     run: Run = Run(),
-) -> tuple[DatasetSettings, list[Candidate]]:
+    tests_gain: bool = False,
+) -> Choice:
     """
-    Choose the profile, radius and cell that agree best with unseen reflections.
+    Choose profile, radius and cell by unseen reflections (module docstring).
 
     Parameters
     ----------
     stills : Stills
     settings : DatasetSettings
     candidates : Candidates
-        Of one alone nothing is tried.
+        Where there is nothing to choose nothing is tried, but for the gain.
     reference : Reference, optional
         As postrefine takes it; its free indices take no part in the choice either, and its prior is not asked.
     run : Run
         Its seed says which indices are unseen.
+    tests_gain : bool
+        Whether to compare with scaling alone too.
 
     Returns
     -------
-    settings : DatasetSettings
-        With what was chosen.
-    tried : list of Candidate
-        All that were tried, with what decided.
+    Choice
     """
-    choices = candidates.combinations()
-    if len(choices) == 1:
-        return _with(settings, choices[0]), []
-    reference = Reference() if reference is None else reference
-    stills = reference.hide(stills)
-    unseen = np.random.default_rng(run.seed).random(stills.n_unique) < FRACTION
-    step = max(1, -(-stills.n_lattices // MOST_LATTICES))
-    sample = select_lattices(stills, np.arange(stills.n_lattices) % step == 0)
-    n_cycles = None if reference.external else N_CYCLES
-    tried: list[Candidate] = []
-    found = np.empty((len(choices), sample.n_lattices))
-    for i, choice in enumerate(choices):
-        trial = replace(_with(settings, choice), n_cycles=n_cycles, takes_best=False)
-        named = ", ".join(choice.values())
-        progress = run.progress
-        trial_run = replace(run, progress=lambda what, *rest, n=named: progress(f"{n}, {what}", *rest))
-        result = postrefine(sample, trial, Reference(reference.working, unseen), trial_run)
-        found[i] = np.nan_to_num(result.free.cc_after)  # what can't be fitted at all counts as not described
-        tried.append(Candidate(**choice, correlation=float(found[i].mean()), n_accepted=int(result.accepted.sum())))
-    usual = max(range(len(choices)), key=lambda i: sum(choices[i][name] == value for name, value in DEFAULT.items()))
-    return _with(settings, choices[decide(tried, found, usual)]), tried
+    settings = _with(settings, **candidates.first)
+    if not candidates.is_choice and not tests_gain:
+        return Choice(settings)
+    search = _Search(stills, settings, Reference() if reference is None else reference, run)
+    best = search.start(settings.fit)
+    if candidates.profile is None:
+        best = search.find_exponent(best)
+    if len(candidates.unit_cells) > 1:
+        best = search.prefer(best, unit_cell="scale")
+    if len(candidates.radii) > 1:
+        best = search.prefer(best, radius="constant")
+    return search.choice(best, tests_gain)
 
 
-def _with(settings: DatasetSettings, choice: dict[str, str]) -> DatasetSettings:
+class _Search:
+    """The candidates tried so far and what they predict."""
+
+    def __init__(self, stills: Stills, settings: DatasetSettings, reference: Reference, run: Run) -> None:
+        stills = reference.hide(stills)
+        step = max(1, len(stills.unique) // MOST_OBSERVATIONS)
+        step = max(1, min(step, stills.n_lattices // FEWEST_LATTICES))
+        self.sample = select_lattices(stills, np.arange(stills.n_lattices) % step == 0)
+        unseen = np.random.default_rng(run.seed).random(stills.n_unique) < FRACTION
+        self.reference, self.run = Reference(reference.working, unseen), run
+        self.settings = replace(settings, n_cycles=None if reference.external else N_CYCLES, takes_best=False)
+        rows = np.flatnonzero(unseen[self.sample.unique])
+        self.scores = Scores(self.sample, rows, settings.fit.model_error)
+        self.tried: list[Candidate] = []
+        self.exponent: Exponent | None = None
+
+    def start(self, fit: FitSettings) -> int:
+        """Try the first candidate."""
+        return self.try_out(fit.profile, fit.radius, fit.unit_cell)
+
+    def try_out(self, profile: Profile, radius: str, unit_cell: str, against: int | None = None) -> int:
+        """Postrefine the sample with a model; gives its number."""
+        progress, named = self.run.progress, f"{profile}, {radius}, {unit_cell}"
+        run = replace(self.run, progress=lambda what, *rest: progress(f"{named}, {what}", *rest))
+        settings = _with(self.settings, profile=profile, radius=radius, unit_cell=unit_cell)
+        result = postrefine(self.sample, settings, self.reference, run)
+        number = self.scores.add(result.free.predicted)
+        candidate = Candidate(profile, radius, unit_cell, int(result.accepted.sum()), number)
+        if against is not None:
+            candidate.against = against
+            candidate.difference, candidate.difference_esd, candidate.n = self.scores.difference(number, against)
+        self.tried.append(candidate)
+        return number
+
+    def find_exponent(self, first: int) -> int:
+        """The exponent of the data; gives the candidate that is nearest to it."""
+        start = self.tried[first]
+        numbers = []
+        for m in EXPONENTS:
+            is_there = start.profile == Profile(exponent=m)
+            profile = Profile(exponent=m)
+            numbers.append(first if is_there else self.try_out(profile, start.radius, start.unit_cell, first))
+            self.tried[numbers[-1]].decision = Decision.STEP
+        scores, _ = self.scores.compare(numbers)
+        self.exponent = find_exponent(1.0 / np.array(EXPONENTS), scores)
+        nearest = int(np.argmin(np.abs(1.0 / np.array(EXPONENTS) - 1.0 / self.exponent.value)))
+        return numbers[nearest]
+
+    def prefer(self, best: int, **other: str) -> int:
+        """Try the best candidate with something else, which is taken where it is better."""
+        model = self.tried[best]
+        fields = {"profile": model.profile, "radius": model.radius, "unit_cell": model.unit_cell} | other
+        number = self.try_out(**fields, against=best)
+        candidate = self.tried[number]
+        better = candidate.difference > candidate.difference_esd
+        return number if better else best
+
+    def choice(self, best: int, tests_gain: bool) -> Choice:
+        """The outcome."""
+        chosen = self.tried[best]
+        for candidate in self.tried:
+            candidate.decision = candidate.decision or Decision.BETTER
+        chosen.decision = Decision.CHOSEN
+        profile = chosen.profile if self.exponent is None else Profile(exponent=self.exponent.value)
+        settings = _with(self.settings, profile=profile, radius=chosen.radius, unit_cell=chosen.unit_cell)
+        found = Choice(settings, self.tried, self.exponent)
+        if tests_gain:
+            scaled = self.scores.add(predict_by_scale(self.sample, settings, self.reference))
+            found.gain, found.gain_esd, found.n_gain = self.scores.difference(best, scaled)
+        return found
+
+
+def find_exponent(u: np.ndarray, scores: np.ndarray) -> Exponent:
+    """
+    The exponent of Pearson VII from scores at several of them (module docstring, stage 1).
+
+    Parameters
+    ----------
+    u : ndarray, shape (c,)
+        1/m in falling order, three at least.
+    scores : ndarray, shape (c, L)
+        S by lattice.
+
+    Returns
+    -------
+    Exponent
+    """
+    total = scores.sum(axis=1) + (u - USUAL) ** 2 / (2.0 * USUAL_WIDTH**2)
+    middle = int(np.clip(np.argmin(total), 1, len(u) - 2))
+    near = slice(middle - 1, middle + 2)
+    # S_k(u) = a_k u^2 + b_k u + c_k through three points; the restraint is one of them in all
+    parabola = np.linalg.inv(np.vander(u[near], 3))
+    a, b, _ = parabola @ scores[near]
+    curvature = 2.0 * a.sum() + USUAL_WIDTH**-2.0
+    slope = b.sum() - USUAL / USUAL_WIDTH**2
+    low, high = u.min(), u.max()
+    if curvature > 0.0:
+        best = float(np.clip(-slope / curvature, low, high))
+    else:
+        best, curvature = float(u[np.argmin(total)]), USUAL_WIDTH**-2.0
+    by_lattice = 2.0 * a * best + b
+    esd = np.sqrt(np.sum((by_lattice - by_lattice.mean()) ** 2) + USUAL_WIDTH**-2.0) / curvature
+    return Exponent(1.0 / best, float(min(esd, USUAL_WIDTH)))
+
+
+def _with(settings: DatasetSettings, **choice) -> DatasetSettings:
     return replace(settings, fit=replace(settings.fit, **choice))
