@@ -38,7 +38,7 @@ from dials_postrefine.stills.lattice import no_starts
 from dials_postrefine.stills.model import LN_SCALE, PARAMETERS
 from dials_postrefine.stills.outcome import PostrefinedStills
 from dials_postrefine.stills.population import fix_gauge, restrain_to_population
-from dials_postrefine.stills.reference import Reference
+from dials_postrefine.stills.reference import FitReference
 from dials_postrefine.stills.scaling import (
     Scaled,
     WeightedMean,
@@ -80,7 +80,7 @@ class DatasetSettings:
 def postrefine(
     stills: Stills,
     settings: DatasetSettings,
-    reference: Reference | None = None,
+    reference: FitReference | None = None,
     run: Run = Run(),
     agreement: Sequence[float] = (),
     each: Callable[[Scaled, WeightedMean], None] = lambda scaled, mean: None,
@@ -92,7 +92,7 @@ def postrefine(
     ----------
     stills : Stills
     settings : DatasetSettings
-    reference : Reference, optional
+    reference : FitReference, optional
         What the lattices are fitted to; by default the scaled mean of the data, of which nothing is held out.  With the
         free indices of a reference the lattices are compared after the last cycle, and those that are worse for having
         been refined go back (freereflections.py).
@@ -108,7 +108,7 @@ def postrefine(
     PostrefinedStills
         Bad lattices raise nothing: see its reasons.
     """
-    cycles = _Cycles(stills, settings, Reference() if reference is None else reference, agreement)
+    cycles = _Cycles(stills, settings, FitReference() if reference is None else reference, agreement)
     with run.executor() as executor:
         for number in range(cycles.most):
             if not cycles.goes_on(number, cycles.fit(number, executor, run), each):
@@ -136,7 +136,7 @@ class _Cycles:
     """
 
     def __init__(
-        self, stills: Stills, settings: DatasetSettings, reference: Reference, agreement: Sequence[float]
+        self, stills: Stills, settings: DatasetSettings, reference: FitReference, agreement: Sequence[float]
     ) -> None:
         self.stills, self.settings, self.reference, self.agreement = stills, settings, reference, agreement
         visible = reference.hide(stills)

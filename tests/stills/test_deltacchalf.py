@@ -23,7 +23,7 @@ from dials_postrefine.stills.filters import LatticeFilters
 from dials_postrefine.stills.fits import FitSettings, Reason
 from dials_postrefine.stills.geometry import vectors_of_lattices
 from dials_postrefine.stills.loop import DatasetSettings, postrefine
-from dials_postrefine.stills.reference import Reference
+from dials_postrefine.stills.reference import FitReference
 from dials_postrefine.stills.scaling import WeightedMean
 
 
@@ -162,14 +162,14 @@ def test_the_cycles_reject_them_on_request_with_the_reason(sim, as_stills):
         filters=LatticeFilters(-1.0, np.inf),
         delta_cc_half=DeltaCCHalfFilter(),
     )
-    result = postrefine(stills, settings, Reference(sim.reference_intensity))
+    result = postrefine(stills, settings, FitReference(sim.reference_intensity))
     named = [k for k, reason in enumerate(result.reasons) if reason is Reason.DELTA_CC_HALF]
     assert named == [7]
     rows = np.isin(stills.lattice(), named)
     assert not result.kept[rows].any()
     assert not result.outlier[rows].any()
     assert result.kept[~rows].any()
-    without = postrefine(stills, replace(settings, delta_cc_half=None), Reference(sim.reference_intensity))
+    without = postrefine(stills, replace(settings, delta_cc_half=None), FitReference(sim.reference_intensity))
     assert all(reason is not Reason.DELTA_CC_HALF for reason in without.reasons)
     assert without.kept[rows].any()
 

@@ -16,7 +16,7 @@ from dials_postrefine.stills.freereflections import SIGNIFICANCE, compare, free_
 from dials_postrefine.stills.loop import DatasetSettings, postrefine
 from dials_postrefine.stills.model import B_FACTOR, LN_RADIUS, LN_SCALE, THETA_X, THETA_Y
 from dials_postrefine.stills.partiality import PROFILES
-from dials_postrefine.stills.reference import Reference, make_reference
+from dials_postrefine.stills.reference import FitReference, make_reference
 from dials_postrefine.stills.selection import Candidates, choose_model
 
 FRACTION = 0.1
@@ -123,7 +123,7 @@ def test_free_reflections_have_no_part_in_the_choice_of_a_profile(simulated, ext
 
 def test_free_reflections_are_merged(simulated):
     _, stills, held_out = simulated
-    result = postrefine(stills, DatasetSettings(n_cycles=2), Reference(free=held_out))
+    result = postrefine(stills, DatasetSettings(n_cycles=2), FitReference(free=held_out))
     free = held_out[stills.unique]
     assert result.kept[free].mean() == pytest.approx(result.kept[~free].mean(), abs=0.05)
     assert np.isfinite(result.mean[stills.unique[result.kept & ~result.outlier]]).all()
@@ -132,13 +132,13 @@ def test_free_reflections_are_merged(simulated):
 
 def test_one_cycle_without_a_reference_has_free_agreement_too(simulated):
     _, stills, held_out = simulated
-    result = postrefine(stills, DatasetSettings(n_cycles=1), Reference(free=held_out))
+    result = postrefine(stills, DatasetSettings(n_cycles=1), FitReference(free=held_out))
     assert np.median(result.free.cc_after) > np.median(result.free.cc_before) > 0.8
 
 
 def test_nothing_is_free_where_nothing_was_held_out(simulated):
     sim, stills, _ = simulated
-    free = postrefine(stills, DatasetSettings(), Reference(sim.reference_intensity)).free
+    free = postrefine(stills, DatasetSettings(), FitReference(sim.reference_intensity)).free
     assert not free.n.any() and not free.reverted.any()
     for values in (free.cc_before, free.cc_after, free.r_before, free.r_after):
         assert values.shape == (60,) and np.isnan(values).all()
@@ -148,8 +148,8 @@ def test_a_lattice_has_the_same_free_agreement_whichever_others_are_there(simula
     sim, stills, held_out = simulated
     settings = DatasetSettings(engine="lstbx", restraints=False)
     chosen = np.arange(60) % 7 == 0
-    whole = postrefine(stills, settings, Reference(sim.reference_intensity, held_out)).free
-    part = postrefine(select_lattices(stills, chosen), settings, Reference(sim.reference_intensity, held_out)).free
+    whole = postrefine(stills, settings, FitReference(sim.reference_intensity, held_out)).free
+    part = postrefine(select_lattices(stills, chosen), settings, FitReference(sim.reference_intensity, held_out)).free
     for name in ("n", "cc_before", "cc_after", "r_before", "r_after", "worse", "reverted"):
         assert np.array_equal(getattr(whole, name)[chosen], getattr(part, name)), name
 
@@ -247,8 +247,10 @@ def test_a_lattice_whose_geometry_is_wrong_goes_back_and_no_good_one_does(misled
 def test_a_lattice_that_went_back_is_judged_as_any_other(misled):
     sim, stills, held_out = misled
     settings = DatasetSettings(fit=FitSettings(min_correlation=0.95))
-    result = postrefine(stills, settings, Reference(sim.reference_intensity, held_out))
-    assert postrefine(stills, settings, Reference(sim.reference_intensity)).accepted.all(), "all pass the limit refined"
+    result = postrefine(stills, settings, FitReference(sim.reference_intensity, held_out))
+    assert postrefine(stills, settings, FitReference(sim.reference_intensity)).accepted.all(), (
+        "all pass the limit refined"
+    )
     assert result.free.reverted[MISLED].all()
     assert all(result.reasons[k] is Reason.CORRELATION for k in MISLED)
     assert not result.kept[np.isin(stills.lattice(), MISLED)].any()
@@ -269,10 +271,10 @@ def test_overfitted_lattices_go_back_and_truly_improved_ones_stay(as_stills):
     settings = DatasetSettings(fit=FitSettings(min_correlation=0.0), restraints=False)
     # without the free reflections, as the fits saw them, but nobody is sent back
     known = np.where(held_out, np.nan, sim.reference_intensity)
-    refined = postrefine(stills, settings, Reference(known))
+    refined = postrefine(stills, settings, FitReference(known))
     gain = true_gain(sim, stills, refined.partiality * refined.scale)
     judged = np.array([fit.refined and fit.reason is None for fit in refined.fits])
-    reverted = postrefine(stills, settings, Reference(sim.reference_intensity, held_out)).free.reverted
+    reverted = postrefine(stills, settings, FitReference(sim.reference_intensity, held_out)).free.reverted
     worse, better = judged & (gain < -0.005), judged & (gain > 0.005)
     assert np.count_nonzero(worse) > 20 and np.count_nonzero(better) > 100
     assert reverted[better].mean() < SIGNIFICANCE

@@ -23,7 +23,7 @@ from dials_postrefine.files.dials.tables import number_unique
 from dials_postrefine.files.reference.alignment import align
 from dials_postrefine.simulate.stills import SimulatedStills, StillsOptions, simulate_stills
 from dials_postrefine.stills import reindexing
-from dials_postrefine.stills.dataset import Stills, select_lattices
+from dials_postrefine.stills.dataset import BY_OBSERVATION, Stills, select_lattices
 from dials_postrefine.stills.geometry import vectors_of_lattices
 from dials_postrefine.stills.reindexing import SHRINKAGE, Choice, choose_operations
 
@@ -182,9 +182,7 @@ def test_the_order_of_the_lattices_does_not_matter(sparse):
         a_matrix=sparse.stills.a_matrix[order],
         s0=sparse.stills.s0[order],
         offsets=np.concatenate([[0], np.cumsum(np.diff(sparse.stills.offsets)[order])]),
-        h=sparse.stills.h[rows],
-        intensity=sparse.stills.intensity[rows],
-        variance=sparse.stills.variance[rows],
+        **{name: getattr(sparse.stills, name)[rows] for name in BY_OBSERVATION},
     )
     for reference in (None, sparse.reference):
         choice = sparse.choose(reference)

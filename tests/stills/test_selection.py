@@ -12,7 +12,7 @@ from dials_postrefine.simulate.stills import StillsOptions, simulate_stills
 from dials_postrefine.stills.loop import DatasetSettings, postrefine
 from dials_postrefine.stills.model import RADII, UNIT_CELLS
 from dials_postrefine.stills.partiality import PROFILES
-from dials_postrefine.stills.reference import Reference, make_reference
+from dials_postrefine.stills.reference import FitReference, make_reference
 from dials_postrefine.stills.selection import MARGIN, Candidate, Candidates, Decision, choose_model, decide
 
 
@@ -54,11 +54,11 @@ def test_what_is_held_out_has_no_part_in_any_fit(as_stills):
     held_out = np.random.default_rng(0).random(stills.n_unique) < 0.25
     wild = replace(stills, intensity=np.where(held_out[stills.unique], -1e6, stills.intensity))
     one, other = (
-        postrefine(s, DatasetSettings(), Reference(sim.reference_intensity, held_out)) for s in (stills, wild)
+        postrefine(s, DatasetSettings(), FitReference(sim.reference_intensity, held_out)) for s in (stills, wild)
     )
     assert np.array_equal(one.x, other.x)
     assert np.median(one.free.cc_after) > 0.95
-    assert np.all(np.isnan(postrefine(stills, DatasetSettings(), Reference(sim.reference_intensity)).free.cc_after))
+    assert np.all(np.isnan(postrefine(stills, DatasetSettings(), FitReference(sim.reference_intensity)).free.cc_after))
 
 
 @pytest.mark.parametrize(("spread", "expected"), [(1e-3, "scale"), (0.0, "fixed")])
