@@ -61,6 +61,6 @@ class FitReference:
 def make_reference(
     intensity: np.ndarray | None = None, free: np.ndarray | None = None, prior: Prior | None = None
 ) -> FitReference:
-    """The Reference of what there is: intensities and free indices (n_unique,) or None."""
+    """The FitReference of what there is: intensities and free indices (n_unique,) or None."""
     given = {"intensity": intensity, "free": free, "prior": prior}
     return FitReference(**{name: value for name, value in given.items() if value is not None})
