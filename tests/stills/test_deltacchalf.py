@@ -141,18 +141,18 @@ def test_absent_indices_and_single_lattices_are_nothing_to_compare(sim, stills):
     mean = true_mean(sim, stills)
     everything = DeltaCCHalfFilter(-10.0, 100.0)
     assert not len(harmful_lattices(replace(stills, absent=np.ones(stills.n_unique, dtype=bool)), mean, everything))
-    one = np.where(stills.lattice() == 3, mean.weight, 0.0)
-    assert not len(harmful_lattices(stills, replace(mean, weight=one), everything))
+    single = np.where(stills.lattice() == 3, mean.weight, 0.0)
+    assert not len(harmful_lattices(stills, replace(mean, weight=single), everything))
 
 
 def test_the_shells_follow_resolution_in_equal_volumes(sim, stills):
     used = sim.partiality > 0.3
     shell = resolution_shells(stills, used)
-    seen = np.unique(stills.unique[used])
+    measured = np.unique(stills.unique[used])
     d_star = np.linalg.norm(sim.reference_h / np.array(sim.options.unit_cell[:3]), axis=1)
-    low, high = d_star[seen].min() ** 3, d_star[seen].max() ** 3
-    expected = np.clip(np.floor(10.0 * (d_star[seen] ** 3 - low) / (high - low)), 0, 9)
-    assert np.mean(shell[seen] == expected) > 0.99  # but for rounding at the edges
+    low, high = d_star[measured].min() ** 3, d_star[measured].max() ** 3
+    expected = np.clip(np.floor(10.0 * (d_star[measured] ** 3 - low) / (high - low)), 0, 9)
+    assert np.mean(shell[measured] == expected) > 0.99  # but for rounding at the edges
 
 
 def test_the_cycles_reject_them_on_request_with_the_reason(sim, as_stills):

@@ -60,16 +60,16 @@ def test_a_fraction_of_the_indices_is_free_whatever_their_parity_and_the_seed_ch
     assert abs(free.mean() - FRACTION) < 4 * spread and abs(other.mean() - FRACTION) < 4 * spread
     assert abs((free & other).mean() - FRACTION**2) < 4 * np.sqrt(FRACTION**2 / len(indices))
     parity = indices % 2 @ [4, 2, 1]
-    for one in range(8):
-        assert abs(free[parity == one].mean() - FRACTION) < 4 * spread * np.sqrt(8)
+    for kind in range(8):
+        assert abs(free[parity == kind].mean() - FRACTION) < 4 * spread * np.sqrt(8)
     assert np.all(free_set(indices, 0.2)[free])
 
 
 def test_an_index_is_free_or_not_whatever_else_is_there(indices):
     free = free_set(indices, FRACTION, seed=3)
-    some = np.random.default_rng(0).permutation(len(indices))[:5000]
-    assert np.array_equal(free_set(indices[some], FRACTION, seed=3), free[some])
-    assert np.array_equal(free_set(indices[some].astype(np.int32), FRACTION, seed=3), free[some])
+    chosen = np.random.default_rng(0).permutation(len(indices))[:5000]
+    assert np.array_equal(free_set(indices[chosen], FRACTION, seed=3), free[chosen])
+    assert np.array_equal(free_set(indices[chosen].astype(np.int32), FRACTION, seed=3), free[chosen])
 
 
 def test_whole_orbits_are_free(indices):
@@ -264,9 +264,9 @@ def test_overfitted_lattices_go_back_and_truly_improved_ones_stay(as_stills):
     """
     options = replace(StillsOptions.unlike_model(400, seed=1), misorientation=0.0, cell_spread=0.0, b_spread=0.3)
     sim = simulate_stills(replace(options, background=2000.0, useless_fraction=0.0))
-    some = np.random.default_rng(3).random(len(sim.lattice)) < 0.12
+    observed = np.random.default_rng(3).random(len(sim.lattice)) < 0.12
     names = ("lattice", "h", "asu", "i_full", "polarisation", "expected", "intensity", "variance")
-    sim = replace(sim, **{name: getattr(sim, name)[some] for name in names})
+    sim = replace(sim, **{name: getattr(sim, name)[observed] for name in names})
     stills, held_out = as_stills(sim), free_set(sim.reference_h, 0.2)
     settings = DatasetSettings(fit=FitSettings(min_correlation=0.0), restraints=False)
     # without the free reflections, as the fits saw them, but nobody is sent back
