@@ -107,12 +107,34 @@ def change_in_esds(old: np.ndarray, new: np.ndarray, sigma: np.ndarray) -> float
 
 
 def slows_down(cycles: Sequence[Cycle]) -> bool:
-    """Whether the last cycle changed the merged intensities as much, or nearly, as the one before."""
+    """
+    Whether the last cycle changed the merged intensities as much, or nearly, as the one before.
+
+    Parameters
+    ----------
+    cycles : sequence of Cycle
+
+    Returns
+    -------
+    bool
+    """
     return len(cycles) > 1 and not cycles[-1].change < SLOWEST * cycles[-2].change
 
 
 def damped_mean(old: WeightedMean, new: WeightedMean) -> WeightedMean:
-    """m' of old = m and new = F(m) (module docstring); outliers, error model and absences are those of the new mean."""
+    """
+    The mean m' for the next cycle where cycles are damped (module docstring).
+
+    Parameters
+    ----------
+    old, new : WeightedMean
+        m, which the lattices were fitted to, and F(m), which they led to.
+
+    Returns
+    -------
+    WeightedMean
+        With outliers, error model and absences of the new one.
+    """
 
     def between(name: str) -> np.ndarray:
         return (1.0 - DAMPING) * getattr(old, name) + DAMPING * getattr(new, name)
@@ -126,7 +148,21 @@ def damped_mean(old: WeightedMean, new: WeightedMean) -> WeightedMean:
 
 
 def course_of(cycles: Sequence[Cycle], limit: float, external: bool) -> Course:
-    """How cycles ended of which none was taken back."""
+    """
+    How cycles ended of which none was taken back.
+
+    Parameters
+    ----------
+    cycles : sequence of Cycle
+    limit : float
+        The change below which they have converged.
+    external : bool
+        Whether the reference is.
+
+    Returns
+    -------
+    Course
+    """
     if external:
         return Course(Ended.EXTERNAL, len(cycles))
     return Course(Ended.CONVERGED if cycles[-1].change < limit else Ended.MOST, len(cycles))

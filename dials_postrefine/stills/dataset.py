@@ -98,7 +98,18 @@ BY_OBSERVATION = ("h", "q", "q_sq", "unique", "intensity", "variance")
 
 
 def select_lattices(stills: Stills, selection: np.ndarray) -> Stills:
-    """The stills of the selected lattices (L,) alone."""
+    """
+    The stills of some lattices alone, which are numbered anew.
+
+    Parameters
+    ----------
+    stills : Stills
+    selection : ndarray of bool, shape (L,)
+
+    Returns
+    -------
+    Stills
+    """
     rows = selection[stills.lattice()]
     number = np.cumsum(selection) - 1
     return replace(

@@ -98,7 +98,21 @@ def slope_of_variance(intensity: np.ndarray, variance: np.ndarray) -> float:
 
 
 def expected_counts(variance: np.ndarray, value: np.ndarray, slope: np.ndarray, intensity: np.ndarray) -> np.ndarray:
-    """The variance var (n,) of the counts to be expected of intensity I, of that of those observed (docstring)."""
+    """
+    The variance var of the counts to be expected (module docstring).
+
+    Parameters
+    ----------
+    variance, value, slope : ndarray, shape (n,)
+        var_i, I_i and s_i, as scaling.scaled_values gives them.
+    intensity : ndarray, shape (n,)
+        I.
+
+    Returns
+    -------
+    ndarray, shape (n,)
+        At least LEAST_OF_COUNTS times the variance.
+    """
     return np.maximum(variance + slope * (intensity - value), LEAST_OF_COUNTS * variance)
 
 

@@ -32,6 +32,7 @@ from dials_postrefine.stills.dataset import Stills, select_lattices
 from dials_postrefine.stills.deltacchalf import DeltaCCHalfFilter, harmful_lattices
 from dials_postrefine.stills.errormodel import ErrorModel, slope_of_variance
 from dials_postrefine.stills.filters import LatticeFilters, reject_lattices
+from dials_postrefine.stills.firstmean import first_mean
 from dials_postrefine.stills.fits import FitSettings, LatticeFit, Reason
 from dials_postrefine.stills.freereflections import FreeAgreement, compare, mean_cc_free, no_agreement
 from dials_postrefine.stills.lattice import no_starts
@@ -43,7 +44,6 @@ from dials_postrefine.stills.scaling import (
     Scaled,
     WeightedMean,
     add_prior,
-    first_mean,
     linear_scales,
     mean_of_kept,
     mean_of_others,

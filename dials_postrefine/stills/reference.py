@@ -61,6 +61,18 @@ class FitReference:
 def make_reference(
     intensity: np.ndarray | None = None, free: np.ndarray | None = None, prior: Prior | None = None
 ) -> FitReference:
-    """The FitReference of what there is: intensities and free indices (n_unique,) or None."""
+    """
+    The FitReference of what there is.
+
+    Parameters
+    ----------
+    intensity : ndarray, shape (n_unique,), optional
+    free : ndarray of bool, shape (n_unique,), optional
+    prior : Prior, optional
+
+    Returns
+    -------
+    FitReference
+    """
     given = {"intensity": intensity, "free": free, "prior": prior}
     return FitReference(**{name: value for name, value in given.items() if value is not None})

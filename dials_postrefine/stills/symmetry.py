@@ -142,7 +142,23 @@ def correlate_operations(
 
 
 def judge_operations(names: list[str], in_input: np.ndarray, pairs: list[tuple[float, int]]) -> list[Operation]:
-    """The operations with their verdicts (module docstring), None where there are too few pairs."""
+    """
+    The operations with their verdicts (module docstring).
+
+    Parameters
+    ----------
+    names : list of m str
+        Identity first.
+    in_input : ndarray of bool, shape (m,)
+        Whether the crystals had them as they were read.
+    pairs : list of m (cc, n_pairs)
+        As correlate_operations gives them.
+
+    Returns
+    -------
+    list of m Operation
+        Whose verdict is None where there are too few pairs.
+    """
     cc = np.array([value for value, _ in pairs])
     n = np.array([count for _, count in pairs])
     known = np.isfinite(cc)

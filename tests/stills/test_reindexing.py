@@ -96,7 +96,7 @@ def make_case(space_group: str, options: StillsOptions, fraction: float = 1.0, s
     if shuffled:
         order = np.lexsort((rng.random(len(h)), sim.lattice))
         sim = replace(sim, intensity=sim.intensity[order], variance=sim.variance[order])
-    # q = A h stays: the matrices are their rows inverses
+    # q = A h stays: the matrices are their own inverses
     a_matrix = sim.a_indexed @ matrices[given]
     group = sgtbx.space_group_info(space_group).group()
     unique, h_unique, absent = number_unique(np.concatenate([h @ m.T for m in matrices]), group)
