@@ -109,9 +109,9 @@ def find_outliers(
 
     Of three or more observations one is out that is z_max times its expected spread from the median m, on either side:
     |I - m| > z_max max(sqrt(variance), 1.48 MAD), the median absolute deviation of the index counting where there are
-    FEWEST_FOR_MAD.  Where no third one decides, Wilson statistics do: of two that differ by more than z_max times the spread of their
-    difference the larger one is out if its probability is below LEAST_PROBABLE_OF_TWO, and what stands alone if it is
-    below LEAST_PROBABLE (wilson.py).
+    FEWEST_FOR_MAD.  Where no third one decides, Wilson statistics do: of two that differ by more than z_max times the
+    spread of their difference the larger one is out if its probability is below LEAST_PROBABLE_OF_TWO, and what stands
+    alone if it is below LEAST_PROBABLE (wilson.py).
 
     Parameters
     ----------
