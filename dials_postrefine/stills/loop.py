@@ -120,7 +120,7 @@ def postrefine(
 
 
 @dataclass
-class _Outcome:
+class _CycleResult:
     """What a cycle led to: the fits (L), the observations scaled by them, their mean, and what they were fitted to."""
 
     fits: list[LatticeFit]
@@ -160,8 +160,8 @@ class _Cycles:
         self.cycles: list[Cycle] = []
         self.verdicts, self.damped = Verdicts(stills.n_lattices), False
         self.course: Course | None = None
-        self.now: _Outcome | None = None
-        self.best: _Outcome | None = None
+        self.now: _CycleResult | None = None
+        self.best: _CycleResult | None = None
 
     @property
     def most(self) -> int:
@@ -177,7 +177,7 @@ class _Cycles:
         """The weighted mean of the kept observations, with the error model as it is now."""
         return mean_of_kept(self.stills, scaled, self.error_model, self.settings.outlier_z, self.fits_model)
 
-    def fit(self, number: int, executor: Executor, run: Run) -> _Outcome:
+    def fit(self, number: int, executor: Executor, run: Run) -> _CycleResult:
         """Fit all lattices to the mean, or to the reference, and merge them."""
         stills, settings = self.stills, self.settings
         target = self.reference.working if self.mean is None else self.mean.reference
@@ -197,9 +197,9 @@ class _Cycles:
             working = replace(scaled, kept=scaled.kept & ~self.reference.free[stills.unique])
         mean = self.mean_of(working)
         self.error_model = mean.error_model
-        return _Outcome(fits, scaled, mean, target)
+        return _CycleResult(fits, scaled, mean, target)
 
-    def goes_on(self, number: int, outcome: _Outcome, each: Callable[[Scaled, WeightedMean], None]) -> bool:
+    def goes_on(self, number: int, outcome: _CycleResult, each: Callable[[Scaled, WeightedMean], None]) -> bool:
         """Take what a cycle led to, or take the cycle back; whether there is to be another one."""
         accepted = [fit for fit in outcome.fits if fit.reason is None]
         if not accepted and self.now is not None:  # the lattices have led one another astray
@@ -237,7 +237,7 @@ class _Cycles:
             restraint = restrain_to_population(fits, restrained=self.start.restraint is not None)
         self.start = replace(self.start, x=x, restraint=restraint)
 
-    def _judge_change(self, number: int, cycle: Cycle, outcome: _Outcome) -> None:
+    def _judge_change(self, number: int, cycle: Cycle, outcome: _CycleResult) -> None:
         """How much a cycle changed the data's own mean, how good it is, and the mean for the next one."""
         new = outcome.mean
         cycle.change = relative_change(outcome.target, new.reference)
