@@ -25,7 +25,7 @@ from dials_postrefine.stills.filters import LatticeFilters
 from dials_postrefine.stills.fits import FitSettings
 from dials_postrefine.stills.loop import DatasetSettings, postrefine
 from dials_postrefine.stills.partiality import PROFILES
-from dials_postrefine.stills.reference import Reference
+from dials_postrefine.stills.reference import FitReference
 
 N_FOLDS = 4
 
@@ -43,7 +43,7 @@ def calculated_unseen(
         known = np.where(fold == number, np.nan, reference)
         fit = replace(settings, min_correlation=-1.0)
         result = postrefine(
-            stills, DatasetSettings(fit=fit, restraints=restraints, filters=NO_FILTERS), Reference(known)
+            stills, DatasetSettings(fit=fit, restraints=restraints, filters=NO_FILTERS), FitReference(known)
         )
         own = fold[stills.unique] == number
         scale = np.where(np.isfinite(result.x[stills.lattice()[own], 0]), result.scale[own], np.nan)

@@ -47,7 +47,7 @@ from dials_postrefine.report.stills.summary import count_observations, describe_
 from dials_postrefine.scattering.prior import ModelPrior
 from dials_postrefine.settings.postrefine import PostrefineRequest
 from dials_postrefine.stills.freereflections import free_set
-from dials_postrefine.stills.reference import Reference, make_reference
+from dials_postrefine.stills.reference import FitReference, make_reference
 from dials_postrefine.stills.refinement import Refinement, refine
 from dials_postrefine.stills.statistics import ResolutionShells
 from dials_postrefine.stills.symmetry import weigh_symmetry
@@ -64,7 +64,7 @@ class _Given:
     """
 
     files: StillsFiles
-    reference: Reference
+    reference: FitReference
     described: dict | None = None
     tally: dict | None = None
     drawn: list[int] = field(default_factory=list)

@@ -245,7 +245,7 @@ def resolve_ambiguity(files: StillsFiles, reference: tuple[np.ndarray, np.ndarra
     reference: indices (n, 3) and intensities (n,) as read_reference gives them.  Table and experiments of the files are
     changed in place.  Without a choice the files come back as they are.
     """
-    operations, ways = reindexing.find_operations(files.cell, files.space_group)
+    operations, permutations = reindexing.find_operations(files.cell, files.space_group)
     if len(operations) == 1:
         return files
     experiments, usable, group = files.experiments, files.usable, files.space_group
@@ -253,7 +253,7 @@ def resolve_ambiguity(files: StillsFiles, reference: tuple[np.ndarray, np.ndarra
     after = np.concatenate([reindexing.reindex(usable.h, operation) for operation in operations])
     unique, h_unique, _ = tables.number_unique(after, group)
     known = None if reference is None else align(h_unique, *reference)
-    choice = choose_operations(files.stills, unique.reshape(len(operations), -1), allowed, ways, known)
+    choice = choose_operations(files.stills, unique.reshape(len(operations), -1), allowed, permutations, known)
     if choice.operation.any():
         of_row = np.repeat(choice.operation, np.diff(usable.offsets))
         h = after.reshape(len(operations), -1, 3)[of_row, np.arange(len(of_row))]
