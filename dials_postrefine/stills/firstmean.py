@@ -19,13 +19,14 @@ from dials_postrefine.stills.errormodel import ErrorModel
 from dials_postrefine.stills.fits import FitSettings
 from dials_postrefine.stills.lattice import start_values
 from dials_postrefine.stills.model import LN_SCALE, partiality, partiality_with_variance, scale_factor
+from dials_postrefine.stills.partiality import Profile
 from dials_postrefine.stills.scaling import Scaled, WeightedMean, mean_of_kept
 
 N_START_ROUNDS = 3
 
 
 def scaled_by_fits(
-    stills: Stills, fits: Mapping[int, EarlierFit], profile: str
+    stills: Stills, fits: Mapping[int, EarlierFit], profile: Profile
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """
     What the fits of an earlier run say of their observations.
@@ -35,7 +36,7 @@ def scaled_by_fits(
     stills : Stills
         n observations.
     fits : mapping of lattices to EarlierFit
-    profile : str
+    profile : Profile
         One of partiality.PROFILES.
 
     Returns

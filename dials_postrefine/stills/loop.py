@@ -61,7 +61,8 @@ class DatasetSettings:
     lattice's reference leaves the lattice out, the outlier limit, the engine (chunks.choose_engine), whether the
     population restrains each lattice, the error model, what lattices are tested for (filters.py) and whether
     those that lower CC1/2 of the last merge are rejected (deltacchalf.py); takes_best: of cycles that don't converge
-    the best is taken, not the last (convergence.py).
+    the best is taken, not the last (convergence.py); requires_gain: where postrefinement against the data's own mean is
+    no better than scaling alone, the data are scaled alone (refinement.py).
     """
 
     fit: FitSettings = FitSettings()
@@ -75,6 +76,7 @@ class DatasetSettings:
     filters: LatticeFilters = LatticeFilters()
     delta_cc_half: DeltaCCHalfFilter | None = None
     takes_best: bool = True
+    requires_gain: bool = True
 
 
 def postrefine(

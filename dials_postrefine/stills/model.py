@@ -267,11 +267,7 @@ def partiality(x: np.ndarray, observations: Observations, profile: Profile) -> n
     return profile(r_h, radius(observations.parameters(x), observations.q_sq))[0]
 
 
-<<<<<<< HEAD
 def calculate(x: np.ndarray, observations: Observations, profile: Profile) -> np.ndarray:
-    """I_calc (n,); parameters as in `partiality`."""
-=======
-def calculate(x: np.ndarray, observations: Observations, profile: str) -> np.ndarray:
     """
     The calculated intensities I_calc (module docstring).
 
@@ -285,18 +281,13 @@ def calculate(x: np.ndarray, observations: Observations, profile: str) -> np.nda
     ndarray, shape (n,)
         NaN where there is no reference.
     """
->>>>>>> h_stills
     scale = scale_factor(observations.parameters(x), observations.q_sq)
     return scale * partiality(x, observations, profile) * observations.reference
 
 
-<<<<<<< HEAD
 def calculate_with_jacobian(
     x: np.ndarray, observations: Observations, profile: Profile
 ) -> tuple[np.ndarray, np.ndarray]:
-    """I_calc (n,) and its derivatives by the parameters of its lattice (n, 7); parameters as in `partiality`."""
-=======
-def calculate_with_jacobian(x: np.ndarray, observations: Observations, profile: str) -> tuple[np.ndarray, np.ndarray]:
     """
     The calculated intensities and their derivatives by the parameters of their lattice (module docstring).
 
@@ -311,7 +302,6 @@ def calculate_with_jacobian(x: np.ndarray, observations: Observations, profile: 
     jacobian : ndarray, shape (n, 7)
         NaN where there is no reference.
     """
->>>>>>> h_stills
     q_sq = observations.q_sq
     r_h, dr_x, dr_y, dr_cell = observations.excitation(x)
     by_reflection = observations.parameters(x)
@@ -334,7 +324,7 @@ def calculate_with_jacobian(x: np.ndarray, observations: Observations, profile: 
 
 
 def partiality_with_variance(
-    x: np.ndarray, covariance: np.ndarray, observations: Observations, profile: str
+    x: np.ndarray, covariance: np.ndarray, observations: Observations, profile: Profile
 ) -> tuple[np.ndarray, np.ndarray]:
     """
     The partiality, and the variance of ln(G e p r_0/r_s) by first-order propagation: g^T C g with g = d ln I_calc/dx.

@@ -306,46 +306,7 @@ def mean_of_others(stills: Stills, mean: WeightedMean, first: int = 0, last: int
     return np.divide(weighted, weight, out=np.full(len(weight), np.nan), where=left)
 
 
-<<<<<<< HEAD
-def scaled_by_fits(
-    stills: Stills, fits: Mapping[int, EarlierFit], profile: Profile
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """p, G e and the relative variance of (G e p) by the fits of lattices, and which these are (n,); all (n,)."""
-    n = len(stills.unique)
-    p, scale, relative, known = np.zeros(n), np.ones(n), np.zeros(n), np.zeros(n, dtype=bool)
-    for k, fit in fits.items():
-        rows, observations = stills.rows(k), stills.unmatched(k)
-        p[rows], relative[rows] = partiality_with_variance(fit.x, fit.covariance, observations, profile)
-        scale[rows] = scale_factor(fit.x, observations.q_sq)
-        known[rows] = True
-    return p, scale, relative, known
-
-
-def start_partialities(stills: Stills, fit: FitSettings) -> tuple[np.ndarray, np.ndarray]:
-    """p, and G e at G = 1, of each observation (n,) at its lattice's start values; p is 0 where there are none."""
-    p, shape = np.zeros(len(stills.unique)), np.ones(len(stills.unique))
-    for k in range(stills.n_lattices):
-        rows, observations = stills.rows(k), stills.unmatched(k)
-        x = start_values(observations, fit)
-        x[LN_SCALE] = 0.0
-        if np.isfinite(x).all() and k not in stills.rejected:
-            p[rows] = partiality(x, observations, fit.profile)
-            shape[rows] = scale_factor(x, observations.q_sq)
-    return p, shape
-
-
-def first_mean(
-    stills: Stills,
-    fit: FitSettings,
-    outlier_z: float,
-    linear_scale: np.ndarray,
-    earlier: Mapping[int, EarlierFit],
-    variance_slope: float,
-    fits_model: bool = False,
-) -> WeightedMean:
-=======
 def relative_change(old: np.ndarray, new: np.ndarray) -> float:
->>>>>>> h_stills
     """
     sum |new - s old| / sum |new| over what both know, s the robust slope between them.
 

@@ -45,7 +45,7 @@ from dials_postrefine.stills.dataset import Stills, select_lattices
 from dials_postrefine.stills.fits import FitSettings
 from dials_postrefine.stills.loop import DatasetSettings, postrefine
 from dials_postrefine.stills.partiality import Profile
-from dials_postrefine.stills.reference import Reference
+from dials_postrefine.stills.reference import FitReference
 from dials_postrefine.stills.unrefined import predict_by_scale
 
 FRACTION = 0.25
@@ -54,7 +54,7 @@ N_CYCLES = 3
 MOST_OBSERVATIONS = 25_000
 FEWEST_LATTICES = 80
 EXPONENTS = (1.0, 2.0, 4.0, 50.0)
-USUAL, USUAL_WIDTH = 0.5, 0.25  # of u = 1/m
+USUAL, USUAL_WIDTH = 0.5, 0.15  # of u = 1/m
 
 
 class Decision(str, Enum):
@@ -126,18 +126,30 @@ class Candidates:
 
 
 @dataclass
+class Gain:
+    """
+    What postrefinement is worth: D and s of the chosen model against scaling alone by n unseen observations, NaN where
+    nothing can be compared.
+    """
+
+    difference: float
+    difference_esd: float
+    n: int
+
+    @property
+    def is_there(self) -> bool:
+        """Whether postrefinement is better than scaling alone by more than chance."""
+        return bool(self.difference > self.difference_esd)
+
+
+@dataclass
 class Choice:
-    """
-    settings with what was chosen; tried, in their order; exponent, where it was sought; gain over scaling alone: D and
-    s of the chosen model against it, NaN where it was not tried or where nothing can be compared.
-    """
+    """settings with what was chosen; tried, in their order; exponent and gain, where they were sought."""
 
     settings: DatasetSettings
     tried: list[Candidate] = field(default_factory=list)
     exponent: Exponent | None = None
-    gain: float = np.nan
-    gain_esd: float = np.nan
-    n_gain: int = 0
+    gain: Gain | None = None
 
 
 class Scores:
@@ -183,7 +195,7 @@ def choose_model(
     stills: Stills,
     settings: DatasetSettings,
     candidates: Candidates,
-    reference: Reference | None = None,
+    reference: FitReference | None = None,
     run: Run = Run(),
     tests_gain: bool = False,
 ) -> Choice:
@@ -196,7 +208,7 @@ def choose_model(
     settings : DatasetSettings
     candidates : Candidates
         Where there is nothing to choose nothing is tried, but for the gain.
-    reference : Reference, optional
+    reference : FitReference, optional
         As postrefine takes it; its free indices take no part in the choice either, and its prior is not asked.
     run : Run
         Its seed says which indices are unseen.
@@ -210,7 +222,7 @@ def choose_model(
     settings = _with(settings, **candidates.first)
     if not candidates.is_choice and not tests_gain:
         return Choice(settings)
-    search = _Search(stills, settings, Reference() if reference is None else reference, run)
+    search = _Search(stills, settings, FitReference() if reference is None else reference, run)
     best = search.start(settings.fit)
     if candidates.profile is None:
         best = search.find_exponent(best)
@@ -224,14 +236,15 @@ def choose_model(
 class _Search:
     """The candidates tried so far and what they predict."""
 
-    def __init__(self, stills: Stills, settings: DatasetSettings, reference: Reference, run: Run) -> None:
+    def __init__(self, stills: Stills, settings: DatasetSettings, reference: FitReference, run: Run) -> None:
         stills = reference.hide(stills)
         step = max(1, len(stills.unique) // MOST_OBSERVATIONS)
         step = max(1, min(step, stills.n_lattices // FEWEST_LATTICES))
         self.sample = select_lattices(stills, np.arange(stills.n_lattices) % step == 0)
         unseen = np.random.default_rng(run.seed).random(stills.n_unique) < FRACTION
-        self.reference, self.run = Reference(reference.working, unseen), run
-        self.settings = replace(settings, n_cycles=None if reference.external else N_CYCLES, takes_best=False)
+        self.reference, self.run = FitReference(reference.working, unseen), run
+        self.settings = settings
+        self.quick = replace(settings, n_cycles=None if reference.external else N_CYCLES, takes_best=False)
         rows = np.flatnonzero(unseen[self.sample.unique])
         self.scores = Scores(self.sample, rows, settings.fit.model_error)
         self.tried: list[Candidate] = []
@@ -245,7 +258,7 @@ class _Search:
         """Postrefine the sample with a model; gives its number."""
         progress, named = self.run.progress, f"{profile}, {radius}, {unit_cell}"
         run = replace(self.run, progress=lambda what, *rest: progress(f"{named}, {what}", *rest))
-        settings = _with(self.settings, profile=profile, radius=radius, unit_cell=unit_cell)
+        settings = _with(self.quick, profile=profile, radius=radius, unit_cell=unit_cell)
         result = postrefine(self.sample, settings, self.reference, run)
         number = self.scores.add(result.free.predicted)
         candidate = Candidate(profile, radius, unit_cell, int(result.accepted.sum()), number)
@@ -289,7 +302,7 @@ class _Search:
         found = Choice(settings, self.tried, self.exponent)
         if tests_gain:
             scaled = self.scores.add(predict_by_scale(self.sample, settings, self.reference))
-            found.gain, found.gain_esd, found.n_gain = self.scores.difference(best, scaled)
+            found.gain = Gain(*self.scores.difference(best, scaled))
         return found
 
 
