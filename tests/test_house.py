@@ -36,23 +36,13 @@ IMPORT_EXCEPTIONS = {
     # processes are started inside the algorithms, until an executor is passed in
     ("stills.cycles", "executors.processes"),
     ("diffuse.map.mapping", "executors.processes"),
-    ("electron.trees.intensitymodel", "executors.processes"),
-    # reports that read requests and file facts
-    ("report.trees.report", "files.electron.intensity_model"),
-    ("report.trees.report", "files.electron.scaled_images"),
-    ("report.spread.summary", "files.electron.scaled_images"),
     # a run that describes its data set itself
     ("files.maps.input", "report.diffuse.summary"),
 }
 LONG_FUNCTIONS = {
     ("files.maps.input", "collect"),
-    ("files.electron.scaled_images", "read_images"),
     ("files.dials.tables", "usable_observations"),
     ("report.diffuse.page", "_by_resolution"),
-    ("report.spread.page", "_spread"),
-    ("report.spread.page", "_pairs"),
-    ("report.spread.summary", "make_summary"),
-    ("report.spread.summary", "remarks"),
     ("report.stills.page", "_by_resolution"),
     ("report.stills.summary", "make_summary"),
 }
@@ -149,7 +139,7 @@ def test_rooms_import_only_what_they_may(room):
 
 
 def test_the_report_of_a_program_needs_no_other_one():
-    """But what all share, in report.common; the one exception has what both programs say of their images."""
+    """But what several share, in report.common."""
     found = {
         (name, other)
         for name, imported in graph().items()
@@ -157,7 +147,7 @@ def test_the_report_of_a_program_needs_no_other_one():
         if name.startswith("report.") and other.startswith("report.")
         if other.split(".")[1] not in (name.split(".")[1], "common")
     }
-    assert found == {("report.trees.report", "report.spread.summary")}
+    assert not found
     of_algorithms = {
         other for name, imported in graph().items() if name.startswith("report.common") for other in imported
     }

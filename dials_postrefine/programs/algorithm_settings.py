@@ -223,33 +223,24 @@ def compared_column(request: ImageSpreadRequest) -> str | None:
     return None if request.compare in ("none", request.intensity_choice) else request.compare
 
 
-def model_request(request: IntensityModelRequest):
-    """What files/electron/intensity_model.py reads, and what the trees learn."""
-    from dials_postrefine.electron.trees.intensitymodel import TreeSettings
-    from dials_postrefine.files.electron.intensity_model import ModelRequest
+def tree_image_choice(request: IntensityModelRequest):
+    """Which observations dials.intensity_model reads."""
     from dials_postrefine.files.electron.scaled_images import ImageChoice
 
-    trees = request.trees
-    return ModelRequest(
-        train=request.train,
-        test=request.test,
-        experiments=request.experiments,
-        reflections=request.reflections,
-        choice=ImageChoice(
-            intensity=request.intensity_choice,
-            keep_outliers=request.outliers == "keep",
-            d_min=request.d_min or None,
-            d_max=request.d_max or None,
-            image_width=0.0,
-            space_group=request.space_group,
-            beam="none",
-        ),
-        model=request.reference,
-        reference=reference_settings(request.reference_model),
-        split=request.split,
-        n_folds=request.n_folds,
-        trees=TreeSettings(
-            trees.max_iter, trees.learning_rate, trees.min_samples_leaf, request.seed, trees.permutations
-        ),
-        compare=request.compare,
+    return ImageChoice(
+        intensity=request.intensity_choice,
+        keep_outliers=request.outliers == "keep",
+        d_min=request.d_min or None,
+        d_max=request.d_max or None,
+        image_width=0.0,
+        space_group=request.space_group,
+        beam="none",
     )
+
+
+def tree_settings(request: IntensityModelRequest):
+    """How the trees grow."""
+    from dials_postrefine.electron.trees.intensitymodel import TreeSettings
+
+    trees = request.trees
+    return TreeSettings(trees.max_iter, trees.learning_rate, trees.min_samples_leaf, request.seed, trees.permutations)

@@ -45,9 +45,9 @@ CONSTANT = {
     "input.*": "data",
     "output.*": "names of files",
     "n_shells": "the rows of tables",
-    "beam.annulus": "of images, which this data have not: tests/files/test_scaled_images.py",
+    "beam.annulus": "of images, which this data have not: tests/files/electron/test_scaled_images.py",
 }
-LEFT_OUT = {"beam.intensity=images": "these data have no images: tests/files/test_scaled_images.py"}
+LEFT_OUT = {"beam.intensity=images": "these data have no images: tests/files/electron/test_scaled_images.py"}
 FACTORS = factors(scope.load("image_spread"), VARIED, CONSTANT, LEFT_OUT)
 ROWS = all_pairs(FACTORS)
 

@@ -28,7 +28,7 @@ def make_images():
     A function: seed and options -> Images of a tetragonal crystal (5, 5, 8 A, Laue class 4/m) at orientations 2 degrees
     apart about an axis, or given as rotations (n, 3, 3), with random indices and intensities on each.
     """
-    from dials_postrefine.electron.spread.images import Images, Symmetry
+    from dials_postrefine.numerics.images import Images, Symmetry
 
     laue, lattice = group_of(QUARTER), group_of(QUARTER, FLIP)
 

@@ -17,9 +17,10 @@ from dials_postrefine.programs.algorithm_settings import (
     image_choice,
     input_filters,
     model_candidates,
-    model_request,
     reference_settings,
     spread_settings,
+    tree_image_choice,
+    tree_settings,
 )
 from dials_postrefine.settings.image_spread import ImageSpreadRequest
 from dials_postrefine.settings.intensity_model import IntensityModelRequest
@@ -54,13 +55,15 @@ def test_the_defaults_of_the_programs_for_electrons_are_those_of_the_algorithms(
     from dials_postrefine.electron.spread.imagespread import SpreadSettings
     from dials_postrefine.electron.spread.pairs import MATCHES
     from dials_postrefine.electron.trees.intensitymodel import SPLITS, TreeSettings
-    from dials_postrefine.files.electron.scaled_images import COLUMNS, ImageChoice
+    from dials_postrefine.files.electron.scaled_images import ImageChoice
+    from dials_postrefine.numerics.images import COLUMNS
 
     request = ImageSpreadRequest()
     assert spread_settings(request) == SpreadSettings() and image_choice(request) == ImageChoice()
     assert compared_column(request) is None
-    wanted = model_request(IntensityModelRequest())
-    assert wanted.trees == TreeSettings() and wanted.choice == ImageChoice(image_width=0.0, beam="none")
+    trained = IntensityModelRequest()
+    assert tree_settings(trained) == TreeSettings()
+    assert tree_image_choice(trained) == ImageChoice(image_width=0.0, beam="none")
     assert spread_settings(request_of("image_spread", "min_angle=90")).min_angle == pytest.approx(np.pi / 2.0)
     assert choices("image_spread")["match"] == list(MATCHES)
     assert choices("intensity_model")["split"] == list(SPLITS)

@@ -227,3 +227,32 @@ def load_browser():
         return module
 
     return load
+
+
+@pytest.fixture()
+def check_in_browser(load_browser, tmp_path):
+    """A function: that a browser of a width (pixels) shows a page of so many figures, and sorts by these columns."""
+
+    def check(html: str, width: int, columns: tuple[str, ...], n_figures: int) -> None:
+        sized = html.replace("</head>", f"<style>body {{ width: {width}px; margin: 0 }}</style></head>")
+        visit = load_browser(*columns).visit(sized, tmp_path, max(width, 500))
+        assert visit.console == [] and visit.found["problems"] == []
+        figures = visit.found["figures"]
+        assert len(figures) == n_figures
+        for one in figures:
+            assert one["width"] > 240 and 0.4 < one["height"] / one["width"] < 1.0, one
+            assert one["drawn"] >= 10 and one["words"] >= 4, one
+        assert max(one["x"] + one["width"] for one in figures) <= width and visit.found["body"] <= width
+        assert visit.found["columns"][columns[-1]]["sort"] == ["ascending", "descending"]
+
+    return check
+
+
+@pytest.fixture(scope="session")
+def scaled_sweeps(tmp_path_factory):
+    """The .expt and the .refl file, each in a list, of three simulated sweeps of tau = 0.25."""
+    pytest.importorskip("dials.array_family.flex", reason="the tables are those of DIALS")
+    from dials_postrefine.simulate.sweeps import SweepOptions, simulate_sweeps, write_sweeps
+
+    sweeps = simulate_sweeps(SweepOptions(tau=0.25, n_images=60, n_crystals=3))
+    return [[name] for name in write_sweeps(sweeps, tmp_path_factory.mktemp("sweeps") / "scaled")]

@@ -1,5 +1,5 @@
 """
-The page of dials.image_spread: what its JSON summary (spread_summary.py) says, and figures of pairs and images.
+The page of dials.image_spread: what its JSON summary (summary.py) says, and figures of pairs and images.
 """
 
 from __future__ import annotations
@@ -110,6 +110,12 @@ def _tau_figure(name: str, title: str, groups: list[dict], x: list, x_label: str
 
 def _spread(summary: dict) -> Section:
     spread = summary["spread"]
+    tables = [_groups_table(spread), _shells_table(spread["shells"])]
+    if len(spread["experiments"]) > 1:
+        rows = [[e["name"], _interval(e), str(e["n"])] for e in spread["experiments"]]
+        tables.append(Table("By experiment.", ("experiment", "τ [95 %]", "observations"), rows, long=len(rows) > 20))
+    if summary["compare"]:
+        tables.append(_compared(summary["compare"]))
     by_intensity = _tau_figure(
         "by-intensity",
         "Spread by intensity",
@@ -118,25 +124,47 @@ def _spread(summary: dict) -> Section:
         "median intensity of the tenth",
         logarithmic=True,
     )
-    shells = spread["shells"]
-    by_resolution = plots.by_resolution(
+    return Section(
+        "Spread of symmetry mates",
+        [
+            "Each intensity scatters about that of its unique reflection by its error and, beyond it, "
+            "by a part τ of the intensity itself. Where τ is one number for weak and strong reflections it is a "
+            "matter of scaling; where weak ones have a larger one, something adds intensity to them, as multiple "
+            "scattering does."
+        ],
+        [
+            Figure(by_intensity, "By tenths of the unique reflections, weakest to strongest; bars are 95 % intervals."),
+            Figure(
+                _shells_figure(spread["shells"]),
+                "In shells of equal numbers of unique reflections; bars are one standard deviation.",
+            ),
+        ],
+        tables,
+    )
+
+
+def _shells_figure(shells: list[dict]) -> str:
+    curve = Curve(
+        "τ",
+        [],
+        [shell["tau"] for shell in shells],
+        BLUE,
+        "o",
+        [None if s["high"] is None else 0.25 * (s["high"] - s["low"]) for s in shells],
+    )
+    return plots.by_resolution(
         "by-resolution",
         "Spread by resolution",
         shells,
-        [
-            Curve(
-                "τ",
-                [],
-                [shell["tau"] for shell in shells],
-                BLUE,
-                "o",
-                [None if s["high"] is None else 0.25 * (s["high"] - s["low"]) for s in shells],
-            )
-        ],
+        [curve],
         "excess relative spread τ",
         "There are too few observations.",
         ylim=(0.0, None),
     )
+
+
+def _groups_table(spread: dict) -> Table:
+    """tau of all, of quartiles and of parts by intensity."""
     groups = [("all", spread["overall"] | {"intensity": None, "relative_error": None})]
     groups += [(f"quartile {k + 1} by intensity", group) for k, group in enumerate(spread["quartiles"])]
     groups += [(part["name"], part) for part in spread["parts"]]
@@ -152,7 +180,10 @@ def _spread(summary: dict) -> Section:
         for name, group in groups
     ]
     headers = ("", "τ [95 %]", "observations", "unique", "median I", "σ/I")
-    tables = [Table("Excess relative spread of symmetry mates.", headers, rows)]
+    return Table("Excess relative spread of symmetry mates.", headers, rows)
+
+
+def _shells_table(shells: list[dict]) -> Table:
     rows = [
         [
             f"{number(shell['d_max'], '.2f')} – {number(shell['d_min'], '.2f')}",
@@ -162,26 +193,7 @@ def _spread(summary: dict) -> Section:
         ]
         for shell in shells
     ]
-    tables.append(Table("By resolution.", ("d range (Å)", "τ [95 %]", "observations", "unique"), rows))
-    if len(spread["experiments"]) > 1:
-        rows = [[e["name"], _interval(e), str(e["n"])] for e in spread["experiments"]]
-        tables.append(Table("By experiment.", ("experiment", "τ [95 %]", "observations"), rows, long=len(rows) > 20))
-    if summary["compare"]:
-        tables.append(_compared(summary["compare"]))
-    return Section(
-        "Spread of symmetry mates",
-        [
-            "Each intensity scatters about that of its unique reflection by its error and, beyond it, "
-            "by a part τ of the intensity itself. Where τ is one number for weak and strong reflections it is a "
-            "matter of scaling; where weak ones have a larger one, something adds intensity to them, as multiple "
-            "scattering does."
-        ],
-        [
-            Figure(by_intensity, "By tenths of the unique reflections, weakest to strongest; bars are 95 % intervals."),
-            Figure(by_resolution, "In shells of equal numbers of unique reflections; bars are one standard deviation."),
-        ],
-        tables,
-    )
+    return Table("By resolution.", ("d range (Å)", "τ [95 %]", "observations", "unique"), rows)
 
 
 def _compared(compared: dict) -> Table:
@@ -234,70 +246,59 @@ def _causes(summary: dict) -> Section:
 
 
 def _pairs(summary: dict, figures: SpreadFigures) -> Section:
-    best = summary["pairs"]["best"]
-    shown = [
-        Figure(
-            _pair_figure(k, points, best[k]),
-            f"Images {best[k]['first']} and {best[k]['second']}, {best[k]['misorientation']:.1f}° apart: intensities "
-            f"of the {best[k]['n_common']} reflections they have in common (blue), and the same reflections on all "
-            "other images (grey). Where the pair is no nearer to the line than the cloud, it is as good as any "
-            "other.",
-        )
-        for k, points in enumerate(figures.pairs)
-    ]
-    headers = (
-        "images",
-        "common",
-        "Jaccard",
-        "angle (°)",
-        "log spread",
-        "expected",
-        "R",
-        "CC",
-        "CC of ln I",
-        "z",
-        "LLR",
-        "p",
-    )
-    rows = [
-        [
-            f"{pair['first']}, {pair['second']}",
-            str(pair["n_common"]),
-            number(pair["jaccard"], ".2f"),
-            number(pair["misorientation"], ".1f"),
-            number(pair["log_spread"], ".3f"),
-            number(pair["expected"], ".3f"),
-            number(pair["r"], ".3f"),
-            number(pair["cc"], ".3f"),
-            number(pair["cc_log"], ".3f"),
-            number(pair["z_width"], ".2f"),
-            number(pair["llr"], "+.2f"),
-            number(pair["p"], ".3f"),
-        ]
-        for pair in best
-    ]
-    test = summary["random_match"]
+    pairs, test = summary["pairs"], summary["random_match"]
+    shown = [_figure_of_pair(k, points, pairs["best"][k]) for k, points in enumerate(figures.pairs)]
     return Section(
         "Pairs of images",
         [
-            f"{summary['pairs']['n_found']} pairs have {summary['settings']['min_common']} reflections or more in "
+            f"{pairs['n_found']} pairs have {summary['settings']['min_common']} reflections or more in "
             "common. LLR is the logarithm of the likelihood that the matched spots are mates over that of their "
             f"being any spots; p is how often a random pair does as well, by {test['n_permutations']} permutations. "
             f"A matched pair has the higher LLR with a probability (AUC) of {number(test['auc'], '.3f')} ± "
             f"{number(test['auc_esd'], '.3f')}."
         ],
         shown,
-        [
-            Table(
-                f"The {len(rows)} pairs with most in common"
-                + (f"; {summary['pairs']['file']} has all that were analysed." if summary["pairs"]["file"] else "."),
-                headers,
-                rows,
-                sortable=True,
-                long=len(rows) > 20,
-            )
-        ],
+        [_pairs_table(pairs["best"], pairs["file"])],
     )
+
+
+def _figure_of_pair(k: int, points: PairPoints, pair: dict) -> Figure:
+    return Figure(
+        _pair_figure(k, points, pair),
+        f"Images {pair['first']} and {pair['second']}, {pair['misorientation']:.1f}° apart: intensities "
+        f"of the {pair['n_common']} reflections they have in common (blue), and the same reflections on all "
+        "other images (grey). Where the pair is no nearer to the line than the cloud, it is as good as any "
+        "other.",
+    )
+
+
+# What the table of pairs has of each, by its header: the number of the summary, and how it is written.
+PAIR_COLUMNS = {
+    "common": ("n_common", ".0f"),
+    "Jaccard": ("jaccard", ".2f"),
+    "angle (°)": ("misorientation", ".1f"),
+    "log spread": ("log_spread", ".3f"),
+    "expected": ("expected", ".3f"),
+    "R": ("r", ".3f"),
+    "CC": ("cc", ".3f"),
+    "CC of ln I": ("cc_log", ".3f"),
+    "z": ("z_width", ".2f"),
+    "LLR": ("llr", "+.2f"),
+    "p": ("p", ".3f"),
+}
+
+
+def _pairs_table(best: list[dict], file: str | None) -> Table:
+    """The pairs with most in common; file: what has all of them, None where none was written."""
+    rows = [
+        [
+            f"{pair['first']}, {pair['second']}",
+            *(number(pair[key], pattern) for key, pattern in PAIR_COLUMNS.values()),
+        ]
+        for pair in best
+    ]
+    caption = f"The {len(rows)} pairs with most in common" + (f"; {file} has all that were analysed." if file else ".")
+    return Table(caption, ("images", *PAIR_COLUMNS), rows, sortable=True, long=len(rows) > 20)
 
 
 def _pair_figure(k: int, points: PairPoints, pair: dict) -> str:

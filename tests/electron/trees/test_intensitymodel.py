@@ -8,12 +8,22 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from dials_postrefine.electron.spread.images import Unusable
+from dials_postrefine.electron.errors import Unusable
 from dials_postrefine.electron.trees import intensitymodel as model
 from dials_postrefine.electron.trees.features import find_representatives, make_features
+from dials_postrefine.executors.processes import single_thread
 
 B = np.diag([0.2, 0.2, 0.125])
 SMALL = model.TreeSettings(max_iter=40, n_permutations=2)
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """As the program has it: the trees of scikit-learn beside the OpenMP of cctbx may find leaves without anything."""
+    import sklearn.ensemble  # noqa: F401 - loads the library whose threads are limited
+
+    with single_thread():
+        yield
 
 
 def test_representatives_are_the_same_of_mates_alone(make_images):
@@ -38,12 +48,12 @@ def test_the_columns_of_a_feature_are_found_by_name(make_images):
     images = make_images(n_images=3, n_spots=5)
     n = len(images.h)
     scale = np.linspace(1.0, 2.0, n)
-    found = make_features(images, B, scale=scale, background=np.arange(n), f_calc=np.ones(n))
+    found = make_features(images, B, {"scale": scale, "background": np.arange(n), "f_calc": np.ones(n)})
     assert found.names == ["index", "resolution", "orientation", "excitation", "scale", "background", "f_calc"]
     assert found.values.shape == (n, 3 + 1 + 3 + 1 + 1 + 1 + 1)
-    np.testing.assert_allclose(found.of(["scale"])[:, 0], np.log(scale))
-    np.testing.assert_allclose(found.of(["resolution"])[:, 0] ** 2, images.d_star_sq)
-    np.testing.assert_allclose(np.linalg.norm(found.of(["orientation"]), axis=1), 1.0)
+    np.testing.assert_allclose(found.columns(["scale"])[:, 0], np.log(scale))
+    np.testing.assert_allclose(found.columns(["resolution"])[:, 0] ** 2, images.d_star_sq)
+    np.testing.assert_allclose(np.linalg.norm(found.columns(["orientation"]), axis=1), 1.0)
 
 
 @pytest.mark.parametrize("n_folds", [2, 5])
@@ -93,8 +103,8 @@ def test_no_prediction_has_seen_what_it_predicts(make_images):
     rng = np.random.default_rng(1)
     images.intensity = rng.exponential(size=len(images.h))
     f_calc = rng.exponential(size=images.unique.max() + 1)[images.unique]
-    features = make_features(images, B, f_calc=f_calc)
-    found = model.predict(images, features, f_calc, model.make_folds(images, "unique", 4), SMALL, importances=False)
+    features = make_features(images, B, {"f_calc": f_calc})
+    found = model.predict(images, features, model.make_folds(images, "unique", 4), SMALL, importances=False)
     constant = np.full(len(images.h), np.median(found.amplitude))
     k = (found.amplitude @ constant) / (constant @ constant)
     chance = np.abs(found.amplitude - k * constant).sum() / found.amplitude.sum()
@@ -102,10 +112,10 @@ def test_no_prediction_has_seen_what_it_predicts(make_images):
     assert found.overall["mates"].n == 0 and np.isnan(found.overall["mates"].value)
 
 
-def test_the_mean_of_mates_is_that_of_the_training_set(make_images):
+def test_the_mean_of_equivalents_is_that_of_the_training_set(make_images):
     images = make_images(n_images=4, n_spots=60, largest=2)
     train = np.flatnonzero(images.image < 2)
-    found = model.mean_of_mates(images, train)
+    found = model.mean_of_equivalents(images, train)
     for k in range(images.unique.max() + 1):
         own = images.intensity[train][images.unique[train] == k]
         expected = np.sqrt(max(own.mean(), 0.0)) if len(own) else np.nan
@@ -115,10 +125,8 @@ def test_the_mean_of_mates_is_that_of_the_training_set(make_images):
 def test_k_and_r1_of_a_prediction_that_is_right_up_to_a_factor(make_images):
     images = make_images(n_images=12, n_spots=60, largest=2, error=1e-6)
     f_calc = 3.0 * np.sqrt(np.maximum(images.intensity, 0.0))
-    features = make_features(images, B, f_calc=f_calc)
-    found = model.predict(
-        images, features, f_calc, model.make_folds(images, "image_blocks", 3), SMALL, importances=False
-    )
+    features = make_features(images, B, {"f_calc": f_calc})
+    found = model.predict(images, features, model.make_folds(images, "image_blocks", 3), SMALL, importances=False)
     assert found.overall["f_calc"].value == pytest.approx(0.0, abs=1e-3)
     np.testing.assert_allclose(found.predicted["f_calc"], found.amplitude, rtol=1e-6, atol=1e-6)
     assert found.overall["both"].value < 0.02
@@ -127,7 +135,7 @@ def test_k_and_r1_of_a_prediction_that_is_right_up_to_a_factor(make_images):
 def test_a_training_set_is_trained_on_and_not_predicted(make_images):
     images = make_images(n_images=12, n_spots=60, largest=2)
     fold = np.where(images.image < 6, -1, 0)
-    found = model.predict(images, make_features(images, B), None, fold, SMALL)
+    found = model.predict(images, make_features(images, B), fold, SMALL)
     assert np.isnan(found.predicted["trees"][fold < 0]).all() and np.isfinite(found.predicted["trees"][fold == 0]).all()
     assert set(found.predicted) == {"mates", "trees"} and np.isnan(found.gain.value)
 
@@ -136,7 +144,7 @@ def test_too_few_to_train_on_is_an_error(make_images):
     images = make_images(n_images=4, n_spots=20)
     fold = np.where(images.image < 1, -1, 0)
     with pytest.raises(Unusable, match="Only 20 observations"):
-        model.predict(images, make_features(images, B), None, fold, SMALL)
+        model.predict(images, make_features(images, B), fold, SMALL)
 
 
 def test_no_intensity_above_zero_is_an_error(make_images):
@@ -144,7 +152,7 @@ def test_no_intensity_above_zero_is_an_error(make_images):
     images.intensity = -images.intensity.clip(min=0.0)
     fold = model.make_folds(images, "image_blocks", 3)
     with pytest.raises(Unusable, match="above zero"):
-        model.predict(images, make_features(images, B), None, fold, SMALL)
+        model.predict(images, make_features(images, B), fold, SMALL)
 
 
 @pytest.fixture(scope="module")
@@ -164,9 +172,9 @@ def learned(tmp_path_factory):
         scale = flumpy.to_numpy(files.table["inverse_scale_factor"])[files.row]
         reciprocal = np.reshape(uctbx.unit_cell(CELL).fractionalization_matrix(), (3, 3)).T
         f_calc = sweeps.f_calc[files.row]
-        features = make_features(files.images, reciprocal, scale, None, f_calc)
+        features = make_features(files.images, reciprocal, {"scale": scale, "f_calc": f_calc})
         fold = model.make_folds(files.images, "experiment", 4)
-        return model.predict(files.images, features, f_calc, fold), sweeps.factor[files.row], f_calc
+        return model.predict(files.images, features, fold), sweeps.factor[files.row], f_calc
 
     return learn
 

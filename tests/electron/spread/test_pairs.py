@@ -7,8 +7,8 @@ from itertools import combinations
 import numpy as np
 import pytest
 
+from dials_postrefine.electron.errors import Unusable
 from dials_postrefine.electron.spread import orientation, pairs
-from dials_postrefine.electron.spread.images import Unusable
 
 
 def keys_of(images, k, match):

@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import binomtest, kstest
 
 from dials_postrefine.electron.spread import spread
-from dials_postrefine.electron.spread.causes import ImageFactors, _of_beam, _of_images, find_causes
+from dials_postrefine.electron.spread.causes import ImageFactors, _test_beam, _test_images, find_causes
 from dials_postrefine.simulate.electrons import simulate_mates
 
 N_IMAGES = 60
@@ -29,9 +29,9 @@ def analyse(seed=0, tau=0.1, n_unique=200, image_spread=0.0, beam_slope=0.0, by_
     own = tau * 2.0 ** (by_angle * (angle[image] - 10.0)) * np.exp(by_intensity * (rank - 0.5))
     factor = 1.0 + image_spread * rng.normal(size=N_IMAGES) + beam_slope * np.log(beam / beam.mean())
     intensity = true * factor[image] * (1.0 + own * rng.normal(size=n)) + np.sqrt(sim.variance) * rng.normal(size=n)
-    mates = spread.find_mates(sim.unique, intensity, sim.variance)
+    mates = spread.find_equivalents(sim.unique, intensity, sim.variance)
     found = spread.fit_tau(mates).tau
-    predicted = spread.predict_from_mates(mates, found)
+    predicted = spread.predict_from_equivalents(mates, found)
     ln_p = spread.ln_densities(predicted)
     causes = find_causes(mates, predicted, ln_p, found, image[mates.row], beam, np.radians(angle))
     return causes, {cause.name: cause for cause in causes.ranked}, factor
@@ -58,8 +58,8 @@ def test_p_of_null_draws_is_uniform():
     for _ in range(400):
         esd = rng.uniform(0.02, 0.06, 150)
         factors = ImageFactors(esd * rng.normal(size=150), esd)
-        images.append(_of_images(factors, 0.1).p)
-        beam.append(_of_beam(factors, rng.normal(size=150)).p)
+        images.append(_test_images(factors, 0.1).p)
+        beam.append(_test_beam(factors, rng.normal(size=150)).p)
     images = np.array(images)
     without = images == 1.0
     assert binomtest(int(without.sum()), 400, 0.53).pvalue > 0.01  # a half, and some more of 150 images
@@ -103,9 +103,9 @@ def test_tau_that_depends_on_the_intensity_is_found():
 
 def test_what_can_not_be_tested_is_said():
     sim = simulate_mates(np.random.default_rng(0), 100, 4, 0.2)
-    mates = spread.find_mates(sim.unique, sim.intensity, sim.variance)
+    mates = spread.find_equivalents(sim.unique, sim.intensity, sim.variance)
     tau = spread.fit_tau(mates).tau
-    predicted = spread.predict_from_mates(mates, tau)
+    predicted = spread.predict_from_equivalents(mates, tau)
     image = np.arange(len(mates.row)) % 6
     causes = find_causes(
         mates, predicted, spread.ln_densities(predicted), tau, image, np.full(6, np.nan), np.full(6, 0.1)
@@ -121,9 +121,9 @@ def test_leaving_out_the_noisiest_observations_lowers_a_tau_that_they_make():
     sim = simulate_mates(rng, 200, 6, 0.05)
     weak = sim.true[sim.unique] < np.median(sim.true)
     sim.intensity[weak] += 0.5 * sim.true[sim.unique][weak] * rng.normal(size=weak.sum())
-    mates = spread.find_mates(sim.unique, sim.intensity, sim.variance)
+    mates = spread.find_equivalents(sim.unique, sim.intensity, sim.variance)
     tau = spread.fit_tau(mates).tau
-    predicted = spread.predict_from_mates(mates, tau)
+    predicted = spread.predict_from_equivalents(mates, tau)
     image = np.arange(len(mates.row)) % 10
     causes = find_causes(
         mates, predicted, spread.ln_densities(predicted), tau, image, np.full(10, np.nan), np.linspace(0.1, 0.2, 10)

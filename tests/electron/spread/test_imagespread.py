@@ -5,29 +5,29 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from dials_postrefine.electron.errors import Unusable
 from dials_postrefine.electron.spread import imagespread, spread
-from dials_postrefine.electron.spread.images import Unusable
 from dials_postrefine.electron.spread.imagespread import SpreadSettings, analyse
 
 
 def test_all_numbers_are_of_the_same_data(make_images):
     images = make_images(n_images=12, n_spots=60, largest=2, tau=0.3)
     found = analyse(images, SpreadSettings(match="laue", min_common=4, n_permutations=99))
-    assert found.mates.tau.low < 0.3 < found.mates.tau.high
+    assert found.spread.tau.low < 0.3 < found.spread.tau.high
     assert len(found.by_image) == 12 and len(found.by_experiment) == 1
-    assert sum(one.n for one in found.by_image) == found.mates.tau.n
-    assert found.by_experiment[0].tau == pytest.approx(found.mates.tau.tau, rel=0.05)
+    assert sum(one.n for one in found.by_image) == found.spread.tau.n
+    assert found.by_experiment[0].tau == pytest.approx(found.spread.tau.tau, rel=0.05)
     alone = imagespread.measure_overall(images, SpreadSettings(match="laue", min_common=4))
-    assert (alone.tau, alone.r_meas) == (found.mates.tau, found.mates.r_meas)
-    assert alone.agreement.of(0) == found.overall.agreement.of(0)
-    assert found.of_pairs.n.sum() == found.overall.agreement.n[0] == len(found.pairs.pair)
-    assert found.of_images.n.sum() == 2 * found.overall.agreement.n[0]
-    assert found.of_experiments.n.tolist() == found.overall.agreement.n.tolist()
+    assert (alone.tau, alone.r_meas) == (found.spread.tau, found.spread.r_meas)
+    assert alone.agreement.as_dict(0) == found.overall.agreement.as_dict(0)
+    assert found.pair_agreement.n.sum() == found.overall.agreement.n[0] == len(found.pairs.pair)
+    assert found.image_agreement.n.sum() == 2 * found.overall.agreement.n[0]
+    assert found.experiment_agreement.n.tolist() == found.overall.agreement.n.tolist()
 
 
 def test_parts_shells_and_tenths_cover_the_unique_indices(make_images):
     images = make_images(n_images=12, n_spots=60, largest=3)
-    mates = spread.find_mates(images.unique, images.intensity, images.variance)
+    mates = spread.find_equivalents(images.unique, images.intensity, images.variance)
     found = imagespread.measure_spread(images, mates, n_shells=4)
     for groups in (found.tenths, found.quartiles, found.shells):
         assert sum(group.tau.n_unique for group in groups) == mates.n_unique
@@ -45,7 +45,7 @@ def test_parts_shells_and_tenths_cover_the_unique_indices(make_images):
 def test_r_meas_is_that_of_its_definition():
     unique = np.array([0, 0, 0, 1, 1])
     intensity = np.array([1.0, 2.0, 3.0, 5.0, 6.0])
-    mates = spread.find_mates(unique, intensity, np.ones(5))
+    mates = spread.find_equivalents(unique, intensity, np.ones(5))
     expected = (np.sqrt(3.0 / 2.0) * 2.0 + np.sqrt(2.0) * 1.0) / 17.0
     assert imagespread.r_meas(mates) == pytest.approx(expected)
 
@@ -67,7 +67,7 @@ def test_odd_intensities_do_not_end_the_analysis(make_images, change):
         images = make_images(n_images=n_images, n_spots=n_spots, largest=largest)
         images.intensity = change(images.intensity)
         found = analyse(images, SpreadSettings(match="laue", min_common=1, n_permutations=9))
-        assert found.mates.tau.low <= found.mates.tau.tau <= found.mates.tau.high
+        assert found.spread.tau.low <= found.spread.tau.tau <= found.spread.tau.high
 
 
 def test_one_image_is_an_error(make_images):
@@ -83,6 +83,6 @@ def test_the_order_of_the_observations_changes_nothing(make_images):
     for name in ("image", "unique", "h", "intensity", "variance", "d_star_sq"):
         setattr(images, name, getattr(images, name)[order])
     other = analyse(images, settings)
-    assert other.mates.tau.tau == pytest.approx(one.mates.tau.tau, rel=1e-9)
+    assert other.spread.tau.tau == pytest.approx(one.spread.tau.tau, rel=1e-9)
     np.testing.assert_array_equal(other.pairs.n_common, one.pairs.n_common)
     np.testing.assert_allclose(other.random_match.llr, one.random_match.llr, rtol=1e-9)

@@ -127,7 +127,7 @@ def test_columns_are_taken_as_they_are_and_a_remark_says_so(write, sweeps):
     assert len(files.remarks) == 1 and "INTEGRATED" in files.remarks[0]
     scaled = read_images(*write(), ImageChoice(image_width=0.0))
     assert scaled.remarks == []
-    others, kept = scaled.of_column("profile")
+    others, kept = scaled.with_column("profile")
     assert kept.all()
     np.testing.assert_array_equal(others.intensity, value[scaled.row])
 

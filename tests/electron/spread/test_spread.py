@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from scipy.integrate import quad
 
+from dials_postrefine.electron.errors import Unusable
 from dials_postrefine.electron.spread import spread
-from dials_postrefine.electron.spread.images import Unusable
 from dials_postrefine.simulate.electrons import simulate_mates
 
 
 def mates_of(tau, seed=0, n_unique=120, multiplicity=4, **options):
     sim = simulate_mates(np.random.default_rng((seed, int(1000 * tau))), n_unique, multiplicity, tau, **options)
-    return spread.find_mates(sim.unique, sim.intensity, sim.variance)
+    return spread.find_equivalents(sim.unique, sim.intensity, sim.variance)
 
 
 def likelihood(intensity, variance, tau):
@@ -41,7 +41,7 @@ def likelihood(intensity, variance, tau):
 )
 def test_the_likelihood_is_the_integral(intensity, variance):
     intensity, variance = np.array(intensity), np.array(variance)
-    mates = spread.find_mates(np.zeros(len(intensity), dtype=int), intensity, variance)
+    mates = spread.find_equivalents(np.zeros(len(intensity), dtype=int), intensity, variance)
     found = spread.ln_likelihoods(mates)[:, 0]
     chosen = [k for k in range(0, len(spread.GRID), 8) if spread.GRID[k] < 1.5]
     expected = np.array([np.log(likelihood(intensity, variance, spread.GRID[k])) for k in chosen])
@@ -75,7 +75,7 @@ def test_with_two_mates_each_tau_is_not_biased():
 
 def test_all_intensities_times_a_number_have_the_same_tau():
     mates = mates_of(0.2)
-    scaled = spread.find_mates(mates.unique, 1e4 * mates.intensity, 1e8 * mates.variance)
+    scaled = spread.find_equivalents(mates.unique, 1e4 * mates.intensity, 1e8 * mates.variance)
     one, other = spread.fit_tau(mates), spread.fit_tau(scaled)
     assert (one.tau, one.low, one.high) == pytest.approx((other.tau, other.low, other.high), rel=1e-6)
 
@@ -86,7 +86,7 @@ def test_tau_of_groups_of_indices_is_that_of_their_data_alone():
     found = spread.fit_by_unique(mates, spread.ln_likelihoods(mates), group, 2)
     for k, one in enumerate(found):
         own = mates.at(group.astype(float)) == k
-        alone = spread.fit_tau(spread.find_mates(mates.unique[own], mates.intensity[own], mates.variance[own]))
+        alone = spread.fit_tau(spread.find_equivalents(mates.unique[own], mates.intensity[own], mates.variance[own]))
         assert (one.tau, one.low, one.high, one.n) == pytest.approx((alone.tau, alone.low, alone.high, alone.n))
 
 
@@ -102,8 +102,8 @@ def test_weighted_means_solve_their_equation():
 
 def test_what_mates_predict_is_a_probability():
     sim = simulate_mates(np.random.default_rng(3), 1, 5, 0.3)
-    mates = spread.find_mates(sim.unique, sim.intensity, sim.variance)
-    predicted = spread.predict_from_mates(mates, 0.3)
+    mates = spread.find_equivalents(sim.unique, sim.intensity, sim.variance)
+    predicted = spread.predict_from_equivalents(mates, 0.3)
     first = spread.Predictions(mates.intensity[:1], mates.variance[:1], predicted.nodes[:, :1], predicted.ln_a[:, :1])
 
     def density(x):
@@ -117,7 +117,7 @@ def test_what_mates_predict_is_a_probability():
 
 
 def test_the_slope_is_the_derivative():
-    predicted = spread.predict_from_mates(mates_of(0.2), 0.2)
+    predicted = spread.predict_from_equivalents(mates_of(0.2), 0.2)
     tau, step = 0.3, 1e-5
     above, below = (predicted.ln_density(tau * np.exp(s)) for s in (step, -step))
     np.testing.assert_allclose(predicted.slope(np.array(tau)), (above - below) / (2 * step), rtol=1e-5, atol=1e-6)
@@ -129,8 +129,8 @@ def test_tau_of_an_image_is_recovered():
     image = rng.integers(0, 4, len(sim.unique))
     noisy = image == 3
     sim.intensity[noisy] += 0.5 * sim.true[sim.unique[noisy]] * rng.normal(size=noisy.sum())
-    mates = spread.find_mates(sim.unique, sim.intensity, sim.variance)
-    predicted = spread.predict_from_mates(mates, spread.fit_tau(mates).tau)
+    mates = spread.find_equivalents(sim.unique, sim.intensity, sim.variance)
+    predicted = spread.predict_from_equivalents(mates, spread.fit_tau(mates).tau)
     found = spread.fit_by_observation(mates, spread.ln_densities(predicted), image[mates.row], 4)
     assert found[3].low < 0.5 < found[3].high
     assert all(one.high < 0.2 for one in found[:3])
@@ -139,11 +139,11 @@ def test_tau_of_an_image_is_recovered():
 
 def test_no_mates_is_an_error():
     with pytest.raises(Unusable, match="symmetry mates"):
-        spread.find_mates(np.arange(5), np.ones(5), np.ones(5))
+        spread.find_equivalents(np.arange(5), np.ones(5), np.ones(5))
 
 
 def test_of_many_observations_an_even_sample_is_taken():
     unique = np.repeat(np.arange(1000), 4)
-    mates = spread.find_mates(unique, np.ones(4000), np.ones(4000), most=400)
+    mates = spread.find_equivalents(unique, np.ones(4000), np.ones(4000), most=400)
     assert len(mates.row) == 400 and mates.n_unique == 100
     assert np.all(np.diff(np.unique(mates.unique)) == 10)
