@@ -19,7 +19,7 @@ from dials_postrefine.electron.spread.imagespread import SpreadSettings, analyse
 from dials_postrefine.electron.trees.intensitymodel import TreeSettings
 from dials_postrefine.files.electron import intensity_model as model_files
 from dials_postrefine.files.electron.scaled_images import ImageChoice, read_images
-from dials_postrefine.files.reference.reference_model import ReferenceSettings
+from dials_postrefine.programs.reference_model import ReferenceSettings
 from dials_postrefine.report.common.page import render
 from dials_postrefine.report.common.provenance import record_run
 from dials_postrefine.report.common.remarks import remark_lines

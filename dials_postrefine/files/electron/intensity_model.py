@@ -26,11 +26,11 @@ from dials_postrefine.files.dials.tables import select_rows, write_table
 from dials_postrefine.files.dials.versions import miller_indices_to_numpy
 from dials_postrefine.files.electron.scaled_images import ImageChoice, ImageFiles, has_intensity, read_images
 from dials_postrefine.files.reference.alignment import align
-from dials_postrefine.files.reference.reference_model import Beam, ReferenceSettings, compute_reference, open_reference
 from dials_postrefine.files.reference.reflection_files import index_array
 from dials_postrefine.numerics.grouped import grouped_mean
 from dials_postrefine.numerics.indices import to_flex_miller
 from dials_postrefine.numerics.populations import main_value
+from dials_postrefine.programs.reference_model import Beam, ReferenceSettings, compute_reference, open_reference
 
 
 @dataclass(frozen=True)
