@@ -38,6 +38,22 @@ def input_filters(request: PostrefineRequest):
     )
 
 
+def stills_choice(request: PostrefineRequest):
+    """Which observations dials.postrefine reads."""
+    from dials_postrefine.programs.stills_input import StillsChoice
+
+    return StillsChoice(
+        space_group=request.space_group,
+        intensity=request.intensity_choice,
+        d_min=request.d_min,
+        d_max=request.d_max,
+        seed=request.seed,
+        filters=input_filters(request),
+        radiation=reference_settings(request.reference_model).radiation,
+        reindex=request.reindex == "auto",
+    )
+
+
 def fit_settings(request: PostrefineRequest):
     """The settings of the fit of a lattice; of `auto` the first candidate."""
     from dials_postrefine.stills.lattice import FitSettings
@@ -87,7 +103,7 @@ def dataset_settings(request: PostrefineRequest):
 
 def reference_settings(model: ReferenceModel):
     """How a reference is read, calculated and scaled."""
-    from dials_postrefine.files.reference.reference_model import ReferenceSettings
+    from dials_postrefine.programs.reference_model import ReferenceSettings
     from dials_postrefine.scattering.reference import ScaleSettings
 
     def unless_auto(word: str) -> str | None:

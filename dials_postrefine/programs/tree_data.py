@@ -1,7 +1,7 @@
 """
 What dials.intensity_model learns from: data sets, their split, and features of the observations; and its predictions.
 
-|F_calc| come from the machinery of reference intensities (files/reference/reference_model.py), on the scale of the mean
+|F_calc| come from the machinery of reference intensities (programs/reference_model.py), on the scale of the mean
 intensities of the training data, or of all where these are split into folds; systematic absences have zero.
 """
 
@@ -23,13 +23,13 @@ from dials_postrefine.files.dials.radiation import common_probe
 from dials_postrefine.files.dials.versions import miller_indices_to_numpy
 from dials_postrefine.files.electron.scaled_images import ImageFiles, has_intensity, read_images
 from dials_postrefine.files.reference.alignment import align
-from dials_postrefine.files.reference.reference_model import Beam, ReferenceSettings, compute_reference, open_reference
 from dials_postrefine.files.reference.reflection_files import index_array
 from dials_postrefine.numerics.grouped import grouped_mean
 from dials_postrefine.numerics.images import Images
 from dials_postrefine.numerics.indices import to_flex_miller
 from dials_postrefine.numerics.populations import main_value
 from dials_postrefine.programs.algorithm_settings import reference_settings, tree_image_choice
+from dials_postrefine.programs.reference_model import Beam, ReferenceSettings, compute_reference, open_reference
 from dials_postrefine.settings.intensity_model import IntensityModelRequest
 
 EXPERIMENTS = (".expt", ".json")

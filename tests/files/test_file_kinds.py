@@ -21,9 +21,8 @@ from dxtbx import flumpy
 
 from dials_postrefine.files.dials import models, tables
 from dials_postrefine.files.maps import sums as map_sums
-from dials_postrefine.files.reference.atomic_models import read_atomic_model
+from dials_postrefine.files.reference.atomic_models import is_atomic_model, read_atomic_model
 from dials_postrefine.files.reference.file_kinds import Kind, compression, kind_of, plain_file, read_text
-from dials_postrefine.files.reference.reference_model import is_atomic_model
 from dials_postrefine.files.reference.reflection_files import read_intensities
 from dials_postrefine.simulate.still_files import write_stills
 from dials_postrefine.simulate.stills import StillsOptions, simulate_stills

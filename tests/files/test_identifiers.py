@@ -21,7 +21,7 @@ from dxtbx.model.experiment_list import ExperimentList
 
 from dials_postrefine.files.dials.identifiers import content_identifiers
 from dials_postrefine.files.dials.models import read_experiments, set_identifiers
-from dials_postrefine.files.stills.observations import read_stills
+from dials_postrefine.programs.stills_input import read_stills
 from dials_postrefine.simulate.still_files import make_experiments, make_reflections
 from dials_postrefine.simulate.stills import StillsOptions, simulate_stills
 

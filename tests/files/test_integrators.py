@@ -27,8 +27,8 @@ from dials_postrefine.files.dials.models import read_experiments, set_identifier
 from dials_postrefine.files.electron.scaled_images import ImageChoice, read_images
 from dials_postrefine.files.images.bragg_peaks import observed_peaks
 from dials_postrefine.files.images.series import _reflections_by_experiment
-from dials_postrefine.files.reference.merged_data import read_data
-from dials_postrefine.files.stills.observations import read_stills
+from dials_postrefine.programs.merged_data import read_data
+from dials_postrefine.programs.stills_input import StillsChoice, read_stills
 from dials_postrefine.simulate.still_files import make_experiments, make_reflections
 from dials_postrefine.simulate.stills import StillsOptions, simulate_stills
 from dials_postrefine.simulate.sweeps import SweepOptions, simulate_sweeps, write_sweeps
@@ -200,7 +200,7 @@ def test_sums_over_found_spots_alone_are_not_taken_for_integrated(simulated, wri
     pair = write("converted, the bare contract", change=spots)
     with pytest.raises(Sorry, match="not integrated .the rows with the flag integrated_sum are found spots"):
         read_stills(*pair)
-    assert len(read_stills(*pair, intensity_choice="strong_spots").usable.row) == len(simulated[0].intensity)
+    assert len(read_stills(*pair, StillsChoice(intensity="strong_spots")).usable.row) == len(simulated[0].intensity)
 
 
 def test_without_the_flag_the_message_names_it(write):

@@ -16,10 +16,10 @@ from dxtbx import flumpy
 
 from dials_postrefine.files.dials.versions import miller_indices_to_numpy
 from dials_postrefine.files.reference.alignment import align, read_reference
-from dials_postrefine.files.reference.merged_data import Data, compute_for_data, merge_stills, read_data, take_reference
-from dials_postrefine.files.reference.reference_model import Beam, ReferenceSettings
-from dials_postrefine.files.stills.observations import read_stills
 from dials_postrefine.numerics.indices import to_flex_miller
+from dials_postrefine.programs.merged_data import Data, compute_for_data, merge_stills, read_data, take_reference
+from dials_postrefine.programs.reference_model import Beam, ReferenceSettings
+from dials_postrefine.programs.stills_input import read_stills
 from dials_postrefine.simulate.still_files import write_stills
 from dials_postrefine.simulate.stills import StillsOptions, simulate_stills
 

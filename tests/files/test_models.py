@@ -21,7 +21,7 @@ from dxtbx.imageset import ImageSet, ImageSetData
 from dxtbx.model.experiment_list import ExperimentList
 
 from dials_postrefine.files.dials import models
-from dials_postrefine.files.dials.tables import map_to_asymmetric_unit
+from dials_postrefine.files.dials.symmetry import map_to_asymmetric_unit
 from dials_postrefine.numerics.indices import pack, to_flex_miller
 from dials_postrefine.simulate.still_files import make_experiments
 from dials_postrefine.simulate.stills import StillsOptions, rotation_matrices, simulate_stills

@@ -13,8 +13,8 @@ from dials.array_family import flex
 from dxtbx.model import Beam
 from dxtbx.model.experiment_list import Experiment, ExperimentList
 
+from dials_postrefine.files.dials.integrated import add_polarisation
 from dials_postrefine.files.dials.radiation import choose_radiation, is_xray, probe_of, radiation_of
-from dials_postrefine.files.dials.tables import add_polarisation
 
 pytestmark = pytest.mark.dials
 

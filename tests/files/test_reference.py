@@ -16,7 +16,7 @@ from dials.util import Sorry
 from dxtbx import flumpy
 from iotbx import mtz
 
-from dials_postrefine.files.dials.tables import map_to_asymmetric_unit
+from dials_postrefine.files.dials.symmetry import map_to_asymmetric_unit
 from dials_postrefine.files.reference.alignment import align, read_reference
 from dials_postrefine.numerics.indices import pack, to_flex_miller
 from dials_postrefine.simulate.still_files import make_experiments, make_reflections

@@ -15,9 +15,10 @@ from dials.array_family import flex
 from dxtbx import flumpy
 from dxtbx.model import Crystal, Experiment, ExperimentList, MosaicCrystalSauter2014
 
-from dials_postrefine.files.dials import tables
 from dials_postrefine.files.dials.reindexing import find_operations, open_operations, reindex, reindex_files
+from dials_postrefine.files.dials.symmetry import map_to_asymmetric_unit
 from dials_postrefine.files.dials.versions import miller_indices_to_numpy
+from dials_postrefine.numerics.indices import pack, to_flex_miller
 
 pytestmark = pytest.mark.dials
 
@@ -59,13 +60,13 @@ def space_group(symbol: str):
 def some_indices(group) -> np.ndarray:
     """Indices (n, 3) in general positions that the centring allows."""
     h = np.random.default_rng(0).integers(1, 30, (300, 3)) * np.random.default_rng(1).choice([-1, 1], (300, 3))
-    absent = flumpy.to_numpy(group.build_derived_patterson_group().is_sys_absent(tables.to_flex_miller(h)))
+    absent = flumpy.to_numpy(group.build_derived_patterson_group().is_sys_absent(to_flex_miller(h)))
     return h[~absent]
 
 
 def classes(h: np.ndarray, group) -> np.ndarray:
     """One number for each class of equivalent indices."""
-    return tables.pack(tables.map_to_asymmetric_unit(h, group))
+    return pack(map_to_asymmetric_unit(h, group))
 
 
 @pytest.mark.parametrize("symbol, cell, n_operations, n_ways", GROUPS)
@@ -89,7 +90,7 @@ def test_operations_are_all_ways_to_index_and_no_two_are_the_same(symbol, cell, 
 
 
 def _d(h, cell):
-    return crystal.symmetry(unit_cell=cell, space_group_symbol="P1").unit_cell().d(tables.to_flex_miller(h))
+    return crystal.symmetry(unit_cell=cell, space_group_symbol="P1").unit_cell().d(to_flex_miller(h))
 
 
 @pytest.mark.parametrize("symbol, cell, n_operations, n_ways", GROUPS)
@@ -124,7 +125,7 @@ def test_operations_are_as_many_as_the_twin_laws_of_mmtbx(symbol, cell, n_operat
 def test_indices_are_reindexed_as_by_cctbx(symbol, cell):
     h = some_indices(space_group(symbol))
     for operation in find_operations(cell, space_group(symbol))[0]:
-        expected = miller_indices_to_numpy(operation.apply(tables.to_flex_miller(h)))
+        expected = miller_indices_to_numpy(operation.apply(to_flex_miller(h)))
         np.testing.assert_array_equal(reindex(h, operation), expected)
 
 
@@ -172,7 +173,7 @@ def test_reindexing_leaves_every_q_where_it_is(symbol, cell, kind):
     ids = np.random.default_rng(6).integers(len(chosen), size=len(h))
     h[:20] = 0  # never indexed
     table = flex.reflection_table()
-    table["miller_index"] = tables.to_flex_miller(h)
+    table["miller_index"] = to_flex_miller(h)
     table["id"] = flumpy.from_numpy(ids.astype(np.int32))
     before = np.array([matrix(e) for e in experiments])
     attributes = [e.crystal.get_half_mosaicity_deg() for e in experiments] if kind is not Crystal else []
@@ -219,13 +220,13 @@ def test_asymmetric_indices_follow_and_keep_friedel_mates_as_they_were(anomalous
     operations, _ = find_operations(TETRAGONAL, group)
     h = some_indices(group)
     table = flex.reflection_table()
-    table["miller_index"] = tables.to_flex_miller(h)
+    table["miller_index"] = to_flex_miller(h)
     table["id"] = flex.int(len(h), 0)
-    asymmetric = tables.to_flex_miller(h)
+    asymmetric = to_flex_miller(h)
     miller.map_to_asu(group.type(), anomalous, asymmetric)
     table["miller_index_asymmetric"] = asymmetric
     reindex_files(table, make_experiments([TETRAGONAL], "P43"), operations, np.array([1]), group)
-    expected = operations[1].apply(tables.to_flex_miller(h))
+    expected = operations[1].apply(to_flex_miller(h))
     miller.map_to_asu(group.type(), anomalous, expected)
     assert list(table["miller_index_asymmetric"]) == list(expected)
 

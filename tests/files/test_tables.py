@@ -16,8 +16,10 @@ from dials.array_family import flex
 from dials.util import Sorry
 from dxtbx import flumpy
 
-from dials_postrefine.files.dials import tables
+from dials_postrefine.files.dials import integrated, scaled_columns, tables
+from dials_postrefine.files.dials.symmetry import number_unique
 from dials_postrefine.files.dials.versions import miller_indices_to_numpy
+from dials_postrefine.numerics.indices import pack
 from dials_postrefine.simulate.still_files import make_experiments, make_reflections
 from dials_postrefine.simulate.stills import StillsOptions, simulate_stills
 
@@ -53,7 +55,7 @@ def test_polarisation_is_that_of_dials(simulated, fraction):
     beam.set_polarization_fraction(fraction)
     corrections = Corrections(beam, experiments[0].detector)  # without a goniometer lp is the polarisation alone
     expected = [1.0 / corrections.lp(s1) for s1 in table["s1"]]
-    found = tables.polarisation(sim.s1, np.array(beam.get_s0()), np.array(beam.get_polarization_normal()), fraction)
+    found = integrated.polarisation(sim.s1, np.array(beam.get_s0()), np.array(beam.get_polarization_normal()), fraction)
     assert found == pytest.approx(np.array(expected), rel=1e-12)
 
 
@@ -65,10 +67,10 @@ def test_polarisation_has_its_known_limits():
     # unpolarised, the same about the beam
     for s1 in (in_plane, across):
         expected = (1.0 + np.cos(two_theta) ** 2) / 2.0
-        assert tables.polarisation(s1, s0, normal, 0.5) == pytest.approx(expected)
+        assert integrated.polarisation(s1, s0, normal, 0.5) == pytest.approx(expected)
     # the electric vector in the plane: nothing is scattered along it, and all across it
-    assert tables.polarisation(in_plane, s0, normal, 1.0) == pytest.approx(np.cos(two_theta) ** 2)
-    assert tables.polarisation(across, s0, normal, 1.0) == pytest.approx([1.0, 1.0, 1.0])
+    assert integrated.polarisation(in_plane, s0, normal, 1.0) == pytest.approx(np.cos(two_theta) ** 2)
+    assert integrated.polarisation(across, s0, normal, 1.0) == pytest.approx([1.0, 1.0, 1.0])
 
 
 def raw(table, row):
@@ -77,17 +79,17 @@ def raw(table, row):
 
 def test_polarisation_is_applied_once_with_and_without_the_column(simulated, table, experiments):
     sim = simulated[0]
-    computed = tables.usable_observations(table, experiments)
+    computed = integrated.usable_observations(table, experiments)
     value, variance = raw(table, computed.row)
     assert computed.intensity == pytest.approx(value / sim.polarisation[computed.row], rel=1e-9)
     assert computed.variance == pytest.approx(variance / sim.polarisation[computed.row] ** 2, rel=1e-9)
     # the table now says what was applied, and is read again
     assert flumpy.to_numpy(table["lp"]) == pytest.approx(1.0 / sim.polarisation, rel=1e-9)
-    again = tables.usable_observations(table, experiments)
+    again = integrated.usable_observations(table, experiments)
     assert np.array_equal(again.intensity, computed.intensity)
     # as the integrator writes it
     table.compute_corrections(experiments)
-    given = tables.usable_observations(table, experiments)
+    given = integrated.usable_observations(table, experiments)
     assert given.intensity == pytest.approx(computed.intensity, rel=1e-9)
     assert given.variance == pytest.approx(computed.variance, rel=1e-9)
 
@@ -99,7 +101,7 @@ def test_lp_and_detector_efficiency_are_those_of_the_columns(table, experiments,
     table["lp"] = flumpy.from_numpy(lp.copy())
     for name in names:
         table[name] = flumpy.from_numpy(efficiency.copy())
-    usable = tables.usable_observations(table, experiments)
+    usable = integrated.usable_observations(table, experiments)
     assert len(usable.row) == n
     value, variance = raw(table, usable.row)
     factor = (lp / efficiency)[usable.row]
@@ -124,7 +126,7 @@ def test_usable_observations_are_sorted_selected_and_counted(table, experiments)
     table["miller_index"][8] = (1000, 0, 0)
     d = 1.0 / np.sqrt(d_star_sq_of(table, experiments))
     outside = (d < 4.0) | (d > 10.0)
-    usable = tables.usable_observations(table, experiments, d_min=4.0, d_max=10.0)
+    usable = integrated.usable_observations(table, experiments, d_min=4.0, d_max=10.0)
     expected = np.flatnonzero(~outside & (np.arange(n) > 8))
     ids = flumpy.to_numpy(table["id"])
     assert np.array_equal(np.sort(usable.row), expected)
@@ -161,7 +163,7 @@ def test_pack_gives_equal_integers_for_equal_indices_alone():
     h = rng.integers(-3, 4, size=(2000, 3))
     h = np.concatenate([h, rng.integers(-5000, 5000, size=(2000, 3))]).astype(np.int32)
     _, by_rows = np.unique(h, axis=0, return_inverse=True)
-    _, by_pack = np.unique(tables.pack(h), return_inverse=True)
+    _, by_pack = np.unique(pack(h), return_inverse=True)
     assert len(set(zip(by_rows.ravel().tolist(), by_pack.tolist()))) == by_rows.max() + 1 == by_pack.max() + 1
 
 
@@ -179,7 +181,7 @@ def test_unique_indices_are_those_of_cctbx(space_group, cell):
     group = sgtbx.space_group_info(space_group).group()
     h = np.random.default_rng(1).integers(-6, 7, size=(3000, 3)).astype(np.int32)
     h = h[np.any(h != 0, axis=1)]
-    unique, h_unique, absent = tables.number_unique(h, group)
+    unique, h_unique, absent = number_unique(h, group)
 
     symmetry = crystal.symmetry(unit_cell=uctbx.unit_cell(cell), space_group=group)
     indices = flex.miller_index(h.tolist() and [tuple(map(int, row)) for row in h])
@@ -201,8 +203,7 @@ def test_scaled_columns_number_by_number():
     old = int(flags.integrated_sum) | int(flags.scaled) | int(flags.outlier_in_scaling)
     table["flags"] = flex.size_t(5, old)
     table["partial_id"] = flex.size_t(5, 1)
-    tables.write_scaled_columns(
-        table,
+    columns = scaled_columns.ScaledColumns(
         row=np.array([4, 0, 2, 3]),  # row 1 is not usable
         kept=np.array([True, True, False, True]),
         outlier=np.array([False, True, False, False]),
@@ -213,11 +214,12 @@ def test_scaled_columns_number_by_number():
         scale_variance=np.array([0.2, 0.3, 0.4, 0.5, 0.6]),
         reference=np.array([100.0, np.nan, 300.0, 400.0]),
     )
+    scaled_columns.write_scaled_columns(table, columns)
 
     def column(name):
         return flumpy.to_numpy(table[name]).tolist()
 
-    tiny = tables.MIN_PARTIALITY
+    tiny = scaled_columns.MIN_PARTIALITY
     assert tiny > 0.0
     assert column("partiality") == [0.5, 0.3, tiny, 0.25, 1.0]
     assert column("intensity.scale.value") == [40.0, 0.0, 3e7, -16.0, 10.0]

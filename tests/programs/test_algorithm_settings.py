@@ -44,7 +44,7 @@ def choices(program: str) -> dict[str, list[str]]:
 
 
 def test_the_defaults_are_those_of_the_algorithms():
-    from dials_postrefine.files.reference.reference_model import ReferenceSettings
+    from dials_postrefine.programs.reference_model import ReferenceSettings
 
     request = PostrefineRequest()
     assert dataset_settings(request) == DatasetSettings() and input_filters(request) == InputFilters()

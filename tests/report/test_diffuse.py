@@ -358,9 +358,9 @@ def test_large_sections_are_averaged_and_the_page_stays_small():
     n = 400
     axis = (np.arange(n) - n // 2) / 3.0
     values = rng.gamma(2.0, 1.0, (n, n))
-    plane = pictures.PlaneAxes(axis, axis, np.diag([0.01, 0.01]), np.zeros(2), 0.66)
+    plane = pictures.PlaneAxes(axis, axis, np.diag([0.01, 0.01]), np.zeros(2), 0.66, labels=("h", "k"))
     inside = np.ones((n, n), bool)
-    svg = pictures.picture("n", "t", values, inside, plane, pictures.sequential(values), ("h", "k"), "I", "")
+    svg = pictures.picture("n", "t", values, inside, plane, pictures.ColourBar(pictures.sequential(values), "I"))
     assert pngs(svg)[0].shape == (n, n, 4)
     assert len(svg) < 6e6 / 7  # three planes, total and anisotropic, and the rest of the page
     large = np.full((1501, 700), np.nan)

@@ -146,7 +146,7 @@ def test_many_points_become_a_picture_of_bounded_size():
     rng = np.random.default_rng(1)
 
     def svg(n):
-        return plots.lines("n", "t", [Curve("a", *rng.normal(size=(2, n)), style=".")], "x", "y", "why", square=True)
+        return plots.lines("n", "t", [Curve("a", *rng.normal(size=(2, n)), style=".")], "x", "y", "why", "cross")
 
     assert "data:image/png;base64," not in svg(plots.MOST_VECTOR_POINTS)
     large = svg(100_000)

@@ -79,8 +79,8 @@ def assert_drawn(svg: str, *columns: list[float]) -> None:
 
 
 def test_convergence_and_verdicts_are_those_of_the_result(run):
-    from dials_postrefine.files.stills.observations import read_stills
     from dials_postrefine.programs.algorithm_settings import dataset_settings
+    from dials_postrefine.programs.stills_input import read_stills
     from dials_postrefine.settings.postrefine import PostrefineRequest
     from dials_postrefine.stills.cycles import postrefine
 

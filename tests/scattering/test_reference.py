@@ -20,8 +20,8 @@ from cctbx.array_family import flex
 from dxtbx import flumpy
 
 from dials_postrefine.files.dials.versions import miller_indices_to_numpy
-from dials_postrefine.files.reference.reference_model import describe, find_ways
 from dials_postrefine.numerics.correlation import correlation_from_covariance
+from dials_postrefine.programs.reference_model import describe, find_indexing_choices
 from dials_postrefine.scattering import compare
 from dials_postrefine.scattering.form_factors import choose_form_factors
 from dials_postrefine.scattering.reference import AtomicSource, ScaleSettings, TabulatedSource, Way, calculate_reference
@@ -75,7 +75,7 @@ def test_the_way_to_index_is_found(polar):
 def test_the_name_of_a_way_is_the_operation_that_dials_reindex_takes():
     """An orthorhombic cell that is cubic by accident: the threefold operations have an inverse of another name."""
     symmetry = crystal.symmetry((50.0, 50.1, 50.2, 90.0, 90.0, 90.0), "P 21 21 21")
-    ways = find_ways(symmetry, (1,))
+    ways = find_indexing_choices(symmetry, (1,))
     assert len(ways) == 6 and ways[0].name == "h,k,l"
     for way in ways:
         reindexed = sgtbx.change_of_basis_op(way.name).apply(flex.miller_index([(1, 2, 3)]))

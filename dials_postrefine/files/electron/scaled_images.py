@@ -33,6 +33,7 @@ from dxtbx import flumpy
 
 from dials_postrefine.files.dials import models, tables
 from dials_postrefine.files.dials.cell_choices import common_cell
+from dials_postrefine.files.dials.integrated import LARGEST
 from dials_postrefine.files.dials.reindexing import MAX_DELTA
 from dials_postrefine.files.dials.versions import miller_indices_to_numpy
 from dials_postrefine.files.images import beam_intensity
@@ -247,7 +248,7 @@ def has_intensity(table, kind: str) -> bool:
 def are_usable(intensity: np.ndarray, variance: np.ndarray) -> np.ndarray:
     """Which intensities and variances (n,) are numbers, with a variance above zero."""
     with np.errstate(invalid="ignore", over="ignore"):
-        return np.isfinite(intensity) & np.isfinite(variance) & (variance > 0.0) & (np.abs(intensity) < tables.LARGEST)
+        return np.isfinite(intensity) & np.isfinite(variance) & (variance > 0.0) & (np.abs(intensity) < LARGEST)
 
 
 def intensities(table, kind: str, variance: str = "counting") -> tuple[np.ndarray, np.ndarray]:

@@ -247,7 +247,7 @@ def _write_mtz(path: str, merged: Map, description: Description, reflections: Un
     from dxtbx import flumpy
     from iotbx import mtz
 
-    from dials_postrefine.files.dials.tables import map_to_asymmetric_unit
+    from dials_postrefine.files.dials.symmetry import map_to_asymmetric_unit
 
     group = sgtbx.space_group()
     for operation in merged.operations:  # on indices as a column; cctbx has them as a row

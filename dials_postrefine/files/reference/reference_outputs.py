@@ -1,7 +1,7 @@
 """
 Reference intensities written: as MTZ, and as a scaled reflection table with an experiment that goes with it.
 
-MTZ: I and SIGI, FC and PHIFC (degrees), F in place of these where phases are not known; with Friedel mates apart the
+MTZ: I and SIGI, FC and PHIFC (degrees), F in place of these where phases are not known; with Friedel pairs apart the
 same as (+) and (-).  Its wavelength is 0, as CCP4 has it, where none is known.  Table: one row an index, with the
 columns of a scaled one (files/dials/tables.py; scale and partiality one) and
 
@@ -10,6 +10,8 @@ columns of a scaled one (files/dials/tables.py; scale and partiality one) and
 
 Experiment: the crystal, in an arbitrary orientation, and a beam of the wavelength and radiation that were calculated
 with, none where the wavelength is not known; the detector is that of the data where they have one.
+
+reference is a programs.reference_model.Reference throughout.
 """
 
 from __future__ import annotations
@@ -22,12 +24,11 @@ from dxtbx.model import Crystal, Experiment
 from dxtbx.model.experiment_list import ExperimentList
 
 from dials_postrefine.files.dials.versions import make_beam
-from dials_postrefine.files.reference.reference_model import Reference
 
 IDENTIFIER = "reference"
 
 
-def write_mtz(reference: Reference, path: str, title: str) -> None:
+def write_mtz(reference, path: str, title: str) -> None:
     """Write the MTZ (module docstring) of what is known."""
     result, indices = reference.result, reference.known_set()
     known = np.isfinite(result.intensity)
@@ -44,7 +45,7 @@ def write_mtz(reference: Reference, path: str, title: str) -> None:
     dataset.mtz_object().write(path)
 
 
-def make_table(reference: Reference):
+def make_table(reference):
     """The reflection table (module docstring) of what is known."""
     result, indices = reference.result, reference.known_set()
     known = np.isfinite(result.intensity)
@@ -67,7 +68,7 @@ def make_table(reference: Reference):
     return table
 
 
-def make_experiments(reference: Reference, detector=None) -> ExperimentList:
+def make_experiments(reference, detector=None) -> ExperimentList:
     """The experiment (module docstring), with a detector where there is one."""
     symmetry = reference.indices.crystal_symmetry()
     orthogonal = np.array(symmetry.unit_cell().orthogonalization_matrix()).reshape(3, 3)

@@ -28,7 +28,8 @@ from dials.array_family import flex
 from dials.util import Sorry
 from dxtbx import flumpy
 
-from dials_postrefine.files.dials.tables import identifiers_by_id, map_to_asymmetric_unit, select_rows
+from dials_postrefine.files.dials.symmetry import map_to_asymmetric_unit
+from dials_postrefine.files.dials.tables import identifiers_by_id, select_rows
 from dials_postrefine.files.dials.versions import miller_indices_to_numpy
 from dials_postrefine.numerics.indices import to_flex_miller
 

@@ -150,24 +150,23 @@ def show_plane(section: planes.MapSection, kind: str, unit: str) -> Figure:
     values, inside = section.values[kind], section.inside()
     low, high = section.limits
     radius = (high**2 - section.height**2) ** 0.5
-    place = pictures.PlaneAxes(section.u, section.v, section.matrix, section.origin, radius, section.height)
     total = kind == "intensity"
     colours = pictures.sequential(values) if total else pictures.diverging(values)
     units = "" if section.frame == "hkl" else " (1/Å)"
-    svg = pictures.picture(
-        f"plane-{section.name.replace('.', '-')}-{kind}",
-        f"{section.name}, {NAMES[kind]}",
-        values,
-        inside,
-        place,
-        colours,
-        tuple(letter + units for letter in section.letters),
-        kind,
-        unit,
-        pictures.round_resolutions(high, max(low, abs(section.height))),
-        [1.0 / s for s in (low, high) if s > 0.0],
-        f"Nothing of {section.name} was observed.",
+    axes = pictures.PlaneAxes(
+        section.u,
+        section.v,
+        section.matrix,
+        section.origin,
+        radius,
+        section.height,
+        labels=tuple(letter + units for letter in section.letters),
+        circles=pictures.round_resolutions(high, max(low, abs(section.height))),
+        limits=[1.0 / s for s in (low, high) if s > 0.0],
     )
+    name, title = f"plane-{section.name.replace('.', '-')}-{kind}", f"{section.name}, {NAMES[kind]}"
+    bar = pictures.ColourBar(colours, kind, unit)
+    svg = pictures.picture(name, title, values, inside, axes, bar, f"Nothing of {section.name} was observed.")
     known, possible = np.count_nonzero(np.isfinite(values)), np.count_nonzero(inside)
     caption = (
         f"{section.name} ({section.held}), {NAMES[kind]}; {known / max(possible, 1):.0%} of it was observed. "

@@ -429,7 +429,7 @@ def _matrix(figures: SpreadFigures) -> str:
         axes.imshow(colours.of(matrix), extent=extent, origin="lower", interpolation="none")
         axes.grid(False)
         axes.set(xlabel="image, in order", ylabel="image, in order")
-        pictures.colour_bar(axes, colours, "reflections in common", "")
+        pictures.add_colour_bar(axes, pictures.ColourBar(colours, "reflections in common"))
 
     return plots.draw("matches", "Matrix of matches", paint, SQUARE, margins=BAR_MARGINS)
 

@@ -92,7 +92,7 @@ def _angles(summary: dict) -> Figure:
         "theta_x (degrees)",
         "theta_y (degrees)",
         "No lattice was refined: they have too few reflections in common with the reference.",
-        square=True,
+        guides="cross",
     )
     return Figure(
         svg,
@@ -177,7 +177,7 @@ def _one_lattice(i: int, plot: dict, lattice: dict, summary: dict) -> Section:
                 "calculated sign(I) √|I|",
                 "observed sign(I) √|I|",
                 why,
-                diagonal=True,
+                guides="diagonal",
             ),
             "Signed roots of the observed and the calculated intensities (counts). Good: along the line.",
         ),

@@ -25,14 +25,7 @@ from dials_postrefine.files.dials.radiation import common_probe
 from dials_postrefine.files.dials.tables import read_table
 from dials_postrefine.files.dials.versions import miller_indices_to_numpy
 from dials_postrefine.files.reference.alignment import align, read_tallied
-from dials_postrefine.files.reference.reference_model import (
-    Beam,
-    Reference,
-    ReferenceSettings,
-    compute_reference,
-    is_atomic_model,
-    open_reference,
-)
+from dials_postrefine.files.reference.atomic_models import is_atomic_model
 from dials_postrefine.files.reference.reflection_files import (
     ABSENT,
     Tally,
@@ -44,10 +37,17 @@ from dials_postrefine.files.reference.reflection_files import (
     scaled_intensities,
     wavelength_of,
 )
-from dials_postrefine.files.stills.observations import StillsFiles, read_stills, resolve_ambiguity
 from dials_postrefine.numerics.absences import N_SHELLS, weigh_absences
 from dials_postrefine.numerics.populations import describe_groups, main_value
 from dials_postrefine.numerics.shells import shells_of_equal_numbers
+from dials_postrefine.programs.reference_model import (
+    Beam,
+    Reference,
+    ReferenceSettings,
+    compute_reference,
+    open_reference,
+)
+from dials_postrefine.programs.stills_input import StillsChoice, StillsFiles, read_stills, resolve_ambiguity
 from dials_postrefine.stills.scaling import linear_scales
 
 SIGMA_OF_NONE = 0.01  # of the intensity and of the mean intensity, where data come without sigmas
@@ -77,38 +77,63 @@ class Data:
         return float(self.stills.d_star_sq.max() ** -0.5) if self.stills is not None else None
 
 
-def read_data(
-    experiments: Sequence[str],
-    reflections: Sequence[str],
-    path: str | None = None,
-    labels: str | None = None,
-    space_group: str | None = None,
-    anomalous: bool = False,
-    d_min: float | None = None,
-    intensity_choice: str = "sum",
-    radiation: str | None = None,
-) -> Data | None:
+@dataclass(frozen=True)
+class DataChoice:
     """
-    The data of the files, None where there are none; path: a reflection file instead of .expt and .refl.
+    Which data are read, and how.
 
-    space_group: in place of what the files say; intensity_choice: of stills (files/dials/tables.py); radiation: what
-    was scattered, None for what the beam models say.
+    path: a reflection file instead of .expt and .refl, with labels of its columns; space_group: in place of what the
+    files say; anomalous: Friedel pairs apart; d_min (Angstrom); intensity: of stills (files/dials/integrated.py);
+    radiation: what was scattered, None for what the beam models say.
+    """
+
+    path: str | None = None
+    labels: str | None = None
+    space_group: str | None = None
+    anomalous: bool = False
+    d_min: float | None = None
+    intensity: str = "sum"
+    radiation: str | None = None
+
+
+def read_data(experiments: Sequence[str], reflections: Sequence[str], choice: DataChoice = DataChoice()) -> Data | None:
+    """
+    The data of the files, None where there are none.
+
     Raises Sorry for files that can't be used or do not go together.
     """
-    if path and (experiments or reflections):
+    if choice.path and (experiments or reflections):
         raise Sorry("Both data= and .expt or .refl files are given: which are the data?  Give one of them.")
-    if path:
-        return _of_file(path, labels, space_group, anomalous, d_min)
+    if choice.path:
+        return _of_file(choice)
     if reflections and not experiments:
         raise Sorry("The .refl files need their .expt files: name one or more pairs.")
     if not experiments:
         return None
-    lists = [models.read_experiments(name) for name in experiments]
-    every = [experiment for one in lists for experiment in one]
+    every = [experiment for name in experiments for experiment in models.read_experiments(name)]
     if not every or any(experiment.beam is None or experiment.crystal is None for experiment in every):
         raise Sorry("The .expt files hold experiments without a crystal or a beam: index and integrate first.")
-    beam = _common_beam([experiment.beam for experiment in every], radiation)
-    group = models.common_space_group(every, space_group)
+    data = _of_experiments(every, choice)
+    group = models.common_space_group(every, choice.space_group)
+    scaled = [is_scaled(read_table(name)) for name in reflections]
+    if reflections and not any(scaled):
+        wanted = StillsChoice(choice.space_group, choice.intensity, choice.d_min, radiation=choice.radiation)
+        files = read_stills(experiments, reflections, wanted)
+        symmetry = crystal.symmetry(unit_cell=files.cell, space_group=files.space_group)
+        return replace(data, symmetry=symmetry, stills=files)
+    if reflections and (len(scaled) > 1 or len(experiments) > 1):
+        raise Sorry("Several scaled pairs are given: scale them together, and give one.")
+    data.symmetry = crystal.symmetry(unit_cell=common_cell(every, group), space_group=group)
+    if not reflections:
+        return data
+    observations = scaled_intensities(reflections[0], experiments[0])
+    merged, tally = merge_intensities(reflections[0], observations, data.symmetry, choice.anomalous, choice.d_min)
+    return replace(data, merged=merged, tally=tally)
+
+
+def _of_experiments(every: Sequence, choice: DataChoice) -> Data:
+    """What the experiments say, but for the symmetry."""
+    beam = _common_beam([experiment.beam for experiment in every], choice.radiation)
     detector = every[0].detector
     if any(experiment.detector != detector for experiment in every):
         detector = None
@@ -119,30 +144,17 @@ def read_data(
         notes = (
             f"The data are of {len(groups)} wavelengths, {named}; form factors are those of {beam.wavelength:.5f} A.",
         )
-    if not reflections:
-        symmetry = crystal.symmetry(unit_cell=common_cell(every, group), space_group=group)
-        return Data(symmetry, beam, detector=detector, notes=notes)
-    scaled = [is_scaled(read_table(name)) for name in reflections]
-    if not any(scaled):
-        files = read_stills(experiments, reflections, space_group, intensity_choice, d_min, radiation=radiation)
-        symmetry = crystal.symmetry(unit_cell=files.cell, space_group=files.space_group)
-        return Data(symmetry, beam, stills=files, detector=detector, notes=notes)
-    if len(scaled) > 1 or len(experiments) > 1:
-        raise Sorry("Several scaled pairs are given: scale them together, and give one.")
-    symmetry = crystal.symmetry(unit_cell=common_cell(every, group), space_group=group)
-    observations = scaled_intensities(reflections[0], experiments[0])
-    merged, tally = merge_intensities(reflections[0], observations, symmetry, anomalous, d_min)
-    return Data(symmetry, beam, merged, detector=detector, notes=notes, tally=tally)
+    return Data(None, beam, detector=detector, notes=notes)
 
 
 def merge_stills(data: Data, h: np.ndarray, intensity: np.ndarray, anomalous: bool = False) -> Data:
     """
     Data with its stills merged: each lattice on the scale of the intensities (n,) of indices h (n, 3).
 
-    Raises Sorry where they have no reflection in common, and where Friedel mates are wanted apart.
+    Raises Sorry where they have no reflection in common, and where Friedel pairs are wanted apart.
     """
     if anomalous:
-        raise Sorry("The Friedel mates of integrated stills are not kept apart here: postrefine and scale them first.")
+        raise Sorry("The Friedel pairs of integrated stills are not kept apart here: postrefine and scale them first.")
     files, stills = data.stills, data.stills.stills
     reference = align(files.h_unique, h, intensity)
     reference[stills.absent] = np.nan
@@ -153,11 +165,14 @@ def merge_stills(data: Data, h: np.ndarray, intensity: np.ndarray, anomalous: bo
         raise Sorry("The stills have no reflections in common with the reference: check cell and resolution.")
     unique, n = stills.unique[used], stills.n_unique
     count = np.bincount(unique, minlength=n)
-    some = count > 0
+    observed = count > 0
     total = np.bincount(unique, stills.intensity[used] / scale[used], n)
     variance = np.bincount(unique, stills.variance[used] / scale[used] ** 2, n)
     merged = index_array(
-        files.h_unique[some], data.symmetry, total[some] / count[some], np.sqrt(variance[some]) / count[some]
+        files.h_unique[observed],
+        data.symmetry,
+        total[observed] / count[observed],
+        np.sqrt(variance[observed]) / count[observed],
     )
     return replace(data, merged=merged, tally=_tally(files, absent, used))
 
@@ -174,8 +189,9 @@ def _tally(files: StillsFiles, absent: np.ndarray, used: np.ndarray) -> Tally:
     return Tally(n_input, int(np.count_nonzero(used)), not_used, absences)
 
 
-def _of_file(path: str, labels: str | None, space_group: str | None, anomalous: bool, d_min: float | None) -> Data:
-    observations = read_intensities(path, labels, anomalous=anomalous)
+def _of_file(choice: DataChoice) -> Data:
+    path, space_group = choice.path, choice.space_group
+    observations = read_intensities(path, choice.labels, anomalous=choice.anomalous)
     array = observations.array
     wavelength = wavelength_of(array)
     group = array.space_group()
@@ -193,7 +209,7 @@ def _of_file(path: str, labels: str | None, space_group: str | None, anomalous: 
         array = array.set_observation_type_xray_intensity()
         notes = (f"The data of {path} have no sigmas: 1 % of I + <I> is taken.",)
     observations = UnmergedIntensities(array, observations.not_used)
-    merged, tally = merge_intensities(path, observations, symmetry, anomalous, d_min)
+    merged, tally = merge_intensities(path, observations, symmetry, choice.anomalous, choice.d_min)
     return Data(symmetry, Beam(wavelength), merged, notes=notes, tally=tally)
 
 

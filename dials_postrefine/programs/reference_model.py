@@ -1,8 +1,8 @@
 """
 Reference intensities of any file: atomic models and reflections, checked against the data and computed.
 
-The one entrance for programs: open_reference reads the file and chooses form factors, compute_reference checks it
-against the symmetry of the data, finds the ways in which both may be indexed, and calls scattering/reference.py.
+open_reference reads the file and chooses form factors, compute_reference checks it against the symmetry of the data,
+finds how both may be indexed, and calls scattering/reference.py.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from dials_postrefine.files.dials.versions import miller_indices_to_numpy
 from dials_postrefine.files.reference import atomic_models, reflection_files
 from dials_postrefine.files.reference.alignment import align
 from dials_postrefine.files.reference.compatibility import check_compatibility
-from dials_postrefine.files.reference.file_kinds import MODELS, REFLECTIONS, Kind, kind_of
 from dials_postrefine.scattering.form_factors import FormFactors, choose_form_factors
 from dials_postrefine.scattering.reference import (
     AtomicSource,
@@ -35,7 +34,6 @@ from dials_postrefine.scattering.reference import (
     calculate_reference,
 )
 
-MODEL_ENDINGS = (".pdb", ".ent", ".cif", ".mmcif")
 IDENTITY = np.eye(3)
 ROUNDING = 1.0 - 1e-6  # the last reflection of data is at their very d_min
 
@@ -114,34 +112,15 @@ class Reference:
         return miller_indices_to_numpy(self.indices.indices())[known], self.result.intensity[known]
 
 
-def is_atomic_model(path: str) -> bool:
-    """
-    Whether the file is one of atoms: by its content (file_kinds.py), where that says nothing by its ending.
-
-    Raises Sorry where it is neither a model nor reflections, or is not there.
-    """
-    kind = kind_of(path)
-    if kind is Kind.CIF:
-        return atomic_models.has_atoms(atomic_models.read_cif(path))
-    if kind in MODELS:
-        return True
-    if kind not in (*REFLECTIONS, Kind.EMPTY):
-        raise Sorry(
-            f"{path} is {kind.value}: give an atomic model (PDB, mmCIF, CIF) or reflections (MTZ, structure-factor "
-            "CIF, scaled .refl) instead."
-        )
-    return kind is not Kind.MTZ and path.lower().endswith(MODEL_ENDINGS)
-
-
 def open_reference(
     path: str, settings: ReferenceSettings, beam: Beam, d_min: float | None, anomalous: bool = False
 ) -> OpenReference:
     """
-    Read a reference; d_min: resolution that will be wanted (Angstrom); anomalous: Friedel mates are to be told apart.
+    Read a reference; d_min: resolution that will be wanted (Angstrom); anomalous: Friedel pairs are to be told apart.
 
     Raises Sorry for a file that can't be used and for form factors that do not exist.
     """
-    if not is_atomic_model(path):
+    if not atomic_models.is_atomic_model(path):
         observations = reflection_files.read_intensities(path, settings.labels, settings.block, anomalous)
         given = observations.array
         symmetry, wavelength = given.crystal_symmetry(), beam.wavelength or reflection_files.wavelength_of(given)
@@ -188,8 +167,8 @@ def compute_reference(
     The reference intensities of all unique indices to d_min (Angstrom), on the scale of the data.
 
     symmetry: crystal.symmetry of the data, None for the reference's own; data: merged intensities with sigmas as a
-    miller.array of that symmetry, or None; anomalous: Friedel mates apart, as those of the data then must be;
-    choose_indexing: take the way to index that agrees best with the data, else the data are indexed as the reference.
+    miller.array of that symmetry, or None; anomalous: Friedel pairs apart, as those of the data then must be;
+    choose_indexing: take the indexing that agrees best with the data, else the data are indexed as the reference.
     Raises Sorry where data and reference do not belong together.
     """
     path, notes, hand = opened.path, list(opened.notes), 1
@@ -215,11 +194,11 @@ def compute_reference(
         if opened.d_min and opened.d_min > 1.001 * data.d_min():
             notes.append(f"The reference reaches {opened.d_min:.2f} A, the data {data.d_min():.2f} A.")
     hands = (hand, -hand) if anomalous and opened.source.friedel_mates_differ else (hand,)
-    ways = [Way(IDENTITY, "h,k,l", hand)]
+    choices = [Way(IDENTITY, "h,k,l", hand)]
     if data is not None and choose_indexing:
-        ways = find_ways(symmetry, hands)
+        choices = find_indexing_choices(symmetry, hands)
     try:
-        result = calculate_reference(opened.source, wanted, ways, observed, sigma, settings.scaling)
+        result = calculate_reference(opened.source, wanted, choices, observed, sigma, settings.scaling)
     except ValueError as error:
         raise Sorry(f"The reference {path} can't be used: {error}.") from error
     n_data = 0 if observed is None else int(np.count_nonzero(np.isfinite(observed)))
@@ -242,15 +221,15 @@ def describe(indices) -> Wanted:
     )
 
 
-def find_ways(symmetry, hands: tuple[int, ...]) -> list[Way]:
-    """The ways to index data of this symmetry, as they are first: rotations that only the lattice has."""
+def find_indexing_choices(symmetry, hands: tuple[int, ...]) -> list[Way]:
+    """How data of this symmetry may be indexed, first as they are: rotations that only the lattice has."""
     operations, _ = find_operations(symmetry.unit_cell().parameters(), symmetry.space_group())
-    ways = []
+    choices = []
     for operation in operations:
         matrix = np.array(operation.c_inv().r().as_double()).reshape(3, 3)
         if np.abs(matrix - np.rint(matrix)).max() < 1e-3:  # else some indices would be no whole numbers
-            ways += [Way(matrix, operation.as_hkl(), hand) for hand in hands]
-    return ways
+            choices += [Way(matrix, operation.as_hkl(), hand) for hand in hands]
+    return choices
 
 
 def _in_cell(structure, unit_cell):
