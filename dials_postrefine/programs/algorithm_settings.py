@@ -104,7 +104,7 @@ def dataset_settings(request: PostrefineRequest):
 def reference_settings(model: ReferenceModel):
     """How a reference is read, calculated and scaled."""
     from dials_postrefine.programs.reference_model import ReferenceSettings
-    from dials_postrefine.scattering.reference import ScaleSettings
+    from dials_postrefine.scattering.scaling import ScaleSettings
 
     def unless_auto(word: str) -> str | None:
         return None if word == "auto" else word

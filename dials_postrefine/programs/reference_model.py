@@ -22,17 +22,17 @@ from dials_postrefine.files.dials.versions import miller_indices_to_numpy
 from dials_postrefine.files.reference import atomic_models, reflection_files
 from dials_postrefine.files.reference.alignment import align
 from dials_postrefine.files.reference.compatibility import check_compatibility
-from dials_postrefine.scattering.form_factors import FormFactors, choose_form_factors
+from dials_postrefine.scattering.form_factors import FormFactorChoice, FormFactors, choose_form_factors
 from dials_postrefine.scattering.reference import (
     AtomicSource,
+    Indexing,
     ReferenceIntensities,
-    ScaleSettings,
     Source,
     TabulatedSource,
     Wanted,
-    Way,
     calculate_reference,
 )
+from dials_postrefine.scattering.scaling import MergedIntensities, ScaleSettings
 
 IDENTITY = np.eye(3)
 ROUNDING = 1.0 - 1e-6  # the last reflection of data is at their very d_min
@@ -134,17 +134,17 @@ def open_reference(
     dispersion = settings.anomalous
     if dispersion is None:
         dispersion = "sasaki" if radiation == "xray" and beam.wavelength else "none"
+    choice = FormFactorChoice(
+        radiation=radiation,
+        table=settings.table,
+        ions=settings.ions,
+        mott_bethe=settings.mott_bethe,
+        dispersion=dispersion,
+        wavelength=beam.wavelength,
+        d_min=d_min,
+    )
     try:
-        factors = choose_form_factors(
-            model.types(),
-            radiation,
-            settings.table,
-            settings.ions,
-            settings.mott_bethe,
-            dispersion,
-            beam.wavelength,
-            d_min,
-        )
+        factors = choose_form_factors(model.types(), choice)
     except ValueError as error:
         raise Sorry(f"The reference {path} can't be used: {error}.") from error
     solvent = model.macromolecule if settings.bulk_solvent is None else settings.bulk_solvent
@@ -186,22 +186,22 @@ def compute_reference(
     if not indices.size():
         raise Sorry(f"There is no reflection of d > {d_min:g} A: set another d_min.")
     wanted = describe(indices)
-    observed = sigma = None
+    observed, n_data = None, 0
     if data is not None:
         h = miller_indices_to_numpy(data.indices())
-        observed = align(wanted.h, h, flumpy.to_numpy(data.data()))
-        sigma = align(wanted.h, h, flumpy.to_numpy(data.sigmas()))
+        aligned = [align(wanted.h, h, flumpy.to_numpy(values)) for values in (data.data(), data.sigmas())]
+        observed = MergedIntensities(*aligned, wanted.epsilon, wanted.centric)
+        n_data = int(np.count_nonzero(np.isfinite(observed.intensity)))
         if opened.d_min and opened.d_min > 1.001 * data.d_min():
             notes.append(f"The reference reaches {opened.d_min:.2f} A, the data {data.d_min():.2f} A.")
-    hands = (hand, -hand) if anomalous and opened.source.friedel_mates_differ else (hand,)
-    choices = [Way(IDENTITY, "h,k,l", hand)]
+    hands = (hand, -hand) if anomalous and opened.source.friedel_pairs_differ else (hand,)
+    choices = [Indexing(IDENTITY, "h,k,l", hand)]
     if data is not None and choose_indexing:
         choices = find_indexing_choices(symmetry, hands)
     try:
-        result = calculate_reference(opened.source, wanted, choices, observed, sigma, settings.scaling)
+        result = calculate_reference(opened.source, wanted, choices, observed, settings.scaling)
     except ValueError as error:
         raise Sorry(f"The reference {path} can't be used: {error}.") from error
-    n_data = 0 if observed is None else int(np.count_nonzero(np.isfinite(observed)))
     n_unique = 0 if data is None else data.size()
     return Reference(
         indices, result, opened.factors, notes, n_data, opened.wavelength, opened.radiation, n_unique, opened.tally
@@ -221,14 +221,14 @@ def describe(indices) -> Wanted:
     )
 
 
-def find_indexing_choices(symmetry, hands: tuple[int, ...]) -> list[Way]:
+def find_indexing_choices(symmetry, hands: tuple[int, ...]) -> list[Indexing]:
     """How data of this symmetry may be indexed, first as they are: rotations that only the lattice has."""
     operations, _ = find_operations(symmetry.unit_cell().parameters(), symmetry.space_group())
     choices = []
     for operation in operations:
         matrix = np.array(operation.c_inv().r().as_double()).reshape(3, 3)
         if np.abs(matrix - np.rint(matrix)).max() < 1e-3:  # else some indices would be no whole numbers
-            choices += [Way(matrix, operation.as_hkl(), hand) for hand in hands]
+            choices += [Indexing(matrix, operation.as_hkl(), hand) for hand in hands]
     return choices
 
 

@@ -118,4 +118,4 @@ def test_an_atomic_model_gives_the_reference_that_its_intensities_give(shared_da
     known = np.isfinite(truth) & np.isfinite(intensity)
     assert np.count_nonzero(known) > 0.99 * np.count_nonzero(np.isfinite(truth)) > 5000
     assert np.corrcoef(intensity[known], truth[known])[0, 1] > 0.99
-    assert reference.result.way.fit.k_sol == pytest.approx(0.35, abs=0.03)
+    assert reference.result.indexing.fit.k_sol == pytest.approx(0.35, abs=0.03)

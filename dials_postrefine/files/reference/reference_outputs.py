@@ -36,7 +36,7 @@ def write_mtz(reference, path: str, title: str) -> None:
     array.set_observation_type_xray_intensity()
     dataset = array.as_mtz_dataset(column_root_label="I", title=title, wavelength=reference.wavelength or 0.0)
     amplitude = result.amplitude[known]
-    if result.phase is None:
+    if not result.has_phases:
         factors = indices.array(data=_flex(amplitude)).set_observation_type_xray_amplitude()
         dataset.add_miller_array(factors, column_root_label="F")
     else:
@@ -61,7 +61,7 @@ def make_table(reference):
     table["partiality"] = flex.double(n, 1.0)
     table["d"] = indices.d_spacings().data()
     table["reference.amplitude"] = _flex(result.amplitude[known])
-    if result.phase is not None:
+    if result.has_phases:
         table["reference.phase"] = _flex(result.phase[known])
     table["flags"] = flex.size_t(n, int(table.flags.integrated_sum) | int(table.flags.scaled))
     table.experiment_identifiers()[0] = IDENTIFIER
