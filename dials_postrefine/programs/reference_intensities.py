@@ -16,7 +16,7 @@ from dials_postrefine.programs.merged_data import Data, DataChoice, compute_for_
 from dials_postrefine.programs.reference_model import Beam, Reference, ReferenceSettings
 from dials_postrefine.report.common.remarks import conclude, remark_lines
 from dials_postrefine.report.common.summary import write_summary
-from dials_postrefine.report.reference import summary as report
+from dials_postrefine.report.reference.summary import remarks, summarise, text
 from dials_postrefine.settings.reference_intensities import ReferenceIntensitiesRequest
 
 logger = logging.getLogger("dials.reference_intensities")
@@ -35,10 +35,10 @@ def run(request: ReferenceIntensitiesRequest, launch: Launch | None = None) -> R
         log.start(launch.verbosity, names["log"], launch.provenance)
         data = _read(request, settings)
         reference = compute_for_data(request.reference, settings, data, not request.merge_friedel_mates)
-        summary = report.summarise(request.reference, reference)
-        said = conclude([*report.remarks(summary), *launch.unused_parameters(request)])
+        summary = summarise(request.reference, reference)
+        said = conclude([*remarks(summary), *launch.unused_parameters(request)])
         summary |= {"provenance": launch.provenance.as_dict(), **said}
-        logger.info(report.text(summary))
+        logger.info(text(summary))
         _write(request, data, reference, summary, names)
         logger.info("\n%s", remark_lines(summary))
     return Result(summary, written(names, output))

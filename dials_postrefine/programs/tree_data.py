@@ -21,7 +21,8 @@ from dials_postrefine.electron.trees.features import Features, make_features
 from dials_postrefine.electron.trees.intensitymodel import Prediction, TreeSettings, choose_split, make_folds, predict
 from dials_postrefine.files.dials.radiation import common_probe
 from dials_postrefine.files.dials.versions import miller_indices_to_numpy
-from dials_postrefine.files.electron.scaled_images import ImageFiles, has_intensity, read_images
+from dials_postrefine.files.electron.intensities import has_intensity
+from dials_postrefine.files.electron.scaled_images import ImageFiles, read_images
 from dials_postrefine.files.reference.alignment import align
 from dials_postrefine.files.reference.reflection_files import index_array
 from dials_postrefine.numerics.grouped import grouped_mean

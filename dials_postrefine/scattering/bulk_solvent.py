@@ -9,7 +9,7 @@ anisotropic B in cctbx's Cartesian frame; h^T B* h = B d*^2 where it is isotropi
 Friedel pairs differ and the data are their mean, else m = 1.
 
 The parameters are x = (ln k_ov, b_1..b_p, k_sol, B_sol), B_cart = sum_j b_j T_j with a basis T of the tensors that the
-crystal system allows (scaling.py); k_sol and B_sol only where there is solvent.  All derivatives are closed
+crystal system allows (tensors.py); k_sol and B_sol only where there is solvent.  All derivatives are closed
 expressions.
 """
 

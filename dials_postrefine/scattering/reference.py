@@ -36,9 +36,9 @@ from dials_postrefine.scattering.scaling import (
     ScaleSettings,
     fit_scale,
     model_variance,
-    tensor_basis,
 )
 from dials_postrefine.scattering.structure_factors import calculate_f_calc, calculate_f_mask
+from dials_postrefine.scattering.tensors import tensor_basis
 
 NO_MASK = np.empty(0, complex)
 

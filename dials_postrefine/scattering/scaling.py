@@ -25,8 +25,6 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import brentq, least_squares
 
-from cctbx import adptbx, sgtbx
-
 from dials_postrefine.numerics.robust import LOSSES, MEDIAN_OF_NORMAL, loss_derivatives
 from dials_postrefine.numerics.sandwich import sandwich_hc1
 from dials_postrefine.numerics.shells import equal_number_edges, shell_of
@@ -48,7 +46,7 @@ class ScaleSettings:
     Attributes
     ----------
     scale : str
-        ``none``, ``isotropic`` or ``anisotropic`` (tensor_basis).
+        ``none``, ``isotropic`` or ``anisotropic`` (tensors.py).
     target : str
         ``least_squares`` or ``robust`` (module docstring).
     k_sol, b_sol : float or None
@@ -144,54 +142,6 @@ class ScaleFit:
     edges: np.ndarray
     sigma_f: np.ndarray
     at_bound: list[str]
-
-
-def tensor_basis(scale: str, unit_cell, space_group, h: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """
-    The tensors that B_cart may be made of.
-
-    Parameters
-    ----------
-    scale : str
-        ``none`` (p = 0), ``isotropic`` (p = 1), ``anisotropic`` (what the crystal system allows, orthonormal but for
-        the first).
-    unit_cell : cctbx.uctbx.unit_cell
-    space_group : cctbx.sgtbx.space_group
-    h : ndarray of int, shape (n, 3)
-
-    Returns
-    -------
-    basis : ndarray, shape (p, 6)
-        T.
-    q : ndarray, shape (n, p)
-        Of the indices (bulk_solvent.Parts).
-    """
-    if scale == "none":
-        return np.empty((0, 6)), np.empty((len(h), 0))
-    isotropic = np.array([1.0, 1.0, 1.0, 0.0, 0.0, 0.0])
-    basis = [isotropic]
-    if scale == "anisotropic":
-        constraints = sgtbx.tensor_rank_2_constraints(space_group=space_group, reciprocal_space=True)
-        n = constraints.n_independent_params()
-        for unit in np.eye(n):
-            star = constraints.all_params(independent_params=list(unit))
-            tensor = np.array(adptbx.u_star_as_u_cart(unit_cell, star))
-            for other in basis:
-                tensor = tensor - other * (tensor @ other) / (other @ other)
-            size = np.linalg.norm(tensor)
-            if len(basis) < n and size > 1e-8 * np.linalg.norm(adptbx.u_star_as_u_cart(unit_cell, star)):
-                basis.append(tensor / size)
-    h = h.astype(float)
-    q = []
-    for tensor in basis:
-        s11, s22, s33, s12, s13, s23 = adptbx.u_cart_as_u_star(unit_cell, tuple(tensor))
-        q.append(
-            s11 * h[:, 0] ** 2
-            + s22 * h[:, 1] ** 2
-            + s33 * h[:, 2] ** 2
-            + 2.0 * (s12 * h[:, 0] * h[:, 1] + s13 * h[:, 0] * h[:, 2] + s23 * h[:, 1] * h[:, 2])
-        )
-    return np.array(basis), np.array(q).T
 
 
 def model_variance(intensity: np.ndarray, eps_sigma: np.ndarray, centric: np.ndarray) -> np.ndarray:

@@ -1,10 +1,14 @@
-"""Series of images on disk, as dials.diffuse_map takes them, and the program run on them."""
+"""
+Series of images on disk, as dials.diffuse_map takes them, and the program run on them; the programs for electron
+diffraction run, and faults planted in what they read.
+"""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 
@@ -57,3 +61,32 @@ def mapped(tmp_path, monkeypatch):
         return json.loads((folder / "dials.diffuse_map.json").read_text())
 
     return make
+
+
+@pytest.fixture(scope="session")
+def run_for_summary(run_program, tmp_path_factory):
+    """A function: program, arguments -> the folder of a run that succeeds, and what its JSON says."""
+
+    def run(program: str, *args) -> tuple[Path, dict]:
+        folder = tmp_path_factory.mktemp(program.removeprefix("dials."))
+        result = run_program(program, *args, cwd=folder)
+        assert result.returncode == 0, result.stderr
+        return folder, json.loads((folder / f"{program}.json").read_text())
+
+    return run
+
+
+@pytest.fixture()
+def plant_fault(monkeypatch):
+    """A function: value, variance, scale -> value, variance, that changes the scaled intensities that are read."""
+    from dials_postrefine.files.electron import scaled_images
+
+    right = scaled_images.intensities
+
+    def plant(fault) -> None:
+        def wrong(table, kind, variance="counting"):
+            return fault(*right(table, kind, variance), np.array(table["inverse_scale_factor"]))
+
+        monkeypatch.setattr(scaled_images, "intensities", wrong)
+
+    return plant

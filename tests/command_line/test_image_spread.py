@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-import json
+from functools import partial
 
 import numpy as np
 import pytest
@@ -15,16 +15,9 @@ SWEEPS = ("20_25", "30", "35")
 
 
 @pytest.fixture(scope="module")
-def run_spread(run_program, tmp_path_factory):
+def run_spread(run_for_summary):
     """A function: arguments -> the folder of a run and its summary."""
-
-    def run(*args):
-        folder = tmp_path_factory.mktemp("spread")
-        result = run_program("dials.image_spread", *args, cwd=folder)
-        assert result.returncode == 0, result.stderr
-        return folder, json.loads((folder / "dials.image_spread.json").read_text())
-
-    return run
+    return partial(run_for_summary, "dials.image_spread")
 
 
 @pytest.fixture(scope="module")

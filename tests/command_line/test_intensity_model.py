@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from functools import partial
 
 import numpy as np
 import pytest
@@ -14,16 +14,9 @@ FAST = ("trees.max_iter=30", "trees.permutations=2")
 
 
 @pytest.fixture(scope="module")
-def run_model(run_program, tmp_path_factory):
+def run_model(run_for_summary):
     """A function: arguments -> the folder of a run and its summary."""
-
-    def run(*args):
-        folder = tmp_path_factory.mktemp("model")
-        result = run_program("dials.intensity_model", *args, cwd=folder)
-        assert result.returncode == 0, result.stderr
-        return folder, json.loads((folder / "dials.intensity_model.json").read_text())
-
-    return run
+    return partial(run_for_summary, "dials.intensity_model")
 
 
 @pytest.fixture(scope="module")

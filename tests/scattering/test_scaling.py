@@ -24,8 +24,9 @@ from dxtbx import flumpy
 from dials_postrefine.files.dials.versions import miller_indices_to_numpy
 from dials_postrefine.scattering.bulk_solvent import Parts, intensities, intensities_and_derivatives
 from dials_postrefine.scattering.form_factors import choose_form_factors
-from dials_postrefine.scattering.scaling import MergedIntensities, ScaleSettings, fit_scale, tensor_basis
+from dials_postrefine.scattering.scaling import MergedIntensities, ScaleSettings, fit_scale
 from dials_postrefine.scattering.structure_factors import calculate_f_calc, calculate_f_mask
+from dials_postrefine.scattering.tensors import tensor_basis
 
 pytestmark = pytest.mark.cctbx
 

@@ -208,7 +208,19 @@ def analyse(
 
 
 def measure_overall(images: Images, settings: SpreadSettings) -> Overall:
-    """What concerns all, alone.  Raises Unusable as analyse does."""
+    """
+    What concerns all observations, alone.
+
+    Parameters
+    ----------
+    images : Images
+    settings : SpreadSettings
+
+    Raises
+    ------
+    Unusable
+        As analyse does.
+    """
     equivalents = find_equivalents(images.unique, images.intensity, images.variance)
     pairs = find_pairs(images, settings.match, settings.min_common, settings.min_angle, settings.max_pairs)
     return Overall(fit_tau(equivalents), r_meas(equivalents), _agreement_of_all(pairs, settings.strong))
@@ -253,7 +265,18 @@ def measure_spread(images: Images, equivalents: Equivalents, n_shells: int = 10)
 
 
 def r_meas(equivalents: Equivalents) -> float:
-    """sum_h sqrt(n/(n - 1)) sum_i |I_i - <I_h>| / sum I (Diederichs and Karplus 1997, Nat. Struct. Biol. 4, 269)."""
+    """
+    R_meas = sum_h sqrt(n/(n - 1)) sum_i |I_i - <I_h>| / sum I (Diederichs and Karplus 1997, Nat. Struct. Biol. 4, 269).
+
+    Parameters
+    ----------
+    equivalents : Equivalents
+
+    Returns
+    -------
+    float
+        A fraction, NaN where the sum of the intensities is not above zero.
+    """
     counts, total = equivalents.counts, equivalents.intensity.sum()
     deviation = np.abs(equivalents.intensity - equivalents.at(equivalents.mean))
     weighted = np.sum(np.sqrt(counts / (counts - 1.0)) * equivalents.sum(deviation))

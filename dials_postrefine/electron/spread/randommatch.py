@@ -93,7 +93,20 @@ def pooled_correlation(x: np.ndarray, unique: np.ndarray) -> tuple[float, int]:
 
 
 def ln_likelihood_ratio(x: np.ndarray, y: np.ndarray, rho: float) -> np.ndarray:
-    """The LLR (m,) of single spots of scores x and y (m,), that correlate by rho (module docstring)."""
+    """
+    The LLR of single spots (module docstring).
+
+    Parameters
+    ----------
+    x, y : ndarray, shape (m,)
+        Their scores on the two images.
+    rho : float
+        The correlation of symmetry equivalents.
+
+    Returns
+    -------
+    ndarray, shape (m,)
+    """
     rest = 1.0 - rho**2
     return -0.5 * np.log(rest) - (rho**2 * (x**2 + y**2) - 2.0 * rho * x * y) / (2.0 * rest)
 

@@ -219,7 +219,17 @@ def integrand(
 
 
 def ln_likelihoods(equivalents: Equivalents) -> np.ndarray:
-    """ln L (n_grid, n_unique) of the tau of the grid, of each unique index."""
+    """
+    ln L of each unique index, at the tau of GRID (module docstring).
+
+    Parameters
+    ----------
+    equivalents : Equivalents
+
+    Returns
+    -------
+    ndarray, shape (n_grid, n_unique)
+    """
     found, mean = np.empty((len(GRID), equivalents.n_unique)), None
     for row, tau in zip(found, GRID):
         _, ln_p, mean = integrand(equivalents, tau, mean)
@@ -341,7 +351,15 @@ class Predictions:
 
 
 def predict_from_equivalents(equivalents: Equivalents, tau: float) -> Predictions:
-    """The predictions of all observations by their equivalents, at the tau of the data set."""
+    """
+    The predictions of all observations by their equivalents (module docstring).
+
+    Parameters
+    ----------
+    equivalents : Equivalents
+    tau : float
+        Of the data set.
+    """
     nodes, ln_p, _ = integrand(equivalents, tau)
     j = np.repeat(nodes, equivalents.counts, axis=1)
     ln_a = np.repeat(ln_p, equivalents.counts, axis=1)
@@ -350,7 +368,18 @@ def predict_from_equivalents(equivalents: Equivalents, tau: float) -> Prediction
 
 
 def ln_densities(predicted: Predictions) -> np.ndarray:
-    """ln p(I_i | equivalents) of the tau of the grid, (n_grid, n)."""
+    """
+    ln p(I_i | equivalents), at the tau of GRID.
+
+    Parameters
+    ----------
+    predicted : Predictions
+        n observations.
+
+    Returns
+    -------
+    ndarray, shape (n_grid, n)
+    """
     return np.array([predicted.ln_density(tau) for tau in GRID])
 
 

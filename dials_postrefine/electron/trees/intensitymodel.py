@@ -99,7 +99,18 @@ class Prediction:
 
 
 def choose_split(images: Images) -> str:
-    """By experiments where there are two, else by images where there are two, else by unique indices."""
+    """
+    The first split that there are two of: experiments, images, unique indices.
+
+    Parameters
+    ----------
+    images : Images
+
+    Returns
+    -------
+    str
+        One of SPLITS but ``auto``.
+    """
     images_used = np.unique(images.image)
     n_experiments = len(np.unique(images.experiment[images_used]))
     return "experiment" if n_experiments > 1 else "image_blocks" if len(images_used) > 1 else "unique"

@@ -66,7 +66,7 @@ def explanation(summary: dict) -> str:
 
 
 def r1_rows(summary: dict) -> tuple[list[str], list[list[str]]]:
-    """R1 of all, then by experiment."""
+    """R1 of all, then by experiment: headers and rows."""
     names = [name for name in NAMES if name in summary["overall"]]
     rows = [["all", *(_r1(summary["overall"][name]) for name in names), str(summary["overall"]["trees"]["n"])]]
     for one in summary["experiments"]:
@@ -75,6 +75,7 @@ def r1_rows(summary: dict) -> tuple[list[str], list[list[str]]]:
 
 
 def compared_rows(summary: dict) -> tuple[list[str], list[list[str]]]:
+    """R1 by what was learned from: headers, and a row for each of two columns of intensities."""
     names = [name for name in NAMES if name in summary["overall"]]
     other = summary["compare"]
     return ["R1, learned from", *(NAMES[name] for name in names)], [
@@ -84,6 +85,7 @@ def compared_rows(summary: dict) -> tuple[list[str], list[list[str]]]:
 
 
 def importance_rows(summary: dict) -> tuple[list[str], list[list[str]]]:
+    """How much R1 grows without each feature, by the trees: headers and rows."""
     found = summary["importances"]
     rows = []
     for name in summary["features"]:

@@ -16,6 +16,7 @@ from dials.util import Sorry
 from dxtbx import flumpy
 
 from dials_postrefine.files.electron import scaled_images
+from dials_postrefine.files.electron.intensities import counting_variance
 from dials_postrefine.files.electron.scaled_images import ImageChoice, read_images
 from dials_postrefine.files.images import beam_intensity
 from dials_postrefine.simulate.sweeps import SweepOptions, simulate_sweeps, write_sweeps
@@ -112,12 +113,12 @@ def test_the_variance_follows_how_intensities_were_combined(w):
     c = lp / qe
     value = w * i_prf * c + (1.0 - w) * i_sum * c / partiality
     expected = w * v_prf * c**2 + (1.0 - w) * v_sum * (c / partiality) ** 2
-    np.testing.assert_allclose(scaled_images.counting_variance(table, value), expected, rtol=1e-9)
+    np.testing.assert_allclose(counting_variance(table, value), expected, rtol=1e-9)
     table["intensity.prf.variance"] = flex.double(n, -1.0)  # as DIALS has it where no profile was fitted
-    np.testing.assert_allclose(scaled_images.counting_variance(table, value), v_sum * (c / partiality) ** 2)
+    np.testing.assert_allclose(counting_variance(table, value), v_sum * (c / partiality) ** 2)
     for name in ("intensity.prf.value", "intensity.prf.variance"):
         del table[name]
-    np.testing.assert_allclose(scaled_images.counting_variance(table, value), v_sum * (c / partiality) ** 2)
+    np.testing.assert_allclose(counting_variance(table, value), v_sum * (c / partiality) ** 2)
 
 
 def test_columns_are_taken_as_they_are_and_a_remark_says_so(write, sweeps):
