@@ -7,7 +7,7 @@ from functools import partial
 
 import numpy as np
 import pytest
-from comparison import content, results
+from comparison import content, refusal
 
 pytestmark = pytest.mark.dials
 
@@ -184,16 +184,7 @@ def refused(tmp_path, monkeypatch):
 
     monkeypatch.chdir(tmp_path)
 
-    def check(*args) -> str:
-        before = results(tmp_path)
-        with pytest.raises(SystemExit) as ended:
-            run([*map(str, args)])
-        sentence = ended.value.code  # which Python prints to stderr, with exit status 1
-        assert isinstance(sentence, str) and sentence.startswith("Sorry: ") and "\n" not in sentence
-        assert results(tmp_path) == before
-        return sentence
-
-    return check
+    return lambda *args: refusal(run, tmp_path, args)
 
 
 @pytest.fixture()

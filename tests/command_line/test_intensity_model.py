@@ -6,7 +6,7 @@ from functools import partial
 
 import numpy as np
 import pytest
-from comparison import content, results
+from comparison import content, refusal
 
 pytestmark = pytest.mark.dials
 
@@ -116,15 +116,7 @@ def refused(tmp_path, monkeypatch):
 
     monkeypatch.chdir(tmp_path)
 
-    def check(*args) -> str:
-        with pytest.raises(SystemExit) as ended:
-            run([*FAST, *map(str, args)])
-        sentence = ended.value.code  # which Python prints to stderr, with exit status 1
-        assert isinstance(sentence, str) and sentence.startswith("Sorry: ") and "\n" not in sentence
-        assert not results(tmp_path)
-        return sentence
-
-    return check
+    return lambda *args: refusal(run, tmp_path, [*FAST, *args])
 
 
 def test_bad_input_is_one_sentence(refused, simulated, tmp_path):
