@@ -89,7 +89,6 @@ LONG_FUNCTIONS = {
     ("report.spread.page", "_pairs"),
     ("report.spread.summary", "make_summary"),
     ("report.spread.summary", "remarks"),
-    ("report.stills.page", "_by_resolution"),
 }
 
 
