@@ -17,7 +17,7 @@ from dials_postrefine.report.stills.shells import has_number, meaning_of_sigma, 
 from dials_postrefine.report.stills.text import symmetry_rows
 from dials_postrefine.stills.selection import MARGIN
 
-UNSEEN = "halves that never saw each other"
+INDEPENDENT = "independently refined half sets"
 
 
 def numbers_of(identifiers: Sequence[str], wanted: Sequence[str | None]) -> list[int]:
@@ -81,10 +81,10 @@ def _facts(summary: dict) -> list[Fact]:
     facts = [Fact("lattices accepted", f"{dataset['n_accepted']}", f"of {dataset['n_lattices']}", grade("n_accepted"))]
     if has_number(summary, "cc_half_honest"):
         facts += [
-            Fact("CC1/2, honest", number(after["cc_half_honest"], ".3f"), UNSEEN, grade("cc_half_honest")),
-            Fact("CC1/2, customary", number(after["cc_half"], ".3f"), change("cc_half", ".3f"), grade("cc_half")),
-            Fact("R_split, honest", number(after["r_split_honest"], ".3f"), UNSEEN),
-            Fact("R_split, customary", number(after["r_split"], ".3f"), change("r_split", ".3f"), grade("r_split")),
+            Fact("CC1/2, honest", number(after["cc_half_honest"], ".3f"), INDEPENDENT, grade("cc_half_honest")),
+            Fact("CC1/2, conventional", number(after["cc_half"], ".3f"), change("cc_half", ".3f"), grade("cc_half")),
+            Fact("R_split, honest", number(after["r_split_honest"], ".3f"), INDEPENDENT),
+            Fact("R_split, conventional", number(after["r_split"], ".3f"), change("r_split", ".3f"), grade("r_split")),
         ]
     else:
         facts += [

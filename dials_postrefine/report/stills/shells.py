@@ -36,7 +36,7 @@ def show_by_resolution(summary: dict) -> Section:
             if external
             else "cross_validation is not half_sets, or a half has no lattice that is accepted."
         )
-        text = [f"There are no honest CC1/2 and R_split beside the customary ones: {why}"]
+        text = [f"There are no honest CC1/2 and R_split beside the conventional ones: {why}"]
     folded = [Section("Numbers by shell", tables=[_shells(summary, "before"), _shells(summary, "after")])]
     return Section("By resolution", text, figures, folded=folded)
 
@@ -50,7 +50,8 @@ def _half_set_figures(summary: dict, honest: bool) -> list[Figure]:
             "CC1/2 by resolution",
             "CC1/2",
             "Correlation of two half sets of lattices, one where they agree. Data are useful to where it falls below "
-            "about 0.3. Customary halves were fitted to one mean, and are too good; honest ones never saw each other.",
+            "about 0.3. Conventional half sets were fitted to one mean, and agree too well; honest ones were refined "
+            "independently.",
             honest_key="cc_half_honest" if honest else None,
             ylim=(-0.1, 1.03),
         ),
@@ -116,7 +117,7 @@ def _shell_figure(
     curves = []
     if any(shell[key] is not None for shell in before):
         curves.append(Curve("scaled only", [], [shell[key] for shell in before], GREY, "s--", hollow=True))
-    curves.append(Curve("customary" if honest_key else "postrefined", [], [shell[key] for shell in after], BLUE))
+    curves.append(Curve("conventional" if honest_key else "postrefined", [], [shell[key] for shell in after], BLUE))
     if honest_key:
         curves.append(Curve("honest", [], [shell[honest_key] for shell in after], RED, "^-"))
     svg = plots.by_resolution(key.replace("_", "-"), title, after, curves, y_label, why, **limits)
