@@ -203,7 +203,7 @@ def evaluate(folder: Path) -> None:
     stills, unique, n = files.stills, files.stills.unique, files.stills.n_unique
     truth = align(files.h_unique, *read_reference(str(folder / "truth.mtz"), files.space_group, files.cell))
     print(f"{stills.n_lattices} lattices, {len(unique)} reflections, {n} unique")
-    print(f"{'':42s}  R       best 90 %  merged  complete  rejected  CC1/2 customary, honest")
+    print(f"{'':42s}  R       best 90 %  merged  complete  rejected  CC1/2 conventional, honest")
     scaled, ones = stills.intensity / linear_scales(stills, None)[stills.lattice()], np.ones(len(unique))
     second = stills.half[stills.lattice()]
     halves = np.array([merge(scaled[s], ones[s], unique[s], n).intensity for s in (~second, second)])

@@ -1,5 +1,5 @@
 """
-Whether postrefinement helps a set of real stills: half sets that never saw each other, and an independent reference.
+Whether postrefinement helps a set of real stills: independently refined half sets, and an independent reference.
 
     python benchmarks/real_stills.py integrated.expt integrated.refl reference.mtz [auto]
 

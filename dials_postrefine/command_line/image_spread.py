@@ -3,8 +3,8 @@
 Measure how reproducible scaled intensities are from image to image: which images show the same reflections, how far
 these differ, whether more than their errors allow (the excess relative spread tau), and what it depends on.
 
-Made for electron diffraction, where dynamical scattering spreads symmetry mates; X-ray data sets run the same way and
-give the comparison.
+Made for electron diffraction, where dynamical scattering spreads symmetry equivalents; X-ray data sets run the same
+way and give the comparison.
 
 Examples::
 

@@ -2,7 +2,7 @@
 """
 Can the intensities of electron diffraction be predicted from what is known before they are measured?  Gradient boosted
 trees learn amplitudes from index, resolution, orientation, excitation error, scale, background and, if a model is
-given, |F_calc|; R1 of their predictions stands beside that of the mean of symmetry mates and of |F_calc| alone.
+given, |F_calc|; R1 of their predictions stands beside that of the mean of symmetry equivalents and of |F_calc| alone.
 
 Examples::
 

@@ -79,9 +79,9 @@ def expression(request) -> str:
     words = []
     for field in dataclasses.fields(request):
         value = getattr(request, field.name)
-        own = expression(value) if "part" in field.metadata else repr(value)
+        text = expression(value) if "part" in field.metadata else repr(value)
         default = field.default if field.default is not dataclasses.MISSING else field.default_factory()
-        words += [f"{field.name}={own}"] if value != default else []
+        words += [f"{field.name}={text}"] if value != default else []
     return f"{type(request).__name__}({', '.join(words)})"
 
 

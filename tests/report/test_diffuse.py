@@ -320,7 +320,7 @@ def test_limits_are_robust_and_those_of_the_anisotropic_part_symmetric():
     assert 2.0 < colours.low < 3.5 and 6.5 < colours.high < 8.0
     colours = pictures.diverging(values - 5.0)
     assert colours.low == -colours.high and 1.5 < colours.high < 3.0
-    white = colours.of(np.array([0.0]))[0, :3]
+    white = colours.rgba(np.array([0.0]))[0, :3]
     assert white.min() > 240
 
 
@@ -371,7 +371,7 @@ def test_large_sections_are_averaged_and_the_page_stays_small():
     assert pixels.shape == (234, 501, 4)
     assert extent == pytest.approx((-750.5, 752.5, -350.5, 351.5))
     assert (pixels[:233, :500] == pixels[0, 0]).all()  # the mean of what was observed
-    assert (pixels[0, 0] == pictures.Colours("viridis", 0.0, 12.0).of(np.array([6.0]))).all()
+    assert (pixels[0, 0] == pictures.Colours("viridis", 0.0, 12.0).rgba(np.array([6.0]))).all()
 
 
 def test_the_same_map_gives_the_same_bytes(synthetic, summary, html):

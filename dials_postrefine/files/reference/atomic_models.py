@@ -242,9 +242,9 @@ def _check_atoms(model: AtomicModel) -> None:
 
 
 def _named(labels: list[str]) -> str:
-    some = ", ".join(" ".join(label.replace("pdb=", "").split()) for label in labels[:N_NAMED])
+    named = ", ".join(" ".join(label.replace("pdb=", "").split()) for label in labels[:N_NAMED])
     more = ", ..." if len(labels) > N_NAMED else ""
-    return f"{len(labels)} atom{'s' * (len(labels) > 1)} ({some}{more})"
+    return f"{len(labels)} atom{'s' * (len(labels) > 1)} ({named}{more})"
 
 
 def symmetry_of(model: AtomicModel):

@@ -61,7 +61,7 @@ class Colours:
     low: float
     high: float
 
-    def of(self, values: np.ndarray) -> np.ndarray:
+    def rgba(self, values: np.ndarray) -> np.ndarray:
         """RGBA (..., 4) uint8 of finite values; that of UNOBSERVED of others."""
         from matplotlib import colormaps
 
@@ -169,7 +169,7 @@ def raster(
         count = known.sum(axis=(1, 3))
         values = np.where(count > 0, np.where(known, padded, 0.0).sum(axis=(1, 3)) / np.maximum(count, 1), np.nan)
         inside = np.pad(inside, margin).reshape(n, factor, m, factor).any(axis=(1, 3))
-    pixels = colours.of(values)
+    pixels = colours.rgba(values)
     pixels[~inside & ~np.isfinite(values), 3] = 0
     steps = [factor * (axis[1] - axis[0]) if len(axis) > 1 else 1.0 for axis in (plane.u, plane.v)]
     edges = []
@@ -262,7 +262,7 @@ def add_colour_bar(axes, bar: ColourBar) -> None:
     scale = axes.inset_axes([1.05, 0.13, 0.05, 0.87])
     steps = np.linspace(colours.low, colours.high, BAR_PIXELS)
     extent = (0.0, 1.0, factor * colours.low, factor * colours.high)
-    scale.imshow(colours.of(steps)[:, None], extent=extent, origin="lower", interpolation="none", aspect="auto")
+    scale.imshow(colours.rgba(steps)[:, None], extent=extent, origin="lower", interpolation="none", aspect="auto")
     unit = (power + bar.unit).strip()
     scale.set_ylabel(f"{bar.quantity} ({unit})" if power or bar.unit else bar.quantity)
     none = axes.inset_axes([1.05, 0.0, 0.05, 0.06])

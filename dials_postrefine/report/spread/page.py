@@ -426,7 +426,7 @@ def _matrix(figures: SpreadFigures) -> str:
 
     def paint(axes):
         extent = (edges[0] + 0.5, edges[-1] + 0.5, edges[0] + 0.5, edges[-1] + 0.5)
-        axes.imshow(colours.of(matrix), extent=extent, origin="lower", interpolation="none")
+        axes.imshow(colours.rgba(matrix), extent=extent, origin="lower", interpolation="none")
         axes.grid(False)
         axes.set(xlabel="image, in order", ylabel="image, in order")
         pictures.add_colour_bar(axes, pictures.ColourBar(colours, "reflections in common"))

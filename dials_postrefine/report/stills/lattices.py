@@ -81,10 +81,10 @@ def show_parameters(summary: dict) -> Section:
 def _angles(summary: dict) -> Figure:
     curves = []
     for accepted, name, colour, style in ((True, "accepted", BLUE, "."), (False, "rejected", RED, "x")):
-        some = [one for one in summary["lattices"] if one["accepted"] is accepted and one["refined"]]
-        if some:
-            x, y = ([one[key] for one in some] for key in ("theta_x", "theta_y"))
-            curves.append(Curve(f"{name} ({len(some)})", x, y, colour, style))
+        chosen = [one for one in summary["lattices"] if one["accepted"] is accepted and one["refined"]]
+        if chosen:
+            x, y = ([one[key] for one in chosen] for key in ("theta_x", "theta_y"))
+            curves.append(Curve(f"{name} ({len(chosen)})", x, y, colour, style))
     svg = plots.lines(
         "angles",
         "theta_y against theta_x of each lattice",

@@ -183,9 +183,9 @@ def test_what_comes_first_are_the_overall_numbers(run):
     after = run.summary["after"][-1]
     for name, key in {
         "CC1/2, honest": "cc_half_honest",
-        "CC1/2, customary": "cc_half",
+        "CC1/2, conventional": "cc_half",
         "R_split, honest": "r_split_honest",
-        "R_split, customary": "r_split",
+        "R_split, conventional": "r_split",
         "completeness": "completeness",
         "multiplicity": "multiplicity",
         "mean I/sigma": "i_over_sigma",
