@@ -29,11 +29,11 @@ def analyse(seed=0, tau=0.1, n_unique=200, image_spread=0.0, beam_slope=0.0, by_
     own = tau * 2.0 ** (by_angle * (angle[image] - 10.0)) * np.exp(by_intensity * (rank - 0.5))
     factor = 1.0 + image_spread * rng.normal(size=N_IMAGES) + beam_slope * np.log(beam / beam.mean())
     intensity = true * factor[image] * (1.0 + own * rng.normal(size=n)) + np.sqrt(sim.variance) * rng.normal(size=n)
-    mates = spread.find_equivalents(sim.unique, intensity, sim.variance)
-    found = spread.fit_tau(mates).tau
-    predicted = spread.predict_from_equivalents(mates, found)
+    equivalents = spread.find_equivalents(sim.unique, intensity, sim.variance)
+    found = spread.fit_tau(equivalents).tau
+    predicted = spread.predict_from_equivalents(equivalents, found)
     ln_p = spread.ln_densities(predicted)
-    causes = find_causes(mates, predicted, ln_p, found, image[mates.row], beam, np.radians(angle))
+    causes = find_causes(equivalents, predicted, ln_p, found, image[equivalents.row], beam, np.radians(angle))
     return causes, {cause.name: cause for cause in causes.ranked}, factor
 
 
@@ -103,12 +103,12 @@ def test_tau_that_depends_on_the_intensity_is_found():
 
 def test_what_can_not_be_tested_is_said():
     sim = simulate_mates(np.random.default_rng(0), 100, 4, 0.2)
-    mates = spread.find_equivalents(sim.unique, sim.intensity, sim.variance)
-    tau = spread.fit_tau(mates).tau
-    predicted = spread.predict_from_equivalents(mates, tau)
-    image = np.arange(len(mates.row)) % 6
+    equivalents = spread.find_equivalents(sim.unique, sim.intensity, sim.variance)
+    tau = spread.fit_tau(equivalents).tau
+    predicted = spread.predict_from_equivalents(equivalents, tau)
+    image = np.arange(len(equivalents.row)) % 6
     causes = find_causes(
-        mates, predicted, spread.ln_densities(predicted), tau, image, np.full(6, np.nan), np.full(6, 0.1)
+        equivalents, predicted, spread.ln_densities(predicted), tau, image, np.full(6, np.nan), np.full(6, 0.1)
     )
     assert causes.untested == {
         "zone axis": "it is the same of all observations",
@@ -121,12 +121,18 @@ def test_leaving_out_the_noisiest_observations_lowers_a_tau_that_they_make():
     sim = simulate_mates(rng, 200, 6, 0.05)
     weak = sim.true[sim.unique] < np.median(sim.true)
     sim.intensity[weak] += 0.5 * sim.true[sim.unique][weak] * rng.normal(size=weak.sum())
-    mates = spread.find_equivalents(sim.unique, sim.intensity, sim.variance)
-    tau = spread.fit_tau(mates).tau
-    predicted = spread.predict_from_equivalents(mates, tau)
-    image = np.arange(len(mates.row)) % 10
+    equivalents = spread.find_equivalents(sim.unique, sim.intensity, sim.variance)
+    tau = spread.fit_tau(equivalents).tau
+    predicted = spread.predict_from_equivalents(equivalents, tau)
+    image = np.arange(len(equivalents.row)) % 10
     causes = find_causes(
-        mates, predicted, spread.ln_densities(predicted), tau, image, np.full(10, np.nan), np.linspace(0.1, 0.2, 10)
+        equivalents,
+        predicted,
+        spread.ln_densities(predicted),
+        tau,
+        image,
+        np.full(10, np.nan),
+        np.linspace(0.1, 0.2, 10),
     )
     fractions = dict(causes.left_out)
     assert fractions[0.05].n > fractions[0.5].n

@@ -27,27 +27,27 @@ def test_all_numbers_are_of_the_same_data(make_images):
 
 def test_parts_shells_and_tenths_cover_the_unique_indices(make_images):
     images = make_images(n_images=12, n_spots=60, largest=3)
-    mates = spread.find_equivalents(images.unique, images.intensity, images.variance)
-    found = imagespread.measure_spread(images, mates, n_shells=4)
+    equivalents = spread.find_equivalents(images.unique, images.intensity, images.variance)
+    found = imagespread.measure_spread(images, equivalents, n_shells=4)
     for groups in (found.tenths, found.quartiles, found.shells):
-        assert sum(group.tau.n_unique for group in groups) == mates.n_unique
-        assert sum(group.tau.n for group in groups) == len(mates.row)
+        assert sum(group.tau.n_unique for group in groups) == equivalents.n_unique
+        assert sum(group.tau.n for group in groups) == len(equivalents.row)
     intensities = [group.intensity for group in found.tenths]
     assert intensities == sorted(intensities)
     limits = [limit for shell in found.shells for limit in shell.d_star_sq]
     assert limits == sorted(limits)
     half, tenth = found.parts["weakest half"], found.parts["strongest tenth"]
-    assert half.tau.n_unique == pytest.approx(0.5 * mates.n_unique, abs=1)
-    assert tenth.tau.n_unique == pytest.approx(0.1 * mates.n_unique, abs=1)
-    assert found.n_alone == len(images.h) - len(mates.row)
+    assert half.tau.n_unique == pytest.approx(0.5 * equivalents.n_unique, abs=1)
+    assert tenth.tau.n_unique == pytest.approx(0.1 * equivalents.n_unique, abs=1)
+    assert found.n_alone == len(images.h) - len(equivalents.row)
 
 
 def test_r_meas_is_that_of_its_definition():
     unique = np.array([0, 0, 0, 1, 1])
     intensity = np.array([1.0, 2.0, 3.0, 5.0, 6.0])
-    mates = spread.find_equivalents(unique, intensity, np.ones(5))
+    equivalents = spread.find_equivalents(unique, intensity, np.ones(5))
     expected = (np.sqrt(3.0 / 2.0) * 2.0 + np.sqrt(2.0) * 1.0) / 17.0
-    assert imagespread.r_meas(mates) == pytest.approx(expected)
+    assert imagespread.r_meas(equivalents) == pytest.approx(expected)
 
 
 @pytest.mark.filterwarnings("error::RuntimeWarning")

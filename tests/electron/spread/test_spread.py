@@ -11,7 +11,7 @@ from dials_postrefine.electron.spread import spread
 from dials_postrefine.simulate.electrons import simulate_mates
 
 
-def mates_of(tau, seed=0, n_unique=120, multiplicity=4, **options):
+def equivalents_of(tau, seed=0, n_unique=120, multiplicity=4, **options):
     sim = simulate_mates(np.random.default_rng((seed, int(1000 * tau))), n_unique, multiplicity, tau, **options)
     return spread.find_equivalents(sim.unique, sim.intensity, sim.variance)
 
@@ -41,8 +41,8 @@ def likelihood(intensity, variance, tau):
 )
 def test_the_likelihood_is_the_integral(intensity, variance):
     intensity, variance = np.array(intensity), np.array(variance)
-    mates = spread.find_equivalents(np.zeros(len(intensity), dtype=int), intensity, variance)
-    found = spread.ln_likelihoods(mates)[:, 0]
+    equivalents = spread.find_equivalents(np.zeros(len(intensity), dtype=int), intensity, variance)
+    found = spread.ln_likelihoods(equivalents)[:, 0]
     chosen = [k for k in range(0, len(spread.GRID), 8) if spread.GRID[k] < 1.5]
     expected = np.array([np.log(likelihood(intensity, variance, spread.GRID[k])) for k in chosen])
     # a factor is free; the interval ends where ln L is lower by 1.92
@@ -52,7 +52,7 @@ def test_the_likelihood_is_the_integral(intensity, variance):
 @pytest.mark.slow
 @pytest.mark.parametrize("tau", [0.0, 0.05, 0.2, 0.5])
 def test_tau_is_recovered_within_its_interval(tau):
-    found = [spread.fit_tau(mates_of(tau, seed)) for seed in range(200)]
+    found = [spread.fit_tau(equivalents_of(tau, seed)) for seed in range(200)]
     inside = np.mean([one.low <= tau <= one.high for one in found])
     assert 0.90 <= inside <= 0.98
     mean, esd = np.mean([one.tau for one in found]), np.std([one.tau for one in found]) / np.sqrt(200)
@@ -64,60 +64,64 @@ def test_tau_is_recovered_within_its_interval(tau):
 
 
 def test_the_interval_of_a_tau_of_zero_touches_zero():
-    found = spread.fit_tau(mates_of(0.0))
+    found = spread.fit_tau(equivalents_of(0.0))
     assert found.low == 0.0 and 0.0 < found.high < 0.05
 
 
 def test_with_two_mates_each_tau_is_not_biased():
-    found = [spread.fit_tau(mates_of(0.3, seed, n_unique=400, multiplicity=2)).tau for seed in range(20)]
+    found = [spread.fit_tau(equivalents_of(0.3, seed, n_unique=400, multiplicity=2)).tau for seed in range(20)]
     assert np.mean(found) == pytest.approx(0.3, abs=3.0 * np.std(found) / np.sqrt(20))
 
 
 def test_all_intensities_times_a_number_have_the_same_tau():
-    mates = mates_of(0.2)
-    scaled = spread.find_equivalents(mates.unique, 1e4 * mates.intensity, 1e8 * mates.variance)
-    one, other = spread.fit_tau(mates), spread.fit_tau(scaled)
+    equivalents = equivalents_of(0.2)
+    scaled = spread.find_equivalents(equivalents.unique, 1e4 * equivalents.intensity, 1e8 * equivalents.variance)
+    one, other = spread.fit_tau(equivalents), spread.fit_tau(scaled)
     assert (one.tau, one.low, one.high) == pytest.approx((other.tau, other.low, other.high), rel=1e-6)
 
 
 def test_tau_of_groups_of_indices_is_that_of_their_data_alone():
-    mates = mates_of(0.3, n_unique=200)
-    group = np.arange(mates.n_unique) % 2
-    found = spread.fit_by_unique(mates, spread.ln_likelihoods(mates), group, 2)
+    equivalents = equivalents_of(0.3, n_unique=200)
+    group = np.arange(equivalents.n_unique) % 2
+    found = spread.fit_by_unique(equivalents, spread.ln_likelihoods(equivalents), group, 2)
     for k, one in enumerate(found):
-        own = mates.at(group.astype(float)) == k
-        alone = spread.fit_tau(spread.find_equivalents(mates.unique[own], mates.intensity[own], mates.variance[own]))
+        own = equivalents.at(group.astype(float)) == k
+        alone = spread.fit_tau(
+            spread.find_equivalents(equivalents.unique[own], equivalents.intensity[own], equivalents.variance[own])
+        )
         assert (one.tau, one.low, one.high, one.n) == pytest.approx((alone.tau, alone.low, alone.high, alone.n))
 
 
 def test_weighted_means_solve_their_equation():
-    mates, tau = mates_of(0.4), 0.4
-    mean, total = spread.weighted_means(mates, tau)
-    for k in range(0, mates.n_unique, 17):
-        own = slice(*mates.offsets[k : k + 2])
-        weight = 1.0 / (mates.variance[own] + (tau * mean[k]) ** 2)
-        assert mean[k] == pytest.approx(np.sum(weight * mates.intensity[own]) / weight.sum(), rel=1e-5)
+    equivalents, tau = equivalents_of(0.4), 0.4
+    mean, total = spread.weighted_means(equivalents, tau)
+    for k in range(0, equivalents.n_unique, 17):
+        own = slice(*equivalents.offsets[k : k + 2])
+        weight = 1.0 / (equivalents.variance[own] + (tau * mean[k]) ** 2)
+        assert mean[k] == pytest.approx(np.sum(weight * equivalents.intensity[own]) / weight.sum(), rel=1e-5)
         assert total[k] == pytest.approx(weight.sum(), rel=1e-5)
 
 
 def test_what_mates_predict_is_a_probability():
     sim = simulate_mates(np.random.default_rng(3), 1, 5, 0.3)
-    mates = spread.find_equivalents(sim.unique, sim.intensity, sim.variance)
-    predicted = spread.predict_from_equivalents(mates, 0.3)
-    first = spread.Predictions(mates.intensity[:1], mates.variance[:1], predicted.nodes[:, :1], predicted.ln_a[:, :1])
+    equivalents = spread.find_equivalents(sim.unique, sim.intensity, sim.variance)
+    predicted = spread.predict_from_equivalents(equivalents, 0.3)
+    first = spread.Predictions(
+        equivalents.intensity[:1], equivalents.variance[:1], predicted.nodes[:, :1], predicted.ln_a[:, :1]
+    )
 
     def density(x):
         first.intensity = np.array([x])
         return float(np.exp(first.ln_density(0.3)[0]))
 
-    mean = mates.mean[0]
+    mean = equivalents.mean[0]
     ends = mean * np.array([-20.0, 0.0, 2.0, 20.0])
     total = sum(quad(density, a, b, limit=200)[0] for a, b in zip(ends, ends[1:])) / np.sqrt(2.0 * np.pi)
     assert total == pytest.approx(1.0, abs=1e-3)
 
 
 def test_the_slope_is_the_derivative():
-    predicted = spread.predict_from_equivalents(mates_of(0.2), 0.2)
+    predicted = spread.predict_from_equivalents(equivalents_of(0.2), 0.2)
     tau, step = 0.3, 1e-5
     above, below = (predicted.ln_density(tau * np.exp(s)) for s in (step, -step))
     np.testing.assert_allclose(predicted.slope(np.array(tau)), (above - below) / (2 * step), rtol=1e-5, atol=1e-6)
@@ -129,12 +133,12 @@ def test_tau_of_an_image_is_recovered():
     image = rng.integers(0, 4, len(sim.unique))
     noisy = image == 3
     sim.intensity[noisy] += 0.5 * sim.true[sim.unique[noisy]] * rng.normal(size=noisy.sum())
-    mates = spread.find_equivalents(sim.unique, sim.intensity, sim.variance)
-    predicted = spread.predict_from_equivalents(mates, spread.fit_tau(mates).tau)
-    found = spread.fit_by_observation(mates, spread.ln_densities(predicted), image[mates.row], 4)
+    equivalents = spread.find_equivalents(sim.unique, sim.intensity, sim.variance)
+    predicted = spread.predict_from_equivalents(equivalents, spread.fit_tau(equivalents).tau)
+    found = spread.fit_by_observation(equivalents, spread.ln_densities(predicted), image[equivalents.row], 4)
     assert found[3].low < 0.5 < found[3].high
     assert all(one.high < 0.2 for one in found[:3])
-    assert sum(one.n for one in found) == len(mates.row)
+    assert sum(one.n for one in found) == len(equivalents.row)
 
 
 def test_no_mates_is_an_error():
@@ -144,6 +148,6 @@ def test_no_mates_is_an_error():
 
 def test_of_many_observations_an_even_sample_is_taken():
     unique = np.repeat(np.arange(1000), 4)
-    mates = spread.find_equivalents(unique, np.ones(4000), np.ones(4000), most=400)
-    assert len(mates.row) == 400 and mates.n_unique == 100
-    assert np.all(np.diff(np.unique(mates.unique)) == 10)
+    equivalents = spread.find_equivalents(unique, np.ones(4000), np.ones(4000), most=400)
+    assert len(equivalents.row) == 400 and equivalents.n_unique == 100
+    assert np.all(np.diff(np.unique(equivalents.unique)) == 10)

@@ -40,8 +40,10 @@ def test_a_mate_of_the_same_geometry_has_the_same_features(make_images):
     images = make_images(rotations=Rotation.random(4, random_state=0).as_matrix(), n_spots=10)
     one = make_features(images, B)
     for m in images.symmetry.laue:
-        mates = replace(images, h=np.rint(images.h @ m).astype(int), a_matrix=images.a_matrix @ np.linalg.inv(m).T)
-        np.testing.assert_allclose(make_features(mates, B).values, one.values, atol=1e-9)
+        equivalents = replace(
+            images, h=np.rint(images.h @ m).astype(int), a_matrix=images.a_matrix @ np.linalg.inv(m).T
+        )
+        np.testing.assert_allclose(make_features(equivalents, B).values, one.values, atol=1e-9)
 
 
 def test_the_columns_of_a_feature_are_found_by_name(make_images):
