@@ -34,7 +34,6 @@ MUST_NOT_IMPORT = {
 }
 IMPORT_EXCEPTIONS = {
     # processes are started inside the algorithms, until an executor is passed in
-    ("stills.cycles", "executors.processes"),
     ("diffuse.map.mapping", "executors.processes"),
     # a run that describes its data set itself
     ("files.maps.input", "report.diffuse.summary"),
@@ -84,14 +83,7 @@ MANY_ARGUMENTS = {
     ("diffuse.map.kernels", "strong_pixels"),
     ("diffuse.map.orbits", "compare_mates"),
     ("diffuse.map.orbits", "shell_sums"),
-    ("numerics.leastsquares", "__init__"),
-    ("numerics.leastsquares", "minimise"),
     ("report.diffuse.summary", "describe_dataset"),
-    ("stills.batch", "minimise_many"),
-    ("stills.chunks", "make_chunks"),
-    ("stills.cycles", "postrefine"),
-    ("stills.refinement", "refine"),
-    ("stills.selection", "choose_model"),
 }
 
 

@@ -22,7 +22,8 @@ from dials_postrefine.files.stills.observations import StillsTables, in_second_h
 from dials_postrefine.numerics.rotations import rotate
 from dials_postrefine.stills.dataset import EarlierFit, Stills
 from dials_postrefine.stills.filters import InputFilters, cell_outliers, significant_observations
-from dials_postrefine.stills.lattice import Reason
+from dials_postrefine.stills.fits import Reason
+from dials_postrefine.stills.geometry import vectors_of_lattices
 from dials_postrefine.stills.model import CELL_SCALE, N_PARAMETERS, THETA_X, THETA_Y
 from dials_postrefine.stills.reindexing import Ambiguity, choose_operations
 from dials_postrefine.stills.wilson import WilsonPrior
@@ -137,11 +138,14 @@ def _assemble(
     unique, h_unique, absent = number_unique(usable.h, group)
     d_star_sq = models.d_star_sq(cell, h_unique)
     a_matrix, s0 = models.geometry_arrays(experiments)
+    q, q_sq = vectors_of_lattices(a_matrix, usable.h, usable.offsets)
     stills = Stills(
         a_matrix=a_matrix,
         s0=s0,
         offsets=usable.offsets,
         h=usable.h,
+        q=q,
+        q_sq=q_sq,
         unique=unique,
         intensity=usable.intensity,
         variance=usable.variance,

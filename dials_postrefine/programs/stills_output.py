@@ -1,5 +1,5 @@
 """
-The result of dials.postrefine (stills/cycles.py) -> its columns, orientations and scale models, put into table and
+The result of dials.postrefine (stills/loop.py) -> its columns, orientations and scale models, put into table and
 experiments.
 """
 
@@ -21,7 +21,6 @@ from dials_postrefine.files.stills.observations import keep_lattices, record_fit
 from dials_postrefine.numerics.grouped import rows_of_groups
 from dials_postrefine.numerics.rotations import rotate
 from dials_postrefine.programs.stills_input import StillsFiles
-from dials_postrefine.stills.cycles import PostrefinedStills
 from dials_postrefine.stills.geometry import scattering_vectors
 from dials_postrefine.stills.model import (
     B_FACTOR,
@@ -37,6 +36,7 @@ from dials_postrefine.stills.model import (
     scale_factor,
     scale_variance,
 )
+from dials_postrefine.stills.outcome import PostrefinedStills
 from dials_postrefine.stills.reindexing import Ambiguity
 
 # of the parameters, what a scale model keeps as its own
@@ -70,11 +70,11 @@ def _write_columns(files: StillsFiles, result: PostrefinedStills, accepted: np.n
     p, scale, factor_variance = np.ones(n), np.ones(n), np.zeros(n)
     p[row], scale[row] = result.partiality, result.scale
     # memory is tight where columns are added: from here on these are in p, scale and variance
-    result.partiality = result.scale = result.relative_variance = None
+    nothing = np.zeros(0)
+    result.partiality = result.scale = result.relative_variance = nothing
     for k in np.flatnonzero(accepted):
-        q = scattering_vectors(stills.a_matrix[k], stills.h[stills.rows(k)])
-        q_sq = np.einsum("ij,ij->i", q, q)
-        factor_variance[row[stills.rows(k)]] = scale_variance(result.x[k], result.covariance[k], q_sq)
+        rows = stills.rows(k)
+        factor_variance[row[rows]] = scale_variance(result.x[k], result.covariance[k], stills.q_sq[rows])
 
     # the rows that took part in no fit get the model's values too
     left = np.ones(n, dtype=bool)
@@ -88,7 +88,6 @@ def _write_columns(files: StillsFiles, result: PostrefinedStills, accepted: np.n
         x, rows = result.x[k], left[of_lattice]
         q = scattering_vectors(stills.a_matrix[k], h[of_lattice])
         q_sq = np.einsum("ij,ij->i", q, q)
-        nothing = np.zeros(0)
         not_fitted = Observations(q, q_sq, stills.s0[k], nothing, nothing, nothing)
         p[rows] = partiality(x, not_fitted, result.profile)
         scale[rows] = scale_factor(x, q_sq)

@@ -25,7 +25,7 @@ from dials_postrefine.numerics.shells import resolution_range
 from dials_postrefine.stills.wilson import LEAST_PROBABLE, LEAST_PROBABLE_OF_TWO, WilsonPrior
 
 FEWEST_FOR_MAD = 5
-# A mean of the others must not be made of the vanishing remainder that taking one's own weight off leaves.
+# A mean of the others must not be made of the vanishing remainder that taking a lattice's own weight off leaves.
 MIN_OTHER_WEIGHT = 1e-6
 
 
@@ -73,7 +73,20 @@ class MergedShell:
 
 
 def merge(value: np.ndarray, variance: np.ndarray, unique: np.ndarray, n_unique: int) -> Merged:
-    """Merge value (n,) with weights 1/variance (n,) by unique (n,)."""
+    """
+    Merge observations with the weights 1/variance (module docstring).
+
+    Parameters
+    ----------
+    value, variance : ndarray, shape (n,)
+    unique : ndarray of int, shape (n,)
+        Number of the unique index.
+    n_unique : int
+
+    Returns
+    -------
+    Merged
+    """
     weight = 1.0 / variance
     return Merged(
         np.bincount(unique, weight, n_unique),
@@ -92,14 +105,30 @@ def find_outliers(
     at_least: np.ndarray | None = None,
 ) -> np.ndarray:
     """
-    Observations that can't be of their unique index: a mask (n,).
+    Observations that can't be of their unique index.
 
     Of three or more observations one is out that is z_max times its expected spread from the median m, on either side:
     |I - m| > z_max max(sqrt(variance), 1.48 MAD), the median absolute deviation of the index counting where there are
-    FEWEST_FOR_MAD.  Where no third one decides, Wilson statistics do (prior; without it nothing more is out): of two
-    that differ by more than z_max times the spread of their difference the larger one is out if its probability is
-    below 1e-2, and what stands alone if it is below 1e-4 (wilson.py), the probability being that of what the
-    observation is at_least (n,), I - 3 sqrt(variance) unless given.
+    FEWEST_FOR_MAD.  Where no third one decides, Wilson statistics do: of two that differ by more than z_max times the
+    spread of their difference the larger one is out if its probability is below LEAST_PROBABLE_OF_TWO, and what stands
+    alone if it is below LEAST_PROBABLE (wilson.py).
+
+    Parameters
+    ----------
+    value, variance : ndarray, shape (n,)
+        Scaled observations.
+    unique : ndarray of int, shape (n,)
+        Number of the unique index.
+    n_unique : int
+    z_max : float
+    prior : WilsonPrior, optional
+        Without it nothing more than by the first rule is out.
+    at_least : ndarray, shape (n,), optional
+        The intensity that is at least there, whose probability counts: I - 3 sqrt(variance) unless given.
+
+    Returns
+    -------
+    ndarray of bool, shape (n,)
     """
     median = grouped_median(value, unique, n_unique)
     n = np.bincount(unique, minlength=n_unique)
@@ -122,7 +151,19 @@ def find_outliers(
 
 
 def r_split(a: np.ndarray, b: np.ndarray) -> float:
-    """R_split of two half sets' intensities (n,) (module docstring); NaN where their sum is not positive."""
+    """
+    R_split of two half sets (module docstring).
+
+    Parameters
+    ----------
+    a, b : ndarray, shape (n,)
+        Their merged intensities of the same indices.
+
+    Returns
+    -------
+    float
+        NaN where their sum is not positive.
+    """
     total = 0.5 * float(np.sum(a + b))
     return float(np.sum(np.abs(a - b))) / (np.sqrt(2.0) * total) if total > 0.0 else np.nan
 
@@ -131,8 +172,22 @@ def r_to_truth(intensity: np.ndarray, truth: np.ndarray, d_star_sq: np.ndarray) 
     """
     R of amplitudes against the truth after one scale and one isotropic B: without a reference neither is determined.
 
-    R = sum |F - F_true| / sum F_true with F = k exp(-b d*^2) sqrt(max(I, 0)), k and b minimising R, over the
-    intensities (n,) that are finite.  Returns R and F (n,), NaN where the intensity is.
+    R = sum |F - F_true| / sum F_true with F = k exp(-b d*^2) sqrt(max(I, 0)), k and b minimising R.
+
+    Parameters
+    ----------
+    intensity : ndarray, shape (n,)
+        NaN is left out.
+    truth : ndarray, shape (n,)
+        True intensities; those that are not positive are left out.
+    d_star_sq : ndarray, shape (n,)
+        In 1/Angstrom^2.
+
+    Returns
+    -------
+    r : float
+    f : ndarray, shape (n,)
+        F, NaN of what was left out.
     """
     known = np.isfinite(intensity) & (truth > 0.0)
     root, f_true, x = np.sqrt(np.maximum(intensity[known], 0.0)), np.sqrt(truth[known]), d_star_sq[known]
@@ -154,30 +209,48 @@ def shell_statistics(
     d_star_sq: np.ndarray,
     complete_d_star_sq: np.ndarray,
     edges: np.ndarray,
-    honest: tuple[Merged, Merged] | None = None,
+    independent: tuple[Merged, Merged] | None = None,
 ) -> list[MergedShell]:
     """
     Statistics shell by shell, and last of all shells together.
 
-    d_star_sq (n_unique,) and reference (n_unique,) or None go with merged and its two halves; complete_d_star_sq lists
-    every possible unique index; edges (s + 1,) of d*^2; honest are the half sets that never saw each other.
+    Parameters
+    ----------
+    merged : Merged
+        Over n_unique indices.
+    halves : pair of Merged
+        Its two half sets.
+    reference : ndarray, shape (n_unique,), or None
+        External intensities, NaN where unknown.
+    d_star_sq : ndarray, shape (n_unique,)
+        In 1/Angstrom^2.
+    complete_d_star_sq : ndarray, shape (m,)
+        Of every possible unique index.
+    edges : ndarray, shape (s + 1,)
+        Of the shells, in d*^2.
+    independent : pair of Merged, optional
+        The independently refined half sets (crossvalidation.py).
+
+    Returns
+    -------
+    list of s + 1 MergedShell
     """
     intensity, sigma = merged.intensity, merged.sigma
-    pairs = [tuple(half.intensity for half in pair) for pair in (halves, honest) if pair is not None]
+    pairs = [tuple(half.intensity for half in pair) for pair in (halves, independent) if pair is not None]
     ranges = [*zip(edges[:-1], edges[1:]), (edges[0], edges[-1])]
     shells = []
     for low, high in ranges:
         d_max, d_min = resolution_range(low, high)
         inside = (d_star_sq >= low) & (d_star_sq < high)
-        seen = inside & (merged.n > 0)
+        measured = inside & (merged.n > 0)
         agreement = []
-        for one, two in pairs:
-            both = inside & np.isfinite(one) & np.isfinite(two)
-            agreement.append((correlation(one[both], two[both]), r_split(one[both], two[both])))
-        n_unique = int(np.count_nonzero(seen))
+        for first, second in pairs:
+            both = inside & np.isfinite(first) & np.isfinite(second)
+            agreement.append((correlation(first[both], second[both]), r_split(first[both], second[both])))
+        n_unique = int(np.count_nonzero(measured))
         n_observations = int(merged.n[inside].sum())
         n_possible = int(np.count_nonzero((complete_d_star_sq >= low) & (complete_d_star_sq < high)))
-        to_reference = seen & np.isfinite(reference) if reference is not None else np.zeros_like(seen)
+        to_reference = measured & np.isfinite(reference) if reference is not None else np.zeros_like(measured)
         shells.append(
             MergedShell(
                 d_max=d_max,
@@ -187,14 +260,14 @@ def shell_statistics(
                 n_possible=n_possible,
                 completeness=n_unique / n_possible if n_possible else np.nan,
                 multiplicity=n_observations / n_unique if n_unique else np.nan,
-                i_over_sigma=float(np.mean(intensity[seen] / sigma[seen])) if n_unique else np.nan,
+                i_over_sigma=float(np.mean(intensity[measured] / sigma[measured])) if n_unique else np.nan,
                 cc_half=agreement[0][0],
                 r_split=agreement[0][1],
                 cc_reference=(
                     correlation(intensity[to_reference], reference[to_reference]) if reference is not None else np.nan
                 ),
-                cc_half_honest=agreement[-1][0] if honest is not None else np.nan,
-                r_split_honest=agreement[-1][1] if honest is not None else np.nan,
+                cc_half_honest=agreement[-1][0] if independent is not None else np.nan,
+                r_split_honest=agreement[-1][1] if independent is not None else np.nan,
             )
         )
     return shells

@@ -11,7 +11,6 @@ pytest.importorskip("scitbx", reason="the fits are those of scitbx.lstbx")
 
 from dials_postrefine.numerics.amplitudes import signed_root
 from dials_postrefine.simulate.stills import StillsOptions, simulate_stills
-from dials_postrefine.stills.cycles import DatasetSettings, postrefine
 from dials_postrefine.stills.filters import (
     MIN_POPULATION,
     LatticeFilters,
@@ -21,7 +20,8 @@ from dials_postrefine.stills.filters import (
     relation_to_reference,
     significant_observations,
 )
-from dials_postrefine.stills.lattice import FitSettings, LatticeFit, Reason
+from dials_postrefine.stills.fits import FitSettings, LatticeFit, Reason
+from dials_postrefine.stills.loop import DatasetSettings, postrefine
 from dials_postrefine.stills.model import (
     B_FACTOR,
     CELL_SCALE,
@@ -110,9 +110,9 @@ def test_observations_are_significant_up_to_the_first_weak_bin_of_their_lattice(
 def test_bins_of_few_reflections_are_joined():
     ratio = np.concatenate([np.full(12, 2.0), np.full(8, -0.5)])  # mean of all above a half, of the last ten below
     order = np.arange(20.0)
-    one = significant_observations(ratio, np.ones(20), order, np.array([0, 20]), SignificanceFilter(0.5, 12, 20))
+    found = significant_observations(ratio, np.ones(20), order, np.array([0, 20]), SignificanceFilter(0.5, 12, 20))
     two = significant_observations(ratio, np.ones(20), order, np.array([0, 20]), SignificanceFilter(0.5, 12, 10))
-    assert one.all()
+    assert found.all()
     assert np.array_equal(two, order < 10)
 
 
