@@ -75,14 +75,9 @@ def write_images(folder: Path, n: int) -> Path:
     from dials.algorithms.profile_model.gaussian_rs import Model
 
     from dials_postrefine.simulate.diffuse import SmoothIntensity
-    from dials_postrefine.simulate.images import (
-        ImageOptions,
-        SeriesOptions,
-        intensity_of,
-        make_experiments,
-        with_mean_counts,
-        write_series,
-    )
+    from dials_postrefine.simulate.image_files import write_series
+    from dials_postrefine.simulate.image_models import SeriesOptions, make_experiments
+    from dials_postrefine.simulate.images import ImageOptions, intensity_of, with_mean_counts
 
     options = SeriesOptions.pilatus_6m(n_images=n, oscillation=0.3, exposure=0.1, unit_cell=CELL, space_group="P212121")
     images = ImageOptions(step=8)

@@ -72,14 +72,9 @@ def data(tmp_path_factory):
 
     from dials_postrefine.files.images.series import air_attenuation
     from dials_postrefine.simulate.diffuse import SmoothIntensity
-    from dials_postrefine.simulate.images import (
-        ImageOptions,
-        SeriesOptions,
-        intensity_of,
-        make_experiments,
-        with_mean_counts,
-        write_series,
-    )
+    from dials_postrefine.simulate.image_files import write_series
+    from dials_postrefine.simulate.image_models import SeriesOptions, make_experiments
+    from dials_postrefine.simulate.images import ImageOptions, intensity_of, with_mean_counts
 
     folder = tmp_path_factory.mktemp("pairs")
     series = {

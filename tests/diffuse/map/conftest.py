@@ -39,14 +39,8 @@ class Simulated:
 def simulate():
     """A function: mean counts a pixel, then SeriesOptions by name -> Simulated."""
     from dials_postrefine.simulate.diffuse import SmoothIntensity
-    from dials_postrefine.simulate.images import (
-        ImageOptions,
-        SeriesOptions,
-        intensity_of,
-        make_experiments,
-        simulate_in_memory,
-        with_mean_counts,
-    )
+    from dials_postrefine.simulate.image_models import SeriesOptions, make_experiments
+    from dials_postrefine.simulate.images import ImageOptions, intensity_of, simulate_in_memory, with_mean_counts
 
     def make(mean: float, images: dict | None = None, seed: int = 0, scales=None, background=None, **options):
         experiments = make_experiments(SeriesOptions(**options))

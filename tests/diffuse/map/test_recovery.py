@@ -150,7 +150,8 @@ def test_scales_that_drift_are_smoothed(simulate, make_map):
 
 def test_a_background_is_taken_off_with_its_error(simulate, make_map, unique_voxels):
     from dials_postrefine.files.images.series import ImageSettings, make_series, point_group_rotations
-    from dials_postrefine.simulate.images import ImageOptions, SeriesOptions, make_experiments, simulate_in_memory
+    from dials_postrefine.simulate.image_models import SeriesOptions, make_experiments
+    from dials_postrefine.simulate.images import ImageOptions, simulate_in_memory
 
     def air(s):
         return 4e5 * np.exp(-20.0 * np.linalg.norm(s, axis=-1) ** 2)

@@ -19,7 +19,8 @@ CASES = {
 
 def experiments_of(**options):
     """Experiments of the simulator, with images of nothing."""
-    from dials_postrefine.simulate.images import ImageInMemory, SeriesOptions, make_experiments, with_images
+    from dials_postrefine.simulate.image_models import SeriesOptions, make_experiments
+    from dials_postrefine.simulate.images import ImageInMemory, with_images
 
     experiments = make_experiments(SeriesOptions(**{"n_images": 12, "oscillation": 0.5, **options}))
     empty = [
@@ -221,15 +222,8 @@ def test_ice_rings_are_where_ice_is():
 def spots_in_memory(**options):
     """A sweep with Bragg peaks of known width on little else: experiments, smooth part and all, by image."""
     from dials_postrefine.simulate.diffuse import BraggPeaks
-    from dials_postrefine.simulate.images import (
-        ImageInMemory,
-        ImageOptions,
-        SeriesOptions,
-        expected_image,
-        intensity_of,
-        make_experiments,
-        with_images,
-    )
+    from dials_postrefine.simulate.image_models import SeriesOptions, make_experiments
+    from dials_postrefine.simulate.images import ImageInMemory, ImageOptions, expected_image, intensity_of, with_images
 
     experiments = make_experiments(SeriesOptions(**{"n_images": 6, "oscillation": 0.5, "pixel_size": 0.2, **options}))
     peaks = intensity_of(BraggPeaks, experiments[0].crystal, level=1e9, width=0.02)
@@ -341,7 +335,8 @@ def test_bad_pixels_are_found_and_peaks_are_not():
 
 def test_masks_of_dials_are_used(run_program, tmp_path):
     from dials_postrefine.files.images.series import ImageSettings, read_series
-    from dials_postrefine.simulate.images import SeriesOptions, make_experiments, write_series
+    from dials_postrefine.simulate.image_files import write_series
+    from dials_postrefine.simulate.image_models import SeriesOptions, make_experiments
 
     path = write_series(make_experiments(SeriesOptions(n_images=2)), None, tmp_path / "image")
     run_program(

@@ -71,7 +71,7 @@ def images(request, tmp_path):
     from dxtbx import flumpy
     from dxtbx.model.experiment_list import ExperimentListFactory
 
-    from dials_postrefine.simulate.images import SeriesOptions, make_experiments
+    from dials_postrefine.simulate.image_models import SeriesOptions, make_experiments
 
     underload, saturation = request.param
     rng = np.random.default_rng(1)

@@ -14,7 +14,8 @@ GAIN, PEDESTAL = 3.0, 40.0
 
 def counts_of(detector: str, mean: float = 30.0, n_images: int = 3, dtype=np.int32, **options):
     """Experiments whose images hold Poisson counts, and the counts, by image and panel."""
-    from dials_postrefine.simulate.images import ImageInMemory, SeriesOptions, make_experiments, with_images
+    from dials_postrefine.simulate.image_models import SeriesOptions, make_experiments
+    from dials_postrefine.simulate.images import ImageInMemory, with_images
 
     experiments = make_experiments(SeriesOptions(detector=detector, n_images=n_images, **options))
     rng = np.random.default_rng(5)
@@ -181,7 +182,8 @@ def shadowed(n_images: int = 6):
     from dxtbx.masking import GoniometerShadowMasker
     from scitbx.array_family import flex
 
-    from dials_postrefine.simulate.images import ImageInMemory, SeriesOptions, make_experiments
+    from dials_postrefine.simulate.image_models import SeriesOptions, make_experiments
+    from dials_postrefine.simulate.images import ImageInMemory
 
     options = SeriesOptions(goniometer="multi", n_images=n_images, oscillation=15.0)
     experiments = make_experiments(options)
