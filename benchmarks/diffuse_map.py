@@ -44,16 +44,16 @@ LOOP = """
 import sys, time
 import dials_postrefine
 from dials_postrefine.diffuse.map import mapping
-from dials_postrefine.files.maps import input as map_input
+from dials_postrefine.programs.diffuse_map import sums as program
 
-def measured(*args, map_images=mapping.map_without_outliers):
+def measured(*args, map_images=mapping.map_images):
     start = time.process_time()
     result = map_images(*args)
     with open(sys.argv[1], "w") as out:
         out.write(str(time.process_time() - start))
     return result
 
-map_input.map_without_outliers = measured
+program.map_images = measured
 from dials_postrefine.command_line.diffuse_map import run
 run(sys.argv[2:])
 """

@@ -134,7 +134,7 @@ def test_the_source_is_read_as_it_is():
     found = graph()
     assert "numerics.robust" in found["numerics.sandwich"]  # on top
     assert "files.dials.tables" in found["files.maps.writing"]  # inside a function
-    assert {"diffuse", "diffuse.map.kernels"} <= set(found["diffuse.map.mapping"])  # from a folder
+    assert {"diffuse", "diffuse.map.rejection"} <= set(found["diffuse.map.mapping"])  # from a folder
     assert "files.maps.writing" in found["files.maps.nexus"]  # for annotations
     assert "files.maps.writing" not in graph(for_types=False)["files.maps.nexus"]
     assert is_forbidden("stills.x", "electron.y") and is_forbidden("numerics.x", "log")

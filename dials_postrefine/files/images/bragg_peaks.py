@@ -13,7 +13,7 @@ from dials.array_family import flex
 from dials.util import Sorry
 from dxtbx import flumpy
 
-from dials_postrefine.diffuse.map.bragg import Peaks
+from dials_postrefine.diffuse.map.series import Peaks
 from dials_postrefine.files.dials import models
 
 # Where the axis of rotation nearly lies in the plane of s0 and s1, a peak would never end.

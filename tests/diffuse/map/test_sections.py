@@ -7,10 +7,11 @@ import pytest
 
 pytest.importorskip("numba", reason="the loops over voxels are compiled by numba")
 
-from dials_postrefine.diffuse.map import kernels
+from dials_postrefine.diffuse.map import columns
+from dials_postrefine.diffuse.map.columns import make_sums
 from dials_postrefine.diffuse.map.grid import make_grid
-from dials_postrefine.diffuse.map.mapping import ImageResult, MappingSettings, make_sums
 from dials_postrefine.diffuse.map.merging import merge
+from dials_postrefine.diffuse.map.records import ImageResult, MappingSettings
 from dials_postrefine.diffuse.map.sections import DEFAULT_PLANES, KINDS, Collector, collect, parse_plane
 
 TRICLINIC = np.array([[0.041, 0.007, -0.004], [0.0, 0.035, 0.009], [0.0, 0.0, 0.029]])
@@ -24,9 +25,9 @@ def a_map(reciprocal=TRICLINIC, d_min=4.0, d_max=np.inf, **grid):
     rng = np.random.default_rng(3)
     sums = make_sums(grid)
     n = rng.poisson(20.0, grid.n_voxels) * (rng.random(grid.n_voxels) > 0.6)
-    sums[:, kernels.COUNTS] = sums[:, kernels.VARIANCE] = n * int(kernels.COUNT_SCALE)
-    sums[:, kernels.PIXELS] = np.where(n > 0, int(kernels.COUNT_SCALE), 0)
-    sums[:, kernels.EXPOSURE] = np.where(n > 0, int(settings.quanta[0]) >> 10, 0)
+    sums[:, columns.COUNTS] = sums[:, columns.VARIANCE] = n * int(columns.COUNT_SCALE)
+    sums[:, columns.PIXELS] = np.where(n > 0, int(columns.COUNT_SCALE), 0)
+    sums[:, columns.EXPOSURE] = np.where(n > 0, int(settings.quanta[0]) >> 10, 0)
     image = ImageResult(0, 1, scale=1.0, level=1.0, time=1.0)
     operations = np.array([np.eye(3, dtype=np.int64), -np.eye(3, dtype=np.int64)])
     return merge(sums, [image], grid, settings, operations, operations, n_shells=3)
