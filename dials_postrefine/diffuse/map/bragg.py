@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from dials_postrefine.diffuse.map.kernels import jit
+from dials_postrefine.diffuse.map.compiled import jit
 from dials_postrefine.diffuse.map.series import Panel, Peaks
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numba
 import numpy as np
 
 from dials_postrefine.diffuse.map.columns import (
@@ -23,7 +22,8 @@ from dials_postrefine.diffuse.map.columns import (
     SQUARES,
     VARIANCE,
 )
-from dials_postrefine.diffuse.map.kernels import REJECTED, jit
+from dials_postrefine.diffuse.map.compiled import inlined, jit
+from dials_postrefine.diffuse.map.kernels import REJECTED
 
 
 class Pending(NamedTuple):
@@ -118,7 +118,7 @@ def gather(address, image, factor, first, pending, gathered):
     return k, len(address)
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@inlined
 def _put_pending(out, sums, factor):
     out[COUNTS] = out[VARIANCE] = sums[0]
     out[EXPOSURE] = factor * sums[1]
@@ -176,7 +176,7 @@ def gather_shared(address, image, offset, dwell, factor, first, gathered):
     return k, n_pixels
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@inlined
 def _part(address, step, i):
     """The part f of pixel i that is in its voxel of this step; 0 for none, and for one that an earlier step had."""
     a, n_steps, same = address[step, i], address.shape[0], 0
@@ -189,7 +189,7 @@ def _part(address, step, i):
     return same / n_steps
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@inlined
 def _taken_off(i, e, image, offset):
     """
     The photons that are taken off those of pixel i before they go to the sums: its background and, e offset, the
@@ -203,7 +203,7 @@ def _taken_off(i, e, image, offset):
     return n
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@inlined
 def _put(run, counts, exposure, pixels, variance, squares):
     run[COUNTS], run[EXPOSURE], run[PIXELS], run[VARIANCE], run[SQUARES] = counts, exposure, pixels, variance, squares
 

@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dials_postrefine.diffuse.map.kernels import jit
+from dials_postrefine.diffuse.map.compiled import jit
 from dials_postrefine.diffuse.map.records import Corrections
 from dials_postrefine.diffuse.map.series import IncidentBeam, Panel
 

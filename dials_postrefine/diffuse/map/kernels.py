@@ -11,8 +11,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numba
 import numpy as np
+
+from dials_postrefine.diffuse.map.compiled import inlined, jit
 
 OUTSIDE, BRAGG, REJECTED = -1, -2, -3
 
@@ -21,8 +22,6 @@ BLOCK = 251
 NO_SHELL = 255
 # More voxels than any pixel is away from the first.
 FAR = 1 << 20
-
-jit = numba.njit(cache=True, nogil=True)
 
 
 class PanelImage(NamedTuple):
@@ -137,7 +136,7 @@ def locate(image, usable, bragg, placement, rows, out):
     return n_inside, n_bragg, n_masked, n_untrusted
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@inlined
 def _near_integers(to_h, h_0, x, y, z, box):
     h = to_h[0, 0] * x + to_h[0, 1] * y + to_h[0, 2] * z + h_0[0]
     k = to_h[1, 0] * x + to_h[1, 1] * y + to_h[1, 2] * z + h_0[1]

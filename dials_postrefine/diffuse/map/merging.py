@@ -20,7 +20,7 @@ import numpy as np
 
 from dials_postrefine.diffuse.map import columns, orbits
 from dials_postrefine.diffuse.map.grid import Grid
-from dials_postrefine.diffuse.map.orbits import Curve, Shells
+from dials_postrefine.diffuse.map.orbits import RadialCurve, Shells
 from dials_postrefine.diffuse.map.records import N_PROFILE, N_SHELLS, ImageResult, MappingSettings, shell_edges
 from dials_postrefine.numerics.correlation import correlation_from_sums
 from dials_postrefine.numerics.shells import equal_width_edges
@@ -191,7 +191,7 @@ def merge(
     radial = _radial(sums, used, grid, settings, level)
     edges = equal_width_edges(grid.d_max, grid.d_min, n_shells)
     rows, by_length = grid.rows, Shells(grid.to_s, edges)
-    isotropic, offset = Curve(radial.s, radial.plain / level), Curve(radial.offset_s, radial.offset / level)
+    isotropic, offset = RadialCurve(radial.s, radial.plain / level), RadialCurve(radial.offset_s, radial.offset / level)
     pairs_laue, pairs_friedel, observed = orbits.compare_equivalents(
         sums, rows, by_length, laue if len(laue) else operations, isotropic, settings.quanta[0]
     )

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numba
 import numpy as np
 
 from dials_postrefine.diffuse.map.columns import (
@@ -23,7 +22,7 @@ from dials_postrefine.diffuse.map.columns import (
     SQUARES,
     VARIANCE,
 )
-from dials_postrefine.diffuse.map.kernels import jit
+from dials_postrefine.diffuse.map.compiled import inlined, jit
 from dials_postrefine.numerics.indices import INDEX_BASE
 
 # Voxels that are looked at together.
@@ -53,14 +52,14 @@ class Shells(NamedTuple):
     edges: np.ndarray
 
 
-class Curve(NamedTuple):
+class RadialCurve(NamedTuple):
     """A function of |s|, linear between points: s (n,) 1/Angstrom, value (n,)."""
 
     s: np.ndarray
     value: np.ndarray
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@inlined
 def _address(x, y, z, rows):
     limits, row_low, row_high, row_base = rows
     i, j = x - limits[0], y - limits[1]
@@ -220,7 +219,7 @@ def compare_equivalents(sums, rows, shells, operations, isotropic, exposure_scal
         Of n shells.
     operations : (m, 3, 3) int64
         Of the Laue class.
-    isotropic : Curve
+    isotropic : RadialCurve
         The isotropic part, in the units of sum n / sum e.
     exposure_scale : float
         Quanta of exposure (MappingSettings.quanta).
@@ -347,7 +346,7 @@ def shell_sums(sums, rows, shells, operations, isotropic, offset, scales):
     shells : Shells
         Of n shells.
     operations : (m, 3, 3) int64
-    isotropic, offset : Curve
+    isotropic, offset : RadialCurve
         The isotropic part that is in the sums, and what was taken off images, in the units of sum n / sum e.
     scales : tuple of two float
         Quanta of exposure and squares (MappingSettings.quanta).

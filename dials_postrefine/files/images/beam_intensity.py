@@ -85,10 +85,10 @@ def background_levels(background: np.ndarray, d_star_sq: np.ndarray, image: np.n
 
     Backgrounds that are not positive are left out.
     """
-    some = np.flatnonzero(np.isfinite(background) & (background > 0.0))
-    some = some[np.argsort(d_star_sq[some], kind="stable")]
-    if not len(some):
+    spots = np.flatnonzero(np.isfinite(background) & (background > 0.0))
+    spots = spots[np.argsort(d_star_sq[spots], kind="stable")]
+    if not len(spots):
         return np.full(n_images, np.nan)
-    parts = np.array_split(some, max(1, len(some) // SHELL))
+    parts = np.array_split(spots, max(1, len(spots) // SHELL))
     ratio = np.concatenate([background[part] / np.median(background[part]) for part in parts])
-    return grouped_median(ratio, image[some], n_images)
+    return grouped_median(ratio, image[spots], n_images)

@@ -34,7 +34,7 @@ def a_map(reciprocal=TRICLINIC, d_min=4.0, d_max=np.inf, **grid):
 
 
 @pytest.mark.parametrize(
-    ("text", "frame", "running", "held", "value"),
+    ("text", "frame", "running", "fixed", "value"),
     [
         ("hk0", "hkl", (0, 1), 2, 0.0),
         ("h0l", "hkl", (0, 2), 1, 0.0),
@@ -52,9 +52,9 @@ def a_map(reciprocal=TRICLINIC, d_min=4.0, d_max=np.inf, **grid):
         ("-.05yz", "cartesian", (1, 2), 0, -0.05),
     ],
 )
-def test_a_name_says_which_plane_it_is(text, frame, running, held, value):
+def test_a_name_says_which_plane_it_is(text, frame, running, fixed, value):
     plane = parse_plane(text)
-    assert (plane.frame, plane.running, plane.held, plane.value) == (frame, running, held, pytest.approx(value))
+    assert (plane.frame, plane.running, plane.fixed, plane.value) == (frame, running, fixed, pytest.approx(value))
     assert parse_plane(plane.name).value == pytest.approx(value, abs=5e-5)
 
 
@@ -95,10 +95,10 @@ def test_values_are_those_of_the_planes_of_the_map(grid):
     found = a_map(**grid)
     names = ["hk1/3", "h1l", "-1.5kl"] if "subdivide" in grid else ["xy-0.026", "x0.039z", "0.013yz"]
     sections = collect(found, [parse_plane(name) for name in names])
-    held = (2, 1, 0)
+    fixed = (2, 1, 0)
     planes = [found.plane(i) for i in range(found.grid.shape[0])]
     n_observed = 0
-    for section, axis, name in zip(sections, held, names):
+    for section, axis, name in zip(sections, fixed, names):
         value = parse_plane(name).value
         number = int(np.argmin(np.abs(found.grid.axes[axis] - value)))
         assert found.grid.axes[axis][number] == pytest.approx(value)
@@ -133,9 +133,9 @@ def test_a_plane_between_voxels_gives_the_nearest_one_and_says_so():
     exact, third, between, again = (
         Collector(grid, [parse_plane(name)]).sections[0] for name in ("hk1", "hk0.333", "hk0.33", "hk0.4")
     )
-    assert (exact.name, exact.held, exact.note) == ("hk1", "l = 1", "")
+    assert (exact.name, exact.position, exact.note) == ("hk1", "l = 1", "")
     assert (third.name, third.note) == ("hk0.3333", "")
-    assert between.held == again.held == "l = 0.3333"
+    assert between.position == again.position == "l = 0.3333"
     assert between.note == "There are no voxels at l = 0.33: this is the nearest plane, l = 0.3333."
     both = Collector(grid, [parse_plane("hk0.33"), parse_plane("h0l"), parse_plane("hk0.4")])
     assert [section.name for section in both.sections] == ["hk0.3333", "h0l"]
