@@ -36,7 +36,14 @@ def mark(peaks: Peaks, image: float, panels: list[Panel], starts: np.ndarray, ou
 
 
 def mark_also(peaks: Peaks, image: float, panels: list[Panel], starts: np.ndarray, out: np.ndarray) -> None:
-    """As mark, beside what is marked: for the peaks of several crystals."""
+    """
+    As mark, beside what is marked: for the peaks of several crystals.
+
+    Parameters
+    ----------
+    peaks, image, panels, starts, out
+        As of mark.
+    """
     here = np.flatnonzero((peaks.images[:, 0] < image + 1.0) & (peaks.images[:, 1] > image))
     for number in np.unique(peaks.panel[here]):
         panel, start = panels[number], starts[number]

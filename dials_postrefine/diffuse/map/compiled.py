@@ -20,14 +20,32 @@ inlined = numba.njit(nogil=True, inline="always")
 
 
 def jit(function):
-    """The function, compiled when it is first called with arguments of a kind, or taken from the cache."""
+    """
+    A compiled function, without Python's lock.
+
+    Parameters
+    ----------
+    function : callable
+
+    Returns
+    -------
+    numba's dispatcher
+        It compiles when it is first called with arguments of a kind, or takes what is in the cache.
+    """
     compiled = numba.njit(nogil=True)(function)
     compiled._cache = FolderCache(function)  # as Dispatcher.enable_caching has it
     return compiled
 
 
 def stamp_of_sources() -> tuple:
-    """What changes with any module of this folder."""
+    """
+    What changes with any module of this folder.
+
+    Returns
+    -------
+    tuple
+        Name, time (ns) and size (bytes) of each.
+    """
     paths = sorted(Path(__file__).parent.glob("*.py"))
     return tuple((path.name, path.stat().st_mtime_ns, path.stat().st_size) for path in paths)
 

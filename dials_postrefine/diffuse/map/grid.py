@@ -69,11 +69,33 @@ class Grid:
         return self.reciprocal @ np.linalg.inv(self.to_voxel)
 
     def voxels_swept(self, oscillation: float) -> float:
-        """How many voxels a pixel sweeps in a rotation (degrees), where it sweeps most of them: far from the axis."""
+        """
+        How many voxels a pixel sweeps, where it sweeps most of them: far from the axis.
+
+        Parameters
+        ----------
+        oscillation : float
+            The rotation, degrees.
+
+        Returns
+        -------
+        float
+        """
         return math.radians(oscillation) / self.d_min / float(np.linalg.norm(self.to_s, axis=0).min())
 
     def steps_to_follow(self, oscillation: float) -> int:
-        """In how many steps a rotation (degrees) must be followed for no pixel to sweep more than MOST_SWEPT in one."""
+        """
+        In how many steps a rotation must be followed for no pixel to sweep more than MOST_SWEPT voxels in one.
+
+        Parameters
+        ----------
+        oscillation : float
+            The rotation, degrees.
+
+        Returns
+        -------
+        int
+        """
         return max(1, math.ceil(self.voxels_swept(oscillation) / MOST_SWEPT))
 
     @property

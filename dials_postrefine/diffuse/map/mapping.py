@@ -71,7 +71,18 @@ def map_images(
 
 
 def part_rejected(images: Sequence[ImageResult]) -> float:
-    """The part of the pixels inside of the grid that was rejected."""
+    """
+    How much was rejected.
+
+    Parameters
+    ----------
+    images : sequence of ImageResult
+
+    Returns
+    -------
+    float
+        The part of the pixels inside of the grid.
+    """
     return sum(one.n_rejected for one in images) / max(1, sum(one.n_inside for one in images))
 
 

@@ -48,11 +48,35 @@ class Radial:
     offset: np.ndarray
 
     def at(self, s: np.ndarray) -> np.ndarray:
-        """The isotropic intensity at s."""
+        """
+        The isotropic intensity.
+
+        Parameters
+        ----------
+        s : ndarray
+            1/Angstrom.
+
+        Returns
+        -------
+        ndarray
+            In the units of the map.
+        """
         return np.interp(s, self.s, self.plain) + self.offset_at(s)
 
     def offset_at(self, s: np.ndarray) -> np.ndarray:
-        """What was taken off images on average at s."""
+        """
+        What was taken off images on average.
+
+        Parameters
+        ----------
+        s : ndarray
+            1/Angstrom.
+
+        Returns
+        -------
+        ndarray
+            In the units of the map.
+        """
         return np.interp(s, self.offset_s, self.offset)
 
     @property
@@ -109,8 +133,18 @@ class Map:
 
     def plane(self, i: int) -> dict[str, np.ndarray]:
         """
-        The voxels of the i-th plane along the first axis (n1, n2): intensity, sigma and anisotropic (NaN where there is
-        no pixel), counts (photons), exposure, pixels, half_1 and half_2 (the intensity of each half of the data).
+        The voxels of a plane.
+
+        Parameters
+        ----------
+        i : int
+            Its number along the first axis.
+
+        Returns
+        -------
+        dict of ndarray (n1, n2)
+            intensity, sigma and anisotropic (NaN where there is no pixel), counts (photons), exposure, pixels, half_1
+            and half_2 (the intensity of each half of the data).
         """
         grid, (exposure_scale, _) = self.grid, self.settings.quanta
         length = grid.row_high[i] - grid.row_low[i]

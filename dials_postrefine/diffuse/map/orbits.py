@@ -198,6 +198,7 @@ def radial_sums(sums, rows, shells):
 
 @jit
 def add_pair(total, x, y):
+    """Add a pair of values to sums (N_PAIR,): 1, x, y, x^2, y^2, x y (numerics.correlation_from_sums)."""
     total[0] += 1.0
     total[1] += x
     total[2] += y

@@ -158,11 +158,31 @@ class Collector:
                 self.sections.append(section)
 
     def needs(self, i: int) -> bool:
-        """Whether any section has voxels in the i-th plane along the first axis."""
+        """
+        Whether any section has voxels in a plane.
+
+        Parameters
+        ----------
+        i : int
+            Its number along the first axis.
+
+        Returns
+        -------
+        bool
+        """
         return any(axis != 0 or number == i for axis, number in self._places)
 
     def add(self, i: int, voxels: dict[str, np.ndarray]) -> None:
-        """Take what sections need of the i-th plane, voxels as Map.plane has them."""
+        """
+        Take what sections need of a plane.
+
+        Parameters
+        ----------
+        i : int
+            Its number along the first axis.
+        voxels : dict of ndarray
+            As Map.plane has them.
+        """
         for (axis, number), section in zip(self._places, self.sections):
             for kind, out in section.values.items():
                 if axis == 0 and number == i:

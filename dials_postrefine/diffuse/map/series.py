@@ -36,6 +36,7 @@ class Panel:
 
     @property
     def n_pixels(self) -> int:
+        """Of the panel."""
         return self.shape[0] * self.shape[1]
 
 
@@ -105,10 +106,22 @@ class Series:
 
     @property
     def n_images(self) -> int:
+        """Of the series."""
         return len(self.numbers)
 
     def beam_at(self, i: int) -> IncidentBeam:
-        """The beam of the i-th image: another one than `beam` where it moves, or changes its wavelength."""
+        """
+        The beam of an image: another one than `beam` where it moves, or changes its wavelength.
+
+        Parameters
+        ----------
+        i : int
+            The i-th image.
+
+        Returns
+        -------
+        IncidentBeam
+        """
         s0 = self.s0[i]
         if np.array_equal(s0, self.beam.s0):
             return self.beam
