@@ -1,6 +1,9 @@
 """
 The compiled loops that add the pixels of an image to the sums of a map, or tell which of them are outliers.
 
+What a loop needs of a NamedTuple it takes out first: to hand one on in each turn would count references to all of its
+arrays, and take twice the time.
+
 Floats are added up within an image alone, in the order of its pixels; what goes to the sums of the map is rounded to
 integers first (columns.py).
 """
@@ -149,7 +152,8 @@ def gather_shared(address, image, offset, dwell, factor, first, gathered):
         How many voxels were gathered, and the pixel to go on with.
     """
     values, weight, gain, pedestal, time = image.values, image.weight, image.gain, image.pedestal, image.time
-    background, background_variance, noise = image.background, image.background_variance, image.noise
+    background, background_variance = image.background, image.background_variance
+    noise, shell = image.noise, image.shell
     voxel, out = gathered
     n_steps, n_pixels = address.shape
     has_background = background.size > 0
@@ -167,7 +171,7 @@ def gather_shared(address, image, offset, dwell, factor, first, gathered):
             variance = n
             if noise.size:
                 variance += noise[i]
-            n -= _taken_off(i, e, image, offset)
+            n -= _taken_off(i, e, time, background, shell, offset)
             if has_background:
                 variance += time * time * background_variance[i] * dwell
             voxel[k] = a
@@ -190,16 +194,16 @@ def _part(address, step, i):
 
 
 @inlined
-def _taken_off(i, e, image, offset):
+def _taken_off(i, e, time, background, shell, offset):
     """
     The photons that are taken off those of pixel i before they go to the sums: its background and, e offset, the
     isotropic part of its image; both passes ask here, so that they expect the same.
     """
     n = 0.0
-    if image.background.size > 0:
-        n += image.time * image.background[i]
+    if background.size > 0:
+        n += time * background[i]
     if offset.size > 0:
-        n += e * offset[image.shell[i]]
+        n += e * offset[shell[i]]
     return n
 
 
@@ -226,15 +230,16 @@ def add(gathered, n, scales, half, sums):
         Added to.
     """
     exposure_scale, square_scale = scales
+    voxel, gathered_sums = gathered
     for k in range(n):
-        a = gathered.voxel[k]
-        counts = np.int64(np.floor(gathered.sums[k, COUNTS] * COUNT_SCALE + 0.5))
-        exposure = np.int64(gathered.sums[k, EXPOSURE] * exposure_scale + 0.5)
+        a = voxel[k]
+        counts = np.int64(np.floor(gathered_sums[k, COUNTS] * COUNT_SCALE + 0.5))
+        exposure = np.int64(gathered_sums[k, EXPOSURE] * exposure_scale + 0.5)
         sums[a, COUNTS] += counts
         sums[a, EXPOSURE] += exposure
-        sums[a, PIXELS] += np.int64(gathered.sums[k, PIXELS] * COUNT_SCALE + 0.5)
-        sums[a, VARIANCE] += np.int64(np.floor(gathered.sums[k, VARIANCE] * COUNT_SCALE + 0.5))
-        squares = min(max(gathered.sums[k, SQUARES] * square_scale, -LARGEST), LARGEST)
+        sums[a, PIXELS] += np.int64(gathered_sums[k, PIXELS] * COUNT_SCALE + 0.5)
+        sums[a, VARIANCE] += np.int64(np.floor(gathered_sums[k, VARIANCE] * COUNT_SCALE + 0.5))
+        squares = min(max(gathered_sums[k, SQUARES] * square_scale, -LARGEST), LARGEST)
         sums[a, SQUARES] += np.int64(np.floor(squares + 0.5))
         if half:
             sums[a, HALF_COUNTS] += counts
@@ -277,12 +282,13 @@ def reject(address, image, offset, factor, scales, n_sigma, sums):
         How many of the pixels that have a voxel in the first part of the rotation are rejected.
     """
     values, weight, gain, pedestal, noise = image.values, image.weight, image.gain, image.pedestal, image.noise
+    time, background, shell = image.time, image.background, image.shell
     rejected = 0
     n_steps = address.shape[0]
     for i in range(address.shape[1]):
         n = (values[i] - pedestal) / gain
         e = factor * weight[i]
-        taken = _taken_off(i, e, image, offset)
+        taken = _taken_off(i, e, time, background, shell, offset)
         total, parts, fewest = 0.0, 0.0, np.inf
         for step in range(n_steps):
             f = _part(address, step, i)

@@ -233,6 +233,7 @@ def compare_equivalents(sums, rows, shells, operations, isotropic, exposure_scal
         How many voxels are observed.
     """
     to_s, edges = shells
+    isotropic_s, isotropic_value = isotropic
     limits, row_low, row_high, row_base = rows
     first, step, n = edges[0], edges[1] - edges[0], len(edges) - 1
     laue, friedel, observed = np.zeros((n, N_PAIR)), np.zeros((n, N_PAIR)), np.zeros(n)
@@ -258,7 +259,7 @@ def compare_equivalents(sums, rows, shells, operations, isotropic, exposure_scal
                 observed[k] += n_equivalent
                 if n_equivalent < 2:
                     continue
-                level = np.interp(s, isotropic.s, isotropic.value)
+                level = np.interp(s, isotropic_s, isotropic_value)
                 for p in range(n_equivalent):
                     others = (counts - values[p]) / (exposure - weights[p])
                     add_pair(laue[k], values[p] / weights[p] - level, others - level)
@@ -275,7 +276,7 @@ def compare_equivalents(sums, rows, shells, operations, isotropic, exposure_scal
                 k = int(np.floor((s - first) / step))
                 if k < 0 or k >= n:
                     continue
-                level = np.interp(s, isotropic.s, isotropic.value)
+                level = np.interp(s, isotropic_s, isotropic_value)
                 add_pair(
                     friedel[k],
                     sums[a, COUNTS] / COUNT_SCALE / (sums[a, EXPOSURE] / exposure_scale) - level,
@@ -359,6 +360,8 @@ def shell_sums(sums, rows, shells, operations, isotropic, offset, scales):
         Sums over pairs of half sets, less the isotropic part.
     """
     to_s, edges = shells
+    isotropic_s, isotropic_value = isotropic
+    offset_s, offset_value = offset
     exposure_scale, square_scale = scales
     limits, row_low, row_high, row_base = rows
     first, step, n = edges[0], edges[1] - edges[0], len(edges) - 1
@@ -376,14 +379,14 @@ def shell_sums(sums, rows, shells, operations, isotropic, offset, scales):
                 out[k, POSSIBLE] += 1.0
                 if sums[a, EXPOSURE] <= 0:
                     continue
-                level = np.interp(s, isotropic.s, isotropic.value)
+                level = np.interp(s, isotropic_s, isotropic_value)
                 counts, exposure = sums[a, COUNTS] / COUNT_SCALE, sums[a, EXPOSURE] / exposure_scale
                 pixels, variance = sums[a, PIXELS] / COUNT_SCALE, sums[a, VARIANCE] / COUNT_SCALE
                 expected = max(variance, min(1.0, max(0.0, level) * exposure))
                 intensity, sigma = counts / exposure, np.sqrt(expected) / exposure
                 out[k, OBSERVED] += 1.0
                 out[k, OBSERVED_PIXELS] += pixels
-                out[k, INTENSITY] += intensity + np.interp(s, offset.s, offset.value)
+                out[k, INTENSITY] += intensity + np.interp(s, offset_s, offset_value)
                 out[k, SIGMA] += sigma
                 out[k, ANISOTROPIC] += intensity - level
                 out[k, ANISOTROPIC_SQ] += (intensity - level) ** 2
