@@ -9,7 +9,7 @@ from functools import partial
 
 import numpy as np
 
-from dials_postrefine.diffuse.map import sections as planes
+from dials_postrefine.diffuse.map.sections import MapSection
 from dials_postrefine.report.common import pictures, plots
 from dials_postrefine.report.common.page import NO_NUMBER, Fact, Figure, Page, Section, Table, number
 from dials_postrefine.report.common.plots import BLUE, GREEN, GREY, RED, Curve
@@ -50,7 +50,7 @@ SCALES = {
 }
 
 
-def make_page(summary: dict, sections: Sequence[planes.MapSection]) -> Page:
+def make_page(summary: dict, sections: Sequence[MapSection]) -> Page:
     """The page of a summary (summary.make_summary, or its JSON read back) and sections of the map."""
     return Page(
         title="dials.diffuse_map",
@@ -130,7 +130,7 @@ def _facts(summary: dict) -> list[Fact]:
     ]
 
 
-def _planes(sections: Sequence[planes.MapSection], kind: str, unit: str) -> Section:
+def _planes(sections: Sequence[MapSection], kind: str, unit: str) -> Section:
     title = f"Planes, {NAMES[kind]}"
     if not sections:
         return Section(title, ["No plane was asked for (planes=)."])
@@ -145,7 +145,7 @@ def _planes(sections: Sequence[planes.MapSection], kind: str, unit: str) -> Sect
     return Section(title, [text], [show_plane(section, kind, unit) for section in sections])
 
 
-def show_plane(section: planes.MapSection, kind: str, unit: str) -> Figure:
+def show_plane(section: MapSection, kind: str, unit: str) -> Figure:
     """The picture of a plane: the intensity in sequential, its anisotropic part in diverging colours."""
     values, inside = section.values[kind], section.inside()
     low, high = section.limits
