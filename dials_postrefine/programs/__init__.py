@@ -1,5 +1,5 @@
 """
-The programs, callable from Python: one module a program with run(Request) -> Result, without any PHIL.
+The programs, callable from Python: one module, or a folder, a program with run(Request) -> Result, without any PHIL.
 
     from dials_postrefine.programs import postrefine
     from dials_postrefine.settings.postrefine import PostrefineRequest

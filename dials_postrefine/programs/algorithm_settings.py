@@ -125,7 +125,7 @@ def reference_settings(model: ReferenceModel):
 
 def image_settings(request: DiffuseMapRequest):
     """How images are read."""
-    from dials_postrefine.files.images.series import ImageSettings
+    from dials_postrefine.files.images.experiments import ImageSettings
 
     mask, background = request.mask, request.background
     return ImageSettings(
@@ -153,9 +153,8 @@ def mapping_settings(request: DiffuseMapRequest):
     """How images become sums."""
     from cctbx import sgtbx, uctbx
 
-    from dials_postrefine.diffuse.map.geometry import Corrections
-    from dials_postrefine.diffuse.map.mapping import MappingSettings
-    from dials_postrefine.files.images.series import ice_rings
+    from dials_postrefine.diffuse.map.records import Corrections, MappingSettings
+    from dials_postrefine.files.images.crystals import ice_rings
 
     made, ice, rings = request.corrections, request.mask.ice_rings, ()
     if ice.filter:
@@ -169,31 +168,6 @@ def mapping_settings(request: DiffuseMapRequest):
         n_sigma=request.reject_n_sigma,
         allow_bad_images=request.allow_bad_images,
         excluded=rings,
-    )
-
-
-def map_request(request: DiffuseMapRequest):
-    """What files/maps/input.py maps, or adds."""
-    from dials_postrefine.files.dials.versions import available_cores
-    from dials_postrefine.files.maps.input import MapRequest
-
-    return MapRequest(
-        experiments=request.experiments,
-        reflections=request.reflections,
-        background=request.background.experiments,
-        add=request.add,
-        reading=image_settings(request),
-        mapping=mapping_settings(request),
-        d_min=request.d_min or None,
-        d_max=request.d_max or None,
-        frame=request.grid.frame,
-        subdivide=request.grid.subdivide,
-        spacing=request.grid.spacing,
-        symmetry=request.symmetry,
-        space_group=request.space_group,
-        planes=request.planes,
-        n_shells=request.n_shells,
-        nproc=available_cores() if request.nproc is None else request.nproc,
     )
 
 

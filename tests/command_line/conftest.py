@@ -17,14 +17,9 @@ def write_images(tmp_path_factory):
     """A function: mean counts a pixel, SeriesOptions by name -> path of an .expt beside its images."""
     pytest.importorskip("numba", reason="numba is not installed: dials.diffuse_map needs it")
     from dials_postrefine.simulate.diffuse import BraggPeaks, SmoothIntensity
-    from dials_postrefine.simulate.images import (
-        ImageOptions,
-        SeriesOptions,
-        intensity_of,
-        make_experiments,
-        with_mean_counts,
-        write_series,
-    )
+    from dials_postrefine.simulate.image_files import write_series
+    from dials_postrefine.simulate.image_models import SeriesOptions, make_experiments
+    from dials_postrefine.simulate.images import ImageOptions, intensity_of, with_mean_counts
 
     def write(mean: float = 5.0, peaks: bool = False, empty: bool = False, background=None, seed=0, **options) -> Path:
         experiments = make_experiments(SeriesOptions(**{"n_images": 8, "oscillation": 0.5, **options}))

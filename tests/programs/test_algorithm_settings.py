@@ -99,16 +99,16 @@ def test_degrees_become_radians():
 
 def test_the_default_map():
     pytest.importorskip("numba", reason="numba is not installed: dials.diffuse_map needs it")
-    from dials_postrefine.diffuse.map.mapping import MappingSettings
-    from dials_postrefine.files.images.series import ImageSettings
-    from dials_postrefine.programs.algorithm_settings import map_request
+    from dials_postrefine.diffuse.map.records import MappingSettings
+    from dials_postrefine.files.images.experiments import ImageSettings
+    from dials_postrefine.programs.algorithm_settings import image_settings, mapping_settings
     from dials_postrefine.settings.diffuse_map import DiffuseMapRequest
 
-    wanted = map_request(DiffuseMapRequest())
+    request = DiffuseMapRequest()
     # what a run does beyond what its parts do by themselves
-    assert wanted.reading == ImageSettings(phi_steps=None, scale="per_image")
-    assert wanted.mapping == MappingSettings(n_sigma="auto")
-    rings = map_request(request_of("diffuse_map", "mask.ice_rings.filter=True", "d_min=2")).mapping.excluded
+    assert image_settings(request) == ImageSettings(phi_steps=None, scale="per_image")
+    assert mapping_settings(request) == MappingSettings(n_sigma="auto")
+    rings = mapping_settings(request_of("diffuse_map", "mask.ice_rings.filter=True", "d_min=2")).excluded
     low, high = rings[0]  # of hexagonal ice, 100 at 3.895 Angstrom
     assert np.sqrt(0.5 * (low**2 + high**2)) == pytest.approx(2.0 / (np.sqrt(3.0) * 4.498))
     assert high**2 - low**2 == pytest.approx(0.002)

@@ -19,7 +19,7 @@ from dxtbx.model.experiment_list import ExperimentList
 
 from dials_postrefine.files.dials import models, tables
 from dials_postrefine.files.electron.scaled_images import read_images
-from dials_postrefine.files.images.series import _reflections_by_experiment
+from dials_postrefine.files.images.experiments import reflections_by_experiment
 from dials_postrefine.files.reference.reflection_files import scaled_intensities
 from dials_postrefine.simulate.sweeps import SweepOptions, simulate_sweeps, write_sweeps
 
@@ -88,7 +88,7 @@ def test_rows_are_selected_without_identifiers(pair, selections):
     files = read_images(*pair)
     assert len(selections) > 0 and set(selections) == {0}
     scaled_intensities(pair[1][0], pair[0][0])
-    parts = _reflections_by_experiment(pair[1], [files.identifiers], files.experiments)
+    parts = reflections_by_experiment(pair[1], [files.identifiers], files.experiments)
     assert len(selections) > 4 and set(selections) == {0}
     assert [len(part) for part in parts] == np.bincount(flumpy.to_numpy(files.table["id"])).tolist()
 

@@ -269,7 +269,8 @@ def test_the_background_gives_the_level_of_the_image():
 
 
 def test_the_annulus_gives_the_exposure_of_the_image():
-    from dials_postrefine.simulate.images import ImageInMemory, SeriesOptions, make_experiments, with_images
+    from dials_postrefine.simulate.image_models import SeriesOptions, make_experiments
+    from dials_postrefine.simulate.images import ImageInMemory, with_images
 
     experiments = make_experiments(SeriesOptions(n_images=4))
     shape = experiments[0].detector[0].get_image_size()[::-1]
@@ -287,7 +288,9 @@ def test_the_annulus_gives_the_exposure_of_the_image():
 @pytest.mark.parametrize("width", [0.0, 1.0])
 def test_the_beam_intensity_of_images_on_disk(tmp_path, width):
     from dials_postrefine.numerics.indices import to_flex_miller
-    from dials_postrefine.simulate.images import ImageOptions, SeriesOptions, make_experiments, write_series
+    from dials_postrefine.simulate.image_files import write_series
+    from dials_postrefine.simulate.image_models import SeriesOptions, make_experiments
+    from dials_postrefine.simulate.images import ImageOptions
 
     experiments = make_experiments(SeriesOptions(n_images=6, oscillation=0.5))
     exposures = np.array([1.0, 2.0, 3.0, 1.0, 2.0, 5.0])
@@ -321,7 +324,7 @@ def test_the_beam_intensity_of_images_on_disk(tmp_path, width):
 
 @pytest.mark.parametrize("detector", ["flat", "tilted", "reversed"])
 def test_the_annulus_is_where_dials_has_its_resolutions(detector):
-    from dials_postrefine.simulate.images import SeriesOptions, make_experiments
+    from dials_postrefine.simulate.image_models import SeriesOptions, make_experiments
 
     experiment = make_experiments(SeriesOptions(n_images=1, detector=detector))[0]
     panel, s0 = experiment.detector[0], experiment.beam.get_s0()

@@ -26,7 +26,7 @@ from dials.util import Sorry
 from dials_postrefine.files.dials.models import read_experiments, set_identifiers
 from dials_postrefine.files.electron.scaled_images import ImageChoice, read_images
 from dials_postrefine.files.images.bragg_peaks import observed_peaks
-from dials_postrefine.files.images.series import _reflections_by_experiment
+from dials_postrefine.files.images.experiments import reflections_by_experiment
 from dials_postrefine.programs.merged_data import read_data
 from dials_postrefine.programs.stills_input import StillsChoice, read_stills
 from dials_postrefine.simulate.still_files import make_experiments, make_reflections
@@ -153,7 +153,7 @@ def test_the_output_has_a_refined_partiality_where_the_input_has_none(write, run
 def test_masks_of_the_diffuse_map_take_boxes_of_each_mode(write, mode):
     paths, reflections = write(mode)
     lists = [read_experiments(path) for path in paths]
-    tables = _reflections_by_experiment(reflections, set_identifiers(lists), lists[0])
+    tables = reflections_by_experiment(reflections, set_identifiers(lists), lists[0])
     for experiment, table in zip(lists[0], tables):
         assert len(observed_peaks(table, experiment).panel) == len(table) > 50
 

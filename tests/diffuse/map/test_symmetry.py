@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dials_postrefine.diffuse.map import kernels, orbits
+from dials_postrefine.diffuse.map import columns, orbits
 from dials_postrefine.diffuse.map.grid import addresses, make_grid, voxels
 from dials_postrefine.diffuse.map.symmetry import operations
 
@@ -78,20 +78,20 @@ def test_averages_over_orbits_are_those_of_cctbx(name):
     grid = make_grid(reciprocal, 5.0, subdivide=(2, 2, 2))
     x = voxels(grid)
     rng = np.random.default_rng(2)
-    sums = np.zeros((grid.n_voxels, kernels.N_SUMS), np.int64)
+    sums = np.zeros((grid.n_voxels, columns.N_SUMS), np.int64)
     seen = rng.random(grid.n_voxels) < 0.3
-    sums[seen, kernels.COUNTS] = rng.integers(0, 1000, np.count_nonzero(seen))
-    sums[seen, kernels.EXPOSURE] = rng.integers(1, 1000, np.count_nonzero(seen))
-    sums[seen, kernels.PIXELS] = 1
+    sums[seen, columns.COUNTS] = rng.integers(0, 1000, np.count_nonzero(seen))
+    sums[seen, columns.EXPOSURE] = rng.integers(1, 1000, np.count_nonzero(seen))
+    sums[seen, columns.PIXELS] = 1
     before = sums.copy()
     found = operations(grid, rotations, "laue")
-    orbits.fold(sums, orbits.rows_of(grid), found, np.zeros(0, bool))
+    orbits.fold(sums, grid.rows, found, np.zeros(0, bool))
 
     cell = group.average_unit_cell(uctbx.unit_cell(CELLS[name][1])).parameters()
     laue = group.build_derived_point_group().build_derived_laue_group()
     symmetry = cctbx_crystal.symmetry((*(2.0 * a for a in cell[:3]), *cell[3:]), space_group=laue)
     chosen = np.flatnonzero(seen)
-    for column in (kernels.COUNTS, kernels.EXPOSURE):
+    for column in (columns.COUNTS, columns.EXPOSURE):
         array = miller.array(
             miller.set(symmetry, flex.miller_index(x[chosen].tolist()), anomalous_flag=False),
             flex.double(before[chosen, column].astype(float)),
@@ -131,16 +131,16 @@ def test_half_sets_by_friedel_are_the_mates_by_rotations_and_the_others():
     grid = make_grid(reciprocal, 6.0, subdivide=(1, 1, 1))
     found = operations(grid, rotations, "laue")
     rng = np.random.default_rng(3)
-    sums = rng.integers(1, 1000, (grid.n_voxels, kernels.N_SUMS))
+    sums = rng.integers(1, 1000, (grid.n_voxels, columns.N_SUMS))
     before = sums.copy()
     proper = np.linalg.det(found) > 0.0
-    orbits.fold(sums, orbits.rows_of(grid), found, proper)
+    orbits.fold(sums, grid.rows, found, proper)
     x = np.array([3, 2, 1])
     a = addresses(grid, np.array([op @ x for op in found])).min()
     # the first half is that of the representative's hand
     own = voxels(grid)[a]
     same = addresses(grid, np.array([op @ own for op in found[proper]]))
-    assert sums[a, kernels.HALF_COUNTS] == before[same, kernels.COUNTS].sum()
-    assert sums[a, kernels.HALF_EXPOSURE] == before[same, kernels.EXPOSURE].sum()
+    assert sums[a, columns.HALF_COUNTS] == before[same, columns.COUNTS].sum()
+    assert sums[a, columns.HALF_EXPOSURE] == before[same, columns.EXPOSURE].sum()
     everything = addresses(grid, np.array([op @ own for op in found]))
-    assert sums[a, kernels.COUNTS] == before[everything, kernels.COUNTS].sum()
+    assert sums[a, columns.COUNTS] == before[everything, columns.COUNTS].sum()

@@ -7,8 +7,8 @@ import pytest
 
 pytest.importorskip("numba", reason="the loops over voxels are compiled by numba")
 
-from dials_postrefine.diffuse.map.mapping import N_SHELLS, ImageResult
 from dials_postrefine.diffuse.map.merging import azimuthal_residual
+from dials_postrefine.diffuse.map.records import N_SHELLS, ImageResult
 
 
 def image(number: int, level: float, a: float, b: float) -> ImageResult:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from dials_postrefine.diffuse.map.geometry import Corrections
+from dials_postrefine.diffuse.map.records import Corrections
 
 pytestmark = [pytest.mark.cctbx, pytest.mark.dials]
 
@@ -149,8 +149,11 @@ def test_scales_that_drift_are_smoothed(simulate, make_map):
 
 
 def test_a_background_is_taken_off_with_its_error(simulate, make_map, unique_voxels):
-    from dials_postrefine.files.images.series import ImageSettings, make_series, point_group_rotations
-    from dials_postrefine.simulate.images import ImageOptions, SeriesOptions, make_experiments, simulate_in_memory
+    from dials_postrefine.files.images.crystals import point_group_rotations
+    from dials_postrefine.files.images.experiments import ImageSettings
+    from dials_postrefine.programs.diffuse_map.series import make_series
+    from dials_postrefine.simulate.image_models import SeriesOptions, make_experiments
+    from dials_postrefine.simulate.images import ImageOptions, simulate_in_memory
 
     def air(s):
         return 4e5 * np.exp(-20.0 * np.linalg.norm(s, axis=-1) ** 2)
@@ -168,7 +171,7 @@ def test_a_background_is_taken_off_with_its_error(simulate, make_map, unique_vox
     from dials_postrefine.diffuse.map import mapping, merging, symmetry
 
     settings = replace(plain.settings, corrections=Corrections(air=False))  # there is none in the images
-    sums, images = mapping.map_images(files.series, plain.grid, settings)
+    sums, images, _ = mapping.map_images(files.series, plain.grid, settings)
     laue = symmetry.operations(plain.grid, point_group_rotations(files.space_group), "laue")
     found = SimpleNamespace(
         map=merging.merge(sums, images, plain.grid, plain.settings, laue, laue), grid=plain.grid, images=images

@@ -69,18 +69,18 @@ def test_too_many_are_no_accidents(counts, mapped):
 
 def test_the_limit_follows_the_median_voxel_and_not_the_accidents():
     """Poisson counts have chi^2 1, times 4 they have 4; with one wild pixel the mean alone rises."""
-    from dials_postrefine.diffuse.map import kernels, rejection
+    from dials_postrefine.diffuse.map import columns, rejection
 
     quanta = (2.0**20, 2.0**16)
 
     def sums_of(pixels, factor=1.0):
         n = pixels * factor
-        sums = np.zeros((len(n), kernels.N_SUMS), np.int64)
-        sums[:, kernels.COUNTS] = n.sum(axis=1) * kernels.COUNT_SCALE
-        sums[:, kernels.VARIANCE] = n.sum(axis=1) * kernels.COUNT_SCALE
-        sums[:, kernels.PIXELS] = n.shape[1] * kernels.COUNT_SCALE
-        sums[:, kernels.EXPOSURE] = n.shape[1] * quanta[0]
-        sums[:, kernels.SQUARES] = (n**2 - n).sum(axis=1) * quanta[1]
+        sums = np.zeros((len(n), columns.N_SUMS), np.int64)
+        sums[:, columns.COUNTS] = n.sum(axis=1) * columns.COUNT_SCALE
+        sums[:, columns.VARIANCE] = n.sum(axis=1) * columns.COUNT_SCALE
+        sums[:, columns.PIXELS] = n.shape[1] * columns.COUNT_SCALE
+        sums[:, columns.EXPOSURE] = n.shape[1] * quanta[0]
+        sums[:, columns.SQUARES] = (n**2 - n).sum(axis=1) * quanta[1]
         return sums
 
     pixels = np.random.default_rng(1).poisson(40.0, (2000, 30)).astype(float)
@@ -94,4 +94,4 @@ def test_the_limit_follows_the_median_voxel_and_not_the_accidents():
     pixels[::10, 0] = 5000.0
     limit, mean = rejection.automatic_limit(sums_of(pixels), quanta)
     assert limit == pytest.approx(8.0, rel=0.05) and mean > 100.0
-    assert rejection.automatic_limit(np.zeros((5, kernels.N_SUMS), np.int64), quanta) == (None, None)
+    assert rejection.automatic_limit(np.zeros((5, columns.N_SUMS), np.int64), quanta) == (None, None)

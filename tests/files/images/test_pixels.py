@@ -14,7 +14,8 @@ GAIN, PEDESTAL = 3.0, 40.0
 
 def counts_of(detector: str, mean: float = 30.0, n_images: int = 3, dtype=np.int32, **options):
     """Experiments whose images hold Poisson counts, and the counts, by image and panel."""
-    from dials_postrefine.simulate.images import ImageInMemory, SeriesOptions, make_experiments, with_images
+    from dials_postrefine.simulate.image_models import SeriesOptions, make_experiments
+    from dials_postrefine.simulate.images import ImageInMemory, with_images
 
     experiments = make_experiments(SeriesOptions(detector=detector, n_images=n_images, **options))
     rng = np.random.default_rng(5)
@@ -125,7 +126,8 @@ def test_the_beam_level_is_of_photons_that_no_mask_takes_away(detector):
 
 
 def test_a_background_and_bad_pixels_are_seen_through_maps():
-    from dials_postrefine.files.images.series import ImageSettings, make_series
+    from dials_postrefine.files.images.experiments import ImageSettings
+    from dials_postrefine.programs.diffuse_map.series import make_series
 
     experiments, images = counts_of("ccd", n_images=4)
     shape = images[0][0].shape
@@ -148,8 +150,10 @@ def test_distortion_maps_are_followed_at_every_pixel(strategy):
     import dxtbx.model
     from dxtbx import flumpy
 
-    from dials_postrefine.diffuse.map.geometry import Corrections, see
-    from dials_postrefine.files.images.series import ImageSettings, make_series
+    from dials_postrefine.diffuse.map.geometry import make_pixels
+    from dials_postrefine.diffuse.map.records import Corrections
+    from dials_postrefine.files.images.experiments import ImageSettings
+    from dials_postrefine.programs.diffuse_map.series import make_series
 
     experiments, _ = counts_of("tiles")
     detector = experiments[0].detector
@@ -164,7 +168,7 @@ def test_distortion_maps_are_followed_at_every_pixel(strategy):
             panel.set_px_mm_strategy(getattr(dxtbx.model, strategy)(*physics, *maps))
         series = make_series(experiments, ImageSettings(bragg="none", bad_pixels=False), 2.0).series[0]
         keys.append(series.detector)
-        pixels = see(series.panels, series.beam, Corrections())
+        pixels = make_pixels(series.panels, series.beam, Corrections())
         for k, panel in enumerate(detector):
             n_fast, n_slow = panel.get_image_size()
             centres = np.stack(np.meshgrid(np.arange(n_fast) + 0.5, np.arange(n_slow) + 0.5), axis=-1).reshape(-1, 2)
@@ -181,7 +185,8 @@ def shadowed(n_images: int = 6):
     from dxtbx.masking import GoniometerShadowMasker
     from scitbx.array_family import flex
 
-    from dials_postrefine.simulate.images import ImageInMemory, SeriesOptions, make_experiments
+    from dials_postrefine.simulate.image_models import SeriesOptions, make_experiments
+    from dials_postrefine.simulate.images import ImageInMemory
 
     options = SeriesOptions(goniometer="multi", n_images=n_images, oscillation=15.0)
     experiments = make_experiments(options)
@@ -200,12 +205,14 @@ def shadowed(n_images: int = 6):
 
 
 def test_a_shadow_that_moves_is_masked_on_each_image_where_it_is():
-    from dials_postrefine.diffuse.map import kernels
+    from dials_postrefine.diffuse.map import columns
     from dials_postrefine.diffuse.map.grid import make_grid
-    from dials_postrefine.diffuse.map.mapping import MappingSettings, map_images
+    from dials_postrefine.diffuse.map.mapping import map_images
+    from dials_postrefine.diffuse.map.records import MappingSettings
     from dials_postrefine.files.images.beam_intensity import annulus_means
+    from dials_postrefine.files.images.experiments import ImageSettings
     from dials_postrefine.files.images.pixels import Reader
-    from dials_postrefine.files.images.series import ImageSettings, make_series
+    from dials_postrefine.programs.diffuse_map.series import make_series
 
     experiments, masks = shadowed()
     experiment, n = experiments[0], len(masks)
@@ -215,11 +222,11 @@ def test_a_shadow_that_moves_is_masked_on_each_image_where_it_is():
     # the map: so many pixels of so many photons
     files = make_series(experiments, ImageSettings(bragg="none", bad_pixels=False), 1.2)
     grid = make_grid(files.reciprocal, 1.2, subdivide=(1, 1, 1))
-    sums, images = map_images(files.series, grid, MappingSettings())
+    sums, images, _ = map_images(files.series, grid, MappingSettings())
     assert [image.n_untrusted for image in images] == [np.count_nonzero(~mask) for mask in masks]
-    assert sums[:, kernels.PIXELS].sum() / kernels.COUNT_SCALE == np.count_nonzero(masks)
+    assert sums[:, columns.PIXELS].sum() / columns.COUNT_SCALE == np.count_nonzero(masks)
     expected = sum((10 + k) * np.count_nonzero(mask) for k, mask in enumerate(masks))
-    assert sums[:, kernels.COUNTS].sum() / kernels.COUNT_SCALE == pytest.approx(expected, rel=1e-9)
+    assert sums[:, columns.COUNTS].sum() / columns.COUNT_SCALE == pytest.approx(expected, rel=1e-9)
     # the beam level is not pulled down by the shadow
     assert annulus_means(experiment, 2.5, 6.0) == pytest.approx(10.0 + np.arange(n))
     # the background of a pixel is that of the images on which it is not in the shadow

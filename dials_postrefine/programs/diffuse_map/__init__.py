@@ -1,4 +1,9 @@
-"""dials.diffuse_map: images, or the maps of earlier runs -> sums -> a map with its statistics, as files and report."""
+"""
+dials.diffuse_map: images, or the maps of earlier runs -> sums -> a map with its statistics, as files and report.
+
+    series.py    experiments and images -> series of images as arrays
+    sums.py      series, or earlier maps -> sums, and what is to be said of them
+"""
 
 from __future__ import annotations
 
@@ -16,7 +21,7 @@ from dials_postrefine.settings.diffuse_map import DiffuseMapRequest
 # What maps is imported by the functions: it needs numba, of which check_numba speaks first.
 if TYPE_CHECKING:
     from dials_postrefine.diffuse.map.merging import Map
-    from dials_postrefine.files.maps.input import MapInput
+    from dials_postrefine.programs.diffuse_map.sums import MapInput
     from dials_postrefine.report.common.provenance import Provenance
 
 logger = logging.getLogger("dials.diffuse_map")
@@ -30,28 +35,27 @@ def run(request: DiffuseMapRequest, launch: Launch | None = None) -> Result:
     check_numba()
     request.check()
 
-    from dials_postrefine.files.maps import input as map_input
     from dials_postrefine.files.safety.outputs import Outputs
-    from dials_postrefine.programs.algorithm_settings import map_request
+    from dials_postrefine.programs.diffuse_map.sums import collect_sums
     from dials_postrefine.report.common.page import write_reports
     from dials_postrefine.report.common.remarks import remark_lines
-    from dials_postrefine.report.diffuse import text as diffuse_text
     from dials_postrefine.report.diffuse.page import make_page
+    from dials_postrefine.report.diffuse.text import summary_text
 
     with launched("dials.diffuse_map", request, launch) as launch:
-        provenance, wanted = launch.provenance, map_request(request)
+        provenance = launch.provenance
         with Outputs(provenance.inputs) as outputs:
             names = temporary_names(outputs, request.output, ("nxs",), OPTIONAL)
             log.start(launch.verbosity, names["log"], provenance)
             with log.show_progress("image") as progress:
-                given = map_input.collect(wanted, provenance.version, provenance.parameters, outputs.protect, progress)
+                given = collect_sums(request, provenance, outputs.protect, progress)
             merged, notes = _write_map(given, names)
             if names["mtz"] and not os.path.exists(names["mtz"]):  # a note says why
                 outputs.forget(request.output.mtz)
                 names["mtz"] = None
             unused = launch.unused_parameters(request, given.chosen)
             summary = _summarise(given, merged, provenance, notes, unused)
-            logger.info(diffuse_text.text(summary, launch.verbosity > 0))
+            logger.info(summary_text(summary, launch.verbosity > 0))
             sections = given.sections.sections
             write_reports(summary, lambda: make_page(summary, sections), names["json"], names["html"])
             logger.info("\n%s", remark_lines(summary))
@@ -68,16 +72,15 @@ def check_numba() -> None:
 
 def _write_map(given: MapInput, names: dict[str, str | None]) -> tuple[Map, list[str]]:
     """Write the sums, and the map that is made of them: the map, and notes on what was not written."""
-    from dials_postrefine.files.maps import sums as map_sums
-    from dials_postrefine.files.maps import writing as maps
+    from dials_postrefine.files.maps.sums import write_sums
+    from dials_postrefine.files.maps.writing import write_map, write_radial
 
-    total = given.total
-    map_sums.write_sums(names["nxs"], total.sums, total.images, total.grid, total.settings, total.description)
+    write_sums(names["nxs"], given.total)
     merged = given.merge()
     paths = {key: names[key] for key in ("nxs", "ccp4", "anisotropic", "mtz")}
-    notes = maps.write_map(merged, total.description, **paths, sections=given.sections)
+    notes = write_map(merged, given.total.description, **paths, sections=given.sections)
     if names["radial"]:
-        maps.write_radial(names["radial"], merged.radial)
+        write_radial(names["radial"], merged.radial)
     return merged, notes
 
 
@@ -86,10 +89,10 @@ def _summarise(
 ) -> dict:
     """The summary with the remarks on it, which stand between the notes on the map and those on parameters."""
     from dials_postrefine.report.common.remarks import conclude
-    from dials_postrefine.report.diffuse import remarks as diffuse_remarks
-    from dials_postrefine.report.diffuse import summary as diffuse_summary
+    from dials_postrefine.report.diffuse.remarks import remarks
+    from dials_postrefine.report.diffuse.summary import make_summary
 
     total = given.total
-    summary = diffuse_summary.make_summary(merged, total.images, total.description.identifiers, {}, given.dataset)
-    said = conclude([*given.remarks, *notes, *diffuse_remarks.remarks(summary), *unused])
+    summary = make_summary(merged, total.images, total.description.identifiers, {}, given.dataset)
+    said = conclude([*given.remarks, *notes, *remarks(summary), *unused])
     return summary | {"provenance": provenance.as_dict(), **said}

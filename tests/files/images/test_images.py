@@ -19,7 +19,8 @@ CASES = {
 
 def experiments_of(**options):
     """Experiments of the simulator, with images of nothing."""
-    from dials_postrefine.simulate.images import ImageInMemory, SeriesOptions, make_experiments, with_images
+    from dials_postrefine.simulate.image_models import SeriesOptions, make_experiments
+    from dials_postrefine.simulate.images import ImageInMemory, with_images
 
     experiments = make_experiments(SeriesOptions(**{"n_images": 12, "oscillation": 0.5, **options}))
     empty = [
@@ -33,17 +34,19 @@ def experiments_of(**options):
 
 
 def read(experiments, **settings):
-    from dials_postrefine.files.images.series import ImageSettings, make_series
+    from dials_postrefine.files.images.experiments import ImageSettings
+    from dials_postrefine.programs.diffuse_map.series import make_series
 
     return make_series(experiments, ImageSettings(**{"bragg": "none", "bad_pixels": False, **settings}), 2.0)
 
 
 def fractional_indices(experiment, series, panel, xyz):
     """h (n, 3) at places (pixels, images; n, 3): between what the mapper has at the centres of the pixels around."""
-    from dials_postrefine.diffuse.map.geometry import Corrections, see
+    from dials_postrefine.diffuse.map.geometry import make_pixels
+    from dials_postrefine.diffuse.map.records import Corrections
     from dials_postrefine.files.dials.models import setting_matrix
 
-    pixels = see(series.panels, series.beam, Corrections())
+    pixels = make_pixels(series.panels, series.beam, Corrections())
     start = np.asarray(pixels.starts)[panel]
     n_fast = np.array([p.shape[1] for p in series.panels])[panel]
     n_slow = np.array([p.shape[0] for p in series.panels])[panel]
@@ -151,18 +154,19 @@ def test_polarisation_and_efficiency_are_those_of_dials(detector):
 
     from dials.algorithms.integration import Corrections as TheirCorrections
 
-    from dials_postrefine.diffuse.map.geometry import Corrections, see
+    from dials_postrefine.diffuse.map.geometry import make_pixels
+    from dials_postrefine.diffuse.map.records import Corrections
 
     experiments = experiments_of(detector=detector)
     series = read(experiments).series[0]
     full = Corrections()
-    pixels = see(series.panels, series.beam, full)
+    pixels = make_pixels(series.panels, series.beam, full)
     rng = np.random.default_rng(0)
     chosen = rng.choice(len(pixels.weight), 300, replace=False)
     panel = np.searchsorted(pixels.starts, chosen, side="right") - 1
     s1 = pixels.s1[chosen].astype(float)
     for name in ("polarization", "efficiency"):
-        without = see(series.panels, series.beam, replace(full, **{name: False})).weight
+        without = make_pixels(series.panels, series.beam, replace(full, **{name: False})).weight
         ours = (pixels.weight / without)[chosen]
         experiment = experiments[0]
         theirs = TheirCorrections(experiment.beam, experiment.goniometer, experiment.detector)
@@ -179,12 +183,13 @@ def test_polarisation_and_efficiency_are_those_of_dials(detector):
 
 def test_solid_angles_of_a_panel_add_up_to_that_of_the_rectangle():
     """Van Oosterom and Strackee, IEEE Trans. Biomed. Eng. 1983, 30, 125: of two triangles."""
-    from dials_postrefine.diffuse.map.geometry import Corrections, see
+    from dials_postrefine.diffuse.map.geometry import make_pixels
+    from dials_postrefine.diffuse.map.records import Corrections
 
     experiments = experiments_of(detector="tilted", thickness=0.0001)
     series = read(experiments).series[0]
     only = Corrections(polarization=False, efficiency=False, air=False)
-    total = see(series.panels, series.beam, only).weight.sum(dtype=float)
+    total = make_pixels(series.panels, series.beam, only).weight.sum(dtype=float)
     panel = experiments[0].detector[0]
     n_fast, n_slow = panel.get_image_size()
     corners = [np.array(panel.get_pixel_lab_coord(c)) for c in ((0, 0), (n_fast, 0), (n_fast, n_slow), (0, n_slow))]
@@ -199,7 +204,7 @@ def test_solid_angles_of_a_panel_add_up_to_that_of_the_rectangle():
 
 def test_air_absorbs_as_tables_say():
     """NIST's dry air near sea level: 2.996 cm^2/g at 12.0 keV (from 5.120 at 10 and 1.614 at 15), 1.205 mg/cm^3."""
-    from dials_postrefine.files.images.series import air_attenuation
+    from dials_postrefine.files.images.geometry import air_attenuation
 
     assert air_attenuation(12.39842 / 10.0) == pytest.approx(5.120 * 1.205e-3 / 10.0, rel=0.05)
     assert air_attenuation(12.39842 / 15.0) == pytest.approx(1.614 * 1.205e-3 / 10.0, rel=0.05)
@@ -208,7 +213,7 @@ def test_air_absorbs_as_tables_say():
 def test_ice_rings_are_where_ice_is():
     from iotbx.phil import parse
 
-    from dials_postrefine.files.images.series import ice_rings
+    from dials_postrefine.files.images.crystals import ice_rings
 
     scope = parse("cell = 4.498,4.498,7.338,90,90,120\n.type = unit_cell\ngroup = 194\n.type = space_group").extract()
     rings = ice_rings(scope.cell, scope.group, 0.002, 1.5)
@@ -221,15 +226,8 @@ def test_ice_rings_are_where_ice_is():
 def spots_in_memory(**options):
     """A sweep with Bragg peaks of known width on little else: experiments, smooth part and all, by image."""
     from dials_postrefine.simulate.diffuse import BraggPeaks
-    from dials_postrefine.simulate.images import (
-        ImageInMemory,
-        ImageOptions,
-        SeriesOptions,
-        expected_image,
-        intensity_of,
-        make_experiments,
-        with_images,
-    )
+    from dials_postrefine.simulate.image_models import SeriesOptions, make_experiments
+    from dials_postrefine.simulate.images import ImageInMemory, ImageOptions, expected_image, intensity_of, with_images
 
     experiments = make_experiments(SeriesOptions(**{"n_images": 6, "oscillation": 0.5, "pixel_size": 0.2, **options}))
     peaks = intensity_of(BraggPeaks, experiments[0].crystal, level=1e9, width=0.02)
@@ -243,13 +241,14 @@ def test_predicted_peaks_cover_the_spots(options):
     from dials.algorithms.profile_model.gaussian_rs import Model
 
     from dials_postrefine.diffuse.map import bragg
-    from dials_postrefine.diffuse.map.geometry import Corrections, see
+    from dials_postrefine.diffuse.map.geometry import make_pixels
+    from dials_postrefine.diffuse.map.records import Corrections
 
     experiments, images = spots_in_memory(**options)
     # 0.02 of an index of 18 A are 0.064 degrees of 1/1 A, and 0.25 degrees of 1/4 A
     experiments[0].profile = Model(None, 3, 0.07, 0.28, deg=True)
     series = read(experiments, bragg="profile", n_sigma=4.0).series[0]
-    pixels = see(series.panels, series.beam, Corrections())
+    pixels = make_pixels(series.panels, series.beam, Corrections())
     s = np.linalg.norm(pixels.s1 - series.s0[0], axis=1)
     inside = (s < 1 / 2.1) & (s > 1 / 4.0)
     marks = np.zeros(len(pixels.weight), np.uint8)
@@ -269,7 +268,8 @@ def test_peaks_are_the_pixels_within_the_angle(options):
     from dials.algorithms.profile_model.gaussian_rs import Model
 
     from dials_postrefine.diffuse.map import bragg
-    from dials_postrefine.diffuse.map.geometry import Corrections, see
+    from dials_postrefine.diffuse.map.geometry import make_pixels
+    from dials_postrefine.diffuse.map.records import Corrections
     from dials_postrefine.files.images.bragg_peaks import predict_peaks
 
     experiments, _ = spots_in_memory(**options)
@@ -281,7 +281,7 @@ def test_peaks_are_the_pixels_within_the_angle(options):
     one = len(peaks.panel) // 2
     chosen = slice(one, one + 1)
     peaks = bragg.Peaks(peaks.panel[chosen], peaks.images[chosen], peaks.centres[chosen], peaks.ellipses[chosen])
-    pixels = see(series.panels, series.beam, Corrections())
+    pixels = make_pixels(series.panels, series.beam, Corrections())
     marks = np.zeros(len(pixels.weight), np.uint8)
     bragg.mark(peaks, 0, series.panels, pixels.starts, marks)
     panel = experiments[0].detector[int(peaks.panel[0])]
@@ -298,7 +298,8 @@ def test_boxes_of_reflections_are_masked_and_nothing_else():
     from dials.array_family import flex
 
     from dials_postrefine.diffuse.map import bragg
-    from dials_postrefine.diffuse.map.geometry import Corrections, see
+    from dials_postrefine.diffuse.map.geometry import make_pixels
+    from dials_postrefine.diffuse.map.records import Corrections
     from dials_postrefine.files.images.bragg_peaks import observed_peaks
 
     experiments = experiments_of()
@@ -306,7 +307,7 @@ def test_boxes_of_reflections_are_masked_and_nothing_else():
     table = flex.reflection_table()
     table["bbox"] = flex.int6([(10, 14, 20, 23, 2, 5), (-3, 2, 238, 244, 0, 12)])
     table["panel"] = flex.size_t([0, 0])
-    pixels = see(series.panels, series.beam, Corrections())
+    pixels = make_pixels(series.panels, series.beam, Corrections())
     peaks = observed_peaks(table, experiments[0])
     marks = np.zeros(len(pixels.weight), np.uint8)
     for image, expected in ((1, 4), (2, 16), (4, 16), (5, 4)):
@@ -318,7 +319,8 @@ def test_boxes_of_reflections_are_masked_and_nothing_else():
 
 
 def test_bad_pixels_are_found_and_peaks_are_not():
-    from dials_postrefine.files.images.series import ImageSettings, make_series
+    from dials_postrefine.files.images.experiments import ImageSettings
+    from dials_postrefine.programs.diffuse_map.series import make_series
     from dials_postrefine.simulate.images import ImageInMemory, with_images
 
     experiments, images = spots_in_memory(oscillation=8.0)
@@ -340,8 +342,10 @@ def test_bad_pixels_are_found_and_peaks_are_not():
 
 
 def test_masks_of_dials_are_used(run_program, tmp_path):
-    from dials_postrefine.files.images.series import ImageSettings, read_series
-    from dials_postrefine.simulate.images import SeriesOptions, make_experiments, write_series
+    from dials_postrefine.files.images.experiments import ImageSettings
+    from dials_postrefine.programs.diffuse_map.series import read_series
+    from dials_postrefine.simulate.image_files import write_series
+    from dials_postrefine.simulate.image_models import SeriesOptions, make_experiments
 
     path = write_series(make_experiments(SeriesOptions(n_images=2)), None, tmp_path / "image")
     run_program(
@@ -363,7 +367,8 @@ def test_scale_factors_of_reflections_become_those_of_images():
     from dials.array_family import flex
     from dials.util import Sorry
 
-    from dials_postrefine.files.images.series import ImageSettings, make_series
+    from dials_postrefine.files.images.experiments import ImageSettings
+    from dials_postrefine.programs.diffuse_map.series import make_series
 
     experiments = experiments_of()
     table = flex.reflection_table()

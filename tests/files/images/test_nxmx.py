@@ -71,7 +71,7 @@ def images(request, tmp_path):
     from dxtbx import flumpy
     from dxtbx.model.experiment_list import ExperimentListFactory
 
-    from dials_postrefine.simulate.images import SeriesOptions, make_experiments
+    from dials_postrefine.simulate.image_models import SeriesOptions, make_experiments
 
     underload, saturation = request.param
     rng = np.random.default_rng(1)
@@ -106,15 +106,16 @@ def test_the_map_has_the_pixels_that_dxtbx_trusts_and_no_others(images, tmp_path
     assert not_used["outside of the trusted range, or in a shadow"] == np.count_nonzero(~trusted)
     assert pixels["n_averaged"] == np.count_nonzero(trusted)
     assert sum(not_used.values()) == np.count_nonzero(~trusted)
-    from dials_postrefine.diffuse.map import kernels
+    from dials_postrefine.diffuse.map import columns
 
-    counts = read_sums(str(tmp_path / "diffuse.nxs")).sums[:, kernels.COUNTS].sum() / kernels.COUNT_SCALE
+    counts = read_sums(str(tmp_path / "diffuse.nxs")).sums[:, columns.COUNTS].sum() / columns.COUNT_SCALE
     assert counts == pytest.approx(values[trusted].sum(), rel=1e-9)
 
 
 def test_the_beam_level_and_the_background_are_of_the_same_pixels(images):
     from dials_postrefine.files.images.beam_intensity import annulus_means
-    from dials_postrefine.files.images.series import ImageSettings, make_series
+    from dials_postrefine.files.images.experiments import ImageSettings
+    from dials_postrefine.programs.diffuse_map.series import make_series
 
     experiments, values, trusted = images
     detector, s0 = experiments[0].detector, experiments[0].beam.get_s0()

@@ -39,14 +39,8 @@ class Simulated:
 def simulate():
     """A function: mean counts a pixel, then SeriesOptions by name -> Simulated."""
     from dials_postrefine.simulate.diffuse import SmoothIntensity
-    from dials_postrefine.simulate.images import (
-        ImageOptions,
-        SeriesOptions,
-        intensity_of,
-        make_experiments,
-        simulate_in_memory,
-        with_mean_counts,
-    )
+    from dials_postrefine.simulate.image_models import SeriesOptions, make_experiments
+    from dials_postrefine.simulate.images import ImageOptions, intensity_of, simulate_in_memory, with_mean_counts
 
     def make(mean: float, images: dict | None = None, seed: int = 0, scales=None, background=None, **options):
         experiments = make_experiments(SeriesOptions(**options))
@@ -65,7 +59,11 @@ def make_map():
     """A function: experiments -> namespace of map, images, grid, series files, sums before they are folded."""
     from dials_postrefine.diffuse.map import mapping, merging, symmetry
     from dials_postrefine.diffuse.map.grid import make_grid
-    from dials_postrefine.files.images.series import ImageSettings, make_series, point_group_rotations
+    from dials_postrefine.diffuse.map.records import MappingSettings
+    from dials_postrefine.executors.processes import make_run
+    from dials_postrefine.files.images.crystals import point_group_rotations
+    from dials_postrefine.files.images.experiments import ImageSettings
+    from dials_postrefine.programs.diffuse_map.series import make_series
 
     def make(
         experiments, d_min=2.2, subdivide=(2, 2, 2), symmetry_name="laue", nproc=1, reading=None, mu_air=0.0, **settings
@@ -73,8 +71,8 @@ def make_map():
         files = make_series(experiments, ImageSettings(**{"bragg": "none", **(reading or {})}), d_min)
         files.series = [replace(one, beam=replace(one.beam, mu_air=mu_air)) for one in files.series]
         grid = make_grid(files.reciprocal, d_min, subdivide=subdivide)
-        chosen = mapping.MappingSettings(**{"scale": "none", **settings})
-        sums, images = mapping.map_images(files.series, grid, chosen, nproc)
+        chosen = MappingSettings(**{"scale": "none", **settings})
+        sums, images, _ = mapping.map_images(files.series, grid, chosen, make_run(nproc))
         before = sums.copy()
         laue = symmetry.operations(grid, point_group_rotations(files.space_group), "laue")
         operations = symmetry.operations(grid, point_group_rotations(files.space_group), symmetry_name)

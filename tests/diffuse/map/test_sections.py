@@ -7,10 +7,11 @@ import pytest
 
 pytest.importorskip("numba", reason="the loops over voxels are compiled by numba")
 
-from dials_postrefine.diffuse.map import kernels
+from dials_postrefine.diffuse.map import columns
+from dials_postrefine.diffuse.map.columns import make_sums
 from dials_postrefine.diffuse.map.grid import make_grid
-from dials_postrefine.diffuse.map.mapping import ImageResult, MappingSettings, make_sums
 from dials_postrefine.diffuse.map.merging import merge
+from dials_postrefine.diffuse.map.records import ImageResult, MappingSettings
 from dials_postrefine.diffuse.map.sections import DEFAULT_PLANES, KINDS, Collector, collect, parse_plane
 
 TRICLINIC = np.array([[0.041, 0.007, -0.004], [0.0, 0.035, 0.009], [0.0, 0.0, 0.029]])
@@ -24,16 +25,16 @@ def a_map(reciprocal=TRICLINIC, d_min=4.0, d_max=np.inf, **grid):
     rng = np.random.default_rng(3)
     sums = make_sums(grid)
     n = rng.poisson(20.0, grid.n_voxels) * (rng.random(grid.n_voxels) > 0.6)
-    sums[:, kernels.COUNTS] = sums[:, kernels.VARIANCE] = n * int(kernels.COUNT_SCALE)
-    sums[:, kernels.PIXELS] = np.where(n > 0, int(kernels.COUNT_SCALE), 0)
-    sums[:, kernels.EXPOSURE] = np.where(n > 0, int(settings.quanta[0]) >> 10, 0)
+    sums[:, columns.COUNTS] = sums[:, columns.VARIANCE] = n * int(columns.COUNT_SCALE)
+    sums[:, columns.PIXELS] = np.where(n > 0, int(columns.COUNT_SCALE), 0)
+    sums[:, columns.EXPOSURE] = np.where(n > 0, int(settings.quanta[0]) >> 10, 0)
     image = ImageResult(0, 1, scale=1.0, level=1.0, time=1.0)
     operations = np.array([np.eye(3, dtype=np.int64), -np.eye(3, dtype=np.int64)])
     return merge(sums, [image], grid, settings, operations, operations, n_shells=3)
 
 
 @pytest.mark.parametrize(
-    ("text", "frame", "running", "held", "value"),
+    ("text", "frame", "running", "fixed", "value"),
     [
         ("hk0", "hkl", (0, 1), 2, 0.0),
         ("h0l", "hkl", (0, 2), 1, 0.0),
@@ -51,9 +52,9 @@ def a_map(reciprocal=TRICLINIC, d_min=4.0, d_max=np.inf, **grid):
         ("-.05yz", "cartesian", (1, 2), 0, -0.05),
     ],
 )
-def test_a_name_says_which_plane_it_is(text, frame, running, held, value):
+def test_a_name_says_which_plane_it_is(text, frame, running, fixed, value):
     plane = parse_plane(text)
-    assert (plane.frame, plane.running, plane.held, plane.value) == (frame, running, held, pytest.approx(value))
+    assert (plane.frame, plane.running, plane.fixed, plane.value) == (frame, running, fixed, pytest.approx(value))
     assert parse_plane(plane.name).value == pytest.approx(value, abs=5e-5)
 
 
@@ -94,10 +95,10 @@ def test_values_are_those_of_the_planes_of_the_map(grid):
     found = a_map(**grid)
     names = ["hk1/3", "h1l", "-1.5kl"] if "subdivide" in grid else ["xy-0.026", "x0.039z", "0.013yz"]
     sections = collect(found, [parse_plane(name) for name in names])
-    held = (2, 1, 0)
+    fixed = (2, 1, 0)
     planes = [found.plane(i) for i in range(found.grid.shape[0])]
     n_observed = 0
-    for section, axis, name in zip(sections, held, names):
+    for section, axis, name in zip(sections, fixed, names):
         value = parse_plane(name).value
         number = int(np.argmin(np.abs(found.grid.axes[axis] - value)))
         assert found.grid.axes[axis][number] == pytest.approx(value)
@@ -132,9 +133,9 @@ def test_a_plane_between_voxels_gives_the_nearest_one_and_says_so():
     exact, third, between, again = (
         Collector(grid, [parse_plane(name)]).sections[0] for name in ("hk1", "hk0.333", "hk0.33", "hk0.4")
     )
-    assert (exact.name, exact.held, exact.note) == ("hk1", "l = 1", "")
+    assert (exact.name, exact.position, exact.note) == ("hk1", "l = 1", "")
     assert (third.name, third.note) == ("hk0.3333", "")
-    assert between.held == again.held == "l = 0.3333"
+    assert between.position == again.position == "l = 0.3333"
     assert between.note == "There are no voxels at l = 0.33: this is the nearest plane, l = 0.3333."
     both = Collector(grid, [parse_plane("hk0.33"), parse_plane("h0l"), parse_plane("hk0.4")])
     assert [section.name for section in both.sections] == ["hk0.3333", "h0l"]

@@ -26,20 +26,24 @@ def moving(simulate):
 
 
 def test_limits_and_polarisation_follow_a_beam_that_moves(simulate):
-    from dials_postrefine.diffuse.map import geometry, mapping
+    from dials_postrefine.diffuse.map import geometry
+    from dials_postrefine.diffuse.map.columns import make_sums
     from dials_postrefine.diffuse.map.grid import make_grid
-    from dials_postrefine.files.images.series import ImageSettings, make_series
+    from dials_postrefine.diffuse.map.image import ImageMapper
+    from dials_postrefine.diffuse.map.records import Corrections, MappingSettings
+    from dials_postrefine.files.images.experiments import ImageSettings
+    from dials_postrefine.programs.diffuse_map.series import make_series
 
     files = make_series(moving(simulate), ImageSettings(bragg="none", bad_pixels=False), D_MIN)
     grid = make_grid(files.reciprocal, D_MIN, subdivide=(2, 2, 2))
     ring = (0.30, 0.33)
-    settings = mapping.MappingSettings(scale="none", excluded=(ring,))
+    settings = MappingSettings(scale="none", excluded=(ring,))
     (series,) = files.series
-    mapper = mapping.Mapper([series], grid, settings, mapping.make_sums(grid))
+    mapper = ImageMapper([series], grid, settings, make_sums(grid))
     counts = set()
     for i in (0, 4, 2, 0):  # and back
         result = mapper.map_image(0, i)
-        s1 = geometry.see(series.panels, series.beam, settings.corrections).s1.astype(float)
+        s1 = geometry.make_pixels(series.panels, series.beam, settings.corrections).s1.astype(float)
         s = np.linalg.norm(s1 - series.s0[i], axis=1)
         expected = np.count_nonzero((s < 1.0 / D_MIN) & ~((s > ring[0]) & (s < ring[1])))
         assert abs(result.n_inside - expected) <= 3  # by rounding to single precision
@@ -50,7 +54,7 @@ def test_limits_and_polarisation_follow_a_beam_that_moves(simulate):
         n /= np.linalg.norm(n)
         p, m = series.beam.fraction, np.cross(n, k)
         polarised = p * (1.0 - (unit @ m) ** 2) + (1.0 - p) * (1.0 - (unit @ n) ** 2)
-        without = geometry.see(series.panels, series.beam, geometry.Corrections(polarization=False)).weight
+        without = geometry.make_pixels(series.panels, series.beam, Corrections(polarization=False)).weight
         np.testing.assert_allclose(mapper.pixels.weight / without, polarised, rtol=1e-5)
     assert max(counts) - min(counts) > 50
 
@@ -58,9 +62,12 @@ def test_limits_and_polarisation_follow_a_beam_that_moves(simulate):
 def test_the_air_is_that_of_each_wavelength_in_any_order(simulate):
     from dxtbx.model.experiment_list import ExperimentList
 
-    from dials_postrefine.diffuse.map import mapping
     from dials_postrefine.diffuse.map.grid import make_grid
-    from dials_postrefine.files.images.series import ImageSettings, air_attenuation, make_series
+    from dials_postrefine.diffuse.map.mapping import map_images
+    from dials_postrefine.diffuse.map.records import MappingSettings
+    from dials_postrefine.files.images.experiments import ImageSettings
+    from dials_postrefine.files.images.geometry import air_attenuation
+    from dials_postrefine.programs.diffuse_map.series import make_series
 
     parts = [
         simulate(20.0, n_images=2, wavelength=wavelength, name=name).experiments[0]
@@ -73,10 +80,10 @@ def test_the_air_is_that_of_each_wavelength_in_any_order(simulate):
         for experiment, series in zip(order, files.series):
             assert series.beam.mu_air == air_attenuation(experiment.beam.get_wavelength())
         grid = make_grid(files.reciprocal, 3.0, subdivide=(2, 2, 2))
-        found.append(mapping.map_images(files.series, grid, mapping.MappingSettings(scale="none"))[0])
+        found.append(map_images(files.series, grid, MappingSettings(scale="none"))[0])
         np.testing.assert_array_equal(found[0], found[-1])
     away = [replace(one, beam=replace(one.beam, mu_air=0.0)) for one in files.series]
-    assert not np.array_equal(mapping.map_images(away, grid, mapping.MappingSettings(scale="none"))[0], found[0])
+    assert not np.array_equal(map_images(away, grid, MappingSettings(scale="none"))[0], found[0])
 
 
 def test_fewer_scan_points_than_images_are_refused(simulate):
@@ -99,7 +106,8 @@ def test_fewer_scan_points_than_images_are_refused(simulate):
 def test_a_range_of_images_holds_for_scans_of_no_width(simulate):
     from dials.util import Sorry
 
-    from dials_postrefine.files.images.series import ImageSettings, make_series
+    from dials_postrefine.files.images.experiments import ImageSettings
+    from dials_postrefine.programs.diffuse_map.series import make_series
 
     experiments = simulate(20.0, n_images=5, oscillation=0.0).experiments
     settings = ImageSettings(bragg="none", bad_pixels=False, image_range=(2, 4))

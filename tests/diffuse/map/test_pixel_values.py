@@ -79,7 +79,7 @@ def test_read_noise_is_in_sigma_chi_squared_and_rejection(simulate, make_map, un
 
 def test_every_pixel_is_averaged_or_counted_by_reason(simulate, make_map):
     """Masked, untrusted, hot, under a Bragg peak, outside of the limits, on ice: the sums have all others, once."""
-    from dials_postrefine.diffuse.map import kernels
+    from dials_postrefine.diffuse.map import columns
     from dials_postrefine.report.diffuse.summary import count_pixels
     from dials_postrefine.simulate.images import with_images
 
@@ -103,7 +103,7 @@ def test_every_pixel_is_averaged_or_counted_by_reason(simulate, make_map):
     pixels, used = count_pixels(found.images), 5 * inside.sum()
     not_used = pixels["not_used"]
     assert pixels["n_input"] == 6 * d.size == pixels["n_averaged"] + sum(not_used.values())
-    assert pixels["n_averaged"] == found.sums[:, kernels.PIXELS].sum() / kernels.COUNT_SCALE
+    assert pixels["n_averaged"] == found.sums[:, columns.PIXELS].sum() / columns.COUNT_SCALE
     assert not_used["of images that could not be used"] == d.size
     assert not_used["masked"] == pytest.approx(5 * (masked & inside).sum(), abs=30)  # by rounding at the limits
     bad = sum(int((one.bad & inside & ~masked).sum()) for k, one in enumerate(images) if k != 3)
