@@ -8,6 +8,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from typing import Optional
 
 from dials_postrefine import log
 from dials_postrefine.executors.signals import WORDS, signals_interrupt
@@ -16,8 +17,27 @@ from dials_postrefine.executors.signals import WORDS, signals_interrupt
 EXPERIMENTS, REFLECTIONS = (".expt", ".json"), (".refl", ".pickle")
 REFERENCES = (".pdb", ".ent", ".cif", ".mmcif", ".mtz")
 
+# turns the arguments of a program into what PHIL understands
+Prepare = Optional[Callable[[list[str]], list[str]]]
 
-def parse_arguments(args, phil, usage: str, epilog: str, prepare: Callable[[list[str]], list[str]] | None = None):
+
+def run_program(args, phil, usage: str, epilog: str, load: Callable[[], tuple], prepare: Prepare = None) -> None:
+    """
+    Parse a command line (parse_arguments), and run the program with its Request; the way out is exit_with_sorry's.
+
+    load imports the program once there is something to do, which takes a second or two: its run and its Request.
+    """
+    with exit_with_sorry():
+        params, launch = parse_arguments(args, phil, usage, epilog, prepare)
+        if params is None:
+            return
+        from dials_postrefine.settings.binding import from_scope
+
+        run, request = load()
+        run(from_scope(request, params), launch)
+
+
+def parse_arguments(args, phil, usage: str, epilog: str, prepare: Prepare = None):
     """
     Parse a command line of files and PHIL parameters: params, and the launch of the program, with its provenance.
 
