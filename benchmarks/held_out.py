@@ -17,9 +17,9 @@ from dataclasses import replace
 import numpy as np
 
 from dials_postrefine.files.reference.alignment import align, read_reference
-from dials_postrefine.files.stills.observations import read_stills
 from dials_postrefine.numerics.amplitudes import signed_root
 from dials_postrefine.numerics.correlation import correlation
+from dials_postrefine.programs.stills_input import read_stills
 from dials_postrefine.stills.dataset import Stills
 from dials_postrefine.stills.filters import LatticeFilters
 from dials_postrefine.stills.fits import FitSettings

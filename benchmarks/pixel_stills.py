@@ -35,8 +35,8 @@ from scipy.spatial.transform import Rotation
 from scipy.stats import qmc
 
 from dials_postrefine.files.reference.alignment import align, read_reference
-from dials_postrefine.files.stills.observations import StillsFiles, read_stills
 from dials_postrefine.numerics.correlation import correlation
+from dials_postrefine.programs.stills_input import StillsFiles, read_stills
 from dials_postrefine.stills.crossvalidation import merge_half_sets
 from dials_postrefine.stills.filters import LatticeFilters
 from dials_postrefine.stills.fits import FitSettings

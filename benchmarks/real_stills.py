@@ -17,8 +17,8 @@ import sys
 import numpy as np
 
 from dials_postrefine.files.reference.alignment import align, read_reference
-from dials_postrefine.files.stills.observations import read_stills
 from dials_postrefine.numerics.correlation import correlation
+from dials_postrefine.programs.stills_input import read_stills
 from dials_postrefine.report.stills.course import describe_course
 from dials_postrefine.report.stills.text import candidates_table, shells_table
 from dials_postrefine.stills.loop import DatasetSettings

@@ -74,7 +74,7 @@ VARIED = {
 CONSTANT = {
     "input.*": "data",
     "output.*": "names of files",
-    "nproc": "the number of processes changes nothing: test_parallel.py",
+    "nproc": "the number of processes changes nothing: tests/executors/test_processes.py",
     "lattice_plots": "what is drawn",
     "n_shells": "the rows of tables",
     "convergence": "when the cycles end, as n_cycles says",

@@ -74,7 +74,7 @@ def test_an_index_is_free_or_not_whatever_else_is_there(indices):
 
 def test_whole_orbits_are_free(indices):
     sgtbx = pytest.importorskip("cctbx.sgtbx", reason="the symmetry is cctbx's")
-    from dials_postrefine.files.dials.tables import number_unique
+    from dials_postrefine.files.dials.symmetry import number_unique
 
     group = sgtbx.space_group_info("P43212").group()
     h = np.random.default_rng(1).permutation(indices)[:2000]

@@ -19,7 +19,7 @@ pytest.importorskip("dials.array_family.flex", reason="unique indices are number
 
 from cctbx import sgtbx
 
-from dials_postrefine.files.dials.tables import number_unique
+from dials_postrefine.files.dials.symmetry import number_unique
 from dials_postrefine.files.reference.alignment import align
 from dials_postrefine.simulate.stills import SimulatedStills, StillsOptions, simulate_stills
 from dials_postrefine.stills import reindexing
