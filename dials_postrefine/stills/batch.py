@@ -55,17 +55,17 @@ class JoinedObjective:
     restraint: Restraint
 
 
-def _reflections(observations: JoinedObservations, weight: np.ndarray) -> kernels.Reflections:
+def _reflections(observations: JoinedObservations, weight: np.ndarray) -> kernels.KernelData:
     """The observations as the compiled loops take them."""
     first = np.searchsorted(observations.lattice, np.arange(len(observations.s0) + 1))
     arrays = (observations.q, observations.q_sq, observations.s0, observations.intensity, observations.reference)
-    return kernels.Reflections(first, *(np.ascontiguousarray(array, dtype=float) for array in (*arrays, weight)))
+    return kernels.KernelData(first, *(np.ascontiguousarray(array, dtype=float) for array in (*arrays, weight)))
 
 
 def _problem(
     profile: Profile, bounds: Bounds, free: np.ndarray, restraint: Restraint, loss: str = "linear"
-) -> kernels.Problem:
-    return kernels.Problem(
+) -> kernels.KernelTask:
+    return kernels.KernelTask(
         np.asarray(free, dtype=np.int64),
         restraint.mean,
         restraint.width**-2.0,

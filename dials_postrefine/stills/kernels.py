@@ -55,7 +55,7 @@ N_ROWS = N_PARAMETERS + 3
 jit = numba.njit(cache=True, nogil=True, error_model="numpy")
 
 
-class Reflections(NamedTuple):
+class KernelData(NamedTuple):
     """
     Those of L lattices, n in all: lattice k has the rows first[k] to first[k + 1]; first (L + 1,), q (n, 3) and
     q_sq (n,) in 1/Angstrom, s0 (L, 3), intensity, reference and weight, what multiplies the residuals (n,).
@@ -70,7 +70,7 @@ class Reflections(NamedTuple):
     weight: np.ndarray
 
 
-class Problem(NamedTuple):
+class KernelTask(NamedTuple):
     """
     What is minimised: the numbers of the free parameters (k,), mean and precision = 1/width^2 of the restraints (7,),
     lower and upper bounds (L, 7), the numbers of profile and loss, and the exponent m of Pearson VII.

@@ -28,7 +28,7 @@ from dials_postrefine.stills.loop import DatasetSettings, postrefine
 from dials_postrefine.stills.merging import Merged
 from dials_postrefine.stills.outcome import PostrefinedStills
 from dials_postrefine.stills.reference import FitReference
-from dials_postrefine.stills.selection import Candidates, Choice, choose_model
+from dials_postrefine.stills.selection import Candidates, ModelChoice, choose_model
 from dials_postrefine.stills.statistics import ResolutionShells, Statistics, collect_statistics
 from dials_postrefine.stills.unrefined import leave_unrefined
 
@@ -42,7 +42,7 @@ class Refinement:
     """
 
     result: PostrefinedStills
-    choice: Choice
+    choice: ModelChoice
     statistics: Statistics | None
     half_sets: tuple[float, float, int] = (np.nan, np.nan, 0)
 

@@ -143,7 +143,7 @@ class Gain:
 
 
 @dataclass
-class Choice:
+class ModelChoice:
     """settings with what was chosen; tried, in their order; exponent and gain, where they were sought."""
 
     settings: DatasetSettings
@@ -198,7 +198,7 @@ def choose_model(
     reference: FitReference | None = None,
     run: Run = Run(),
     tests_gain: bool = False,
-) -> Choice:
+) -> ModelChoice:
     """
     Choose profile, radius and cell by unseen reflections (module docstring).
 
@@ -217,11 +217,11 @@ def choose_model(
 
     Returns
     -------
-    Choice
+    ModelChoice
     """
     settings = _with(settings, **candidates.first)
     if not candidates.is_choice and not tests_gain:
-        return Choice(settings)
+        return ModelChoice(settings)
     search = _Search(stills, settings, FitReference() if reference is None else reference, run)
     best = search.start(settings.fit)
     if candidates.profile is None:
@@ -291,7 +291,7 @@ class _Search:
         better = candidate.difference > candidate.difference_esd
         return number if better else best
 
-    def choice(self, best: int, tests_gain: bool) -> Choice:
+    def choice(self, best: int, tests_gain: bool) -> ModelChoice:
         """The outcome."""
         chosen = self.tried[best]
         for candidate in self.tried:
@@ -299,7 +299,7 @@ class _Search:
         chosen.decision = Decision.CHOSEN
         profile = chosen.profile if self.exponent is None else Profile(exponent=self.exponent.value)
         settings = _with(self.settings, profile=profile, radius=chosen.radius, unit_cell=chosen.unit_cell)
-        found = Choice(settings, self.tried, self.exponent)
+        found = ModelChoice(settings, self.tried, self.exponent)
         if tests_gain:
             scaled = self.scores.add(predict_by_scale(self.sample, settings, self.reference))
             found.gain = Gain(*self.scores.difference(best, scaled))
