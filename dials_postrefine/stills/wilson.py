@@ -41,9 +41,10 @@ class WilsonPrior:
         if len(known) < IN_SHELL:
             return np.full(len(intensity), np.nan)
         known = known[np.argsort(self.d_star_sq[known], kind="stable")]
-        shells = np.array_split(known, len(known) // IN_SHELL)
-        centre = [np.mean(self.d_star_sq[shell]) for shell in shells]
-        sigma = [np.median(intensity[shell] / self.epsilon[shell]) / np.log(2.0) for shell in shells]
+        n_shells = len(known) // IN_SHELL
+        shell = np.repeat(np.arange(n_shells), [len(part) for part in np.array_split(known, n_shells)])
+        centre = grouped_mean(self.d_star_sq[known], shell, n_shells)
+        sigma = medians_of_groups(intensity[known] / self.epsilon[known], shell, n_shells, False) / np.log(2.0)
         mean = self.epsilon * np.interp(self.d_star_sq, centre, sigma)
         return np.where(mean > 0.0, mean, np.nan)
 
