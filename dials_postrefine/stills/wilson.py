@@ -18,6 +18,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import erfc
 
+from dials_postrefine.numerics.grouped import grouped_mean
+from dials_postrefine.numerics.loops import medians_of_groups
+
 LEAST_PROBABLE = 1e-4
 LEAST_PROBABLE_OF_TWO = 1e-2
 IN_SHELL = 100
