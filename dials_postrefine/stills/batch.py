@@ -9,6 +9,7 @@ not depend on the others.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 
 import numpy as np
 
@@ -37,6 +38,7 @@ KINDS = {
 }
 NUMBER_OF_LOSS = {"linear": kernels.LINEAR, "huber": kernels.HUBER, "student_t": kernels.STUDENT_T}
 assert set(NUMBER_OF_LOSS) == set(LOSSES)
+N_PREPARED = 20
 REASONS = (None, *Reason)
 
 
@@ -92,6 +94,19 @@ def spread_parameters(
     """
     recorded, p = fitkernels.spread_lattices(np.array(x), kernel_data(observations), kernel_profile(profile))
     return p, recorded
+
+
+@cache
+def prepare() -> None:
+    """Compile all loops, or load what is in the cache: once, before processes are forked that would do it each."""
+    rng = np.random.default_rng(0)
+    n, q = 2 * N_PREPARED, 0.2 * rng.normal(size=(2 * N_PREPARED, 3))
+    ones, beam = np.ones(n), np.array([[0.0, 0.0, 1.0]] * 2)
+    lattice = np.repeat([0, 1], N_PREPARED)
+    observations = JoinedObservations(q, np.sum(q * q, axis=1), beam, rng.random(n), ones, ones, lattice)
+    settings = FitSettings(reflections_per_parameter=1.0)
+    fit_batch(observations, settings, np.full((2, N_PARAMETERS), np.nan), np.ones(2))
+    spread_parameters(start_lattices(observations, settings), observations, settings.profile)
 
 
 def _start(data: kernels.KernelData, settings: FitSettings) -> tuple[np.ndarray, np.ndarray]:

@@ -26,7 +26,8 @@ import numpy as np
 
 from dials_postrefine.numerics.run import Run
 from dials_postrefine.stills import convergence
-from dials_postrefine.stills.chunks import Chunk, Start, fit_chunk, make_chunks, spread_fits
+from dials_postrefine.stills.batch import prepare
+from dials_postrefine.stills.chunks import Chunk, Start, choose_engine, fit_chunk, make_chunks, spread_fits
 from dials_postrefine.stills.convergence import Course, Cycle, Ended, Verdicts
 from dials_postrefine.stills.dataset import Stills, select_lattices
 from dials_postrefine.stills.deltacchalf import DeltaCCHalfFilter, harmful_lattices
@@ -110,6 +111,8 @@ def postrefine(
     PostrefinedStills
         Bad lattices raise nothing: see its reasons.
     """
+    if choose_engine(settings.engine, stills.n_lattices) == "batched":
+        prepare()
     cycles = _Cycles(stills, settings, FitReference() if reference is None else reference, agreement)
     with run.executor() as executor:
         for number in range(cycles.most):

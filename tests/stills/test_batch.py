@@ -7,12 +7,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from dials_postrefine.numerics.compiled import SourcesCache
 from dials_postrefine.numerics.leastsquares import Restraint
 from dials_postrefine.simulate.stills import StillsOptions, simulate_stills
-from dials_postrefine.stills.batch import fit_batch
+from dials_postrefine.stills import esdkernels, fitkernels, kernels
+from dials_postrefine.stills.batch import fit_batch, prepare
 from dials_postrefine.stills.fits import FitSettings, Reason
 from dials_postrefine.stills.lattice import fit_lattices, no_starts
 from dials_postrefine.stills.model import LN_MOSAICITY, N_PARAMETERS, join_lattices
+from dials_postrefine.stills.partiality import PROFILES
 
 N = 24
 
@@ -54,6 +57,20 @@ def test_both_engines_reach_the_same_minimum(lattices, loss, unit_cell, radius, 
             assert np.diag(b.covariance) == pytest.approx(np.diag(a.covariance), rel=1e-4)
             compared += 1
     assert compared >= 20
+
+
+def test_workers_have_nothing_left_to_compile(lattices):
+    """Whatever the settings: what is compiled before processes are forked is all that there is."""
+    prepare()
+    everything = [value for module in (kernels, esdkernels, fitkernels) for value in vars(module).values()]
+    loops = [loop for loop in everything if isinstance(getattr(loop, "_cache", None), SourcesCache)]
+    assert len(loops) == 6 and all(len(loop.signatures) == 1 for loop in loops)
+    for profile in PROFILES:
+        for choice in ({"radius": "mosaic", "unit_cell": "scale"}, {"weighting": "unit", "loss": "linear"}):
+            settings = FitSettings(profile=profile, **choice)
+            fits = fit_batch(join_lattices(lattices), settings, no_starts(N), np.full(N, np.nan))
+            fit_batch(join_lattices(lattices), settings, np.array([fit.x for fit in fits]), np.ones(N))
+    assert all(len(loop.signatures) == 1 for loop in loops)
 
 
 def test_the_mosaic_radius_describes_mosaic_crystals_better(lattices):
