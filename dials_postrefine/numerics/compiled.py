@@ -24,6 +24,8 @@ from numba.core.caching import FunctionCache, IndexDataCacheFile
 
 # For functions that are part of those which call them.
 inlined = numba.njit(nogil=True, inline="always")
+# Options of numba.njit for functions that only compiled ones call: half of the time to compile them.
+PART = {"nogil": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
 
 def compiler(*modules: str, **options) -> Callable:

@@ -11,12 +11,12 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from dials_postrefine.numerics.compiled import compiler
+from dials_postrefine.numerics.compiled import PART, compiler
 from dials_postrefine.numerics.correlation import CLIP, FEWEST, NOTHING_LEFT
 from dials_postrefine.numerics.robust import HUBER_K, MEDIAN_OF_NORMAL, SLOPE_ROUNDS
 
 jit = compiler("dials_postrefine.numerics.correlation", "dials_postrefine.numerics.robust", error_model="numpy")
-part = numba.njit(nogil=True, error_model="numpy")
+part = numba.njit(error_model="numpy", **PART)
 
 
 @part

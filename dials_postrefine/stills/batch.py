@@ -190,8 +190,8 @@ class _Batch:
         if not a_pass.tempered:
             self.covariance[numbers] = esdkernels.covariances(numbers, self.x, self.matched, task)
         near = near_bounds(self.x[numbers], Bounds(*(side[numbers] for side in bounds)))
-        telling = np.isin(np.arange(N_PARAMETERS), free) & np.isin(np.arange(N_PARAMETERS), telling_bounds(settings))
-        self.at_bound[numbers] = (near & telling).any(axis=1)
+        telling = [i for i in telling_bounds(settings) if i in a_pass.free]
+        self.at_bound[numbers] = near[:, telling].any(axis=1)
 
     def conclude(self) -> list[LatticeFit]:
         """Partialities, correlations and verdict: the fits."""

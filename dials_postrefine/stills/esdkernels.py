@@ -19,6 +19,7 @@ from dials_postrefine.stills.kernels import (
     part,
     part_calculate,
     part_constants,
+    part_longest,
     part_loss,
     part_product,
 )
@@ -144,7 +145,10 @@ def _covariance(k, x, data, problem, covariance, work):
         covariance[free[a], free[a]] = np.inf
         n_restraints += problem.precision[free[a]] > 0.0
     _rows(k, x, data, problem, units, work)
-    if n + n_restraints <= n_free or not units.min() > 0.0:
+    least = units[0]
+    for a in range(n_free):
+        least = min(least, units[a])
+    if n + n_restraints <= n_free or not least > 0.0:
         return
     for which in range(2):  # psi' of a loss that is not convex may give no positive matrix
         for i in range(n):
@@ -188,7 +192,7 @@ def covariances(numbers, x, data, problem):
         Zero where fixed, infinite on the diagonal where the data do not determine the parameters.
     """
     covariance = np.zeros((len(numbers), N_PARAMETERS, N_PARAMETERS))
-    work = np.empty((N_ROWS, np.max(np.diff(data.first)) if len(numbers) else 0))
+    work = np.empty((N_ROWS, part_longest(data.first)))
     for number in range(len(numbers)):
         k = numbers[number]
         _covariance(k, x[k], data, problem, covariance[number], work)

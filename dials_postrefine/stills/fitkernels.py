@@ -13,7 +13,15 @@ import numpy as np
 from dials_postrefine.numerics.compiled import compiler
 from dials_postrefine.numerics.loops import part_correlation, part_median, part_partial_correlation, part_slope
 from dials_postrefine.numerics.robust import MEDIAN_OF_NORMAL
-from dials_postrefine.stills.kernels import LENGTH, N_CONSTANTS, ROTATED, part, part_calculate, part_constants
+from dials_postrefine.stills.kernels import (
+    LENGTH,
+    N_CONSTANTS,
+    ROTATED,
+    part,
+    part_calculate,
+    part_constants,
+    part_longest,
+)
 from dials_postrefine.stills.model import (
     LN_MOSAICITY,
     LN_NOTHING,
@@ -37,8 +45,8 @@ jit = compiler(
 
 
 @part
-def _start_radius(k, data, c, start_radius, mosaic, x):
-    """Fill the shape's start in x (7,): r_s = start_radius RMS(r_h); NaN where there is none."""
+def _start_radius(k, data, c, start_radius, mosaic, x, work):
+    """Fill the shape's start in x (7,): r_s = start_radius RMS(r_h); NaN where there is none; work (n,)."""
     first, n = data.first[k], data.first[k + 1] - data.first[k]
     total, length = 0.0, c[LENGTH]
     for i in range(first, first + n):
@@ -49,9 +57,11 @@ def _start_radius(k, data, c, start_radius, mosaic, x):
     x[LN_MOSAICITY] = LN_NOTHING
     x[LN_RADIUS] = np.log(rms) if rms > 0.0 else np.nan
     if mosaic and rms > 0.0:
+        for i in range(n):
+            work[i] = data.q_sq[first + i]
         # half of r_s^2 to each of its parts at the middle of the resolution range
         x[LN_RADIUS] -= 0.5 * np.log(2.0)
-        x[LN_MOSAICITY] = x[LN_RADIUS] - 0.5 * np.log(part_median(data.q_sq[first : first + n].copy(), n))
+        x[LN_MOSAICITY] = x[LN_RADIUS] - 0.5 * np.log(part_median(work, n))
 
 
 @jit
@@ -79,10 +89,10 @@ def start_lattices(data, profile, start_radius, mosaic):
     n_lattices = len(data.first) - 1
     x, mean_root = np.zeros((n_lattices, N_PARAMETERS)), np.full(n_lattices, np.nan)
     c, derivatives = np.empty(N_CONSTANTS), np.empty(N_PARAMETERS)
-    work = np.empty((3, np.max(np.diff(data.first)) if n_lattices else 0))
+    work = np.empty((3, part_longest(data.first)))
     for k in range(n_lattices):
         part_constants(x[k], data.s0[k], profile.exponent, c)
-        _start_radius(k, data, c, start_radius, mosaic, x[k])
+        _start_radius(k, data, c, start_radius, mosaic, x[k], work[0])
         part_constants(x[k], data.s0[k], profile.exponent, c)
         x_k, n, total = x[k], 0, 0.0
         for i in range(data.first[k], data.first[k + 1]):
@@ -117,7 +127,7 @@ def weigh_lattices(numbers, x, data, profile, by_sigma, model_error, tempered):
     tempered : bool
     """
     c, derivatives = np.empty(N_CONSTANTS), np.empty(N_PARAMETERS)
-    work = np.empty((2, np.max(np.diff(data.first)) if len(numbers) else 0))
+    work = np.empty((2, part_longest(data.first)))
     for k in numbers:
         part_constants(x[k], data.s0[k], profile.exponent, c)
         first, n = data.first[k], data.first[k + 1] - data.first[k]
@@ -128,9 +138,11 @@ def weigh_lattices(numbers, x, data, profile, by_sigma, model_error, tempered):
             residual[i] = abs(data.intensity[first + i] - i_calc)
             data.weight[first + i] = 1.0 / np.sqrt(data.variance[first + i] + (model_error * i_calc) ** 2)
         if not by_sigma:
-            sizes[:n] = residual[:n]
+            for i in range(n):
+                sizes[i] = residual[i]
             spread = part_median(sizes, n)
-            data.weight[first : first + n] = 1.0 / spread if spread > 0.0 else 1.0
+            for i in range(n):
+                data.weight[first + i] = 1.0 / spread if spread > 0.0 else 1.0
         if tempered:
             for i in range(n):
                 sizes[i] = data.weight[first + i] * residual[i]
@@ -168,10 +180,10 @@ def spread_lattices(x, data, profile):
 
 
 @part
-def _relative_variance(y, derivatives, covariance, known):
-    """g^T C g with g = d ln I_calc/dx, over the parameters that are known to be uncertain."""
+def _relative_variance(y, derivatives, covariance, known, n_known):
+    """g^T C g with g = d ln I_calc/dx, over the parameters known[:n_known], that have a variance."""
     total = 0.0
-    for one in range(len(known)):
+    for one in range(n_known):
         a = known[one]
         inner = 0.5 * covariance[a, a] * derivatives[a]
         for two in range(one):
@@ -242,13 +254,18 @@ def conclude_lattices(numbers, x, covariance, data, profile, threshold):
     recorded, p, variance = np.zeros(n), np.zeros(n), np.full(n, MAX_RELATIVE_VARIANCE)
     figures = np.empty((len(numbers), N_FIGURES))
     c, derivatives = np.empty(N_CONSTANTS), np.empty(N_PARAMETERS)
-    work = np.empty((4, np.max(np.diff(data.first)) if len(numbers) else 0))
+    known = np.empty(N_PARAMETERS, np.int64)
+    work = np.empty((4, part_longest(data.first)))
     for number in range(len(numbers)):
         k = numbers[number]
-        known = np.flatnonzero(np.diag(covariance[k]))
+        n_known = 0
+        for a in range(N_PARAMETERS):
+            if covariance[k, a, a] != 0.0:
+                known[n_known] = a
+                n_known += 1
         part_constants(x[k], data.s0[k], profile.exponent, c)
         for i in range(data.first[k], data.first[k + 1]):
             recorded[i], p[i] = part_calculate(x[k], c, data, i, profile, derivatives)
-            variance[i] = _relative_variance(recorded[i], derivatives, covariance[k], known)
+            variance[i] = _relative_variance(recorded[i], derivatives, covariance[k], known, n_known)
         _judge(k, recorded, p, data, threshold, figures[number], work)
     return p, variance, figures

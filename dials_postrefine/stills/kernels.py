@@ -21,7 +21,7 @@ from typing import NamedTuple
 import numba
 import numpy as np
 
-from dials_postrefine.numerics.compiled import compiler
+from dials_postrefine.numerics.compiled import PART, compiler
 from dials_postrefine.numerics.leastsquares import CURVATURE_FLOOR
 from dials_postrefine.numerics.robust import HUBER_K, STUDENT_NU
 from dials_postrefine.stills.model import (
@@ -58,9 +58,9 @@ jit = compiler(
     error_model="numpy",
 )
 # What other loops are made of.
-part = numba.njit(nogil=True, error_model="numpy")
+part = numba.njit(error_model="numpy", **PART)
 # Sums in any order, which only their length decides: neighbours in memory are added together.
-sums = numba.njit(nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz"})
+sums = numba.njit(error_model="numpy", fastmath={"reassoc", "contract", "nsz"}, **PART)
 
 
 class KernelData(NamedTuple):
@@ -99,6 +99,15 @@ class KernelTask(NamedTuple):
     upper: np.ndarray
     profile: KernelProfile
     loss: int
+
+
+@part
+def part_longest(first):
+    """The most rows that a lattice has."""
+    longest = 0
+    for k in range(len(first) - 1):
+        longest = max(longest, first[k + 1] - first[k])
+    return longest
 
 
 @part
@@ -303,7 +312,8 @@ def _minimise(k, x, data, problem, n_max_iterations, step_threshold, work):
             better = value < f
         if better:
             f = value
-            x[:] = trial
+            for a in range(n):
+                x[free[a]] = trial[free[a]]
             hessian, next_hessian = next_hessian, hessian
             gradient, next_gradient = next_gradient, gradient
             damping *= 0.2
@@ -339,11 +349,13 @@ def minimise_lattices(numbers, x, data, problem, n_max_iterations, step_threshol
     """
     n_lattices = len(numbers)
     f, n_iterations = np.empty(n_lattices), np.zeros(n_lattices, np.int64)
-    work = np.empty((N_ROWS, np.max(np.diff(data.first)) if n_lattices else 0))
+    work, start = np.empty((N_ROWS, part_longest(data.first))), np.empty(N_PARAMETERS)
     for number in range(n_lattices):
         k = numbers[number]
-        start = x[k].copy()
+        for a in range(N_PARAMETERS):
+            start[a] = x[k, a]
         f[number], n_iterations[number] = _minimise(k, x[k], data, problem, n_max_iterations, step_threshold, work)
         if np.isnan(f[number]):
-            x[k] = start
+            for a in range(N_PARAMETERS):
+                x[k, a] = start[a]
     return f, n_iterations
