@@ -196,6 +196,8 @@ def spread_fits(stills: Stills, settings: FitSettings, fits: list[LatticeFit], v
         fit.partiality = fit.relative_variance = nothing
     n, x = np.diff(stills.offsets), np.array([fit.x for fit in fits]).reshape(-1, N_PARAMETERS)
     known = np.repeat(np.isfinite(x).all(axis=1), n)
-    scale = np.where(known, scale_factor(np.repeat(np.nan_to_num(x), n, axis=0).T, stills.q_sq), 1.0)
+    # contiguous, as model.JoinedObservations.parameters is and for its reason
+    by_row = np.ascontiguousarray(np.repeat(np.nan_to_num(x), n, axis=0).T)
+    scale = np.where(known, scale_factor(by_row, stills.q_sq), 1.0)
     accepted = np.repeat(np.array([fit.reason is None for fit in fits], dtype=bool), n)
     return Scaled(p, scale, relative, accepted & (p >= settings.partiality_threshold), variance_slope)

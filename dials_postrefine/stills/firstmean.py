@@ -77,10 +77,9 @@ def start_partialities(stills: Stills, fit: FitSettings) -> tuple[np.ndarray, np
     x = start_lattices(together, fit)
     x[:, LN_SCALE] = 0.0
     x[list(stills.rejected)] = np.nan
-    n = np.diff(stills.offsets)
-    known = np.repeat(np.isfinite(x).all(axis=1), n)
+    known = np.isfinite(x).all(axis=1)[together.lattice]
     p, _ = spread_parameters(x, together, fit.profile)
-    shape = scale_factor(np.repeat(x, n, axis=0).T, stills.q_sq)
+    shape = scale_factor(together.parameters(x), stills.q_sq)
     return np.where(known, p, 0.0), np.where(known, shape, 1.0)
 
 
