@@ -91,8 +91,8 @@ def run(request: PostrefineRequest, launch: Launch | None = None) -> Result:
             log.start(launch.verbosity, names["log"], launch.provenance)
             given = _read(request)
             refinement = _refine(request, given)
-            wide, how = launch.verbosity > 0, (refinement.tried, given.files.order, request.convergence)
-            logger.info(text.course(given.identifiers, refinement.result, *how, wide))
+            wide, order = launch.verbosity > 0, given.files.order
+            logger.info(text.course(given.identifiers, refinement, order, request.convergence, wide))
             if refinement.statistics is None:
                 raise Sorry(text.all_rejected(refinement.result))
             summary = _summarise(request, given, refinement, launch)
@@ -178,13 +178,11 @@ def _summarise(request: PostrefineRequest, given: _Given, refinement: Refinement
     operations = group_operations(files.experiments, files.space_group)
     reference = given.reference.intensity if given.reference.external else None
     record = make_summary(
-        result,
-        refinement.statistics,
+        refinement,
         ListedLattices(given.identifiers, parameters, counts, files.order),
         dataset=_describe_dataset(request, given, result, counts),
         diagnostics=collect_diagnostics(stills, result, reference, files.d_star_sq, given.drawn),
         symmetry=weigh_symmetry(stills, result.linear_scale, result.accepted, files.d_star_sq, *operations),
-        tried=refinement.tried,
     )
     where = request.output.xfel_merge, files.space_group, files.cell, refinement.statistics.d_min
     record |= {

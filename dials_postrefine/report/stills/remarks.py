@@ -69,7 +69,13 @@ def _on_lattices(summary: dict) -> Iterator[Remark]:
             "lattices, and at indexing and space group.",
             "n_accepted",
         )
-    if accepted and not any(one["accepted"] and one["refined"] for one in summary["lattices"]):
+    if summary["scaled_only"]:
+        yield distrust(
+            "postrefinement is no better than scaling alone",
+            f"Postrefinement was not written: {summary['gain']['words']} More lattices, or a reference=, are needed.",
+            "n_accepted",
+        )
+    elif accepted and not any(one["accepted"] and one["refined"] for one in summary["lattices"]):
         yield distrust(
             "no lattice was refined",
             f"None of the {accepted} accepted lattices was refined: they have their scales alone, as too few of their "
@@ -196,6 +202,8 @@ def profile_off(summary: dict) -> tuple[int, int] | None:
 
 
 def _on_cycles(summary: dict) -> Iterator[Remark]:
+    if summary["scaled_only"]:
+        return
     change, course = summary["cycles"][-1]["change"], summary["course"]
     if course["damped_from"] is not None and course["ended"] != "converged" or course["ended"] == "no_lattice":
         yield care("the cycles did not converge", f"{course['words']} A reference=, or more lattices, may help.")
@@ -236,7 +244,8 @@ def _on_agreement(summary: dict) -> Iterator[Remark]:
                 f"CC1/2 falls below {CC_HALF_LIMIT:g} at {poor:.2f} A: there is little information beyond; set d_min= "
                 "there.",
             )
-    if None not in (before["r_split"], after["r_split"]) and after["r_split"] > before["r_split"] + WORSE:
+    known = None not in (before["r_split"], after["r_split"]) and not summary["scaled_only"]
+    if known and after["r_split"] > before["r_split"] + WORSE:
         yield care(
             "R_split is larger than before",
             f"R_split is {after['r_split']:.3f} where scaling alone has {before['r_split']:.3f}: postrefinement made "
@@ -330,9 +339,9 @@ def _on_fit(summary: dict) -> Iterator[Remark]:
             "where there should be next to none: a part of the lattices is indexed wrongly, or spots overlap.",
         )
     off = profile_off(summary)
-    if off is not None:
+    if off is not None and not summary["scaled_only"]:
         yield care(
             "the profile does not fit",
             f"In {off[0]} of {off[1]} bins the observed partiality is more than {PROFILE_OFF[0]} off the predicted "
-            "one: try profile=auto radius=auto unit_cell=auto.",
+            "one: the profile is another one, or orientations, cell or wavelength are off.",
         )
