@@ -1,0 +1,80 @@
+"""
+How the usable observations were recorded: what is in the files beside intensities and indices, as arrays.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from dxtbx import flumpy
+
+from dials_postrefine.files.dials.radiation import is_xray
+from dials_postrefine.files.stills.observations import StillsFiles
+from dials_postrefine.stills.systematics.deviations import Recording
+
+POSITIONS = ("xyzobs.px.value", "xyzcal.px")
+
+
+def read_recording(files: StillsFiles, radiation: str | None = None) -> Recording:
+    """
+    The Recording of what was read; radiation: xray, electron or neutron, None for what the beam models say.
+
+    The place of a lattice in the series is that in the input.
+    """
+    table, row, experiments = files.table, files.usable.row, files.experiments
+    with np.errstate(invalid="ignore", divide="ignore"):
+        s1 = flumpy.to_numpy(table["s1"])[row]
+        s1 = s1 / np.sqrt(np.einsum("ij,ij->i", s1, s1))[:, None]
+    panel = flumpy.to_numpy(table["panel"])[row].astype(np.int64) if "panel" in table else np.zeros(len(row), dtype=int)
+    beams = [experiment.beam for experiment in experiments]
+    s0 = np.array([_unit(beam.get_s0()) for beam in beams])
+    normal = np.array([_normal(beam.get_polarization_normal(), own) for beam, own in zip(beams, s0)])
+    polarised = [is_xray(beam, radiation) and np.isfinite(own).all() for beam, own in zip(beams, normal)]
+    fraction = np.array([beam.get_polarization_fraction() if good else np.nan for beam, good in zip(beams, polarised)])
+    goniometers = [id(experiment.goniometer) if experiment.goniometer else None for experiment in experiments]
+    counts = {one: goniometers.count(one) for one in set(goniometers)}
+    return Recording(
+        s1=s1,
+        panel=panel,
+        position=_positions(table, row, experiments, files.usable.offsets, panel),
+        correction=flumpy.to_numpy(table["lp"])[row],
+        s0=s0,
+        normal=normal,
+        fraction=fraction,
+        order=files.place.astype(float),
+        shared=np.array([one is not None and counts[one] > 1 for one in goniometers]),
+    )
+
+
+def _unit(vector) -> np.ndarray:
+    vector = np.array(vector, dtype=float)
+    return vector / np.linalg.norm(vector)
+
+
+def _normal(normal, s0: np.ndarray) -> np.ndarray:
+    """The unit normal, at right angles to the beam; NaN where there is none."""
+    normal = np.array(normal, dtype=float)
+    normal = normal - (normal @ s0) * s0
+    length = np.linalg.norm(normal)
+    return normal / length if length > 1e-6 else np.full(3, np.nan)
+
+
+def _positions(table, row, experiments, offsets, panel) -> np.ndarray:
+    """The positions (n, 2) in units of the size of the panel; NaN where the table does not say."""
+    name = next((name for name in POSITIONS if name in table), None)
+    position = np.full((len(row), 2), np.nan)
+    if name is None:
+        return position
+    xy = flumpy.to_numpy(table[name])[row][:, :2]
+    sizes: dict[int, np.ndarray] = {}
+    for k, experiment in enumerate(experiments):
+        rows = slice(offsets[k], offsets[k + 1])
+        detector = experiment.detector
+        if detector is None or rows.start == rows.stop:
+            continue
+        if id(detector) not in sizes:
+            sizes[id(detector)] = np.array([one.get_image_size() for one in detector], dtype=float)
+        size, own = sizes[id(detector)], panel[rows]
+        known = (own >= 0) & (own < len(size))
+        position[rows][known] = xy[rows][known] / size[own[known]]
+    return position

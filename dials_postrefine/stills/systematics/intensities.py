@@ -1,0 +1,178 @@
+"""
+Errors that show in the intensities, fitted to all observations together (projection.py):
+
+    y = M (1 + delta_u + g . s_l) (P(Q, U)/P_0) (1 + a sign(r_h) + epsilon dln p/depsilon + gain_region) + noise
+
+P_0, what was divided by, and P(Q, U) (polarisation.py); a, the asymmetry: inside of the Ewald sphere observations are
+too weak by a, outside too strong; epsilon, the scale of all reciprocal cells, where the lattices have none of their own;
+and the gain of regions of the detector, its panels or, of a single one, GRID x GRID parts.  P is not linear in ln y over
+the range of Q: it is applied, and the rest fitted to what is left, until Q and U stay.
+
+The gains could make up much of a polarisation.  They have a prior with long tails about zero, Student's t of width
+GAIN_WIDTH: few of them may be far out, but not all a little in the pattern of the polarisation.  Their own values are
+then found with the other numbers known, and hardly a prior.
+
+Weights are those of the merging variances, and robust (Huber).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from dials_postrefine.numerics.robust import LOSSES, STUDENT_NU, robust_width
+from dials_postrefine.stills.merging import merge
+from dials_postrefine.stills.systematics.deviations import Deviations, Recording
+from dials_postrefine.stills.systematics.polarisation import Stokes, stokes_of
+from dials_postrefine.stills.systematics.projection import Projected, make_nuisances, project
+
+N_ROUNDS = 4
+GRID = 4
+GAIN_WIDTH = 0.02
+LOOSE_WIDTH = 0.3
+N_PRIOR_ROUNDS = 10
+FEWEST_IN_REGION = 100
+MOST_REGIONS = 64
+
+
+@dataclass(frozen=True)
+class Regions:
+    """Names of the parts of the detector, and the number of each observation's (n,), -1 where it is in none."""
+
+    names: list[str]
+    number: np.ndarray
+
+
+@dataclass(frozen=True)
+class SharedErrors:
+    """
+    What was found; esds from the spread between lattices.
+
+    stokes (2,) with its covariance (2, 2), and stokes_effect (2,): the root mean square of dln P by each, None without
+    polarisation; asymmetry and cell_scale with their esds, cell_scale NaN where each lattice has its own; gain and
+    gain_esd (R,) of the regions, relative to their mean; n observations of n_lattices.
+    """
+
+    stokes: np.ndarray | None
+    stokes_covariance: np.ndarray | None
+    stokes_effect: np.ndarray | None
+    asymmetry: float
+    asymmetry_esd: float
+    cell_scale: float
+    cell_scale_esd: float
+    regions: list[str]
+    gain: np.ndarray
+    gain_esd: np.ndarray
+    n: int
+    n_lattices: int
+
+
+def find_regions(recording: Recording, rows: np.ndarray) -> Regions:
+    """
+    The panels, or of a single panel its parts, that have FEWEST_IN_REGION of the observations rows (n,); none where
+    fewer than two have.
+    """
+    panel, position = recording.panel[rows], recording.position[rows]
+    single = not len(recording.panel) or bool((recording.panel == recording.panel[0]).all())
+    if single:
+        known = np.isfinite(position).all(axis=1)
+        part = np.clip(np.where(known[:, None], position, 0.0) * GRID, 0, GRID - 1).astype(int)
+        key = np.where(known, part[:, 1] * GRID + part[:, 0], -1)
+    else:
+        key = panel
+    values, inverse, counts = np.unique(key, return_inverse=True, return_counts=True)
+    good = [k for k in np.argsort(-counts, kind="stable") if counts[k] >= FEWEST_IN_REGION and values[k] >= 0]
+    good = sorted(good[:MOST_REGIONS])
+    if len(good) < 2:
+        return Regions([], np.full(len(rows), -1))
+    number = np.full(len(values), -1)
+    number[good] = np.arange(len(good))
+    names = [f"part {values[k] % GRID + 1},{values[k] // GRID + 1}" if single else f"panel {values[k]}" for k in good]
+    return Regions(names, number[inverse])
+
+
+def fit_intensities(deviations: Deviations, recording: Recording, lattice: np.ndarray) -> SharedErrors:
+    """Fit all of them to deviations; lattice (n,) is the number of each observation's among all lattices."""
+    stokes = stokes_of(recording, deviations.row, lattice)
+    regions = find_regions(recording, deviations.row)
+    own_cells = "cell_scale" in deviations.names
+    now = stokes.model.copy() if stokes else np.zeros(2)
+    n_pol = 2 if stokes else 0
+    z = None
+    for k in range(N_ROUNDS):
+        last = k == N_ROUNDS - 1
+        projected, factor = _linearise(deviations, stokes, recording, now, z, regions if last else None, own_cells)
+        precision = np.zeros(projected.columns.shape[1])
+        n_others = n_pol + 1 + (not own_cells)
+        if last:
+            precision = _gain_precision(projected, n_others)
+        found = projected.solve(precision)
+        now = now + (found.a[:n_pol] if stokes else 0.0)
+        z = projected.residual - projected.columns @ found.a
+    others = found.a.copy()
+    others[n_others:] = 0.0
+    gain, gain_esd = np.zeros(0), np.zeros(0)
+    if regions.names:
+        own = projected.part(slice(n_others, None), others).solve(LOOSE_WIDTH**-2.0)
+        gain, gain_esd = own.a, np.sqrt(np.diag(own.covariance))
+    esd = np.sqrt(np.diag(found.covariance))
+    effect = None if stokes is None else np.sqrt(np.mean((stokes.slopes / stokes.factor(now)[:, None]) ** 2, axis=0))
+    cell = (np.nan, np.nan) if own_cells else (float(found.a[n_pol + 1]), float(esd[n_pol + 1]))
+    return SharedErrors(
+        now if stokes else None,
+        found.covariance[:2, :2] if stokes else None,
+        effect,
+        float(found.a[n_pol]),
+        float(esd[n_pol]),
+        *cell,
+        regions.names,
+        gain,
+        gain_esd,
+        len(deviations.value),
+        deviations.n_lattices,
+    )
+
+
+def _linearise(
+    deviations: Deviations,
+    stokes: Stokes | None,
+    recording: Recording,
+    now: np.ndarray,
+    z: np.ndarray | None,
+    regions: Regions | None,
+    own_cells: bool,
+) -> tuple[Projected, np.ndarray]:
+    """What the nuisances leave at Q and U as they are now; z (n,), the residuals of the round before, makes it robust."""
+    factor = np.ones(len(deviations.value))
+    columns = [np.sign(deviations.r_h)] + ([] if own_cells else [deviations.cell_gradient])
+    if stokes is not None:
+        p = stokes.factor(now)
+        factor = p * recording.correction[deviations.row]
+        columns = [*(stokes.slopes / p[:, None]).T, *columns]
+    if regions is not None:
+        columns += list((regions.number[:, None] == np.arange(len(regions.names))).T.astype(float))
+    weight = factor**2 / deviations.variance
+    if z is not None:
+        width = robust_width(z)
+        weight = weight * LOSSES["huber"]((z / width) ** 2)[1] if width > 0.0 else weight
+    value = deviations.value / factor
+    mean = merge(value, 1.0 / weight, deviations.unique, deviations.n_unique).intensity
+    root, mean_of = np.sqrt(weight), mean[deviations.unique]
+    nuisances = make_nuisances(deviations, mean, root)
+    weighted = np.column_stack(columns) * (mean_of * root)[:, None]
+    return project(nuisances, weighted, (value - mean_of) * root, deviations.lattice), factor
+
+
+def _gain_precision(projected: Projected, n_others: int) -> np.ndarray:
+    """The precisions (m,) of the gains' prior, zero of the others, by iterative reweighting."""
+    f, r = projected.columns, projected.residual
+    normal, right = f.T @ f, f.T @ r
+    precision = np.zeros(f.shape[1])
+    precision[n_others:] = (STUDENT_NU + 1.0) / STUDENT_NU / GAIN_WIDTH**2
+    # unit weights: the residuals are in units of their standard deviations
+    for _ in range(N_PRIOR_ROUNDS if len(precision) > n_others else 0):
+        a = np.linalg.pinv(normal + np.diag(precision), hermitian=True) @ right
+        t = (a[n_others:] / GAIN_WIDTH) ** 2
+        precision[n_others:] = (STUDENT_NU + 1.0) / (STUDENT_NU + t) / GAIN_WIDTH**2
+    return precision
