@@ -28,6 +28,7 @@ from dials_postrefine.stills.model import (
     THETA_Y,
     Observations,
     calculate_with_jacobian,
+    radius,
     rounds,
 )
 
@@ -64,7 +65,7 @@ class Deviations:
     Observations that were merged (module docstring), n of L lattices, sorted by lattice, all arrays (n,) but gradient.
 
     value and variance; unique and lattice, renumbered without gaps; row, the number of each among all; d_star_sq;
-    gradient (n, k) by the refined parameters named in names; cell_gradient, by the scale of the cell; r_h.
+    gradient (n, k) by the refined parameters named in names; cell_gradient, by the scale of the cell; ratio, r_h/r_s.
     """
 
     value: np.ndarray
@@ -76,7 +77,7 @@ class Deviations:
     gradient: np.ndarray
     names: tuple[str, ...]
     cell_gradient: np.ndarray
-    r_h: np.ndarray
+    ratio: np.ndarray
 
     @property
     def n_lattices(self) -> int:
@@ -115,9 +116,10 @@ def collect_deviations(stills: Stills, result: PostrefinedStills, most: int = MO
     refined = np.array([fit.refined for fit in result.fits])[chosen][lattice]
     columns = [PARAMETERS.index(name) for name in names]
     free = np.where(refined[:, None] | (np.array(columns) == LN_SCALE), gradient[:, columns], 0.0)
-    found = Deviations(
-        value, variance, part.unique, lattice, rows, q_sq, free, names, gradient[:, CELL_SCALE], excitations(x, part, q)
-    ).select(used)
+    ratio = excitations(x, part, q) / radius(np.ascontiguousarray(x[lattice].T), q_sq)
+    cell_gradient = gradient[:, CELL_SCALE]
+    found = Deviations(value, variance, part.unique, lattice, rows, q_sq, free, names, cell_gradient, ratio)
+    found = found.select(used & np.isfinite(ratio))
     return _worth_something(_worth_something(found))
 
 

@@ -1,7 +1,7 @@
 """
 Errors that show in the intensities, fitted to all observations together (projection.py):
 
-    y = M (1 + delta_u + g . s_l) (P(Q, U)/P_0) (1 + a sign(r_h) + epsilon dln p/depsilon + gain_region) + noise
+    y = M (1 + delta_u + g . s_l) (P(Q, U)/P_0) (1 + a sign(r_h) + epsilon dln p/depsilon + gain_region + profile) + noise
 
 P_0, what was divided by, and P(Q, U) (polarisation.py); a, the asymmetry: inside of the Ewald sphere observations are
 too weak by a, outside too strong; epsilon, the scale of all reciprocal cells, where the lattices have none of their own;
@@ -11,6 +11,9 @@ the range of Q: it is applied, and the rest fitted to what is left, until Q and 
 The gains could make up much of a polarisation.  They have a prior with long tails about zero, Student's t of width
 GAIN_WIDTH: few of them may be far out, but not all a little in the pattern of the polarisation.  Their own values are
 then found with the other numbers known, and hardly a prior.
+
+The profile that all lattices share may not fit: what is even in r_h, x and x^2 with x = (r_h/r_s)^2, and how these change
+with resolution, is fitted along, so that its misfit neither counts as noise nor passes for anything else.
 
 Weights are those of the merging variances, and robust (Huber).
 """
@@ -24,7 +27,7 @@ import numpy as np
 from dials_postrefine.numerics.robust import LOSSES, STUDENT_NU, robust_width
 from dials_postrefine.stills.merging import merge
 from dials_postrefine.stills.systematics.deviations import Deviations, Recording
-from dials_postrefine.stills.systematics.polarisation import Stokes, stokes_of
+from dials_postrefine.stills.systematics.polarisation import Stokes, fraction_and_direction, stokes_of
 from dials_postrefine.stills.systematics.projection import Projected, make_nuisances, project
 
 N_ROUNDS = 4
@@ -34,6 +37,9 @@ LOOSE_WIDTH = 0.3
 N_PRIOR_ROUNDS = 10
 FEWEST_IN_REGION = 100
 MOST_REGIONS = 64
+N_PROFILE = 4
+REFERENCE_ERROR = 0.1
+FARTHEST = 3.0  # r_h/r_s
 
 
 @dataclass(frozen=True)
@@ -66,6 +72,11 @@ class SharedErrors:
     gain_esd: np.ndarray
     n: int
     n_lattices: int
+
+    @property
+    def polarisation(self) -> tuple[np.ndarray, np.ndarray]:
+        """Fraction and direction (2,), and their esds (2,) (polarisation.py)."""
+        return fraction_and_direction(self.stokes, self.stokes_covariance)
 
 
 def find_regions(recording: Recording, rows: np.ndarray) -> Regions:
@@ -104,7 +115,7 @@ def fit_intensities(deviations: Deviations, recording: Recording, lattice: np.nd
         last = k == N_ROUNDS - 1
         projected, factor = _linearise(deviations, stokes, recording, now, z, regions if last else None, own_cells)
         precision = np.zeros(projected.columns.shape[1])
-        n_others = n_pol + 1 + (not own_cells)
+        n_others = n_pol + 1 + (not own_cells) + N_PROFILE
         if last:
             precision = _gain_precision(projected, n_others)
         found = projected.solve(precision)
@@ -134,6 +145,33 @@ def fit_intensities(deviations: Deviations, recording: Recording, lattice: np.nd
     )
 
 
+def fit_radial(deviations: Deviations, reference: np.ndarray) -> tuple[float, float]:
+    """
+    By how much observations differ from the reference (n,) with resolution as neither scale nor B can have it, and the
+    esd: the coefficient of P_2(t) = (3 t^2 - 1)/2, with t from -1 to 1 in d*^2.
+
+    The errors of a reference are those of its indices, which are the clusters.
+    """
+    t = deviations.d_star_sq - deviations.d_star_sq.min()
+    t = 2.0 * t / t.max() - 1.0
+    root = np.ones(len(t)) / np.sqrt(deviations.variance + (REFERENCE_ERROR * reference) ** 2)
+    residual = (deviations.value - reference) * root
+    _, index = np.unique(deviations.unique, return_inverse=True)
+    for _ in range(N_ROUNDS):
+        nuisances = make_nuisances(deviations, _by_index(deviations, reference), root, by_index=False)
+        column = (0.5 * (3.0 * t**2 - 1.0) * reference * root)[:, None]
+        projected = project(nuisances, column, residual, index)
+        found = projected.solve()
+        z = projected.residual - projected.columns @ found.a
+        width = robust_width(z)
+        if not width > 0.0:
+            break
+        weight = np.sqrt(LOSSES["huber"]((z / width) ** 2)[1])
+        root = weight / np.sqrt(deviations.variance + (REFERENCE_ERROR * reference) ** 2)
+        residual = (deviations.value - reference) * root
+    return float(found.a[0]), float(np.sqrt(found.covariance[0, 0]))
+
+
 def _linearise(
     deviations: Deviations,
     stokes: Stokes | None,
@@ -145,7 +183,8 @@ def _linearise(
 ) -> tuple[Projected, np.ndarray]:
     """What the nuisances leave at Q and U as they are now; z (n,), the residuals of the round before, makes it robust."""
     factor = np.ones(len(deviations.value))
-    columns = [np.sign(deviations.r_h)] + ([] if own_cells else [deviations.cell_gradient])
+    columns = [np.sign(deviations.ratio)] + ([] if own_cells else [deviations.cell_gradient])
+    columns += _profile_columns(deviations)
     if stokes is not None:
         p = stokes.factor(now)
         factor = p * recording.correction[deviations.row]
@@ -162,6 +201,20 @@ def _linearise(
     nuisances = make_nuisances(deviations, mean, root)
     weighted = np.column_stack(columns) * (mean_of * root)[:, None]
     return project(nuisances, weighted, (value - mean_of) * root, deviations.lattice), factor
+
+
+def _by_index(deviations: Deviations, values: np.ndarray) -> np.ndarray:
+    """Values (n,), the same for all observations of an index, as (n_unique,)."""
+    found = np.zeros(deviations.n_unique)
+    found[deviations.unique] = values
+    return found
+
+
+def _profile_columns(deviations: Deviations) -> list[np.ndarray]:
+    """What a profile may be off by (module docstring), N_PROFILE columns."""
+    x = np.minimum(deviations.ratio**2, FARTHEST**2)
+    relative = deviations.d_star_sq / deviations.d_star_sq.max()
+    return [x, x**2, x * relative, x**2 * relative]
 
 
 def _gain_precision(projected: Projected, n_others: int) -> np.ndarray:

@@ -58,7 +58,7 @@ class Shared:
 class Projected:
     """
     What the nuisances leave (module docstring): columns F (n, m) and residuals r (n,), times sqrt w; cluster (n,), the
-    lattice of each, sorted; n_free numbers that the nuisances have.
+    lattice of each; n_free numbers that the nuisances have.
     """
 
     columns: np.ndarray
@@ -73,8 +73,8 @@ class Projected:
         inverse = np.linalg.pinv(f.T @ f + np.diag(np.broadcast_to(precision, m)), hermitian=True)
         a = inverse @ (f.T @ r)
         scores = f * (r - f @ a)[:, None]
-        first = np.searchsorted(self.cluster, np.arange(int(self.cluster[-1]) + 1))
-        covariance = sandwich_clusters(np.add.reduceat(scores, first, axis=0), inverse)
+        sums = np.column_stack([np.bincount(self.cluster, column) for column in scores.T])
+        covariance = sandwich_clusters(sums, inverse)
         return Shared(a, covariance * n / max(n - self.n_free - m, 1))
 
     def part(self, which: slice, others: np.ndarray) -> Projected:
