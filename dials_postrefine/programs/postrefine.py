@@ -31,6 +31,7 @@ from dials_postrefine.files.stills.observations import (
     read_stills,
     rows_by_lattice,
 )
+from dials_postrefine.files.stills.recording import read_recording
 from dials_postrefine.programs.algorithm_settings import (
     dataset_settings,
     input_filters,
@@ -46,11 +47,13 @@ from dials_postrefine.report.stills import text
 from dials_postrefine.report.stills.diagnostics import collect_diagnostics
 from dials_postrefine.report.stills.remarks import remarks
 from dials_postrefine.report.stills.summary import count_observations, describe_dataset, make_summary
+from dials_postrefine.report.stills.systematics import describe_systematics
 from dials_postrefine.scattering.prior import ModelPrior
 from dials_postrefine.settings.postrefine import PostrefineRequest
 from dials_postrefine.stills.freereflections import free_set
 from dials_postrefine.stills.refinement import Refinement, refine
 from dials_postrefine.stills.symmetry import weigh_symmetry
+from dials_postrefine.stills.systematics.systematics import find_systematics
 
 logger = logging.getLogger("dials.postrefine")
 
@@ -135,6 +138,7 @@ def _read(request: PostrefineRequest) -> _Given:
         filters=input_filters(request),
         radiation=settings.radiation,
         reindex=reindex,
+        polarization_fraction=request.polarization_fraction,
     )
     files, reference, model = take_reference(stills_files, request.reference, settings, reindex)
     given = _Given(files, reference, None, None, None, [])
@@ -202,6 +206,9 @@ def _summarise(request: PostrefineRequest, given: _Given, refinement: Refinement
         tried=refinement.tried,
         order=files.order,
     )
+    radiation = reference_settings(request.reference_model).radiation
+    systematics = find_systematics(stills, result, read_recording(files, radiation), given.reference)
+    record["systematics"] = describe_systematics(systematics)
     where = request.output.xfel_merge, files.space_group, files.cell, refinement.statistics.d_min
     record |= {
         "xfel_merge_command": handover.xfel_merge_command(*where),

@@ -90,11 +90,13 @@ def read_stills(
     filters: InputFilters = InputFilters(),
     radiation: str | None = None,
     reindex: bool = True,
+    polarization_fraction: float | None = None,
 ) -> StillsFiles:
     """
     Read any number of .expt and .refl files as one data set.
 
-    radiation: xray, electron or neutron, None for what the beam models say.  reindex: lattices that were indexed with
+    radiation: xray, electron or neutron, None for what the beam models say; polarization_fraction, of X-rays, goes into
+    all beam models, None leaves them.  reindex: lattices that were indexed with
     another choice of the unit cell are reindexed; else they are rejected.  The half set of a lattice follows from its
     identifier and the seed alone.  Raises Sorry with one sentence for input
     that can't be used; a single bad lattice is marked as rejected instead.
@@ -121,6 +123,8 @@ def read_stills(
         reindexing.reindex_files(table, experiments, choices.operations, choices.chosen, group)
         for k in np.flatnonzero(choices.chosen):
             experiments[int(k)].crystal.set_space_group(group)
+    if polarization_fraction is not None:
+        tables.set_polarization_fraction(table, experiments, polarization_fraction, radiation)
     limits = d_min, d_max
     usable = tables.usable_observations(
         table, experiments, intensity_choice, *limits, filters.significance, radiation=radiation

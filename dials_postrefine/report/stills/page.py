@@ -13,6 +13,7 @@ from dials_postrefine.report.common.plots import BLUE, GREEN, GREY, RED, Curve
 from dials_postrefine.report.common.remarks import grade_of
 from dials_postrefine.report.common.tables import absences_line
 from dials_postrefine.report.stills.lattices import show_lattices, show_parameters
+from dials_postrefine.report.stills.systematics import show_systematics
 from dials_postrefine.stills.selection import MARGIN
 
 UNSEEN = "halves that never saw each other"
@@ -49,6 +50,7 @@ def make_page(summary: dict) -> Page:
             show_parameters(summary),
             _partiality(summary),
             _residuals(summary),
+            show_systematics(summary),
             _convergence(summary),
             show_lattices(summary),
         ],

@@ -10,6 +10,7 @@ import numpy as np
 from dials_postrefine.report.common.tables import absences_line, number, table
 from dials_postrefine.report.stills.course import describe_course
 from dials_postrefine.report.stills.summary import PARAMETERS, count_rejected, label, usable_and_not
+from dials_postrefine.report.stills.systematics import systematics_table
 from dials_postrefine.stills.cycles import Cycle, PostrefinedStills
 from dials_postrefine.stills.dataset import Stills
 from dials_postrefine.stills.merging import MergedShell
@@ -60,6 +61,8 @@ Postrefined, by resolution:
 {parameters_table(summary)}
 
 {error_model_lines(summary["error_model"])}
+
+{systematics_table(summary["systematics"])}
 
 {symmetry_table(summary)}"""
 

@@ -1,7 +1,7 @@
 """
-The scaled observations beside what their lattices' models leave free: what the fits of errors that all share start from.
+The scaled observations beside what their lattices' models leave free: where the fits of errors that all share start.
 
-    y = I/(G e p),   g_k = d ln(G e p r_0/r_s)/dx_k        (k: the parameters that the model refines, model.py)
+    y = I/(G e p),   g_k = d ln(G e p r_0/r_s)/dx_k     (k: the parameters that the model refines, but for epsilon)
 
 y with the variance of the error model, of the observations that were merged, outliers left out, whose index at least
 two lattices have and whose merged intensity is above SIGNIFICANT of its standard deviations: of the others y says
@@ -65,7 +65,8 @@ class Deviations:
     Observations that were merged (module docstring), n of L lattices, sorted by lattice, all arrays (n,) but gradient.
 
     value and variance; unique and lattice, renumbered without gaps; row, the number of each among all; d_star_sq;
-    gradient (n, k) by the refined parameters named in names; cell_gradient, by the scale of the cell; ratio, r_h/r_s.
+    gradient (n, k) by the lattice's refined parameters; cell_scale, epsilon of the lattice, and cell_gradient by it;
+    ratio, r_h/r_s.
     """
 
     value: np.ndarray
@@ -75,7 +76,7 @@ class Deviations:
     row: np.ndarray
     d_star_sq: np.ndarray
     gradient: np.ndarray
-    names: tuple[str, ...]
+    cell_scale: np.ndarray
     cell_gradient: np.ndarray
     ratio: np.ndarray
 
@@ -89,8 +90,7 @@ class Deviations:
 
     def select(self, mask: np.ndarray) -> Deviations:
         """The observations where mask (n,) holds, numbered without gaps."""
-        own = {one.name: getattr(self, one.name) for one in fields(self)}
-        own = {name: own[name] if name == "names" else own[name][mask] for name in own}
+        own = {one.name: getattr(self, one.name)[mask] for one in fields(self)}
         for name in ("unique", "lattice"):
             own[name] = np.unique(own[name], return_inverse=True)[1]
         return Deviations(**own)
@@ -114,11 +114,11 @@ def collect_deviations(stills: Stills, result: PostrefinedStills, most: int = MO
     used &= np.isfinite(gradient).all(axis=1) & np.isfinite(value) & (variance > 0.0) & np.isfinite(variance)
     # a lattice whose scale alone was fitted has nothing else that could give way
     refined = np.array([fit.refined for fit in result.fits])[chosen][lattice]
-    columns = [PARAMETERS.index(name) for name in names]
+    columns = [PARAMETERS.index(name) for name in names if name != PARAMETERS[CELL_SCALE]]
     free = np.where(refined[:, None] | (np.array(columns) == LN_SCALE), gradient[:, columns], 0.0)
     ratio = excitations(x, part, q) / radius(np.ascontiguousarray(x[lattice].T), q_sq)
-    cell_gradient = gradient[:, CELL_SCALE]
-    found = Deviations(value, variance, part.unique, lattice, rows, q_sq, free, names, cell_gradient, ratio)
+    cell = x[lattice, CELL_SCALE], gradient[:, CELL_SCALE]
+    found = Deviations(value, variance, part.unique, lattice, rows, q_sq, free, *cell, ratio)
     found = found.select(used & np.isfinite(ratio))
     return _worth_something(_worth_something(found))
 

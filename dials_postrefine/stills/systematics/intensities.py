@@ -1,19 +1,20 @@
 """
 Errors that show in the intensities, fitted to all observations together (projection.py):
 
-    y = M (1 + delta_u + g . s_l) (P(Q, U)/P_0) (1 + a sign(r_h) + epsilon dln p/depsilon + gain_region + profile) + noise
+    y = M (1 + delta_u + g . s_l) (P(Q, U)/P_0) (1 + a sign(r_h) + (epsilon - epsilon_l) c + gain + profile) + noise
 
 P_0, what was divided by, and P(Q, U) (polarisation.py); a, the asymmetry: inside of the Ewald sphere observations are
-too weak by a, outside too strong; epsilon, the scale of all reciprocal cells, where the lattices have none of their own;
-and the gain of regions of the detector, its panels or, of a single one, GRID x GRID parts.  P is not linear in ln y over
-the range of Q: it is applied, and the rest fitted to what is left, until Q and U stay.
+too weak by a, outside too strong; epsilon, the scale of all reciprocal cells, with c = dln p/depsilon and what lattices
+have of their own, epsilon_l, in p already (that they were restrained to one another changes nothing); and the gain of
+regions of the detector, its panels or, of a single one, GRID x GRID parts.  P is not linear in ln y over the range of
+Q: it is applied, and the rest fitted to what is left, until Q and U stay.
 
 The gains could make up much of a polarisation.  They have a prior with long tails about zero, Student's t of width
 GAIN_WIDTH: few of them may be far out, but not all a little in the pattern of the polarisation.  Their own values are
 then found with the other numbers known, and hardly a prior.
 
-The profile that all lattices share may not fit: what is even in r_h, x and x^2 with x = (r_h/r_s)^2, and how these change
-with resolution, is fitted along, so that its misfit neither counts as noise nor passes for anything else.
+The profile that all lattices share may not fit: what is even in r_h, x and x^2 with x = (r_h/r_s)^2, and how these
+change with resolution, is fitted along, so that its misfit neither counts as noise nor passes for anything else.
 
 Weights are those of the merging variances, and robust (Huber).
 """
@@ -55,9 +56,9 @@ class SharedErrors:
     """
     What was found; esds from the spread between lattices.
 
-    stokes (2,) with its covariance (2, 2), and stokes_effect (2,): the root mean square of dln P by each, None without
-    polarisation; asymmetry and cell_scale with their esds, cell_scale NaN where each lattice has its own; gain and
-    gain_esd (R,) of the regions, relative to their mean; n observations of n_lattices.
+    stokes (2,) with its covariance (2, 2), and stokes_effect (2,), the root mean square of dln P by each; None without
+    polarisation; asymmetry and cell_scale with their esds; gain and gain_esd (R,) of the regions, relative to their
+    mean; n observations of n_lattices.
     """
 
     stokes: np.ndarray | None
@@ -107,15 +108,14 @@ def fit_intensities(deviations: Deviations, recording: Recording, lattice: np.nd
     """Fit all of them to deviations; lattice (n,) is the number of each observation's among all lattices."""
     stokes = stokes_of(recording, deviations.row, lattice)
     regions = find_regions(recording, deviations.row)
-    own_cells = "cell_scale" in deviations.names
     now = stokes.model.copy() if stokes else np.zeros(2)
     n_pol = 2 if stokes else 0
     z = None
     for k in range(N_ROUNDS):
         last = k == N_ROUNDS - 1
-        projected, factor = _linearise(deviations, stokes, recording, now, z, regions if last else None, own_cells)
+        projected = _linearise(deviations, stokes, recording, now, z, regions if last else None)
         precision = np.zeros(projected.columns.shape[1])
-        n_others = n_pol + 1 + (not own_cells) + N_PROFILE
+        n_others = n_pol + 2 + N_PROFILE
         if last:
             precision = _gain_precision(projected, n_others)
         found = projected.solve(precision)
@@ -129,14 +129,14 @@ def fit_intensities(deviations: Deviations, recording: Recording, lattice: np.nd
         gain, gain_esd = own.a, np.sqrt(np.diag(own.covariance))
     esd = np.sqrt(np.diag(found.covariance))
     effect = None if stokes is None else np.sqrt(np.mean((stokes.slopes / stokes.factor(now)[:, None]) ** 2, axis=0))
-    cell = (np.nan, np.nan) if own_cells else (float(found.a[n_pol + 1]), float(esd[n_pol + 1]))
     return SharedErrors(
         now if stokes else None,
         found.covariance[:2, :2] if stokes else None,
         effect,
         float(found.a[n_pol]),
         float(esd[n_pol]),
-        *cell,
+        float(found.a[n_pol + 1]),
+        float(esd[n_pol + 1]),
         regions.names,
         gain,
         gain_esd,
@@ -179,12 +179,10 @@ def _linearise(
     now: np.ndarray,
     z: np.ndarray | None,
     regions: Regions | None,
-    own_cells: bool,
-) -> tuple[Projected, np.ndarray]:
-    """What the nuisances leave at Q and U as they are now; z (n,), the residuals of the round before, makes it robust."""
+) -> Projected:
+    """What the nuisances leave at Q and U as they are now; z (n,), the residuals of the round before, for weights."""
     factor = np.ones(len(deviations.value))
-    columns = [np.sign(deviations.ratio)] + ([] if own_cells else [deviations.cell_gradient])
-    columns += _profile_columns(deviations)
+    columns = [np.sign(deviations.ratio), deviations.cell_gradient, *_profile_columns(deviations)]
     if stokes is not None:
         p = stokes.factor(now)
         factor = p * recording.correction[deviations.row]
@@ -200,7 +198,8 @@ def _linearise(
     root, mean_of = np.sqrt(weight), mean[deviations.unique]
     nuisances = make_nuisances(deviations, mean, root)
     weighted = np.column_stack(columns) * (mean_of * root)[:, None]
-    return project(nuisances, weighted, (value - mean_of) * root, deviations.lattice), factor
+    residual = value - mean_of + mean_of * deviations.cell_scale * deviations.cell_gradient
+    return project(nuisances, weighted, residual * root, deviations.lattice)
 
 
 def _by_index(deviations: Deviations, values: np.ndarray) -> np.ndarray:

@@ -28,7 +28,7 @@ TURNED = 4.0  # esds of U from which on the fraction is taken in the direction f
 
 @dataclass(frozen=True)
 class Stokes:
-    """The factor P of each observation as constant (n,) + slopes (n, 2) . (Q, U), and (Q, U) as the models have them."""
+    """P of each observation as constant (n,) + slopes (n, 2) . (Q, U), and (Q, U) as the models have them."""
 
     constant: np.ndarray
     slopes: np.ndarray

@@ -9,7 +9,8 @@ Systematic errors of the experiment, told by the residuals: value, esd, what the
     asymmetry               observations outside of the Ewald sphere too strong by so much, inside too weak
     beam_direction_x, _y    the beam has to be turned about these laboratory axes (radians): minus the mean angle of all
                             lattices
-    drift_scale, drift_b, drift_radius, drift_mosaicity     change along the run of ln G, B (conventional), ln r_0, ln eta
+    drift_scale, drift_b, drift_radius, drift_mosaicity
+                            change along the run of ln G, B (conventional), ln r_0 and ln eta
 
 A value differs if it is further from what is expected than chance has it, with the probability CHANCE for each of them
 and Student's distribution for as many lattices; and that matters if it changes something by more than its limit in
@@ -29,7 +30,6 @@ from dials_postrefine.stills.cycles import PostrefinedStills
 from dials_postrefine.stills.dataset import Stills
 from dials_postrefine.stills.model import (
     B_FACTOR,
-    CELL_SCALE,
     CONVENTIONAL_B,
     LN_MOSAICITY,
     LN_RADIUS,
@@ -119,8 +119,6 @@ def find_systematics(
         *_of_lattices(stills, result, recording),
     ]
     by_name = {one.name: one for one in found}
-    if "cell_scale" in deviations.names:  # then it is the mean of what the lattices have
-        by_name["cell_scale"] = _mean_cell(stills, result)
     return {name: by_name[name] for name in NAMES}
 
 
@@ -134,7 +132,7 @@ def judge(
     n_tries: int = 1,
     **more,
 ) -> Systematic:
-    """The verdict on a value (module docstring): size is what counts beside the limit, n_tries of how many it is one."""
+    """The verdict on a value (module docstring); size is what counts beside the limit; it is one of n_tries."""
     if not (np.isfinite(value) and np.isfinite(esd) and esd > 0.0):
         return unknown(name, expected, "the data do not determine it")
     probability = n_tries * 2.0 * stats.t.sf(abs(value - expected) / esd, max(n_lattices - 1, 1))
@@ -243,15 +241,6 @@ def _reach(stills: Stills, result: PostrefinedStills) -> tuple[float, float]:
     wavelength = 1.0 / np.linalg.norm(stills.s0[good], axis=1)
     r_s = radius(result.x[good].T, highest)
     return float(np.median(0.5 * wavelength * highest / r_s)), float(np.median(np.sqrt(highest) / r_s))
-
-
-def _mean_cell(stills: Stills, result: PostrefinedStills) -> Systematic:
-    good = _refined(result)
-    n = int(np.count_nonzero(good))
-    if n < FEWEST_LATTICES:
-        return unknown("cell_scale", 0.0, f"fewer than {FEWEST_LATTICES} lattices were refined")
-    value, esd = common_mean(result.x[good, CELL_SCALE])
-    return judge("cell_scale", value, esd, 0.0, value * _reach(stills, result)[0], n)
 
 
 def _of_lattices(stills: Stills, result: PostrefinedStills, recording: Recording) -> list[Systematic]:

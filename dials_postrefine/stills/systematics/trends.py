@@ -26,7 +26,7 @@ def common_mean(values: np.ndarray) -> tuple[float, float]:
 
 
 def drift(values: np.ndarray, order: np.ndarray) -> tuple[float, float]:
-    """The change of values (L,) along their order (L,), any increasing numbers, and its esd; NaN of fewer than three."""
+    """The change of values (L,) along their order (L,), any numbers, and its esd; NaN of fewer than three."""
     if len(values) < 3:
         return NOTHING
     rank = np.unique(order, return_inverse=True)[1].astype(float)
