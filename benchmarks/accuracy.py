@@ -25,13 +25,15 @@ from dials_postrefine.numerics.correlation import correlation
 from dials_postrefine.simulate.still_files import as_stills
 from dials_postrefine.simulate.stills import SimulatedStills, StillsOptions, simulate_stills
 from dials_postrefine.stills.crossvalidation import merge_half_sets
-from dials_postrefine.stills.cycles import DatasetSettings, PostrefinedStills, postrefine
 from dials_postrefine.stills.dataset import Stills
-from dials_postrefine.stills.lattice import FitSettings
+from dials_postrefine.stills.fits import FitSettings
+from dials_postrefine.stills.loop import DatasetSettings, postrefine
 from dials_postrefine.stills.merging import merge, r_to_truth
+from dials_postrefine.stills.outcome import PostrefinedStills
 from dials_postrefine.stills.partiality import PROFILES
+from dials_postrefine.stills.reference import make_reference
 from dials_postrefine.stills.scaling import linear_scales
-from dials_postrefine.stills.statistics import collect_statistics
+from dials_postrefine.stills.statistics import ResolutionShells, collect_statistics
 
 BEST = FitSettings(profile="gaussian", radius="mosaic", unit_cell="scale")
 
@@ -62,7 +64,7 @@ def report_half_sets(
     """CC1/2 beside what the truth implies, and the width of the residuals."""
     d_star_sq, truth = d_star_sq_of(sim), sim.reference_intensity
     halves = merge_half_sets(stills, settings, d_star_sq)
-    statistics = collect_statistics(stills, result, None, d_star_sq, d_star_sq, honest=halves)
+    statistics = collect_statistics(stills, result, ResolutionShells(d_star_sq, d_star_sq), independent=halves)
     common = np.isfinite(halves[0].intensity) & np.isfinite(halves[1].intensity)
 
     def to_truth(intensity: np.ndarray) -> float:
@@ -114,7 +116,7 @@ def main(n_lattices: int = 400, seed: int = 0) -> None:
         settings[f"one cycle against the truth, p > {threshold}"] = DatasetSettings(fit=fit, n_cycles=1)
     for name, own in settings.items():
         start = time.process_time()
-        result = postrefine(stills, own, sim.reference_intensity if "truth" in name else None)
+        result = postrefine(stills, own, make_reference(sim.reference_intensity if "truth" in name else None))
         seconds = time.process_time() - start
         kept = result.kept & ~result.outlier
         merged = merge(*result.merging_values(stills, kept), stills.unique[kept], stills.n_unique).intensity

@@ -20,11 +20,12 @@ from dials_postrefine.files.reference.alignment import align, read_reference
 from dials_postrefine.files.stills.observations import read_stills
 from dials_postrefine.numerics.amplitudes import signed_root
 from dials_postrefine.numerics.correlation import correlation
-from dials_postrefine.stills.cycles import DatasetSettings, postrefine
 from dials_postrefine.stills.dataset import Stills
 from dials_postrefine.stills.filters import LatticeFilters
-from dials_postrefine.stills.lattice import FitSettings
+from dials_postrefine.stills.fits import FitSettings
+from dials_postrefine.stills.loop import DatasetSettings, postrefine
 from dials_postrefine.stills.partiality import PROFILES
+from dials_postrefine.stills.reference import Reference
 
 N_FOLDS = 4
 
@@ -41,7 +42,9 @@ def calculated_unseen(
     for number in range(N_FOLDS):
         known = np.where(fold == number, np.nan, reference)
         fit = replace(settings, min_correlation=-1.0)
-        result = postrefine(stills, DatasetSettings(fit=fit, restraints=restraints, filters=NO_FILTERS), known)
+        result = postrefine(
+            stills, DatasetSettings(fit=fit, restraints=restraints, filters=NO_FILTERS), Reference(known)
+        )
         own = fold[stills.unique] == number
         scale = np.where(np.isfinite(result.x[stills.lattice()[own], 0]), result.scale[own], np.nan)
         i_calc[own] = result.partiality[own] * scale * reference[stills.unique[own]]

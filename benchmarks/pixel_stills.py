@@ -38,12 +38,13 @@ from dials_postrefine.files.reference.alignment import align, read_reference
 from dials_postrefine.files.stills.observations import StillsFiles, read_stills
 from dials_postrefine.numerics.correlation import correlation
 from dials_postrefine.stills.crossvalidation import merge_half_sets
-from dials_postrefine.stills.cycles import DatasetSettings, postrefine
 from dials_postrefine.stills.filters import LatticeFilters
-from dials_postrefine.stills.lattice import FitSettings
+from dials_postrefine.stills.fits import FitSettings
+from dials_postrefine.stills.loop import DatasetSettings, postrefine
 from dials_postrefine.stills.merging import Merged, merge, r_to_truth
+from dials_postrefine.stills.reference import make_reference
 from dials_postrefine.stills.scaling import linear_scales
-from dials_postrefine.stills.statistics import collect_statistics
+from dials_postrefine.stills.statistics import ResolutionShells, collect_statistics
 
 CELL, SPACE_GROUP = (79.34, 79.34, 37.81, 90.0, 90.0, 90.0), "P43212"
 WAVELENGTH, BANDWIDTH, D_MIN = 1.3, 0.0008, 1.8  # Angstrom, sigma of lambda over lambda, Angstrom
@@ -212,9 +213,10 @@ def evaluate(folder: Path) -> None:
     results = {}
     for name, settings in MODELS.items():
         own = not name.endswith("truth")
-        results[name] = result = postrefine(stills, settings, None if own else truth)
-        honest = merge_half_sets(stills, settings, files.d_star_sq) if own else None
-        statistics = collect_statistics(stills, result, None, files.d_star_sq, files.complete, honest=honest)
+        results[name] = result = postrefine(stills, settings, make_reference(None if own else truth))
+        halves = merge_half_sets(stills, settings, files.d_star_sq) if own else None
+        shells = ResolutionShells(files.d_star_sq, files.complete)
+        statistics = collect_statistics(stills, result, shells, independent=halves)
         after, rejected = statistics.after[-1], np.count_nonzero(~result.accepted)
         more = f"{rejected:8d}  {after.cc_half:15.4f}  {after.cc_half_honest:6.4f}"
         report(name, files, truth, statistics.merged, more)

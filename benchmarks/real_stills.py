@@ -1,5 +1,5 @@
 """
-Whether postrefinement helps a set of real stills: half sets that never saw each other, and an independent reference.
+Whether postrefinement helps a set of real stills: independently refined half sets, and an independent reference.
 
     python benchmarks/real_stills.py integrated.expt integrated.refl reference.mtz [auto]
 
@@ -21,12 +21,14 @@ from dials_postrefine.files.stills.observations import read_stills
 from dials_postrefine.numerics.correlation import correlation
 from dials_postrefine.report.stills.course import describe_course
 from dials_postrefine.report.stills.text import candidates_table, shells_table
-from dials_postrefine.stills.cycles import DatasetSettings
+from dials_postrefine.stills.loop import DatasetSettings
 from dials_postrefine.stills.merging import merge
 from dials_postrefine.stills.model import RADII, UNIT_CELLS
 from dials_postrefine.stills.partiality import PROFILES
+from dials_postrefine.stills.reference import Reference
 from dials_postrefine.stills.refinement import refine
-from dials_postrefine.stills.selection import choose_model
+from dials_postrefine.stills.selection import Candidates, choose_model
+from dials_postrefine.stills.statistics import ResolutionShells
 
 N_SHELLS = 5
 
@@ -36,14 +38,15 @@ def main(experiments: str, reflections: str, reference_path: str, choice: str = 
     files = read_stills([experiments], [reflections])
     stills = files.stills
     independent = align(files.h_unique, *read_reference(reference_path, files.space_group, files.cell))
-    for title, reference in (("self-merged", None), ("against the reference", independent)):
+    shells = ResolutionShells(files.d_star_sq, files.complete, N_SHELLS)
+    for title, reference in (("self-merged", Reference()), ("against the reference", Reference(independent))):
         settings = DatasetSettings()
         if choice == "auto":
-            settings, tried = choose_model(stills, settings, PROFILES, RADII, UNIT_CELLS, reference)
+            settings, tried = choose_model(stills, settings, Candidates(PROFILES, RADII, UNIT_CELLS), reference)
             print(candidates_table(tried))
         fit = settings.fit
-        own = ([fit.profile], [fit.radius], [fit.unit_cell])
-        found = refine(stills, settings, own, files.d_star_sq, files.complete, reference, n_shells=N_SHELLS)
+        chosen = Candidates([fit.profile], [fit.radius], [fit.unit_cell])
+        found = refine(stills, settings, chosen, shells, reference)
         result, statistics = found.result, found.statistics
         print(f"\n{title}: profile={fit.profile} radius={fit.radius} unit_cell={fit.unit_cell}")
         print(describe_course(result, settings.convergence)["words"])

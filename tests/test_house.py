@@ -34,7 +34,6 @@ MUST_NOT_IMPORT = {
 }
 IMPORT_EXCEPTIONS = {
     # processes are started inside the algorithms, until an executor is passed in
-    ("stills.cycles", "executors.processes"),
     ("diffuse.map.mapping", "executors.processes"),
     ("electron.trees.intensitymodel", "executors.processes"),
     # reports that read requests and file facts

@@ -12,7 +12,8 @@ import traceback
 import numpy as np
 import pytest
 
-from dials_postrefine.executors.processes import WorkerFailed, ordered_map, single_thread
+from dials_postrefine.executors.processes import make_run, single_thread
+from dials_postrefine.numerics.run import WorkerFailed
 
 
 def square(x):
@@ -21,11 +22,46 @@ def square(x):
 
 @pytest.mark.parametrize("nproc", [1, 2, 3])
 def test_results_are_in_order(nproc):
-    with ordered_map(nproc) as mapped:
-        results = list(mapped(square, iter(range(50))))
+    with make_run(nproc).executor() as executor:
+        results = list(executor.map(square, iter(range(50))))
     assert [value for value, _ in results] == [x * x for x in range(50)]
     processes = {pid for _, pid in results}
     assert (processes == {os.getpid()}) == (nproc == 1)
+
+
+@pytest.mark.parametrize("nproc", [1, 2])
+def test_what_is_submitted_is_done_whatever_is_asked_for_first(nproc):
+    with make_run(nproc).executor() as executor:
+        futures = [executor.submit(divmod, x, 3) for x in range(5)]
+        assert futures[4].result() == (1, 1) and futures[0].result() == (0, 0)
+        failed = executor.submit(divmod, 1, 0)
+        assert isinstance(failed.exception(), ZeroDivisionError)
+        assert executor.submit(int, "11", base=2).result() == 3
+
+
+_number = 0
+
+
+def set_number(value):
+    global _number
+    _number = 10 // value
+
+
+def add_number(x, y):
+    return x + y + _number
+
+
+@pytest.mark.parametrize("nproc", [1, 3])
+def test_workers_have_what_the_initializer_left(nproc):
+    with make_run(nproc).executor(set_number, (2,)) as executor:
+        assert list(executor.map(add_number, range(6), [100] * 6)) == [105, 106, 107, 108, 109, 110]
+
+
+@pytest.mark.parametrize("nproc", [1, 2])
+def test_an_initializer_that_fails_is_told_with_its_own_words(nproc):
+    with pytest.raises(ZeroDivisionError):
+        with make_run(nproc).executor(set_number, (0,)) as executor:
+            list(executor.map(add_number, range(6), range(6)))
 
 
 def fail(x):
@@ -34,8 +70,8 @@ def fail(x):
 
 def test_an_error_in_a_process_comes_through():
     with pytest.raises(ValueError, match="3"):
-        with ordered_map(2) as mapped:
-            list(mapped(fail, [3]))
+        with make_run(2).executor() as executor:
+            list(executor.map(fail, [3]))
 
 
 class NeedsTwo(Exception):
@@ -132,8 +168,8 @@ def test_any_error_of_a_worker_comes_through_with_its_traceback(way, kind, messa
     if way == "boost":
         pytest.importorskip("cctbx", reason="cctbx raises what pickle does not know")
     with pytest.raises(kind, match=message) as caught:
-        with ordered_map(2) as mapped:
-            list(mapped(ways_to_fail, [way, way]))
+        with make_run(2).executor() as executor:
+            list(executor.map(ways_to_fail, [way, way]))
     if way != "no message":
         told = "".join(traceback.format_exception(caught.type, caught.value, caught.tb))
         assert "in ways_to_fail" in told and __file__ in told
@@ -144,16 +180,16 @@ def test_any_error_of_a_worker_comes_through_with_its_traceback(way, kind, messa
 )
 def test_a_result_that_pickle_does_not_take_is_said_to_be_one(way, message):
     with pytest.raises(Exception, match=message) as caught:
-        with ordered_map(2) as mapped:
-            list(mapped(ways_to_fail, [way]))
+        with make_run(2).executor() as executor:
+            list(executor.map(ways_to_fail, [way]))
     assert "killed" not in str(caught.value) and not isinstance(caught.value, EOFError)
 
 
 @pytest.mark.parametrize("nproc", [1, 2])
 def test_a_function_that_exits_does_not_end_the_program_as_if_all_were_well(nproc):
     with pytest.raises(WorkerFailed, match="SystemExit: 0"):
-        with ordered_map(nproc) as mapped:
-            list(mapped(ways_to_fail, ["exit as if all were well"]))
+        with make_run(nproc).executor() as executor:
+            list(executor.map(ways_to_fail, ["exit as if all were well"]))
 
 
 def nap(x):
@@ -162,14 +198,14 @@ def nap(x):
 
 
 def test_results_are_in_order_where_the_first_takes_longest():
-    with ordered_map(3) as mapped:
-        assert list(mapped(nap, [5, 3, 4, 0, 2, 1])) == [5, 3, 4, 0, 2, 1]
+    with make_run(3).executor() as executor:
+        assert list(executor.map(nap, [5, 3, 4, 0, 2, 1])) == [5, 3, 4, 0, 2, 1]
 
 
 def test_what_nobody_fetched_does_not_come_as_the_next_result():
-    with ordered_map(2) as mapped:
-        assert next(mapped(nap, [2, 3, 4, 5])) == 2
-        assert list(mapped(nap, [7, 8, 9])) == [7, 8, 9]
+    with make_run(2).executor() as executor:
+        assert next(executor.map(nap, [2, 3, 4, 5])) == 2
+        assert list(executor.map(nap, [7, 8, 9])) == [7, 8, 9]
 
 
 def end(x):
@@ -193,8 +229,8 @@ def die(how):
 def test_the_way_a_worker_died_is_told(how, words, monkeypatch):
     sorry = pytest.importorskip("dials.util", reason="Sorry is of DIALS").Sorry
     with pytest.raises(sorry, match=words):
-        with ordered_map(2) as mapped:
-            list(mapped(die, [how] * 3))
+        with make_run(2).executor() as executor:
+            list(executor.map(die, [how] * 3))
     assert not multiprocessing.active_children()
 
 
@@ -202,16 +238,16 @@ def test_the_way_a_worker_died_is_told(how, words, monkeypatch):
 def test_a_worker_that_is_killed_does_not_hang_the_program(size):
     sorry = pytest.importorskip("dials.util", reason="Sorry is of DIALS").Sorry
     with pytest.raises(sorry, match="worker process was killed"):
-        with ordered_map(2) as mapped:
-            list(mapped(end, [b" " * size] * 10))
+        with make_run(2).executor() as executor:
+            list(executor.map(end, [b" " * size] * 10))
     assert not multiprocessing.active_children()
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="who runs is read from /proc")
 def test_workers_end_with_a_parent_that_is_killed():
     def parent():
-        with ordered_map(2) as mapped:
-            for pid in {pid for _, pid in mapped(square, range(20))}:
+        with make_run(2).executor() as executor:
+            for pid in {pid for _, pid in executor.map(square, range(20))}:
                 os.write(write, b"%d " % pid)
             os.kill(os.getpid(), signal.SIGKILL)
 
@@ -253,8 +289,8 @@ def test_each_process_uses_one_thread_and_the_program_as_many_as_before_afterwar
 
     with threadpoolctl.threadpool_limits(2):
         before = {library["filepath"]: library["num_threads"] for library in threadpoolctl.threadpool_info()}
-        with single_thread(), ordered_map(2) as mapped:
-            assert set(mapped(count_threads, range(4))) == {(1, 1)}
+        with single_thread(), make_run(2).executor() as executor:
+            assert set(executor.map(count_threads, range(4))) == {(1, 1)}
             assert {library["num_threads"] for library in threadpoolctl.threadpool_info()} == {1}
         after = {library["filepath"]: library["num_threads"] for library in threadpoolctl.threadpool_info()}
     assert after == before and max(before.values(), default=2) == 2

@@ -1,15 +1,17 @@
 """
-One map function over processes: results in the order of the input, serial when nproc is 1.
+Worker processes with the interface of concurrent.futures: results in the order of the input, serial when nproc is 1.
 
-    with ordered_map(nproc) as mapped:
-        results = list(mapped(function, items))
+    with make_run(nproc, progress, seed).executor() as executor:
+        results = list(executor.map(function, items))
 
-What a worker computes depends on its item alone, so that the result is the same whatever nproc is.
+What a worker computes depends on its item and on what the initializer left alone, so that the result is the same
+whatever nproc is.
 
-Each worker has a pipe of its own, and nothing is shared: the pools of the standard library have locks, which a worker
-that is killed (by the system, short of memory; by a batch system, with all processes of a job) keeps for ever, and then
-the parent waits for ever.  Here its pipe ends, and the parent says so.  Signals are for the parent; a worker ends with
-it, by the pipe.
+Why not ProcessPoolExecutor: its workers share pipes and their locks.  One that is killed (by the system, short of
+memory; by a batch system, with all processes of a job) while the pipe is full of items leaves the parent waiting for
+ever with Python 3.11.2, that of Debian 12, and a parent that is killed leaves its workers behind: tests show both.
+Here each worker has a pipe of its own, and nothing is shared: its pipe ends with it, and the parent says so.  Signals
+are for the parent; a worker ends with it, by the pipe.
 
 An exception comes through with the worker's traceback as its cause.  One that pickle can't take apart and put together
 again comes as its nearest base class that it can, or as WorkerFailed; so does a result of that kind, and SystemExit,
@@ -23,101 +25,148 @@ import multiprocessing
 import pickle
 import signal
 import sys
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.pool import ExceptionWithTraceback
 from typing import Any
 
 from dials_postrefine.executors.signals import signals_blocked
+from dials_postrefine.numerics.run import Run, SerialExecutor, WorkerFailed, describe_error, no_progress
 
 DYING = 5.0  # seconds that the system may take to say how a process has ended
 
 
-class WorkerFailed(RuntimeError):
-    """What a function raised, or returned, could not be brought to the parent as it was: its name and message."""
+def make_run(nproc: int = 1, progress: Callable[[str, int, int], None] = no_progress, seed: int = 0) -> Run:
+    """What a program lends its algorithms, with nproc processes."""
+    return Run(SerialExecutor if nproc <= 1 else partial(ProcessExecutor, nproc), progress, seed)
 
 
 @contextlib.contextmanager
 def ordered_map(nproc: int = 1) -> Iterator[Callable[[Callable, Iterable], Iterable]]:
+    """The map of an executor (until all algorithms take a Run)."""
+    with make_run(nproc).executor() as executor:
+        yield executor.map
+
+
+class ProcessExecutor(Executor):
     """
-    A map function over nproc forked processes that live as long as the block; functions must be importable by name.
+    nproc forked processes that live as long as the block; functions must be importable by name.
 
-    Items are taken when a worker is free for them.  Raises what the function raises, WorkerFailed for SystemExit and
-    for what can't be pickled, and Sorry where a worker is killed from outside.
+    Parameters
+    ----------
+    nproc : int
+        The number of processes.
+    initializer, initargs : callable, tuple
+        What each process calls first, with its arguments; they are there from the fork, and need not be pickled.
+
+    An item is sent when a worker is free for it.  Raises what the function raises, WorkerFailed for SystemExit and for
+    what can't be pickled, and Sorry where a worker is killed from outside.
     """
-    if nproc <= 1:
-        yield _serial_map
-        return
-    fork = multiprocessing.get_context("fork")
-    workers, pipes = [], []
-    try:
-        with signals_blocked():  # and so they are in the workers
-            for _ in range(nproc):
-                ours, theirs = fork.Pipe()
-                pipes.append(ours)
-                worker = fork.Process(target=_work, args=(theirs, list(pipes)), daemon=True)
-                worker.start()  # a signal from before may still be told here: what is in the list has been started
-                workers.append(worker)
-                theirs.close()
-        busy: dict[Connection, int] = {}
-        worker_of = dict(zip(pipes, workers))
 
-        def mapped(function: Callable, items: Iterable) -> Iterator:
-            for pipe in list(busy):  # whoever asked for this does not want it any more
-                with _death_is_told(worker_of[pipe]):
-                    pipe.recv_bytes()
-                del busy[pipe]
-            left, free, done, turn = enumerate(items), list(pipes), {}, 0
-            while True:
-                while free and (given := next(left, None)) is not None:
-                    task = pickle.dumps((function, given[1]))
-                    with _death_is_told(worker_of[free[-1]]):
-                        free[-1].send_bytes(task)
-                    busy[free.pop()] = given[0]
-                while turn in done:
-                    error, result = done.pop(turn)
-                    if error is not None:
-                        raise error
-                    yield result
-                    turn += 1
-                if not busy:
-                    return
-                for pipe in wait(list(busy)):
-                    with _death_is_told(worker_of[pipe]):
-                        answer = pipe.recv_bytes()
-                    done[busy.pop(pipe)] = _read_answer(answer)
-                    free.append(pipe)
+    def __init__(self, nproc: int, initializer: Callable | None = None, initargs: tuple = ()) -> None:
+        fork = multiprocessing.get_context("fork")
+        self._workers: dict[Connection, Any] = {}
+        self._busy: dict[Connection, Future] = {}
+        try:
+            with signals_blocked():  # and so they are in the workers
+                for _ in range(nproc):
+                    ours, theirs = fork.Pipe()
+                    others = [*self._workers, ours]
+                    worker = fork.Process(target=_work, args=(theirs, others, initializer, initargs), daemon=True)
+                    worker.start()  # a signal from before may still be told here: what is known has been started
+                    self._workers[ours] = worker
+                    theirs.close()
+        except BaseException:
+            self.shutdown()
+            raise
 
-        yield mapped
-    finally:
-        for worker in workers:
+    def submit(self, function: Callable, /, *args, **kwargs) -> Future:
+        """Give it to a free worker, after waiting for one; the Future takes answers in when its result is asked for."""
+        while len(self._busy) == len(self._workers):
+            self._receive()
+        pipe = next(pipe for pipe in self._workers if pipe not in self._busy)
+        task = pickle.dumps((function, args, kwargs))
+        with _death_is_told(self._workers[pipe]):
+            pipe.send_bytes(task)
+        future = self._busy[pipe] = _Awaited(self._receive)
+        return future
+
+    def map(self, function: Callable, *iterables: Iterable, timeout=None, chunksize: int = 1) -> Iterator:
+        """The results in the order of the items, which are taken as workers become free; no timeout, no chunks."""
+        awaited: deque[Future] = deque()
+        for args in zip(*iterables):
+            awaited.append(self.submit(function, *args))
+            while awaited and awaited[0].done():
+                yield awaited.popleft().result()
+        while awaited:
+            yield awaited.popleft().result()
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """End the workers, whatever they are doing."""
+        for worker in self._workers.values():
             worker.kill()
-        for worker in workers:
+        for worker in self._workers.values():
             worker.join()
 
+    def _receive(self) -> None:
+        """Wait for answers and hand them to their Futures."""
+        for pipe in wait(list(self._busy)):
+            with _death_is_told(self._workers[pipe]):
+                answer = pipe.recv_bytes()
+            error, result = _read_answer(answer)
+            future = self._busy.pop(pipe)
+            if error is not None:
+                future.set_exception(error)
+            else:
+                future.set_result(result)
 
-def _work(pipe: Connection, of_parent: list[Connection]) -> None:
-    """What a worker does: answer each function and item with an error or None, and the result."""
+
+class _Awaited(Future):
+    """A Future whose answer is fetched by whoever asks for it, in the same thread."""
+
+    def __init__(self, receive: Callable[[], None]) -> None:
+        super().__init__()
+        self._receive = receive
+
+    def result(self, timeout=None):
+        while not self.done():
+            self._receive()
+        return super().result(timeout)
+
+    def exception(self, timeout=None):
+        while not self.done():
+            self._receive()
+        return super().exception(timeout)
+
+
+def _work(pipe: Connection, of_parent: list[Connection], initializer: Callable | None, initargs: tuple) -> None:
+    """
+    What a worker does: answer each function and its arguments with an error or None, and the result; all of them with
+    the error of the initializer where that failed.
+    """
     for other in of_parent:  # else the pipes would not end with the parent
         other.close()
+    failed = None
+    if initializer is not None:
+        try:
+            initializer(*initargs)
+        except BaseException as error:
+            failed = pickle.dumps((_portable(error), None))
     with contextlib.suppress(EOFError, OSError):
         while True:
             task = pipe.recv_bytes()
+            if failed:
+                pipe.send_bytes(failed)
+                continue
             try:
-                function, item = pickle.loads(task)
-                answer = pickle.dumps((None, function(item)))
+                function, args, kwargs = pickle.loads(task)
+                answer = pickle.dumps((None, function(*args, **kwargs)))
             except BaseException as error:  # signals are blocked, so that also KeyboardInterrupt is the function's own
                 answer = pickle.dumps((_portable(error), None))
             pipe.send_bytes(answer)
-
-
-def _serial_map(function: Callable, items: Iterable) -> Iterator:
-    for item in items:
-        try:
-            result = function(item)
-        except SystemExit as error:
-            raise WorkerFailed(_words(error)) from error
-        yield result
 
 
 def _portable(error: BaseException) -> ExceptionWithTraceback:
@@ -132,23 +181,14 @@ def _portable(error: BaseException) -> ExceptionWithTraceback:
                 return packed
         except Exception:  # whatever a class may do there
             continue
-    return ExceptionWithTraceback(WorkerFailed(_words(error)), error.__traceback__)
-
-
-def _words(error: BaseException) -> str:
-    """The name of an error and its message."""
-    try:
-        message = str(error)
-    except Exception:
-        message = "without a message that can be printed"
-    return f"{type(error).__qualname__}: {message}"
+    return ExceptionWithTraceback(WorkerFailed(describe_error(error)), error.__traceback__)
 
 
 def _read_answer(answer: bytes) -> tuple[Exception | None, Any]:
     try:
         return pickle.loads(answer)
     except Exception as error:
-        failed = WorkerFailed(f"the result of a worker process can't be read, {_words(error)}")
+        failed = WorkerFailed(f"the result of a worker process can't be read, {describe_error(error)}")
         failed.__cause__ = error
         return failed, None
 

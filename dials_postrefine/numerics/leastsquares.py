@@ -23,9 +23,11 @@ non-linear least squares problems, section 3.2; Triggs et al. as above.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from scitbx.array_family import flex
 from scitbx.lstbx import normal_eqns, normal_eqns_solving
@@ -34,6 +36,7 @@ from dials_postrefine.numerics.robust import LOSSES
 from dials_postrefine.numerics.sandwich import sandwich_hc3
 
 CURVATURE_FLOOR = 0.1
+NEAR_BOUND = 1e-3  # of the range between the bounds
 
 
 @dataclass(frozen=True)
@@ -49,11 +52,58 @@ def no_restraint(k: int) -> Restraint:
     return Restraint(np.zeros(k), np.full(k, np.inf))
 
 
+@dataclass(frozen=True)
+class Bounds:
+    """The lowest and highest values of the parameters, lower and upper: (k,) of one problem, (L, k) of L problems."""
+
+    lower: np.ndarray
+    upper: np.ndarray
+
+
+def no_bounds(k: int) -> Bounds:
+    """The bounds of k parameters that may have any value."""
+    return Bounds(np.full(k, -np.inf), np.full(k, np.inf))
+
+
+@dataclass(frozen=True)
+class Objective:
+    """
+    What is minimised, f(x) (module docstring).
+
+    Parameters
+    ----------
+    evaluate : callable
+        Of x (k,) the weighted residuals u (n,) and their derivatives du/dx (n, k).
+    loss : str
+        One of robust.LOSSES.
+    restraint : Restraint, optional
+        Of all k parameters.
+    norm : float
+        What f is divided by, so that it is of order one.
+    """
+
+    evaluate: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+    loss: str = "linear"
+    restraint: Restraint | None = None
+    norm: float = 1.0
+
+
+@dataclass(frozen=True)
+class Iterations:
+    """
+    When a minimisation ends: after n_max iterations, or at a step below step_threshold relative to the parameters, in
+    the units of the preconditioner.
+    """
+
+    n_max: int = 50
+    step_threshold: float = 1e-6
+
+
 @dataclass
 class Minimum:
     """
-    x (k,) all parameters, covariance (k, k) with zeros where fixed, objective f(x), iterations, and which of the free
-    parameters are at a bound (k,).
+    Where a minimisation ended: all parameters x (k,), covariance (k, k) with zeros where fixed, f(x) as objective, the
+    number of iterations, and which of the free parameters are at a bound (k,).
     """
 
     x: np.ndarray
@@ -67,18 +117,18 @@ class NormalEquations(normal_eqns.non_linear_ls, normal_eqns.non_linear_ls_mixin
     """
     Normal equations of f over the free parameters, for scitbx.lstbx.normal_eqns_solving.
 
-    evaluate(x) returns u (n,) and du/dx (n, k) for all k parameters; free lists the indices that are refined, lower and
-    upper (k,) bound them, norm divides the objective, restraint is a Restraint.  u and its derivatives are evaluated
-    once for each x: most steps are accepted, so that what judges a step also makes the next equations.
+    free lists the indices of the parameters that are refined, bounds are those of all.  u and its derivatives are
+    evaluated once for each x: most steps are accepted, so that what judges a step also makes the next equations.
     """
 
-    def __init__(self, evaluate, x, free, loss, lower, upper, norm, restraint):
+    def __init__(self, objective: Objective, x: np.ndarray, free: Sequence[int], bounds: Bounds) -> None:
         super().__init__(n_parameters=len(free))
-        self._evaluate = evaluate
+        restraint = no_restraint(len(x)) if objective.restraint is None else objective.restraint
+        self._evaluate = objective.evaluate
         self._free = np.asarray(free)
-        self._loss = LOSSES[loss]
-        self._lower, self._upper = lower, upper
-        self._norm = 1.0 / float(norm)
+        self._loss = LOSSES[objective.loss]
+        self._lower, self._upper = bounds.lower, bounds.upper
+        self._norm = 1.0 / float(objective.norm)
         self._mean, self._precision = restraint.mean[self._free], restraint.width[self._free] ** -2.0
         self._objective = np.inf
         self._move_to(np.array(x, dtype=float))
@@ -142,39 +192,24 @@ STATE = ("x", "u", "_jacobian", "_rho", "_weight", "_slope", "_objective")
 
 
 def minimise(
-    evaluate,
-    x,
-    free,
-    loss="linear",
-    lower=None,
-    upper=None,
-    norm=1.0,
-    n_max_iterations=50,
-    step_threshold=1e-6,
-    restraint=None,
+    objective: Objective,
+    x: ArrayLike,
+    free: Sequence[int],
+    bounds: Bounds | None = None,
+    iterations: Iterations = Iterations(),
 ) -> Minimum:
     """
     Minimise f over the free parameters by preconditioned Levenberg-Marquardt (module docstring).
 
     Parameters
     ----------
-    evaluate : callable
-        Of x (k,) the weighted residuals u (n,) and their derivatives du/dx (n, k).
+    objective : Objective
     x : array_like, shape (k,)
         The start.
     free : sequence of int
         The parameters that are refined, one at least.
-    loss : str
-        One of robust.LOSSES.
-    lower, upper : ndarray, shape (k,), optional
-        The bounds; none by default.
-    norm : float
-        What f is divided by, so that it is of order one.
-    n_max_iterations : int
-    step_threshold : float
-        The step at which it is done, relative to the parameters, in the units of the preconditioner.
-    restraint : Restraint, optional
-        Of all k parameters.
+    bounds : Bounds, optional
+    iterations : Iterations
 
     Returns
     -------
@@ -186,20 +221,27 @@ def minimise(
         From lstbx's Cholesky decomposition, where the normal matrix has no inverse.
     """
     x = np.asarray(x, dtype=float)
-    lower = np.full(len(x), -np.inf) if lower is None else lower
-    upper = np.full(len(x), np.inf) if upper is None else upper
     free = list(free)
-    restraint = no_restraint(len(x)) if restraint is None else restraint
-    equations = NormalEquations(evaluate, x, free, loss, lower, upper, norm, restraint)
+    bounds = no_bounds(len(x)) if bounds is None else bounds
+    restraint = no_restraint(len(x)) if objective.restraint is None else objective.restraint
+    equations = NormalEquations(objective, x, free, bounds)
     n_iterations = normal_eqns_solving.levenberg_marquardt_iterations(
         equations,
-        n_max_iterations=n_max_iterations,
+        n_max_iterations=iterations.n_max,
         tau=1e-3,
-        step_threshold=step_threshold,
+        step_threshold=iterations.step_threshold,
     ).n_iterations
     x = equations.x
     covariance = np.zeros((len(x), len(x)))
-    covariance[np.ix_(free, free)] = sandwich_hc3(equations.u, equations.jacobian[:, free], loss, restraint.width[free])
-    near = 1e-3 * np.where(np.isfinite(upper - lower), upper - lower, 0.0)
-    at_bound = ((x - lower < near) | (upper - x < near)) & np.isin(np.arange(len(x)), free)
-    return Minimum(x, covariance, equations.objective() * norm, n_iterations, at_bound)
+    covariance[np.ix_(free, free)] = sandwich_hc3(
+        equations.u, equations.jacobian[:, free], objective.loss, restraint.width[free]
+    )
+    at_bound = near_bounds(x, bounds) & np.isin(np.arange(len(x)), free)
+    return Minimum(x, covariance, equations.objective() * objective.norm, n_iterations, at_bound)
+
+
+def near_bounds(x: np.ndarray, bounds: Bounds) -> np.ndarray:
+    """Which parameters x, (k,) or (L, k), are within a thousandth of the range between their bounds of one of them."""
+    extent = bounds.upper - bounds.lower
+    near = NEAR_BOUND * np.where(np.isfinite(extent), extent, 0.0)
+    return (x - bounds.lower < near) | (bounds.upper - x < near)

@@ -11,15 +11,16 @@ from dials_postrefine.settings.reference_model import ReferenceModel
 # Imports are local: none of the programs needs the rooms of the others, of which one needs numba.
 
 
-def model_candidates(request: PostrefineRequest) -> tuple[list[str], list[str], list[str]]:
+def model_candidates(request: PostrefineRequest):
     """The profiles, radii and unit cells to choose from: the ones that were named, or for `auto` all."""
     from dials_postrefine.stills.model import RADII, UNIT_CELLS
     from dials_postrefine.stills.partiality import PROFILES
+    from dials_postrefine.stills.selection import Candidates
 
     profiles = list(PROFILES) if request.profile == "auto" else [request.profile]
     radii = list(RADII) if request.radius == "auto" else [request.radius]
     unit_cells = list(UNIT_CELLS) if request.unit_cell == "auto" else [request.unit_cell]
-    return profiles, radii if request.algorithm == "rs_hybrid" else ["constant"], unit_cells
+    return Candidates(profiles, radii if request.algorithm == "rs_hybrid" else ["constant"], unit_cells)
 
 
 def input_filters(request: PostrefineRequest):
@@ -40,15 +41,12 @@ def input_filters(request: PostrefineRequest):
 
 def fit_settings(request: PostrefineRequest):
     """The settings of the fit of a lattice; of `auto` the first candidate."""
-    from dials_postrefine.stills.lattice import FitSettings
+    from dials_postrefine.stills.fits import FitSettings
     from dials_postrefine.stills.model import CONVENTIONAL_B
 
-    profiles, radii, unit_cells = model_candidates(request)
     return FitSettings(
         model=request.algorithm,
-        profile=profiles[0],
-        radius=radii[0],
-        unit_cell=unit_cells[0],
+        **model_candidates(request).combinations()[0],
         weighting=request.weighting,
         loss=request.loss,
         fix=request.fix,
@@ -64,9 +62,9 @@ def fit_settings(request: PostrefineRequest):
 
 def dataset_settings(request: PostrefineRequest):
     """The settings of the cycles, with those of the fits."""
-    from dials_postrefine.stills.cycles import DatasetSettings
     from dials_postrefine.stills.deltacchalf import DeltaCCHalfFilter
     from dials_postrefine.stills.filters import LatticeFilters
+    from dials_postrefine.stills.loop import DatasetSettings
 
     delta = request.filtering.deltacchalf
     return DatasetSettings(

@@ -8,15 +8,13 @@ all is written at the end (_write), which takes apart what was read: memory is t
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
-
-import numpy as np
 
 from dials.util import Sorry
 
 from dials_postrefine import log
-from dials_postrefine.executors.processes import single_thread
+from dials_postrefine.executors.processes import make_run, single_thread
 from dials_postrefine.files.dials.models import detector_distances
 from dials_postrefine.files.dials.symmetry import group_operations
 from dials_postrefine.files.dials.tables import write_table
@@ -51,7 +49,9 @@ from dials_postrefine.report.stills.systematics import describe_systematics
 from dials_postrefine.scattering.prior import ModelPrior
 from dials_postrefine.settings.postrefine import PostrefineRequest
 from dials_postrefine.stills.freereflections import free_set
+from dials_postrefine.stills.reference import Reference, make_reference
 from dials_postrefine.stills.refinement import Refinement, refine
+from dials_postrefine.stills.statistics import ResolutionShells
 from dials_postrefine.stills.symmetry import weigh_symmetry
 from dials_postrefine.stills.systematics.systematics import find_systematics
 
@@ -61,17 +61,16 @@ logger = logging.getLogger("dials.postrefine")
 @dataclass
 class _Given:
     """
-    What was read: the files; reference (n_unique,) intensities, None for the data's own mean; prior of an atomic model,
-    and described, what the report says of it, None without one; tally of a reflection file as reference; drawn, the
-    numbers of the lattices to draw.
+    What was read: the files; reference, what the lattices are fitted to, with the prior of an atomic model; described,
+    what the report says of that, None without one; tally of a reflection file as reference; drawn, the numbers of the
+    lattices to draw.
     """
 
     files: StillsFiles
-    reference: np.ndarray | None
-    prior: ModelPrior | None
-    described: dict | None
-    tally: dict | None
-    drawn: list[int]
+    reference: Reference
+    described: dict | None = None
+    tally: dict | None = None
+    drawn: list[int] = field(default_factory=list)
 
     @property
     def symbol(self) -> str:
@@ -140,8 +139,14 @@ def _read(request: PostrefineRequest) -> _Given:
         reindex=reindex,
         polarization_fraction=request.polarization_fraction,
     )
-    files, reference, model = take_reference(stills_files, request.reference, settings, reindex)
-    given = _Given(files, reference, None, None, None, [])
+    files, intensity, model = take_reference(stills_files, request.reference, settings, reindex)
+    free, prior = None, None
+    if request.cross_validation == "free_reflections":
+        free = free_set(files.h_unique, request.free_fraction, request.seed)
+    if model is not None:
+        wilson = files.stills.prior
+        prior = ModelPrior(intensity, files.d_star_sq, wilson.epsilon, wilson.centric)
+    given = _Given(files, make_reference(intensity, free, prior))
     given.drawn = report.numbers_of(given.identifiers, request.lattice_plots)
     found = files.cell, files.usable.n_excluded, files.ambiguity, files.choices.counts(), files.reindexed
     logger.info(text.input_lines(files.stills, given.symbol, *found))
@@ -151,34 +156,24 @@ def _read(request: PostrefineRequest) -> _Given:
     if model is not None:
         given.described = model_report.summarise(request.reference, model)
         logger.info(model_report.text(given.described))
-        prior = files.stills.prior
-        given.prior = ModelPrior(reference, files.d_star_sq, prior.epsilon, prior.centric)
     return given
 
 
 def _refine(request: PostrefineRequest, given: _Given) -> Refinement:
     """Refine with as many processes as are wanted and useful."""
-    files, free = given.files, None
+    files = given.files
     cores = available_cores()
     nproc = min(cores if request.nproc is None else request.nproc, files.stills.n_lattices)
     logger.info("Processes: %d of one thread each, on %d cores", nproc, cores)
     with log.show_progress("lattice") as show:
-        if request.cross_validation == "free_reflections":
-            free = free_set(files.h_unique, request.free_fraction, request.seed)
         return refine(
             files.stills,
-            settings=dataset_settings(request),
-            candidates=model_candidates(request),
-            d_star_sq=files.d_star_sq,
-            complete=files.complete,
-            reference=given.reference,
-            free=free,
-            prior=given.prior,
+            dataset_settings(request),
+            model_candidates(request),
+            ResolutionShells(files.d_star_sq, files.complete, request.n_shells),
+            given.reference,
             half_sets=request.cross_validation == "half_sets",
-            n_shells=request.n_shells,
-            seed=request.seed,
-            nproc=nproc,
-            progress=show,
+            run=make_run(nproc, show, request.seed),
         )
 
 
@@ -188,18 +183,19 @@ def _summarise(request: PostrefineRequest, given: _Given, refinement: Refinement
     pair = request.output.experiments, request.output.reflections
     merge_command = text.merge_command(*pair, request.partiality_threshold, stills.s0[result.accepted])
     if described is not None:
-        weighed = given.prior.last if len(result.cycles) > 1 else None
+        weighed = given.reference.prior.last if len(result.cycles) > 1 else None
         described["share"] = model_report.describe_share(weighed, files.d_star_sq)
     parameters = [lattice_parameters(result, k, files.ambiguity) for k in range(stills.n_lattices)]
     counts = count_observations(stills, result, rows_by_lattice(files))
     operations = group_operations(files.experiments, files.space_group)
+    reference = given.reference.intensity if given.reference.external else None
     record = make_summary(
         given.identifiers,
         result,
         refinement.statistics,
         parameters,
         merge_command,
-        diagnostics=collect_diagnostics(stills, result, given.reference, files.d_star_sq, given.drawn),
+        diagnostics=collect_diagnostics(stills, result, reference, files.d_star_sq, given.drawn),
         dataset=_describe_dataset(request, given, result, counts),
         counts=counts,
         symmetry=weigh_symmetry(stills, result.linear_scale, result.accepted, files.d_star_sq, *operations),
@@ -247,7 +243,6 @@ def _write(given: _Given, refinement: Refinement, names: dict[str, str | None]) 
     if names["xfel_reflections"]:
         write_table(handover.xfel_merge_table(files.table, files.experiments), names["xfel_reflections"])
     # what the experiments become on their way to a file is large: make room first
-    files.table = files.usable = files.stills = given.reference = given.prior = None
-    refinement.result = refinement.statistics = None
+    del files.table, files.usable, files.stills, given.reference, refinement.result, refinement.statistics
     for name in filter(None, (names["experiments"], names["xfel_experiments"])):
         files.experiments.as_file(name, **scaled_history(files.experiments))

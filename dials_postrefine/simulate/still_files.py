@@ -26,6 +26,7 @@ from dials_postrefine.simulate.stills import (
     reference_intensities,
 )
 from dials_postrefine.stills.dataset import Stills
+from dials_postrefine.stills.geometry import vectors_of_lattices
 from dials_postrefine.stills.systematics.deviations import Recording
 
 PIXEL_SIZE = 0.1  # mm
@@ -75,11 +76,15 @@ def as_stills(sim: SimulatedStills) -> Stills:
     """The simulation as arrays, the polarisation taken off; every second lattice is of the second half set."""
     n = len(sim.identifiers)
     space_group = sgtbx.space_group_info(sim.options.space_group).group()
+    offsets = np.searchsorted(sim.lattice, np.arange(n + 1))
+    q, q_sq = vectors_of_lattices(sim.a_indexed, sim.h, offsets)
     return Stills(
         a_matrix=sim.a_indexed,
         s0=sim.s0,
-        offsets=np.searchsorted(sim.lattice, np.arange(n + 1)),
+        offsets=offsets,
         h=sim.h,
+        q=q,
+        q_sq=q_sq,
         unique=sim.asu,
         intensity=sim.intensity / sim.polarisation,
         variance=sim.variance / sim.polarisation**2,

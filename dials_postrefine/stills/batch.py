@@ -18,10 +18,17 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from dials_postrefine.numerics.leastsquares import CURVATURE_FLOOR, Minimum, Restraint
+from dials_postrefine.numerics.leastsquares import (
+    CURVATURE_FLOOR,
+    Bounds,
+    Iterations,
+    Minimum,
+    Restraint,
+    near_bounds,
+)
 from dials_postrefine.numerics.robust import LOSSES
 from dials_postrefine.numerics.sandwich import sandwich_hc3
-from dials_postrefine.stills.model import Observations, calculate_with_jacobian
+from dials_postrefine.stills.model import JoinedObservations, calculate_with_jacobian
 
 FIRST_DAMPING = 1e-3
 LAST_DAMPING = 1e10
@@ -30,27 +37,26 @@ LAST_DAMPING = 1e10
 LONGEST_STEP = np.array([1.0, 5.0, np.radians(0.05), np.radians(0.05), 0.5, 0.7, 1e-3])
 
 
-def concatenate(lattices: list[Observations]) -> Observations:
-    """The observations of many lattices as one."""
-    return Observations(
-        *(np.concatenate([getattr(one, name) for one in lattices]) for name in ("q", "q_sq")),
-        s0=np.array([one.s0 for one in lattices]),
-        **{name: np.concatenate([getattr(one, name) for one in lattices]) for name in _VALUES},
-        lattice=np.repeat(np.arange(len(lattices)), [len(one) for one in lattices]),
-    )
-
-
-_VALUES = ("intensity", "variance", "reference")
-
-
 @dataclass(frozen=True)
-class _Problem:
+class JoinedObjective:
     """
-    The objectives of L lattices: observations (n), what multiplies their residuals, weight (n,), the k parameters that
-    are free (k,), profile, loss and restraint.
+    The objectives f of L lattices (leastsquares.py), independent of one another.
+
+    Parameters
+    ----------
+    observations : JoinedObservations
+        Those of L lattices, n reflections sorted by lattice, and of each lattice at least one.
+    weight : ndarray, shape (n,)
+        What multiplies the residuals.
+    free : ndarray of int, shape (k,)
+        The parameters that are refined.
+    profile, loss : str
+        Of partiality.PROFILES and robust.LOSSES.
+    restraint : Restraint
+        Of all 7 parameters.
     """
 
-    observations: Observations
+    observations: JoinedObservations
     weight: np.ndarray
     free: np.ndarray
     profile: str
@@ -62,14 +68,14 @@ class _Problem:
         y, jacobian = calculate_with_jacobian(x, self.observations, self.profile)
         return self.weight * (y - self.observations.intensity), self.weight[:, None] * jacobian[:, self.free]
 
-    def part(self, which: np.ndarray, n_lattices: int) -> _Problem:
-        """The same of the lattices `which` of n_lattices, numbered anew."""
-        observations = self.observations
-        rows = np.isin(observations.lattice, which) if len(which) < n_lattices else slice(None)
+    def select(self, lattices: np.ndarray) -> JoinedObjective:
+        """The same of these lattices alone, given by their numbers, and numbered anew."""
+        observations, n_lattices = self.observations, len(self.observations.s0)
+        rows = np.isin(observations.lattice, lattices) if len(lattices) < n_lattices else slice(None)
         part = observations.select(rows)
         number = np.zeros(n_lattices, dtype=int)
-        number[which] = np.arange(len(which))
-        part.lattice, part.s0 = number[part.lattice], observations.s0[which]
+        number[lattices] = np.arange(len(lattices))
+        part.lattice, part.s0 = number[part.lattice], observations.s0[lattices]
         return replace(self, observations=part, weight=self.weight[rows])
 
     def evaluate(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -78,12 +84,12 @@ class _Problem:
         u, jacobian = self.residuals(x)
         rho, outer, slope = LOSSES[self.loss](u * u)
         precision = self.restraint.width[self.free] ** -2.0
-        off = x[:, self.free] - self.restraint.mean[self.free]
-        f = 0.5 * np.add.reduceat(rho, first) + 0.5 * np.sum(precision * off**2, axis=1)
+        away = x[:, self.free] - self.restraint.mean[self.free]
+        f = 0.5 * np.add.reduceat(rho, first) + 0.5 * np.sum(precision * away**2, axis=1)
         columns = jacobian.T
         curvature = np.maximum(slope, CURVATURE_FLOOR * outer)
         k = len(self.free)
-        hessian, gradient = np.empty((len(x), k, k)), precision * off
+        hessian, gradient = np.empty((len(x), k, k)), precision * away
         for i in range(k):
             gradient[:, i] += np.add.reduceat(outer * u * columns[i], first)
             for j in range(i, k):
@@ -116,45 +122,38 @@ class _Progress:
     n_iterations: np.ndarray
     unit: np.ndarray
 
-    def solve(self, at: np.ndarray, free: np.ndarray, step_threshold: float) -> tuple[np.ndarray, np.ndarray]:
-        """Of the lattices `at` those that are not done yet, and their next steps."""
-        damped = self.hessian[at]
+    def solve(self, active: np.ndarray, free: np.ndarray, step_threshold: float) -> tuple[np.ndarray, np.ndarray]:
+        """Of the active lattices those that are not done yet, and their next steps."""
+        damped = self.hessian[active]
         diagonal = np.einsum("ijj->ij", damped)
         floor = 1e-12 * diagonal.max(axis=1, keepdims=True) + 1e-300
-        diagonal += self.damping[at, None] * np.maximum(diagonal, floor)
-        step = -np.linalg.solve(damped, self.gradient[at][..., None])[..., 0]
-        size = np.linalg.norm(step * self.unit[at], axis=1)
-        norm = np.linalg.norm(self.x[at][:, free] * self.unit[at], axis=1)
+        diagonal += self.damping[active, None] * np.maximum(diagonal, floor)
+        step = -np.linalg.solve(damped, self.gradient[active][..., None])[..., 0]
+        size = np.linalg.norm(step * self.unit[active], axis=1)
+        norm = np.linalg.norm(self.x[active][:, free] * self.unit[active], axis=1)
         going = size > step_threshold * (norm + step_threshold)
-        at, step = at[going], step[going]
-        return at, step / np.maximum(1.0, np.max(np.abs(step) / LONGEST_STEP[free], axis=1))[:, None]
+        active, step = active[going], step[going]
+        return active, step / np.maximum(1.0, np.max(np.abs(step) / LONGEST_STEP[free], axis=1))[:, None]
 
-    def move(self, at: np.ndarray, trial: np.ndarray, inside: np.ndarray, problem: _Problem) -> None:
-        """Take the lattices `at` to trial (len(at), 7) where that is inside the bounds and lowers f."""
-        better = np.zeros(len(at), dtype=bool)
+    def move(self, active: np.ndarray, trial: np.ndarray, inside: np.ndarray, objective: JoinedObjective) -> None:
+        """Take the active lattices (m,) to trial (m, 7) where that is inside the bounds and lowers f."""
+        better = np.zeros(len(active), dtype=bool)
         if inside.any():
-            some = at[inside]
-            f, hessian, gradient = problem.part(some, len(self.x)).evaluate(trial[inside])
-            better[inside] = f < self.f[some]
+            tried = active[inside]
+            f, hessian, gradient = objective.select(tried).evaluate(trial[inside])
+            better[inside] = f < self.f[tried]
             taken = better[inside]
-            moved = some[taken]
+            moved = tried[taken]
             self.f[moved], self.hessian[moved], self.gradient[moved] = f[taken], hessian[taken], gradient[taken]
             self.x[moved] = trial[inside][taken]
-        self.damping[at] *= np.where(better, 0.2, 8.0)
+        self.damping[active] *= np.where(better, 0.2, 8.0)
 
 
 def minimise_many(
-    observations: Observations,
-    weight: np.ndarray,
+    objective: JoinedObjective,
     x: np.ndarray,
-    free: list[int],
-    profile: str,
-    loss: str,
-    lower: np.ndarray,
-    upper: np.ndarray,
-    restraint: Restraint,
-    n_max_iterations: int = 50,
-    step_threshold: float = 1e-6,
+    bounds: Bounds,
+    iterations: Iterations = Iterations(),
     esds: bool = True,
 ) -> list[Minimum]:
     """
@@ -162,23 +161,14 @@ def minimise_many(
 
     Parameters
     ----------
-    observations : Observations
-        Those of L lattices, n reflections sorted by lattice, and of each lattice at least one.
-    weight : ndarray, shape (n,)
-        What multiplies the residuals.
+    objective : JoinedObjective
+        Of L lattices.
     x : ndarray, shape (L, 7)
         The start, as model.py orders it.
-    free : list of int
-        The parameters that are refined.
-    profile, loss : str
-        Of partiality.PROFILES and robust.LOSSES.
-    lower, upper : ndarray, shape (L, 7)
-        The bounds.
-    restraint : Restraint
-        Of all 7 parameters.
-    n_max_iterations : int
-    step_threshold : float
-        Relative to the parameters, in units of 1/sqrt(diag(H)).
+    bounds : Bounds
+        Each (L, 7).
+    iterations : Iterations
+        The threshold of the step in units of 1/sqrt(diag(H)).
     esds : bool
         Without them the covariances are zero.
 
@@ -191,26 +181,25 @@ def minimise_many(
     numpy.linalg.LinAlgError
         Where the normal matrix of a lattice is singular.
     """
-    n_lattices, free = len(x), np.asarray(free)
+    n_lattices, free = len(x), objective.free
     x = x.copy()
-    problem = _Problem(observations, weight, free, profile, loss, restraint)
-    at = np.arange(n_lattices)
-    f, hessian, gradient = problem.part(at, n_lattices).evaluate(x)
+    active = np.arange(n_lattices)
+    f, hessian, gradient = objective.evaluate(x)
     unit = np.sqrt(np.maximum(hessian[:, range(len(free)), range(len(free))], 1e-300))
     damping, n_iterations = np.full(n_lattices, FIRST_DAMPING), np.zeros(n_lattices, dtype=int)
     progress = _Progress(x, f, hessian, gradient, damping, n_iterations, unit)
-    for _ in range(n_max_iterations):
-        if not len(at):
+    for _ in range(iterations.n_max):
+        if not len(active):
             break
-        at, step = progress.solve(at, free, step_threshold)
-        if not len(at):
+        active, step = progress.solve(active, free, iterations.step_threshold)
+        if not len(active):
             break
-        trial = x[at]
+        trial = x[active]
         trial[:, free] += step
-        n_iterations[at] += 1
-        progress.move(at, trial, np.all((trial >= lower[at]) & (trial <= upper[at]), axis=1), problem)
-        at = at[damping[at] < LAST_DAMPING]
-    covariance = problem.covariances(x) if esds else np.zeros((n_lattices, x.shape[1], x.shape[1]))
-    near = 1e-3 * (upper - lower)
-    at_bound = ((x - lower < near) | (upper - x < near)) & np.isin(np.arange(x.shape[1]), free)
+        n_iterations[active] += 1
+        inside = np.all((trial >= bounds.lower[active]) & (trial <= bounds.upper[active]), axis=1)
+        progress.move(active, trial, inside, objective)
+        active = active[damping[active] < LAST_DAMPING]
+    covariance = objective.covariances(x) if esds else np.zeros((n_lattices, x.shape[1], x.shape[1]))
+    at_bound = near_bounds(x, bounds) & np.isin(np.arange(x.shape[1]), free)
     return [Minimum(x[k], covariance[k], float(f[k]), int(n_iterations[k]), at_bound[k]) for k in range(n_lattices)]

@@ -1,8 +1,12 @@
 """
 The fits of many lattices, a chunk of them at a time: what goes to a worker, and what comes back.
 
-A chunk holds the arrays of its lattices alone.  `engine` is lstbx, one lattice after the other (leastsquares.py), or
-batched, all of a chunk together (batch.py); auto takes the second one from FEWEST_BATCHED lattices on.
+Two engines minimise the same objective from the same start (choose_engine).  lstbx is the reference: scitbx's own
+minimiser, one lattice after the other, simple and slow (lattice.py, numerics/leastsquares.py).  It is what the tests
+hold against scipy and cctbx.xfel and then the batched engine against; it fits single lattices and small data sets, the
+lattices that go back to their unrefined geometry, and a chunk in which a lattice's normal matrix is singular.  The
+batched engine (batch.py) takes all lattices of a chunk together, in a fraction of the time, and ends at the same
+minimum.
 """
 
 from __future__ import annotations
@@ -15,46 +19,73 @@ import numpy as np
 from dials_postrefine.numerics.leastsquares import Restraint
 from dials_postrefine.stills.dataset import Stills
 from dials_postrefine.stills.filters import relation_to_reference
-from dials_postrefine.stills.geometry import scattering_vectors
-from dials_postrefine.stills.lattice import FitSettings, LatticeFit, fit_lattices, no_fit
-from dials_postrefine.stills.model import MAX_RELATIVE_VARIANCE, scale_factor
+from dials_postrefine.stills.fits import FitSettings, LatticeFit, Reason, no_fit
+from dials_postrefine.stills.lattice import fit_lattices
+from dials_postrefine.stills.model import Observations, scale_factor
 from dials_postrefine.stills.scaling import Scaled, WeightedMean, mean_of_others
 
 LATTICES_PER_CHUNK = 32
 FEWEST_BATCHED = 20
 
 
-@dataclass
-class Chunk:
-    """Some lattices on their way to a worker: the arrays of those lattices alone."""
+@dataclass(frozen=True)
+class Start:
+    """
+    What the fits of L lattices go on from.
 
-    stills: Stills
-    reference: np.ndarray
-    starts: list[np.ndarray | None]
+    Parameters
+    ----------
+    x : ndarray, shape (L, 7)
+        Parameters to start from, NaN where a lattice starts from its start values.
+    linear_scale : ndarray, shape (L,)
+        Scales without any other parameter, for lattices that can't be scaled by themselves.
+    restraint : Restraint, optional
+        The population that restrains each lattice.
+    """
+
+    x: np.ndarray
     linear_scale: np.ndarray
+    restraint: Restraint | None = None
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """
+    A few lattices on their way to a worker: their observations with the reference, which of them are rejected already,
+    what they start from, and the settings and the engine of their fits.
+    """
+
+    lattices: list[Observations]
+    rejected: dict[int, Reason]
+    start: Start
     settings: FitSettings
-    restraint: Restraint | None
     engine: str
+
+
+def choose_engine(engine: str, n_lattices: int) -> str:
+    """`lstbx` or `batched` (module docstring) as asked for; of `auto`, batched from FEWEST_BATCHED lattices on."""
+    if engine == "auto":
+        return "batched" if n_lattices >= FEWEST_BATCHED else "lstbx"
+    return engine
 
 
 def fit_chunk(chunk: Chunk) -> list[LatticeFit]:
     """The fits of all lattices of a chunk, those included that were rejected before, with their reasons."""
-    stills, rejected = chunk.stills, chunk.stills.rejected
-    lattices = [stills.observations(k, chunk.reference[stills.rows(k)]) for k in range(stills.n_lattices)]
-    numbers = [k for k in range(stills.n_lattices) if k not in rejected]
+    lattices, rejected, start = chunk.lattices, chunk.rejected, chunk.start
+    numbers = [k for k in range(len(lattices)) if k not in rejected]
     fitted = iter(
         fit_lattices(
             [lattices[k] for k in numbers],
             chunk.settings,
-            [chunk.starts[k] for k in numbers],
-            [chunk.linear_scale[k] for k in numbers],
-            chunk.restraint,
+            start.x[numbers],
+            start.linear_scale[numbers],
+            start.restraint,
             chunk.engine,
         )
     )
-    fits = [no_fit(one, rejected[k]) if k in rejected else next(fitted) for k, one in enumerate(lattices)]
-    for one, fit in zip(lattices, fits):
-        fit.partial_correlation = relation_to_reference(one, fit)
+    fits = [no_fit(lattice, rejected[k]) if k in rejected else next(fitted) for k, lattice in enumerate(lattices)]
+    for lattice, fit in zip(lattices, fits):
+        fit.partial_correlation = relation_to_reference(lattice, fit)
     return fits
 
 
@@ -62,48 +93,77 @@ def make_chunks(
     stills: Stills,
     target: np.ndarray,
     mean: WeightedMean | None,
-    starts: list[np.ndarray | None],
-    linear_scale: np.ndarray,
+    start: Start,
     settings: FitSettings,
-    restraint: Restraint | None,
     engine: str,
 ) -> Iterator[Chunk]:
-    """The lattices in chunks with what each observation is fitted to: the target, or the mean of the other lattices."""
-    if engine == "auto":
-        engine = "batched" if stills.n_lattices >= FEWEST_BATCHED else "lstbx"
+    """
+    The lattices in chunks, with what each observation is fitted to.
+
+    Parameters
+    ----------
+    stills : Stills
+        L lattices, n_unique indices.
+    target : ndarray, shape (n_unique,)
+        Full intensities, NaN where there is none.
+    mean : WeightedMean, optional
+        If given, each lattice is fitted to the mean of the others instead of the target.
+    start : Start
+        Of L lattices.
+    settings : FitSettings
+    engine : str
+        As choose_engine takes it.
+
+    Yields
+    ------
+    Chunk
+        Of LATTICES_PER_CHUNK lattices; made when it is asked for.
+    """
+    engine = choose_engine(engine, stills.n_lattices)
     for first in range(0, stills.n_lattices, LATTICES_PER_CHUNK):
         last = min(first + LATTICES_PER_CHUNK, stills.n_lattices)
-        rows = slice(stills.offsets[first], stills.offsets[last])
-        part = Stills(
-            stills.a_matrix[first:last],
-            stills.s0[first:last],
-            stills.offsets[first : last + 1] - stills.offsets[first],
-            stills.h[rows],
-            stills.unique[rows],
-            stills.intensity[rows],
-            stills.variance[rows],
-            stills.half[first:last],
-            stills.absent[:0],
-            rejected={k - first: reason for k, reason in stills.rejected.items() if first <= k < last},
+        if mean is None:
+            reference = target[stills.unique[stills.rows(first, last)]]
+        else:
+            reference = mean_of_others(stills, mean, first, last)
+        references = np.split(reference, stills.offsets[first + 1 : last] - stills.offsets[first])
+        yield Chunk(
+            [stills.observations(k, values) for k, values in zip(range(first, last), references)],
+            {k - first: reason for k, reason in stills.rejected.items() if first <= k < last},
+            Start(start.x[first:last], start.linear_scale[first:last], start.restraint),
+            settings,
+            engine,
         )
-        reference = target[part.unique] if mean is None else mean_of_others(part, rows, mean)
-        yield Chunk(part, reference, starts[first:last], linear_scale[first:last], settings, restraint, engine)
 
 
 def spread_fits(stills: Stills, settings: FitSettings, fits: list[LatticeFit], variance_slope: float) -> Scaled:
-    """What the fits (L) say of every observation; they give their own arrays away, lest these be held twice."""
+    """
+    What the fits say of every observation.
+
+    Parameters
+    ----------
+    stills : Stills
+        L lattices, n observations.
+    settings : FitSettings
+        Of the fits.
+    fits : list of L LatticeFit
+        They give their partiality and relative_variance away, lest these be held twice.
+    variance_slope : float
+        As in Scaled.
+
+    Returns
+    -------
+    Scaled
+    """
     n = len(stills.unique)
-    p, scale, relative = np.empty(n), np.ones(n), np.full(n, MAX_RELATIVE_VARIANCE)
+    p, scale, relative = np.empty(n), np.ones(n), np.empty(n)
     kept = np.zeros(n, dtype=bool)
     for k, fit in enumerate(fits):
         rows = stills.rows(k)
-        p[rows] = fit.partiality
-        if fit.relative_variance is not None:
-            relative[rows] = fit.relative_variance
-        fit.partiality = fit.relative_variance = None
+        p[rows], relative[rows] = fit.partiality, fit.relative_variance
+        fit.partiality = fit.relative_variance = np.zeros(0)
         if np.isfinite(fit.x).all():
-            q = scattering_vectors(stills.a_matrix[k], stills.h[rows])
-            scale[rows] = scale_factor(fit.x, np.einsum("ij,ij->i", q, q))
+            scale[rows] = scale_factor(fit.x, stills.q_sq[rows])
         if fit.reason is None:
             kept[rows] = p[rows] >= settings.partiality_threshold
     return Scaled(p, scale, relative, kept, variance_slope)

@@ -33,7 +33,7 @@ from enum import Enum
 import numpy as np
 
 from dials_postrefine.numerics.robust import slope_through_origin
-from dials_postrefine.stills.lattice import LatticeFit, Reason
+from dials_postrefine.stills.fits import LatticeFit, Reason
 from dials_postrefine.stills.scaling import WeightedMean
 
 SLOWEST = 0.9

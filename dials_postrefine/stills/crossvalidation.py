@@ -1,28 +1,28 @@
 """
-Half sets that never saw each other.
+Independently refined half sets.
 
 Where the reference is the data's own mean, every lattice has been drawn towards a mean that holds the lattices of both
-half sets, and their agreement (the customary CC1/2 and R_split) is too good.  Here each half of the lattices is
-postrefined against its own half's mean, from the start; only then are the two compared.  Neither half knows the other's
-overall scale and B, so the second is put on the first one's,
+half sets, and their agreement (the conventional CC1/2 and R_split) is too good.  Here each half of the lattices is
+postrefined against its own half's mean, from the start; only then are the two compared: the honest CC1/2 and R_split.
+Neither half knows the other's overall scale and B, so the second is put on the first one's,
 
     ln(<I_1>/<I_2>) = ln k - 2 b d*^2      by least squares over resolution shells of common reflections.
 
-Against an external reference the halves never meet, and nothing has to be done twice.
+Against an external reference the halves are independent as they are, and nothing has to be done twice.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from dials_postrefine.numerics.correlation import correlation
+from dials_postrefine.numerics.run import Run
 from dials_postrefine.numerics.shells import equal_volume_edges, shell_of
-from dials_postrefine.stills.cycles import DatasetSettings, postrefine
 from dials_postrefine.stills.dataset import Stills, select_lattices
 from dials_postrefine.stills.errormodel import ErrorModel
+from dials_postrefine.stills.loop import DatasetSettings, postrefine
 from dials_postrefine.stills.merging import Merged, merge
 from dials_postrefine.stills.scaling import Scaled, WeightedMean, merging_values
 
@@ -42,44 +42,47 @@ class HalfSets:
     def agreement(self) -> list[float]:
         """The honest CC1/2 by cycle, NaN of fewer than FEWEST_COMMON indices."""
         found = []
-        for one, two in self.by_cycle:
-            both = np.isfinite(one.intensity) & np.isfinite(two.intensity)
+        for first, second in self.by_cycle:
+            both = np.isfinite(first.intensity) & np.isfinite(second.intensity)
             enough = np.count_nonzero(both) >= FEWEST_COMMON
-            found.append(correlation(one.intensity[both], two.intensity[both]) if enough else np.nan)
+            found.append(correlation(first.intensity[both], second.intensity[both]) if enough else np.nan)
         return found
 
 
 def refine_half_sets(
-    stills: Stills,
-    settings: DatasetSettings,
-    d_star_sq: np.ndarray,
-    nproc: int = 1,
-    progress: Callable[[str, int, int], None] = lambda what, done, total: None,
+    stills: Stills, settings: DatasetSettings, d_star_sq: np.ndarray, run: Run = Run()
 ) -> HalfSets | None:
     """
     Postrefine each half set by itself, to its last cycle, and merge it.
 
-    d_star_sq (n_unique,) in 1/Angstrom^2.  None where a half has no lattice, or none that is accepted.
+    Parameters
+    ----------
+    stills : Stills
+    settings : DatasetSettings
+    d_star_sq : ndarray, shape (n_unique,)
+        In 1/Angstrom^2.
+    run : Run
+
+    Returns
+    -------
+    HalfSets or None
+        None where a half has no lattice, or none that is accepted.
     """
     ends, courses = [], []
     for number, selection in enumerate((~stills.half, stills.half)):
         if not selection.any():
             return None
-        own = replace(select_lattices(stills, selection), earlier={})  # which has seen the other half
+        half = replace(select_lattices(stills, selection), earlier={})  # which has seen the other half
         course: list[Merged] = []
 
-        def take(scaled: Scaled, mean: WeightedMean, own=own, course=course) -> None:
+        def take(scaled: Scaled, mean: WeightedMean, half=half, course=course) -> None:
             model = mean.error_model if settings.error_model == "basic" else None
-            course.append(_merged(own, scaled, mean.outlier, mean.reference, model))
+            course.append(_merged(half, scaled, mean.outlier, mean.reference, model))
 
-        result = postrefine(
-            own,
-            replace(settings, takes_best=False),
-            nproc=nproc,
-            progress=lambda what, *rest, n=number: progress(f"half set {n + 1}, {what}", *rest),
-            each=take,
-        )
-        end = _merged(own, result, result.outlier, result.mean, result.error_model)
+        progress = run.progress
+        half_run = replace(run, progress=lambda what, *rest, n=number: progress(f"half set {n + 1}, {what}", *rest))
+        result = postrefine(half, replace(settings, takes_best=False), run=half_run, each=take)
+        end = _merged(half, result, result.outlier, result.mean, result.error_model)
         if not end.n.any():
             return None
         ends.append(end)
@@ -90,14 +93,10 @@ def refine_half_sets(
 
 
 def merge_half_sets(
-    stills: Stills,
-    settings: DatasetSettings,
-    d_star_sq: np.ndarray,
-    nproc: int = 1,
-    progress: Callable[[str, int, int], None] = lambda what, done, total: None,
+    stills: Stills, settings: DatasetSettings, d_star_sq: np.ndarray, run: Run = Run()
 ) -> tuple[Merged, Merged] | None:
     """The merges of refine_half_sets at the end alone."""
-    found = refine_half_sets(stills, settings, d_star_sq, nproc, progress)
+    found = refine_half_sets(stills, settings, d_star_sq, run)
     return None if found is None else found.merged
 
 
@@ -114,9 +113,19 @@ def _on_one_scale(first: Merged, second: Merged, d_star_sq: np.ndarray) -> tuple
 
 def relative_scale(first: np.ndarray, second: np.ndarray, d_star_sq: np.ndarray) -> np.ndarray:
     """
-    k exp(-2 b d*^2), shape (n,), that brings the second intensities to the first (module docstring).
+    The factor k exp(-2 b d*^2) that brings the second intensities to the first (module docstring).
 
-    One where too few reflections are common.
+    Parameters
+    ----------
+    first, second : ndarray, shape (n,)
+        Merged intensities, NaN where there is none.
+    d_star_sq : ndarray, shape (n,)
+        In 1/Angstrom^2.
+
+    Returns
+    -------
+    ndarray, shape (n,)
+        One where too few reflections are common.
     """
     both = np.isfinite(first) & np.isfinite(second)
     if not both.any():

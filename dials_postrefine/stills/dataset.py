@@ -8,8 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from dials_postrefine.stills.geometry import scattering_vectors
-from dials_postrefine.stills.lattice import FitSettings, Reason
+from dials_postrefine.stills.fits import FitSettings, Reason
 from dials_postrefine.stills.model import Observations
 from dials_postrefine.stills.wilson import WilsonPrior
 
@@ -41,23 +40,26 @@ class Stills:
     The usable observations of all lattices, sorted by lattice: L lattices, n observations.
 
     a_matrix (L, 3, 3) and s0 (L, 3) in 1/Angstrom; offsets (L + 1,): lattice k owns rows offsets[k]:offsets[k + 1];
-    h (n, 3) Miller indices as indexed; unique (n,) number of the index in the asymmetric unit, 0 to n_unique - 1;
-    intensity, variance (n,) corrected for polarisation and efficiency; inverse_variance (n,) variance of 1/p as the
-    integrator gave it, or None; half (L,) the half set of each lattice; absent (n_unique,) systematic absences;
-    prior: what Wilson statistics need of the unique indices, or None; rejected: the lattices that are out before any
-    fit, with the reason; earlier: what an earlier run found of some of the lattices.
+    h (n, 3) Miller indices as indexed; q (n, 3) in 1/Angstrom and q_sq = d*^2 (n,), what geometry.vectors_of_lattices
+    gives for these; unique (n,) number of the index in the asymmetric unit, 0 to n_unique - 1;
+    intensity, variance (n,) corrected for polarisation and efficiency; half (L,) the half set of each lattice;
+    absent (n_unique,) systematic absences; inverse_variance (n,) variance of 1/p as the integrator gave it, (0,) where
+    it gave none; prior: what Wilson statistics need of the unique indices, or None; rejected: the lattices that are out
+    before any fit, with the reason; earlier: what an earlier run found of the lattices that it accepted.
     """
 
     a_matrix: np.ndarray
     s0: np.ndarray
     offsets: np.ndarray
     h: np.ndarray
+    q: np.ndarray
+    q_sq: np.ndarray
     unique: np.ndarray
     intensity: np.ndarray
     variance: np.ndarray
     half: np.ndarray
     absent: np.ndarray
-    inverse_variance: np.ndarray | None = None
+    inverse_variance: np.ndarray = field(default_factory=lambda: np.zeros(0))
     prior: WilsonPrior | None = None
     rejected: dict[int, Reason] = field(default_factory=dict)
     earlier: dict[int, EarlierFit] = field(default_factory=dict)
@@ -70,20 +72,28 @@ class Stills:
     def n_unique(self) -> int:
         return len(self.absent)
 
-    def rows(self, k: int) -> slice:
-        """The rows of lattice k."""
-        return slice(self.offsets[k], self.offsets[k + 1])
+    def rows(self, k: int, last: int | None = None) -> slice:
+        """The rows of lattice k, or of the lattices from k up to and without last."""
+        return slice(self.offsets[k], self.offsets[k + 1 if last is None else last])
 
     def lattice(self) -> np.ndarray:
         """The lattice of each observation (n,)."""
         return np.repeat(np.arange(self.n_lattices, dtype=np.int32), np.diff(self.offsets))
 
     def observations(self, k: int, reference: np.ndarray) -> Observations:
-        """The observations of lattice k with the reference (its own rows) that they are fitted to."""
+        """The observations of lattice k with the reference (its rows) that they are fitted to."""
         rows = self.rows(k)
-        q = scattering_vectors(self.a_matrix[k], self.h[rows])
-        q_sq = np.einsum("ij,ij->i", q, q)
-        return Observations(q, q_sq, self.s0[k], self.intensity[rows], self.variance[rows], reference)
+        return Observations(
+            self.q[rows], self.q_sq[rows], self.s0[k], self.intensity[rows], self.variance[rows], reference
+        )
+
+    def unmatched(self, k: int) -> Observations:
+        """The observations of lattice k, for what needs no reference."""
+        rows = self.rows(k)
+        return self.observations(k, np.full(rows.stop - rows.start, np.nan))
+
+
+BY_OBSERVATION = ("h", "q", "q_sq", "unique", "intensity", "variance")
 
 
 def select_lattices(stills: Stills, selection: np.ndarray) -> Stills:
@@ -95,12 +105,9 @@ def select_lattices(stills: Stills, selection: np.ndarray) -> Stills:
         a_matrix=stills.a_matrix[selection],
         s0=stills.s0[selection],
         offsets=np.concatenate([[0], np.cumsum(np.diff(stills.offsets)[selection])]),
-        h=stills.h[rows],
-        unique=stills.unique[rows],
-        intensity=stills.intensity[rows],
-        variance=stills.variance[rows],
         half=stills.half[selection],
-        inverse_variance=None if stills.inverse_variance is None else stills.inverse_variance[rows],
+        inverse_variance=stills.inverse_variance[rows] if len(stills.inverse_variance) else stills.inverse_variance,
         rejected={int(number[k]): reason for k, reason in stills.rejected.items() if selection[k]},
         earlier={int(number[k]): fit for k, fit in stills.earlier.items() if selection[k]},
+        **{name: getattr(stills, name)[rows] for name in BY_OBSERVATION},
     )

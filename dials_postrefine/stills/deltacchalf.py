@@ -28,7 +28,6 @@ import numpy as np
 from dials_postrefine.numerics.grouped import grouped_mean
 from dials_postrefine.numerics.shells import equal_volume_edges, shell_of
 from dials_postrefine.stills.dataset import Stills
-from dials_postrefine.stills.geometry import scattering_vectors
 from dials_postrefine.stills.scaling import WeightedMean
 
 N_SHELLS = 10
@@ -43,7 +42,21 @@ class DeltaCCHalfFilter:
 
 
 def harmful_lattices(stills: Stills, mean: WeightedMean, settings: DeltaCCHalfFilter) -> np.ndarray:
-    """The numbers of the lattices without which what was merged agrees better (module docstring), the worst first."""
+    """
+    The lattices without which what was merged agrees better (module docstring).
+
+    Parameters
+    ----------
+    stills : Stills
+    mean : WeightedMean
+        What was merged.
+    settings : DeltaCCHalfFilter
+
+    Returns
+    -------
+    ndarray of int
+        Their numbers, the worst first.
+    """
     used = (mean.weight > 0.0) & ~stills.absent[stills.unique]
     lattice = stills.lattice()[used]
     n = np.bincount(lattice, minlength=stills.n_lattices)
@@ -64,12 +77,8 @@ def harmful_lattices(stills: Stills, mean: WeightedMean, settings: DeltaCCHalfFi
 
 def resolution_shells(stills: Stills, used: np.ndarray) -> np.ndarray:
     """The shell (n_unique,) of each unique index, of equal volume; d*^2 is the mean over its used observations (n,)."""
-    q_sq = np.empty(len(stills.unique))
-    for k in range(stills.n_lattices):
-        q = scattering_vectors(stills.a_matrix[k], stills.h[stills.rows(k)])
-        q_sq[stills.rows(k)] = np.einsum("ij,ij->i", q, q)
     n = np.bincount(stills.unique[used], minlength=stills.n_unique)
-    d_star_sq = grouped_mean(q_sq[used], stills.unique[used], stills.n_unique, empty=0.0)
+    d_star_sq = grouped_mean(stills.q_sq[used], stills.unique[used], stills.n_unique, empty=0.0)
     return shell_of(d_star_sq, equal_volume_edges(d_star_sq[n > 0], N_SHELLS))
 
 
@@ -77,17 +86,30 @@ def cc_half_without_each(
     value: np.ndarray, unique: np.ndarray, lattice: np.ndarray, shell: np.ndarray
 ) -> tuple[float, np.ndarray]:
     """
-    CC1/2 of all observations, and without each lattice (L,) (module docstring); NaN where no index is left.
+    CC1/2 of all observations, and without each lattice (module docstring).
 
-    value, unique, lattice (n,) of the observations, shell (n_unique,) of the unique indices, 0 to S - 1.
+    Parameters
+    ----------
+    value : ndarray, shape (n,)
+        Scaled observations.
+    unique, lattice : ndarray of int, shape (n,)
+        The unique index and the lattice of each.
+    shell : ndarray of int, shape (n_unique,)
+        The shell of each unique index, 0 to S - 1.
+
+    Returns
+    -------
+    whole : float
+    without : ndarray, shape (L,)
+        NaN where no index is left.
     """
     n_unique, n_shells, n_lattices = len(shell), int(shell.max()) + 1, int(lattice.max()) + 1
     n = np.bincount(unique, minlength=n_unique)
     mean = grouped_mean(value, unique, n_unique, empty=0.0)
     off = value - mean[unique]  # these sum up to nothing: no digits are lost where a lattice's own are taken off
     squares = np.bincount(unique, off**2, n_unique)
-    seen = n > 0
-    centre = grouped_mean(mean[seen], shell[seen], n_shells, empty=0.0)
+    measured = n > 0
+    centre = grouped_mean(mean[measured], shell[measured], n_shells, empty=0.0)
     y = mean - centre[shell]
 
     def add_up(n, y, squares, place, size):
@@ -98,14 +120,15 @@ def cc_half_without_each(
 
     # the indices of each lattice, and what the other lattices leave of them
     pair, group = np.unique(lattice.astype(np.int64) * n_unique + unique, return_inverse=True)
-    of, k = pair % n_unique, pair // n_unique
-    n_left = n[of] - np.bincount(group)
+    index, k = pair % n_unique, pair // n_unique
+    n_left = n[index] - np.bincount(group)
     shift = -np.bincount(group, off) / np.maximum(n_left, 1)
-    squares_left = squares[of] - np.bincount(group, off**2) - n_left * shift**2
+    squares_left = squares[index] - np.bincount(group, off**2) - n_left * shift**2
 
     whole = add_up(n, y, squares, shell, n_shells)
-    place, size = k * n_shells + shell[of], n_lattices * n_shells
-    change = add_up(n_left, y[of] + shift, squares_left, place, size) - add_up(n[of], y[of], squares[of], place, size)
+    place, size = k * n_shells + shell[index], n_lattices * n_shells
+    with_it = add_up(n[index], y[index], squares[index], place, size)
+    change = add_up(n_left, y[index] + shift, squares_left, place, size) - with_it
     without = whole[:, None] + change.reshape(4, n_lattices, n_shells)
     return float(_mean_cc_half(whole)), _mean_cc_half(without)
 

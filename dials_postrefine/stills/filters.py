@@ -49,7 +49,7 @@ from dials_postrefine.numerics.amplitudes import signed_root
 from dials_postrefine.numerics.cells import find_main_cells
 from dials_postrefine.numerics.correlation import partial_correlation
 from dials_postrefine.numerics.robust import robust_width
-from dials_postrefine.stills.lattice import LatticeFit, Reason
+from dials_postrefine.stills.fits import LatticeFit, Reason
 from dials_postrefine.stills.model import (
     B_FACTOR,
     CELL_SCALE,

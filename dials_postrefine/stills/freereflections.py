@@ -29,7 +29,7 @@ the reflections, 34, 51 and 73 % by 10 %, and 46, 74 and 92 % by 20 %.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.special import stdtr
@@ -37,7 +37,7 @@ from scipy.special import stdtr
 from dials_postrefine.numerics.amplitudes import signed_root
 from dials_postrefine.numerics.correlation import correlation
 from dials_postrefine.stills.dataset import Stills
-from dials_postrefine.stills.lattice import FitSettings
+from dials_postrefine.stills.fits import FitSettings
 from dials_postrefine.stills.scaling import Scaled, WeightedMean, mean_of_others, start_partialities
 
 SIGNIFICANCE = 0.05
@@ -68,26 +68,23 @@ def no_agreement(n_lattices: int) -> FreeAgreement:
 
 def free_set(h: np.ndarray, fraction: float, seed: int = 0) -> np.ndarray:
     """
-    Which indices h (n, 3) of the asymmetric unit are free: (n,) bool, of a fraction of them.
+    Which indices are free.
 
-    A smaller fraction's are among a larger one's.
+    Parameters
+    ----------
+    h : ndarray of int, shape (n, 3)
+        Miller indices of the asymmetric unit.
+    fraction : float
+        How many of them, from 0 to 1; the free ones of a smaller fraction are among those of a larger one.
+    seed : int
+
+    Returns
+    -------
+    ndarray of bool, shape (n,)
     """
     limit = fraction * 2.0**64
     digests = (hashlib.md5(f"{seed} {i} {j} {k}".encode()).digest() for i, j, k in h.tolist())
     return np.array([int.from_bytes(digest[:8], "big") < limit for digest in digests], dtype=bool)
-
-
-def hide(stills: Stills, held_out: np.ndarray | None) -> Stills:
-    """The stills without the intensities and means of what is held out (n_unique,), for all that precedes the fits."""
-    if held_out is None:
-        return stills
-    intensity = np.where(held_out[stills.unique], 0.0, stills.intensity)
-    return replace(stills, intensity=intensity, absent=stills.absent | held_out)
-
-
-def hidden(values: np.ndarray | None, held_out: np.ndarray | None) -> np.ndarray | None:
-    """The values (n,) with NaN for what is held out (n,)."""
-    return values if values is None or held_out is None else np.where(held_out, np.nan, values)
 
 
 def compare(
@@ -96,8 +93,23 @@ def compare(
     """
     CC_free and R_free before and after (module docstring).
 
-    held_out (n_unique,); by observation (n,): the reference intensity, NaN where there is none, and what the refined
-    lattices calculate, NaN where there was no fit.
+    Parameters
+    ----------
+    stills : Stills
+        L lattices, n observations.
+    settings : FitSettings
+        Of the fits: what the unrefined lattices start from follows from it.
+    held_out : ndarray of bool, shape (n_unique,)
+        The free indices.
+    reference : ndarray, shape (n,)
+        Full intensity that each observation is compared with, NaN where there is none.
+    refined : ndarray, shape (n,)
+        What the refined lattices calculate, NaN where there was no fit.
+
+    Returns
+    -------
+    FreeAgreement
+        In which no lattice is reverted yet.
     """
     n_lattices = stills.n_lattices
     free = np.flatnonzero(held_out[stills.unique] & np.isfinite(reference))
@@ -111,8 +123,8 @@ def compare(
         r_before = np.bincount(lattice, off_before, n_lattices) / total
         r_after = np.bincount(lattice, off_after, n_lattices) / total
     n = np.bincount(lattice, minlength=n_lattices)
-    own = np.split(np.arange(len(free)), np.cumsum(n)[:-1])
-    cc_before, cc_after = (np.array([correlation(observed[i], one[i]) for i in own]) for one in (before, after))
+    rows = np.split(np.arange(len(free)), np.cumsum(n)[:-1])
+    cc_before, cc_after = (np.array([correlation(observed[i], a[i]) for i in rows]) for a in (before, after))
     # where all that is calculated is the same there is no correlation left
     falls = np.nan_to_num(cc_after) < cc_before
     worse = falls & (probability(off_after - off_before, lattice, n_lattices) < SIGNIFICANCE)
@@ -121,22 +133,40 @@ def compare(
 
 def mean_cc_free(stills: Stills, held_out: np.ndarray, scaled: Scaled, mean: WeightedMean) -> float:
     """
-    The mean CC_free of the accepted lattices, each compared with the mean of the others; NaN where there is none.
+    The mean CC_free of the accepted lattices, each compared with the mean of the others.
 
-    held_out (n_unique,); scaled and mean are of all observations, the free ones among them.
+    Parameters
+    ----------
+    stills : Stills
+    held_out : ndarray of bool, shape (n_unique,)
+        The free indices.
+    scaled : Scaled
+    mean : WeightedMean
+        Of all observations, as is scaled, the free ones among them.
+
+    Returns
+    -------
+    float
+        NaN where there is none.
     """
-    reference = mean_of_others(stills, slice(None), mean)
+    reference = mean_of_others(stills, mean)
     free = np.flatnonzero(held_out[stills.unique] & np.isfinite(reference) & scaled.kept)
     observed = signed_root(stills.intensity[free])
     calculated = signed_root(scaled.partiality[free] * scaled.scale[free] * reference[free])
     n = np.bincount(stills.lattice()[free], minlength=stills.n_lattices)
-    own = np.split(np.arange(len(free)), np.cumsum(n)[:-1])
-    found = np.array([correlation(observed[i], calculated[i]) for i in own])
+    rows = np.split(np.arange(len(free)), np.cumsum(n)[:-1])
+    found = np.array([correlation(observed[i], calculated[i]) for i in rows])
     return float(np.mean(found[np.isfinite(found)])) if np.isfinite(found).any() else np.nan
 
 
-def unrefined_intensities(stills: Stills, settings: FitSettings, held_out, reference) -> np.ndarray:
-    """What the unrefined lattices calculate (n,), NaN where there is no reference or no scale (module docstring)."""
+def unrefined_intensities(
+    stills: Stills, settings: FitSettings, held_out: np.ndarray, reference: np.ndarray
+) -> np.ndarray:
+    """
+    What the unrefined lattices calculate (module docstring): (n,), NaN where there is no reference or no scale.
+
+    held_out and reference as `compare` takes them.
+    """
     p, shape = start_partialities(stills, settings)
     intensity, calculated = shape * p * reference, np.full(len(p), np.nan)
     working = np.isfinite(intensity) & ~held_out[stills.unique]

@@ -26,11 +26,52 @@ def scattering_vectors(a_matrix: np.ndarray, h: np.ndarray) -> np.ndarray:
     return h @ a_matrix.T
 
 
+def vectors_of_lattices(a_matrix: np.ndarray, h: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """
+    The scattering vectors of the observations of many lattices.
+
+    Parameters
+    ----------
+    a_matrix : ndarray, shape (L, 3, 3)
+        Reciprocal setting matrices in 1/Angstrom.
+    h : ndarray, shape (n, 3)
+        Miller indices, sorted by lattice.
+    offsets : ndarray, shape (L + 1,)
+        Lattice k owns rows offsets[k]:offsets[k + 1].
+
+    Returns
+    -------
+    q : ndarray, shape (n, 3)
+        A h in 1/Angstrom.
+    q_sq : ndarray, shape (n,)
+        d*^2 = |q|^2 in 1/Angstrom^2.
+    """
+    q, q_sq = np.empty((len(h), 3)), np.empty(len(h))
+    for a, first, last in zip(a_matrix, offsets[:-1], offsets[1:]):
+        q[first:last] = scattering_vectors(a, h[first:last])
+        q_sq[first:last] = np.einsum("ij,ij->i", q[first:last], q[first:last])
+    return q, q_sq
+
+
 def excitation(q_ref: np.ndarray, q_sq: np.ndarray, s0: np.ndarray, rotation: np.ndarray) -> np.ndarray:
     """
-    r_h of every reflection, shape (n,), 1/Angstrom.
+    The distance r_h of every reflection from the Ewald sphere (module docstring).
 
-    q_ref (n, 3) and q_sq = |q_ref|^2 (n,) before the rotation R (3, 3); s0 (3,).
+    Parameters
+    ----------
+    q_ref : ndarray, shape (n, 3)
+        Scattering vectors before the rotation, in 1/Angstrom.
+    q_sq : ndarray, shape (n,)
+        |q_ref|^2.
+    s0 : ndarray, shape (3,)
+        The beam, in 1/Angstrom.
+    rotation : ndarray, shape (3, 3)
+        R.
+
+    Returns
+    -------
+    ndarray, shape (n,)
+        In 1/Angstrom, positive outside the sphere.
     """
     k = np.sqrt(s0 @ s0)
     numerator = q_sq + 2.0 * (q_ref @ (s0 @ rotation))
@@ -45,10 +86,29 @@ def excitation_with_derivatives(
     cell_scale: np.ndarray | float = 1.0,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """
-    r_h (n,) in 1/Angstrom, dr_h/dtheta_x, dr_h/dtheta_y (n,) in 1/(Angstrom radian), dr_h/depsilon (n,) in 1/Angstrom.
+    r_h and its derivatives (module docstring).
 
-    s0 is |s0|, cell_scale is k, and turned holds the rows R^T s0, (dR/dtheta_x)^T s0 and (dR/dtheta_y)^T s0: numbers
-    and (3, 3) for reflections of one lattice, (n,) and (n, 3, 3) for reflections of many.
+    Parameters
+    ----------
+    q_ref : ndarray, shape (n, 3)
+        Scattering vectors before the rotation, in 1/Angstrom.
+    q_sq : ndarray, shape (n,)
+        |q_ref|^2.
+    s0 : float, or ndarray of shape (n,) for reflections of many lattices
+        |s0| in 1/Angstrom.
+    turned : ndarray, shape (3, 3) or (n, 3, 3)
+        The rows R^T s0, (dR/dtheta_x)^T s0 and (dR/dtheta_y)^T s0.
+    cell_scale : float or ndarray of shape (n,)
+        k.
+
+    Returns
+    -------
+    r_h : ndarray, shape (n,)
+        In 1/Angstrom.
+    dr_h/dtheta_x, dr_h/dtheta_y : ndarray, shape (n,)
+        In 1/(Angstrom radian).
+    dr_h/depsilon : ndarray, shape (n,)
+        In 1/Angstrom.
     """
     along, along_x, along_y = turned @ q_ref.T if turned.ndim == 2 else np.einsum("nkj,nj->kn", turned, q_ref)
     squared = cell_scale * q_sq

@@ -18,15 +18,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import Enum
 
 import numpy as np
 
 from dials_postrefine.numerics.amplitudes import signed_root
 from dials_postrefine.numerics.correlation import correlation
-from dials_postrefine.numerics.leastsquares import Minimum, Restraint, minimise, no_restraint
+from dials_postrefine.numerics.leastsquares import (
+    Bounds,
+    Iterations,
+    Minimum,
+    Objective,
+    Restraint,
+    minimise,
+    no_restraint,
+)
 from dials_postrefine.numerics.robust import MEDIAN_OF_NORMAL, slope_through_origin
-from dials_postrefine.stills.batch import concatenate, minimise_many
+from dials_postrefine.stills.batch import JoinedObjective, minimise_many
+from dials_postrefine.stills.fits import FitSettings, LatticeFit, Reason, no_fit, unfitted
 from dials_postrefine.stills.geometry import excitation
 from dials_postrefine.stills.model import (
     B_FACTOR,
@@ -42,6 +50,7 @@ from dials_postrefine.stills.model import (
     Observations,
     calculate,
     calculate_with_jacobian,
+    join_lattices,
     partiality,
     partiality_with_variance,
     radius,
@@ -59,81 +68,21 @@ LIMIT_MARGIN = 2.0
 TEMPERED_STEPS = 1e4  # a tempered pass may stop at a step so many times the last one
 
 
-class Reason(str, Enum):
-    """Why a lattice is rejected: the fixed list of log and JSON."""
-
-    NO_REFLECTIONS = "no usable reflections"
-    NO_CRYSTAL = "no crystal"
-    CELL = "unit cell does not fit the space group"
-    CELL_OUTLIER = "unit cell far from the median"
-    CELL_CHOICE = "indexed with another choice of the unit cell"
-    FEW_REFLECTIONS = "too few reflections"
-    NO_SCALE = "no positive scale to the reference"
-    FIT_FAILED = "fit failed"
-    AT_BOUND = "fit ran into a bound"
-    MISORIENTATION = "misorientation too large"
-    B_FACTOR = "B factor too large"
-    FEW_KEPT = "too few reflections above the partiality threshold"
-    CORRELATION = "correlation with the reference too low"
-    UNRELATED = "intensities unrelated to the reference"
-    SCALE_OUTLIER = "scale is an outlier"
-    B_OUTLIER = "B factor is an outlier"
-    RADIUS_OUTLIER = "radius or mosaicity is an outlier"
-    MISORIENTATION_OUTLIER = "misorientation is an outlier"
-    DELTA_CC_HALF = "lowers CC1/2"
-
-
-@dataclass(frozen=True)
-class FitSettings:
-    """What a fit needs to know; angles in radians, B in A^2 of this model's convention."""
-
-    model: str = "rs_hybrid"
-    profile: str = "lorentzian"
-    radius: str = "constant"
-    unit_cell: str = "fixed"
-    weighting: str = "sigma"
-    loss: str = "huber"
-    fix: tuple[str, ...] = ()
-    model_error: float = 0.1
-    partiality_threshold: float = 0.2
-    min_correlation: float = 0.4
-    min_reflections: int = 10
-    reflections_per_parameter: float = 3.0
-    max_misorientation: float = np.radians(0.5)
-    max_b_factor: float = 25.0
-    step_threshold: float = 1e-6
-
-
-@dataclass
-class LatticeFit:
-    """
-    The fit of one lattice.
-
-    x (7,) as model.py orders it (NaN where no fit was possible), covariance (7, 7), reason None where accepted, refined
-    unless only the scale was fitted, correlation_before and correlation_after of the intensities with the reference
-    over the reflections with p above the threshold; model_correlation of the signed square roots of I_obs and I_calc
-    over all that are matched, and partial_correlation of the same (filters.py); n_matched, n_kept, n_iterations;
-    partiality and relative_variance (n,) of all observations (model.partiality_with_variance).
-    """
-
-    x: np.ndarray
-    covariance: np.ndarray
-    partiality: np.ndarray
-    reason: Reason | None = None
-    refined: bool = False
-    correlation_before: float = np.nan
-    correlation_after: float = np.nan
-    n_matched: int = 0
-    n_kept: int = 0
-    n_iterations: int = 0
-    model_correlation: float = np.nan
-    partial_correlation: float = np.nan
-    objective: float = np.nan
-    relative_variance: np.ndarray | None = None
-
-
 def start_values(observations: Observations, settings: FitSettings) -> np.ndarray:
-    """The start x (7,), ln G being NaN where no positive slope exists (module docstring)."""
+    """
+    Where a fit starts that has nothing to go on from (module docstring).
+
+    Parameters
+    ----------
+    observations : Observations
+        Those of the lattice, with their reference.
+    settings : FitSettings
+
+    Returns
+    -------
+    ndarray, shape (7,)
+        As model.py orders it; ln G is NaN where no positive slope exists, and so is ln r_0 without observations.
+    """
     x = np.zeros(N_PARAMETERS)
     x[LN_MOSAICITY] = LN_NOTHING
     r_h = excitation(observations.q, observations.q_sq, observations.s0, np.eye(3))
@@ -154,12 +103,6 @@ def start_values(observations: Observations, settings: FitSettings) -> np.ndarra
     return x
 
 
-def no_fit(observations: Observations, reason: Reason) -> LatticeFit:
-    """The result for a lattice that is out before any fit."""
-    unknown = np.full(N_PARAMETERS, np.nan), np.zeros((N_PARAMETERS, N_PARAMETERS))
-    return LatticeFit(*unknown, np.zeros(len(observations)), reason)
-
-
 @dataclass(frozen=True)
 class _Pass:
     """One pass over the data: the parameters that it refines, and whether it is tempered (`_passes`)."""
@@ -175,8 +118,7 @@ class _Trial:
     observations: Observations
     matched: Observations
     fit: LatticeFit
-    lower: np.ndarray
-    upper: np.ndarray
+    bounds: Bounds
     passes: list[_Pass]
     at_bound: bool = False
 
@@ -188,34 +130,55 @@ def fit_lattice(
     linear_scale: float = np.nan,
     restraint: Restraint | None = None,
 ) -> LatticeFit:
-    """Fit the model to one lattice and judge it: fit_lattices of one."""
-    return fit_lattices([observations], settings, [start], [linear_scale], restraint)[0]
+    """Fit the model to one lattice and judge it: fit_lattices of one, by lstbx."""
+    starts = no_starts(1) if start is None else start[None]
+    return fit_lattices([observations], settings, starts, [linear_scale], restraint)[0]
+
+
+def no_starts(n_lattices: int) -> np.ndarray:
+    """The starts (L, 7) of lattices that have nothing to go on from."""
+    return np.full((n_lattices, N_PARAMETERS), np.nan)
 
 
 def fit_lattices(
     lattices: Sequence[Observations],
     settings: FitSettings,
-    starts: Sequence[np.ndarray | None],
+    starts: np.ndarray,
     linear_scales: Sequence[float],
     restraint: Restraint | None = None,
     engine: str = "lstbx",
 ) -> list[LatticeFit]:
     """
-    Fit the model to each lattice and judge it.
+    Fit the model to each lattice and judge it (module docstring).
 
-    A start (7,) continues from an earlier fit of the same lattice, straight in the model's last round; None starts
-    cold.  linear_scales are for lattices whose own matched reflections can't give a scale.  engine is `lstbx`, one
-    lattice after the other, or `batched`, all together.  Never raises for bad data: a result carries the reason.
+    Parameters
+    ----------
+    lattices : sequence of L Observations
+    settings : FitSettings
+    starts : ndarray, shape (L, 7)
+        What an earlier fit of the same lattice ended with: goes on from there, straight in the model's last round.
+        NaN: from start_values.
+    linear_scales : sequence of L float
+        For lattices whose own matched reflections can't give a scale; NaN where there is none.
+    restraint : Restraint, optional
+        Of all 7 parameters, the same for all lattices.
+    engine : str
+        `lstbx`, one lattice after the other, or `batched`, all together (chunks.choose_engine).
+
+    Returns
+    -------
+    list of L LatticeFit
+        Bad data raise nothing: the fit carries the reason.
     """
     restraint = no_restraint(N_PARAMETERS) if restraint is None else restraint
     trials = [_prepare(*one, settings) for one in zip(lattices, starts, linear_scales)]
     while waiting := [trial for trial in trials if trial.passes and trial.fit.reason is None]:
-        now = waiting[0].passes[0]
-        together = [trial for trial in waiting if trial.passes[0] == now]
+        next_pass = waiting[0].passes[0]
+        together = [trial for trial in waiting if trial.passes[0] == next_pass]
         for trial in together:
             trial.passes = trial.passes[1:]
         fit_pass = _fit_batched if engine == "batched" and len(together) > 1 else _fit_one_by_one
-        fit_pass(together, settings, now, restraint)
+        fit_pass(together, settings, next_pass, restraint)
     fitted = [trial for trial in trials if trial.fit.reason is None]
     if fitted:
         _conclude(fitted, settings)
@@ -224,31 +187,30 @@ def fit_lattices(
 
 def _conclude(trials: list[_Trial], settings: FitSettings) -> None:
     """Partialities, their variance, correlations and verdict of lattices that were fitted."""
-    together = concatenate([trial.observations for trial in trials])
+    together = join_lattices([trial.observations for trial in trials])
     x, covariance = (np.array([getattr(trial.fit, name) for trial in trials]) for name in ("x", "covariance"))
     p, variance = partiality_with_variance(x, covariance, together, settings.profile)
     edges = np.cumsum([len(trial.observations) for trial in trials])[:-1]
-    for trial, own_p, own_variance in zip(trials, np.split(p, edges), np.split(variance, edges)):
-        trial.fit.partiality, trial.fit.relative_variance = own_p, own_variance
+    for trial, *found in zip(trials, np.split(p, edges), np.split(variance, edges)):
+        trial.fit.partiality, trial.fit.relative_variance = found
         _judge(trial.fit, trial.observations, settings, trial.at_bound)
 
 
-def _prepare(
-    observations: Observations, start: np.ndarray | None, linear_scale: float, settings: FitSettings
-) -> _Trial:
+def _prepare(observations: Observations, start: np.ndarray, linear_scale: float, settings: FitSettings) -> _Trial:
     """Start values, bounds and passes of a lattice, or the reason why there is nothing to fit."""
     matched = observations.select(np.isfinite(observations.reference))
-    nowhere = np.full(N_PARAMETERS, np.nan)
     if len(observations) == 0:
-        return _Trial(observations, matched, no_fit(observations, Reason.NO_REFLECTIONS), nowhere, nowhere, [])
-    cold = start_values(observations, settings)
-    fit = LatticeFit(cold, np.zeros((N_PARAMETERS, N_PARAMETERS)), np.zeros(len(observations)), n_matched=len(matched))
+        nowhere = np.full(N_PARAMETERS, np.nan)
+        return _Trial(observations, matched, no_fit(observations, Reason.NO_REFLECTIONS), Bounds(nowhere, nowhere), [])
+    cold, goes_on = start_values(observations, settings), bool(np.isfinite(start).all())
+    fit = unfitted(observations, cold)
+    fit.n_matched = len(matched)
     names = rounds(settings.model, settings.radius, settings.unit_cell)
-    names = [tuple(name for name in some if name not in settings.fix) for some in names]
+    names = [tuple(name for name in refined if name not in settings.fix) for refined in names]
     fit.refined = len(matched) >= max(settings.reflections_per_parameter, 1.0) * len(names[-1]) + 1
     if not fit.refined:
         names = [("scale",) if len(matched) > 2 and "scale" not in settings.fix else ()]
-        start = None
+        goes_on = False
     if not np.isfinite(cold[LN_SCALE]):
         cold[LN_SCALE] = 0.0
         recorded = partiality(cold, observations, settings.profile) * scale_factor(cold, observations.q_sq)
@@ -259,10 +221,10 @@ def _prepare(
         fit.reason = Reason.FEW_REFLECTIONS
     elif not np.all(np.isfinite(cold)):
         fit.reason = Reason.NO_SCALE
-    lower, upper = _bounds(cold, settings)
-    if start is not None and fit.reason is None:
-        fit.x = np.clip(start, lower, upper)
-    return _Trial(observations, matched, fit, lower, upper, _passes(names, settings, start is None))
+    bounds = _bounds(cold, settings)
+    if goes_on and fit.reason is None:
+        fit.x = np.clip(start, bounds.lower, bounds.upper)
+    return _Trial(observations, matched, fit, bounds, _passes(names, settings, not goes_on))
 
 
 def _passes(names: list[tuple[str, ...]], settings: FitSettings, cold: bool) -> list[_Pass]:
@@ -274,13 +236,13 @@ def _passes(names: list[tuple[str, ...]], settings: FitSettings, cold: bool) -> 
     """
     passes = [_Pass(names[-1])]
     if cold and settings.loss == "linear":
-        passes = [_Pass(some) for some in names]
+        passes = [_Pass(refined) for refined in names]
     elif cold:
         passes = [_Pass(names[0], tempered=True), *passes]
     return [a_pass for a_pass in passes if a_pass.names]
 
 
-def _bounds(start: np.ndarray, settings: FitSettings) -> tuple[np.ndarray, np.ndarray]:
+def _bounds(start: np.ndarray, settings: FitSettings) -> Bounds:
     reach = np.empty(N_PARAMETERS)
     reach[LN_SCALE] = np.log(SCALE_RANGE)
     reach[B_FACTOR] = LIMIT_MARGIN * settings.max_b_factor
@@ -289,7 +251,7 @@ def _bounds(start: np.ndarray, settings: FitSettings) -> tuple[np.ndarray, np.nd
     reach[CELL_SCALE] = CELL_RANGE
     centre = start.copy()
     centre[[B_FACTOR, THETA_X, THETA_Y]] = 0.0
-    return centre - reach, centre + reach
+    return Bounds(centre - reach, centre + reach)
 
 
 def _weights(matched: Observations, i_calc: np.ndarray, settings: FitSettings, tempered: bool) -> np.ndarray:
@@ -303,9 +265,14 @@ def _weights(matched: Observations, i_calc: np.ndarray, settings: FitSettings, t
     return weight / max(1.0, np.median(weight * residual) / MEDIAN_OF_NORMAL) if tempered else weight
 
 
-def _step_threshold(settings: FitSettings, a_pass: _Pass) -> float:
+def _iterations(settings: FitSettings, a_pass: _Pass) -> Iterations:
     """Where a pass may stop."""
-    return settings.step_threshold * (TEMPERED_STEPS if a_pass.tempered else 1.0)
+    return Iterations(step_threshold=settings.step_threshold * (TEMPERED_STEPS if a_pass.tempered else 1.0))
+
+
+def _free(a_pass: _Pass) -> list[int]:
+    """The numbers of the parameters that a pass refines."""
+    return [PARAMETERS.index(name) for name in a_pass.names]
 
 
 def _fit_one_by_one(trials: list[_Trial], settings: FitSettings, a_pass: _Pass, restraint: Restraint) -> None:
@@ -320,17 +287,8 @@ def _fit_one_by_one(trials: list[_Trial], settings: FitSettings, a_pass: _Pass, 
 
         norm = float(np.sum((weight * matched.intensity) ** 2))
         try:
-            minimum = minimise(
-                evaluate,
-                trial.fit.x,
-                [PARAMETERS.index(name) for name in a_pass.names],
-                settings.loss,
-                trial.lower,
-                trial.upper,
-                norm if norm > 0.0 else 1.0,
-                step_threshold=_step_threshold(settings, a_pass),
-                restraint=restraint,
-            )
+            objective = Objective(evaluate, settings.loss, restraint, norm if norm > 0.0 else 1.0)
+            minimum = minimise(objective, trial.fit.x, _free(a_pass), trial.bounds, _iterations(settings, a_pass))
         except (RuntimeError, np.linalg.LinAlgError):
             trial.fit.reason = Reason.FIT_FAILED
             continue
@@ -339,25 +297,17 @@ def _fit_one_by_one(trials: list[_Trial], settings: FitSettings, a_pass: _Pass, 
 
 def _fit_batched(trials: list[_Trial], settings: FitSettings, a_pass: _Pass, restraint: Restraint) -> None:
     """One pass by batch.py, all lattices together."""
-    together = concatenate([trial.matched for trial in trials])
+    together = join_lattices([trial.matched for trial in trials])
     x = np.array([trial.fit.x for trial in trials])
     edges = np.cumsum([len(trial.matched) for trial in trials])[:-1]
     i_calc = np.split(calculate(x, together, settings.profile), edges)
-    weights = [_weights(trial.matched, own, settings, a_pass.tempered) for trial, own in zip(trials, i_calc)]
+    weights = [_weights(trial.matched, part, settings, a_pass.tempered) for trial, part in zip(trials, i_calc)]
+    bounds = Bounds(*(np.array([getattr(trial.bounds, side) for trial in trials]) for side in ("lower", "upper")))
     try:
-        minima = minimise_many(
-            together,
-            np.concatenate(weights),
-            x,
-            [PARAMETERS.index(name) for name in a_pass.names],
-            settings.profile,
-            settings.loss,
-            np.array([trial.lower for trial in trials]),
-            np.array([trial.upper for trial in trials]),
-            restraint,
-            step_threshold=_step_threshold(settings, a_pass),
-            esds=not a_pass.tempered,
+        objective = JoinedObjective(
+            together, np.concatenate(weights), np.array(_free(a_pass)), settings.profile, settings.loss, restraint
         )
+        minima = minimise_many(objective, x, bounds, _iterations(settings, a_pass), esds=not a_pass.tempered)
     except np.linalg.LinAlgError:  # one singular lattice must not stop the others
         _fit_one_by_one(trials, settings, a_pass, restraint)
         return

@@ -25,7 +25,7 @@ from dials_postrefine.numerics.shells import resolution_range
 from dials_postrefine.stills.wilson import LEAST_PROBABLE, LEAST_PROBABLE_OF_TWO, WilsonPrior
 
 FEWEST_FOR_MAD = 5
-# A mean of the others must not be made of the vanishing remainder that taking one's own weight off leaves.
+# A mean of the others must not be made of the vanishing remainder that taking a lattice's own weight off leaves.
 MIN_OTHER_WEIGHT = 1e-6
 
 
@@ -131,8 +131,22 @@ def r_to_truth(intensity: np.ndarray, truth: np.ndarray, d_star_sq: np.ndarray) 
     """
     R of amplitudes against the truth after one scale and one isotropic B: without a reference neither is determined.
 
-    R = sum |F - F_true| / sum F_true with F = k exp(-b d*^2) sqrt(max(I, 0)), k and b minimising R, over the
-    intensities (n,) that are finite.  Returns R and F (n,), NaN where the intensity is.
+    R = sum |F - F_true| / sum F_true with F = k exp(-b d*^2) sqrt(max(I, 0)), k and b minimising R.
+
+    Parameters
+    ----------
+    intensity : ndarray, shape (n,)
+        NaN is left out.
+    truth : ndarray, shape (n,)
+        True intensities; those that are not positive are left out.
+    d_star_sq : ndarray, shape (n,)
+        In 1/Angstrom^2.
+
+    Returns
+    -------
+    r : float
+    f : ndarray, shape (n,)
+        F, NaN of what was left out.
     """
     known = np.isfinite(intensity) & (truth > 0.0)
     root, f_true, x = np.sqrt(np.maximum(intensity[known], 0.0)), np.sqrt(truth[known]), d_star_sq[known]
@@ -154,30 +168,48 @@ def shell_statistics(
     d_star_sq: np.ndarray,
     complete_d_star_sq: np.ndarray,
     edges: np.ndarray,
-    honest: tuple[Merged, Merged] | None = None,
+    independent: tuple[Merged, Merged] | None = None,
 ) -> list[MergedShell]:
     """
     Statistics shell by shell, and last of all shells together.
 
-    d_star_sq (n_unique,) and reference (n_unique,) or None go with merged and its two halves; complete_d_star_sq lists
-    every possible unique index; edges (s + 1,) of d*^2; honest are the half sets that never saw each other.
+    Parameters
+    ----------
+    merged : Merged
+        Over n_unique indices.
+    halves : pair of Merged
+        Its two half sets.
+    reference : ndarray, shape (n_unique,), or None
+        External intensities, NaN where unknown.
+    d_star_sq : ndarray, shape (n_unique,)
+        In 1/Angstrom^2.
+    complete_d_star_sq : ndarray, shape (m,)
+        Of every possible unique index.
+    edges : ndarray, shape (s + 1,)
+        Of the shells, in d*^2.
+    independent : pair of Merged, optional
+        The independently refined half sets (crossvalidation.py).
+
+    Returns
+    -------
+    list of s + 1 MergedShell
     """
     intensity, sigma = merged.intensity, merged.sigma
-    pairs = [tuple(half.intensity for half in pair) for pair in (halves, honest) if pair is not None]
+    pairs = [tuple(half.intensity for half in pair) for pair in (halves, independent) if pair is not None]
     ranges = [*zip(edges[:-1], edges[1:]), (edges[0], edges[-1])]
     shells = []
     for low, high in ranges:
         d_max, d_min = resolution_range(low, high)
         inside = (d_star_sq >= low) & (d_star_sq < high)
-        seen = inside & (merged.n > 0)
+        measured = inside & (merged.n > 0)
         agreement = []
-        for one, two in pairs:
-            both = inside & np.isfinite(one) & np.isfinite(two)
-            agreement.append((correlation(one[both], two[both]), r_split(one[both], two[both])))
-        n_unique = int(np.count_nonzero(seen))
+        for first, second in pairs:
+            both = inside & np.isfinite(first) & np.isfinite(second)
+            agreement.append((correlation(first[both], second[both]), r_split(first[both], second[both])))
+        n_unique = int(np.count_nonzero(measured))
         n_observations = int(merged.n[inside].sum())
         n_possible = int(np.count_nonzero((complete_d_star_sq >= low) & (complete_d_star_sq < high)))
-        to_reference = seen & np.isfinite(reference) if reference is not None else np.zeros_like(seen)
+        to_reference = measured & np.isfinite(reference) if reference is not None else np.zeros_like(measured)
         shells.append(
             MergedShell(
                 d_max=d_max,
@@ -187,14 +219,14 @@ def shell_statistics(
                 n_possible=n_possible,
                 completeness=n_unique / n_possible if n_possible else np.nan,
                 multiplicity=n_observations / n_unique if n_unique else np.nan,
-                i_over_sigma=float(np.mean(intensity[seen] / sigma[seen])) if n_unique else np.nan,
+                i_over_sigma=float(np.mean(intensity[measured] / sigma[measured])) if n_unique else np.nan,
                 cc_half=agreement[0][0],
                 r_split=agreement[0][1],
                 cc_reference=(
                     correlation(intensity[to_reference], reference[to_reference]) if reference is not None else np.nan
                 ),
-                cc_half_honest=agreement[-1][0] if honest is not None else np.nan,
-                r_split_honest=agreement[-1][1] if honest is not None else np.nan,
+                cc_half_honest=agreement[-1][0] if independent is not None else np.nan,
+                r_split_honest=agreement[-1][1] if independent is not None else np.nan,
             )
         )
     return shells

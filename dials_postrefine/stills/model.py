@@ -3,9 +3,8 @@ The model of a lattice: calculated intensities and their derivatives by the para
 
     I_calc = G exp(-2 B d*^2) (r_0/r_s) p(r_h, r_s) I_ref,      exp(-2 B d*^2) = exp(-8 B sin^2(theta)/lambda^2)
 
-B (A^2) is a quarter of the conventional one, which users give and see.
-The partiality p is a profile of partiality.py, one on the Ewald sphere,
-whose width follows resolution at constant volume,
+B (A^2) is a quarter of the conventional one, which users give and see.  The partiality p is a profile of partiality.py,
+one on the Ewald sphere, whose width follows resolution at constant volume,
 
     r_s^2 = r_0^2 + (eta d*)^2,
 
@@ -24,13 +23,14 @@ either refines epsilon if the cell is not fixed.  The derivatives are
     dI/dln r_0 = G e I_ref (r_0/r_s) (a r_s dp/dr_s + (1 - a) p),          a = (r_0/r_s)^2,
     dI/dln eta = G e I_ref (r_0/r_s) (1 - a) (r_s dp/dr_s - p).
 
-Everything works on one lattice, x (7,), and on the reflections of many lattices together, x (L, 7):
-Observations.lattice then says which reflection is whose.  Sources: postrefinement.md, Model and recipe; the cell after
-Uervirojnangkoorn et al. (2015), eLife 4, e05421, who refine it with each still.
+Everything works on the Observations of one lattice, x (7,), and on the JoinedObservations of many, x (L, 7).
+Sources: postrefinement.md, Model and recipe; the cell after Uervirojnangkoorn et al. (2015), eLife 4, e05421, who
+refine it with each still.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -59,7 +59,7 @@ MAX_RELATIVE_VARIANCE = 1.0
 
 
 def rounds(model: str, radius: str, unit_cell: str = "fixed") -> tuple[tuple[str, ...], ...]:
-    """The names of the parameters that each round of a model refines."""
+    """The names of the parameters that each round of a model (of MODELS, RADII and UNIT_CELLS) refines."""
     first = last = PARAMETERS[:LN_RADIUS]
     if model == "rs_hybrid":
         last = PARAMETERS[:CELL_SCALE] if radius == "mosaic" else PARAMETERS[:LN_MOSAICITY]
@@ -71,11 +71,11 @@ def rounds(model: str, radius: str, unit_cell: str = "fixed") -> tuple[tuple[str
 @dataclass
 class Observations:
     """
-    The observations of one lattice, or of many: n reflections.
+    The observations of one lattice: n reflections.
 
-    q (n, 3) scattering vectors A_ref h in 1/Angstrom, q_sq = |q|^2 (n,), intensity and variance (n,) corrected for
-    polarisation and detector efficiency, reference (n,) full intensities, NaN where there is none.  Of one lattice: s0
-    (3,) in 1/Angstrom and lattice None; of L lattices: s0 (L, 3) and lattice (n,), sorted.
+    q (n, 3) scattering vectors A_ref h in 1/Angstrom, q_sq = |q|^2 (n,), the beam s0 (3,) in 1/Angstrom, intensity and
+    variance (n,) corrected for polarisation and detector efficiency, reference (n,) full intensities, NaN where there
+    is none.
     """
 
     q: np.ndarray
@@ -84,48 +84,91 @@ class Observations:
     intensity: np.ndarray
     variance: np.ndarray
     reference: np.ndarray
-    lattice: np.ndarray | None = None
 
     def select(self, mask: np.ndarray) -> Observations:
         """The observations where mask (n,) holds."""
-        return Observations(
-            self.q[mask],
-            self.q_sq[mask],
-            self.s0,
-            self.intensity[mask],
-            self.variance[mask],
-            self.reference[mask],
-            None if self.lattice is None else self.lattice[mask],
-        )
+        return replace(self, **{name: getattr(self, name)[mask] for name in BY_REFLECTION})
 
     def __len__(self) -> int:
         return len(self.q_sq)
 
+    def parameters(self, x: np.ndarray) -> np.ndarray:
+        """The parameters of each reflection's lattice: here the numbers x (7,) themselves."""
+        return x
 
-def _by_reflection(x: np.ndarray, observations: Observations) -> np.ndarray:
+    def excitation(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """r_h at x (7,) and its derivatives by the angles and the cell's scale, each (n,) (geometry.py)."""
+        rotated, length = self.s0 @ rotate_with_derivatives(x[THETA_X], x[THETA_Y]), np.sqrt(self.s0 @ self.s0)
+        return excitation_with_derivatives(self.q, self.q_sq, length, rotated, 1.0 + x[CELL_SCALE])
+
+    def times_covariance(self, gradient: np.ndarray, covariance: np.ndarray) -> np.ndarray:
+        """The rows of gradient (n, 7) times the covariance (7, 7)."""
+        return gradient @ covariance
+
+
+BY_REFLECTION = ("q", "q_sq", "intensity", "variance", "reference")
+
+
+@dataclass
+class JoinedObservations(Observations):
     """
-    The parameters as numbers, or (7, n) for the reflections of many lattices.
+    The observations of L lattices together: s0 (L, 3), and lattice (n,), sorted, says which reflection is whose.
 
-    Contiguous: numpy takes the exponential of strided numbers by another way, with another last digit, when it likes.
+    Parameters are x (L, 7) and covariances (L, 7, 7).
     """
-    return x if observations.lattice is None else np.ascontiguousarray(x[observations.lattice].T)
+
+    lattice: np.ndarray
+
+    def select(self, mask: np.ndarray) -> JoinedObservations:
+        """The observations where mask (n,) holds."""
+        return replace(super().select(mask), lattice=self.lattice[mask])
+
+    def parameters(self, x: np.ndarray) -> np.ndarray:
+        """
+        The parameters x (L, 7) of each reflection's lattice (7, n).
+
+        Contiguous: numpy takes the exponential of strided numbers by another way, with another last digit, when it
+        likes.
+        """
+        return np.ascontiguousarray(x[self.lattice].T)
+
+    def excitation(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """r_h at x (L, 7) and its derivatives by the angles and the cell's scale, each (n,) (geometry.py)."""
+        rotated = np.einsum("li,lkij->lkj", self.s0, rotate_many_with_derivatives(x[:, THETA_X], x[:, THETA_Y]))
+        rotated, length = rotated[self.lattice], np.sqrt(np.einsum("li,li->l", self.s0, self.s0))[self.lattice]
+        cell_scale = (1.0 + x[:, CELL_SCALE])[self.lattice]
+        return excitation_with_derivatives(self.q, self.q_sq, length, rotated, cell_scale)
+
+    def times_covariance(self, gradient: np.ndarray, covariance: np.ndarray) -> np.ndarray:
+        """The rows of gradient (n, 7), each times the covariance (L, 7, 7) of its lattice."""
+        return (gradient[:, None, :] @ covariance[self.lattice])[:, 0, :]
 
 
-def _excitation(x: np.ndarray, observations: Observations):
-    """r_h and its derivatives by the angles and the cell's scale, each (n,)."""
-    s0, lattice = observations.s0, observations.lattice
-    if lattice is None:
-        turned, length = s0 @ rotate_with_derivatives(x[THETA_X], x[THETA_Y]), np.sqrt(s0 @ s0)
-        cell_scale = 1.0 + x[CELL_SCALE]
-    else:
-        turned = np.einsum("li,lkij->lkj", s0, rotate_many_with_derivatives(x[:, THETA_X], x[:, THETA_Y]))
-        turned, length = turned[lattice], np.sqrt(np.einsum("li,li->l", s0, s0))[lattice]
-        cell_scale = (1.0 + x[:, CELL_SCALE])[lattice]
-    return excitation_with_derivatives(observations.q, observations.q_sq, length, turned, cell_scale)
+def join_lattices(lattices: Sequence[Observations]) -> JoinedObservations:
+    """The observations of many lattices together, in their order."""
+    return JoinedObservations(
+        s0=np.array([lattice.s0 for lattice in lattices]),
+        lattice=np.repeat(np.arange(len(lattices)), [len(lattice) for lattice in lattices]),
+        **{name: np.concatenate([getattr(lattice, name) for lattice in lattices]) for name in BY_REFLECTION},
+    )
 
 
 def radius(x: np.ndarray, q_sq: np.ndarray) -> np.ndarray:
-    """r_s (n,) in 1/Angstrom at q_sq (n,), from x (7,) or (7, n)."""
+    """
+    The radius r_s of the reciprocal-lattice points (module docstring).
+
+    Parameters
+    ----------
+    x : ndarray, shape (7,) or (7, n)
+        Parameters of one lattice, or of the lattice of each reflection.
+    q_sq : ndarray, shape (n,)
+        d*^2 in 1/Angstrom^2.
+
+    Returns
+    -------
+    ndarray, shape (n,)
+        In 1/Angstrom.
+    """
     return np.sqrt(np.exp(2.0 * x[LN_RADIUS]) + np.exp(2.0 * x[LN_MOSAICITY]) * q_sq)
 
 
@@ -134,16 +177,42 @@ def _decay(x: np.ndarray, q_sq: np.ndarray) -> np.ndarray:
 
 
 def scale_factor(x: np.ndarray, q_sq: np.ndarray) -> np.ndarray:
-    """G exp(-2 B d*^2) r_0/r_s, shape (n,), from x (7,) or (7, n)."""
+    """
+    The scale factor G exp(-2 B d*^2) r_0/r_s.
+
+    Parameters
+    ----------
+    x : ndarray, shape (7,) or (7, n)
+        Parameters of one lattice, or of the lattice of each reflection.
+    q_sq : ndarray, shape (n,)
+        d*^2 in 1/Angstrom^2.
+
+    Returns
+    -------
+    ndarray, shape (n,)
+    """
     return _decay(x, q_sq) * np.exp(x[LN_RADIUS]) / radius(x, q_sq)
 
 
 def scale_variance(x: np.ndarray, covariance: np.ndarray, q_sq: np.ndarray) -> np.ndarray:
     """
-    The variance of the scale factor of one lattice, shape (n,), from the covariance (7, 7) of x.
+    The variance of the scale factor s of one lattice, by first-order propagation:
 
-    s^2 g^T C g with g = d ln s/dx = (1, -2 d*^2, 0, 0, 1 - a, a - 1, 0), a = (r_0/r_s)^2: first-order propagation.
-    s^2 MAX_RELATIVE_VARIANCE where the covariance is not known.
+        s^2 g^T C g,      g = d ln s/dx = (1, -2 d*^2, 0, 0, 1 - a, a - 1, 0),      a = (r_0/r_s)^2
+
+    Parameters
+    ----------
+    x : ndarray, shape (7,)
+        Parameters of the lattice.
+    covariance : ndarray, shape (7, 7)
+        Their covariance C.
+    q_sq : ndarray, shape (n,)
+        d*^2 in 1/Angstrom^2.
+
+    Returns
+    -------
+    ndarray, shape (n,)
+        s^2 MAX_RELATIVE_VARIANCE where the covariance is not known.
     """
     gradient = np.zeros((len(q_sq), N_PARAMETERS))
     gradient[:, LN_SCALE] = 1.0
@@ -157,22 +226,37 @@ def scale_variance(x: np.ndarray, covariance: np.ndarray, q_sq: np.ndarray) -> n
 
 
 def partiality(x: np.ndarray, observations: Observations, profile: str) -> np.ndarray:
-    """p, shape (n,)."""
-    r_h, *_ = _excitation(x, observations)
-    return PROFILES[profile](r_h, radius(_by_reflection(x, observations), observations.q_sq))[0]
+    """
+    The partiality p of each observation.
+
+    Parameters
+    ----------
+    x : ndarray, shape (7,), or (L, 7) of joined observations
+        Parameters.
+    observations : Observations
+        n of them.
+    profile : str
+        One of partiality.PROFILES.
+
+    Returns
+    -------
+    ndarray, shape (n,)
+    """
+    r_h, *_ = observations.excitation(x)
+    return PROFILES[profile](r_h, radius(observations.parameters(x), observations.q_sq))[0]
 
 
 def calculate(x: np.ndarray, observations: Observations, profile: str) -> np.ndarray:
-    """I_calc, shape (n,)."""
-    scale = scale_factor(_by_reflection(x, observations), observations.q_sq)
+    """I_calc (n,); parameters as in `partiality`."""
+    scale = scale_factor(observations.parameters(x), observations.q_sq)
     return scale * partiality(x, observations, profile) * observations.reference
 
 
 def calculate_with_jacobian(x: np.ndarray, observations: Observations, profile: str) -> tuple[np.ndarray, np.ndarray]:
-    """I_calc (n,) and its derivatives by the parameters of its lattice (n, 7)."""
+    """I_calc (n,) and its derivatives by the parameters of its lattice (n, 7); parameters as in `partiality`."""
     q_sq = observations.q_sq
-    r_h, dr_x, dr_y, dr_cell = _excitation(x, observations)
-    by_reflection = _by_reflection(x, observations)
+    r_h, dr_x, dr_y, dr_cell = observations.excitation(x)
+    by_reflection = observations.parameters(x)
     r_s = radius(by_reflection, q_sq)
     height = np.exp(by_reflection[LN_RADIUS]) / r_s
     p, dp_dr_h, dp_dr_s = PROFILES[profile](r_h, r_s)
@@ -184,10 +268,10 @@ def calculate_with_jacobian(x: np.ndarray, observations: Observations, profile: 
     jacobian[:, THETA_X] = slope * dr_x
     jacobian[:, THETA_Y] = slope * dr_y
     jacobian[:, CELL_SCALE] = slope * dr_cell
-    own = height * height
+    share = height * height  # a of the module docstring
     wider = full * dp_dr_s * r_s
-    jacobian[:, LN_RADIUS] = own * wider + (1.0 - own) * i_calc
-    jacobian[:, LN_MOSAICITY] = (1.0 - own) * (wider - i_calc)
+    jacobian[:, LN_RADIUS] = share * wider + (1.0 - share) * i_calc
+    jacobian[:, LN_MOSAICITY] = (1.0 - share) * (wider - i_calc)
     return i_calc, jacobian
 
 
@@ -195,19 +279,29 @@ def partiality_with_variance(
     x: np.ndarray, covariance: np.ndarray, observations: Observations, profile: str
 ) -> tuple[np.ndarray, np.ndarray]:
     """
-    p (n,), and the variance (n,) of ln(G e p r_0/r_s) that the covariance of x, (7, 7) or (L, 7, 7), gives.
+    The partiality, and the variance of ln(G e p r_0/r_s) by first-order propagation: g^T C g with g = d ln I_calc/dx.
 
-    g^T C g with g = d ln I_calc/dx: first-order propagation.  At most MAX_RELATIVE_VARIANCE, also where the covariance
-    is not known.
+    Parameters
+    ----------
+    x : ndarray, shape (7,), or (L, 7) of joined observations
+        Parameters.
+    covariance : ndarray, shape (7, 7) or (L, 7, 7)
+        Their covariance C.
+    observations : Observations
+        n of them; their reference does not matter.
+    profile : str
+        One of partiality.PROFILES.
+
+    Returns
+    -------
+    p : ndarray, shape (n,)
+    variance : ndarray, shape (n,)
+        At most MAX_RELATIVE_VARIANCE, also where the covariance is not known.
     """
     ones = replace(observations, reference=np.ones(len(observations)))
     y, jacobian = calculate_with_jacobian(x, ones, profile)
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         gradient = jacobian / y[:, None]
-        if observations.lattice is None:
-            turned = gradient @ covariance
-        else:
-            turned = (gradient[:, None, :] @ covariance[observations.lattice])[:, 0, :]
-        variance = np.einsum("ni,ni->n", turned, gradient)
-    p = y / scale_factor(_by_reflection(x, observations), observations.q_sq)
+        variance = np.einsum("ni,ni->n", observations.times_covariance(gradient, covariance), gradient)
+    p = y / scale_factor(observations.parameters(x), observations.q_sq)
     return p, np.fmin(np.fmax(variance, 0.0), MAX_RELATIVE_VARIANCE)

@@ -1,21 +1,21 @@
 """
-Everything that is done to a data set between reading and writing: the choice of the model, the cycles, the half sets
-that never saw each other, and the statistics.
+Everything that is done to a data set between reading and writing: the choice of the model, the cycles, the
+independently refined half sets, and the statistics.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
+from dials_postrefine.numerics.run import Run
 from dials_postrefine.stills.convergence import ChosenBy
 from dials_postrefine.stills.crossvalidation import merge_half_sets, refine_half_sets
-from dials_postrefine.stills.cycles import DatasetSettings, PostrefinedStills, postrefine
 from dials_postrefine.stills.dataset import Stills
-from dials_postrefine.stills.selection import Candidate, choose_model
-from dials_postrefine.stills.statistics import Statistics, collect_statistics
+from dials_postrefine.stills.loop import DatasetSettings, postrefine
+from dials_postrefine.stills.outcome import PostrefinedStills
+from dials_postrefine.stills.reference import Reference
+from dials_postrefine.stills.selection import Candidate, Candidates, choose_model
+from dials_postrefine.stills.statistics import ResolutionShells, Statistics, collect_statistics
 
 
 @dataclass
@@ -30,40 +30,50 @@ class Refinement:
 def refine(
     stills: Stills,
     settings: DatasetSettings,
-    candidates: tuple[Sequence[str], Sequence[str], Sequence[str]],
-    d_star_sq: np.ndarray,
-    complete: np.ndarray,
-    reference: np.ndarray | None = None,
-    free: np.ndarray | None = None,
-    prior: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray] | None] | None = None,
+    candidates: Candidates,
+    shells: ResolutionShells,
+    reference: Reference | None = None,
     half_sets: bool = True,
-    n_shells: int = 10,
-    seed: int = 0,
-    nproc: int = 1,
-    progress: Callable[[str, int, int], None] = lambda what, done, total: None,
+    run: Run = Run(),
 ) -> Refinement:
     """
-    Choose among the candidates (profiles, radii, unit cells), postrefine, and compare before and after.
+    Choose a model, postrefine, and compare before and after.
 
-    reference, free and prior as postrefine takes them; d_star_sq (n_unique,) and complete (m,) as collect_statistics
-    does.  half_sets: also refine the two halves each by itself, against its own mean and not against a model; with
-    another external reference they never meet, and it is not done.  Where the cycles don't converge the half sets
-    choose the best one, and their own merges are those of that cycle.
+    Parameters
+    ----------
+    stills : Stills
+    settings : DatasetSettings
+    candidates : Candidates
+        The models to choose from.
+    shells : ResolutionShells
+        Of the unique indices.
+    reference : Reference, optional
+        As postrefine takes it.
+    half_sets : bool
+        Whether to refine the two halves each by itself too, against its own mean and not against a model; against
+        another external reference they are independent as they are, and it is not done.  Where the cycles don't
+        converge the half sets choose the best one, and their own merges are those of that cycle.
+    run : Run
+
+    Returns
+    -------
+    Refinement
     """
-    settings, tried = choose_model(stills, settings, *candidates, reference, nproc, seed, progress, free)
+    reference = Reference() if reference is None else reference
+    settings, tried = choose_model(stills, settings, candidates, reference, run)
     halves = None
-    if half_sets and (reference is None or prior is not None):  # first, for they tell how many cycles are too many
-        halves = refine_half_sets(stills, settings, d_star_sq, nproc, progress)
-    agreement = halves.agreement if halves is not None and reference is None else ()
-    result = postrefine(stills, settings, reference, nproc, progress, free, prior, agreement)
+    if half_sets and (not reference.external or reference.prior is not None):
+        # first, for they tell how many cycles are too many
+        halves = refine_half_sets(stills, settings, shells.d_star_sq, run)
+    agreement = halves.agreement if halves is not None and not reference.external else ()
+    result = postrefine(stills, settings, reference, run, agreement)
     if not result.accepted.any():
         return Refinement(result, tried, None)
-    honest = None if halves is None else halves.merged
+    independent = None if halves is None else halves.merged
     if halves is not None and result.course.chosen_by is not ChosenBy.LAST:
-        honest = halves.by_cycle[min(result.course.taken, len(halves.by_cycle)) - 1]
+        independent = halves.by_cycle[min(result.course.taken, len(halves.by_cycle)) - 1]
         if settings.delta_cc_half is not None:  # which belongs to the last cycle
             shorter = replace(settings, n_cycles=result.course.taken)
-            honest = merge_half_sets(stills, shorter, d_star_sq, nproc, progress)
-    return Refinement(
-        result, tried, collect_statistics(stills, result, reference, d_star_sq, complete, n_shells, honest)
-    )
+            independent = merge_half_sets(stills, shorter, shells.d_star_sq, run)
+    known = reference.intensity if reference.external else None
+    return Refinement(result, tried, collect_statistics(stills, result, shells, known, independent))

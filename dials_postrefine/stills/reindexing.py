@@ -42,7 +42,7 @@ from dials_postrefine.numerics.amplitudes import signed_root
 from dials_postrefine.numerics.grouped import grouped_mean
 from dials_postrefine.numerics.shells import shells_of_equal_numbers
 from dials_postrefine.stills.dataset import Stills
-from dials_postrefine.stills.geometry import excitation, scattering_vectors
+from dials_postrefine.stills.geometry import excitation
 
 N_SHELLS = 20
 N_ROUNDS = 3  # of scaling lattices and shells to each other
@@ -145,13 +145,12 @@ def _amplitudes(stills, used, unique, allowed) -> tuple[_Amplitudes, np.ndarray]
     rows = np.concatenate([np.arange(stills.offsets[k], stills.offsets[k + 1]) for k in used])
     n = np.diff(stills.offsets)[used]
     lattice = np.repeat(np.arange(len(used)), n)
-    q_sq, p = np.empty(len(rows)), np.empty(len(rows))
-    for k, own in zip(used, np.split(np.arange(len(rows)), np.cumsum(n)[:-1])):
-        q = scattering_vectors(stills.a_matrix[k], stills.h[stills.rows(k)])
-        q_sq[own] = np.einsum("ij,ij->i", q, q)
-        r_h = excitation(q, q_sq[own], stills.s0[k], np.eye(3))
-        p[own] = 1.0 / (1.0 + 2.0 * r_h**2 / max(np.mean(r_h**2), np.finfo(float).tiny))
-    shell = shells_of_equal_numbers(q_sq, N_SHELLS)
+    p = np.empty(len(rows))
+    for k, place in zip(used, np.split(np.arange(len(rows)), np.cumsum(n)[:-1])):
+        observed = stills.rows(k)
+        r_h = excitation(stills.q[observed], stills.q_sq[observed], stills.s0[k], np.eye(3))
+        p[place] = 1.0 / (1.0 + 2.0 * r_h**2 / max(np.mean(r_h**2), np.finfo(float).tiny))
+    shell = shells_of_equal_numbers(stills.q_sq[rows], N_SHELLS)
 
     e = signed_root(stills.intensity[rows])
     for _ in range(N_ROUNDS):

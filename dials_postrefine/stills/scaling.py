@@ -22,7 +22,8 @@ from dials_postrefine.numerics.grouped import grouped_median
 from dials_postrefine.numerics.robust import slope_through_origin
 from dials_postrefine.stills.dataset import EarlierFit, Stills
 from dials_postrefine.stills.errormodel import ErrorModel, expected_counts, fit_error_model
-from dials_postrefine.stills.lattice import FitSettings, start_values
+from dials_postrefine.stills.fits import FitSettings
+from dials_postrefine.stills.lattice import start_values
 from dials_postrefine.stills.merging import MIN_OTHER_WEIGHT, find_outliers, merge
 from dials_postrefine.stills.model import LN_SCALE, partiality, partiality_with_variance, scale_factor
 
@@ -34,7 +35,8 @@ class WeightedMean:
     """
     The mean of the kept observations with the variances of the error model.
 
-    weight and weighted (n,): what each observation adds to the sums of weights and of weight times value; outlier (n,);
+    weight and weighted (n,): what each observation adds to the sums of weights and of weight times value; outlier (n,)
+    of bool;
     reference (n_unique,) the means, NaN where nothing is known or the index is absent; sum_w, sum_wi (n_unique,);
     error_model: the one that fits the residuals about this mean, or what was assumed.
     """
@@ -69,11 +71,22 @@ class Scaled:
 
 def linear_scales(stills: Stills, reference: np.ndarray | None, n_rounds: int = 4) -> np.ndarray:
     """
-    The scale of each lattice (L,) without any other parameter, (sum a a_ref / sum a_ref^2)^2 with the amplitudes
+    The scale of each lattice without any other parameter, (sum a a_ref / sum a_ref^2)^2 with the amplitudes
     a = sign(I) sqrt|I|: partial spots make a robust slope of the intensities meaningless, wild ones a plain one.
 
-    Without a reference the mean of the scaled observations takes its place, in n_rounds rounds from the lattices' mean
-    intensities on, and the median of the scales is one.  NaN where no positive slope exists.
+    Parameters
+    ----------
+    stills : Stills
+        L lattices, n_unique indices.
+    reference : ndarray, shape (n_unique,), or None
+        Full intensities, NaN where unknown.  None: the mean of the scaled observations takes its place, in n_rounds
+        rounds from the lattices' mean intensities on, and the median of the scales is one.
+    n_rounds : int
+
+    Returns
+    -------
+    ndarray, shape (L,)
+        NaN where no positive slope exists.
     """
     lattice = stills.lattice()
     amplitude = signed_root(stills.intensity)
@@ -81,9 +94,9 @@ def linear_scales(stills: Stills, reference: np.ndarray | None, n_rounds: int = 
     def slopes(reference):
         root = signed_root(reference)[stills.unique]
         known = np.isfinite(root)
-        a, root, of = amplitude[known], root[known], lattice[known]
+        a, root, group = amplitude[known], root[known], lattice[known]
         with np.errstate(invalid="ignore", divide="ignore"):
-            slope = np.bincount(of, a * root, stills.n_lattices) / np.bincount(of, root**2, stills.n_lattices)
+            slope = np.bincount(group, a * root, stills.n_lattices) / np.bincount(group, root**2, stills.n_lattices)
         return np.where(slope > 0.0, slope**2, np.nan)
 
     if reference is not None:
@@ -113,15 +126,34 @@ def _positive_slope(intensity: np.ndarray, reference: np.ndarray) -> float:
     return slope if slope > 0.0 else np.nan
 
 
-def scaled_values(stills: Stills, scaled: Scaled, selection) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def scaled_values(
+    stills: Stills, scaled: Scaled, selection: np.ndarray | slice
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """
-    The scaled values I/(p G e) of the selected observations, the variances of their counts (docstring), and the slope
-    of these on the values.
+    The selected observations on the scale of full intensities.
+
+    Parameters
+    ----------
+    stills : Stills
+        n observations.
+    scaled : Scaled
+        Or what has its arrays, as PostrefinedStills.
+    selection : ndarray of bool, shape (n,), or slice
+        m of them.
+
+    Returns
+    -------
+    value : ndarray, shape (m,)
+        I/(p G e).
+    variance : ndarray, shape (m,)
+        Of their counts (module docstring).
+    slope : ndarray, shape (m,)
+        Of the variances on the values.
     """
     full = 1.0 / (scaled.partiality[selection] * scaled.scale[selection])
     value = stills.intensity[selection] * full
     variance = stills.variance[selection] * full**2
-    if stills.inverse_variance is not None:
+    if len(stills.inverse_variance):
         in_1_p = (stills.intensity[selection] / scaled.scale[selection]) ** 2
         variance += in_1_p * stills.inverse_variance[selection]
     return value, variance, scaled.variance_slope * full
@@ -137,9 +169,23 @@ def modelled_variance(
     model: ErrorModel | None,
 ) -> np.ndarray:
     """
-    The variances (n,) of scaled values (n,), as scaled_values gives them, by the error model, or as they are without.
+    The variances of scaled values by the error model, or as they are without (model None).
 
-    mean (n_unique,) are the merged intensities; where there is none the value itself has to do.
+    Parameters
+    ----------
+    value, variance, slope : ndarray, shape (n,)
+        As scaled_values gives them.
+    relative : ndarray, shape (n,)
+        Variance t of ln(G e p).
+    unique : ndarray of int, shape (n,)
+        Number of the unique index.
+    mean : ndarray, shape (n_unique,)
+        Merged intensities; where there is none (NaN) the value itself has to do.
+    model : ErrorModel or None
+
+    Returns
+    -------
+    ndarray, shape (n,)
     """
     if model is None:
         return variance
@@ -148,7 +194,7 @@ def modelled_variance(
 
 
 def merging_values(
-    stills: Stills, scaled: Scaled, mean: np.ndarray, model: ErrorModel | None, selection: np.ndarray
+    stills: Stills, scaled: Scaled, mean: np.ndarray, model: ErrorModel | None, selection: np.ndarray | slice
 ) -> tuple[np.ndarray, np.ndarray]:
     """The scaled values of the selected observations and their variances by the error model about mean (n_unique,)."""
     value, variance, slope = scaled_values(stills, scaled, selection)
@@ -160,8 +206,21 @@ def mean_of_kept(stills: Stills, scaled: Scaled, model: ErrorModel, outlier_z: f
     """
     The weighted mean of the kept observations.
 
-    The error model serves for the outlier test, I being the median of each index (of two the lower one, lest a wild
-    value makes room for itself), and for the weights, unless fits_model: then they are of the model that fits.
+    Parameters
+    ----------
+    stills : Stills
+    scaled : Scaled
+    model : ErrorModel
+        Serves for the outlier test, I being the median of each index (of two the lower one, lest a wild value makes
+        room for itself), and for the weights, unless fits_model.
+    outlier_z : float
+        The limit of the outlier test, in standard deviations.
+    fits_model : bool
+        Whether the weights are those of the error model that fits.
+
+    Returns
+    -------
+    WeightedMean
     """
     kept = scaled.kept
     value, counts, slope = scaled_values(stills, scaled, kept)
@@ -190,8 +249,19 @@ def mean_of_kept(stills: Stills, scaled: Scaled, model: ErrorModel, outlier_z: f
 
 def add_prior(mean: WeightedMean, model: np.ndarray, variance: np.ndarray) -> WeightedMean:
     """
-    The mean with one observation more of each index: a model's intensity (n_unique,) and its variance (n_unique,), NaN
-    or infinite where the model says nothing.
+    The mean with one observation more of each index, a model's.
+
+    Parameters
+    ----------
+    mean : WeightedMean
+    model : ndarray, shape (n_unique,)
+        Its intensities on the scale of the mean, NaN where it says nothing.
+    variance : ndarray, shape (n_unique,)
+        Their variances, NaN or infinite where it says nothing.
+
+    Returns
+    -------
+    WeightedMean
     """
     with np.errstate(divide="ignore"):
         weight = 1.0 / variance
@@ -202,28 +272,45 @@ def add_prior(mean: WeightedMean, model: np.ndarray, variance: np.ndarray) -> We
     return replace(mean, sum_w=sum_w, sum_wi=sum_wi, reference=reference)
 
 
-def mean_of_others(part: Stills, rows: slice, mean: WeightedMean) -> np.ndarray:
-    """The mean without each lattice's own observations, per row of the chunk, NaN where nothing else is left."""
-    key = part.lattice().astype(np.int64) * len(mean.reference) + part.unique
+def mean_of_others(stills: Stills, mean: WeightedMean, first: int = 0, last: int | None = None) -> np.ndarray:
+    """
+    The mean without each lattice's own observations.
+
+    Parameters
+    ----------
+    stills : Stills
+    mean : WeightedMean
+        Of all lattices.
+    first, last : int
+        The lattices from first up to and without last; all by default.
+
+    Returns
+    -------
+    ndarray
+        By observation of these lattices, NaN where nothing else is left.
+    """
+    last = stills.n_lattices if last is None else last
+    rows = stills.rows(first, last)
+    unique, n = stills.unique[rows], np.diff(stills.offsets[first : last + 1])
+    key = np.repeat(np.arange(last - first, dtype=np.int64), n) * len(mean.reference) + unique
     _, group = np.unique(key, return_inverse=True)
-    total = mean.sum_w[part.unique]
+    total = mean.sum_w[unique]
     weight = total - np.bincount(group, mean.weight[rows])[group]
-    weighted = mean.sum_wi[part.unique] - np.bincount(group, mean.weighted[rows])[group]
-    left = (weight > MIN_OTHER_WEIGHT * total) & np.isfinite(mean.reference[part.unique])
+    weighted = mean.sum_wi[unique] - np.bincount(group, mean.weighted[rows])[group]
+    left = (weight > MIN_OTHER_WEIGHT * total) & np.isfinite(mean.reference[unique])
     return np.divide(weighted, weight, out=np.full(len(weight), np.nan), where=left)
 
 
 def scaled_by_fits(
     stills: Stills, fits: Mapping[int, EarlierFit], profile: str
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """p, G e and the relative variance of (G e p) by the fits of some lattices, and whose these are; all (n,)."""
+    """p, G e and the relative variance of (G e p) by the fits of lattices, and which these are (n,); all (n,)."""
     n = len(stills.unique)
     p, scale, relative, known = np.zeros(n), np.ones(n), np.zeros(n), np.zeros(n, dtype=bool)
     for k, fit in fits.items():
-        rows = stills.rows(k)
-        own = stills.observations(k, np.full(rows.stop - rows.start, np.nan))
-        p[rows], relative[rows] = partiality_with_variance(fit.x, fit.covariance, own, profile)
-        scale[rows] = scale_factor(fit.x, own.q_sq)
+        rows, observations = stills.rows(k), stills.unmatched(k)
+        p[rows], relative[rows] = partiality_with_variance(fit.x, fit.covariance, observations, profile)
+        scale[rows] = scale_factor(fit.x, observations.q_sq)
         known[rows] = True
     return p, scale, relative, known
 
@@ -232,8 +319,7 @@ def start_partialities(stills: Stills, fit: FitSettings) -> tuple[np.ndarray, np
     """p, and G e at G = 1, of each observation (n,) at its lattice's start values; p is 0 where there are none."""
     p, shape = np.zeros(len(stills.unique)), np.ones(len(stills.unique))
     for k in range(stills.n_lattices):
-        rows = stills.rows(k)
-        observations = stills.observations(k, np.full(rows.stop - rows.start, np.nan))
+        rows, observations = stills.rows(k), stills.unmatched(k)
         x = start_values(observations, fit)
         x[LN_SCALE] = 0.0
         if np.isfinite(x).all() and k not in stills.rejected:
@@ -254,8 +340,24 @@ def first_mean(
     """
     The scaled mean of the data with the lattices as earlier fits left them, the others at their start values.
 
-    linear_scale (L,); variance_slope as in Scaled. Where all have an earlier fit this is the mean that its run ended
-    with, and fits_model tells whether the error model is fitted to it, as it was there.
+    Parameters
+    ----------
+    stills : Stills
+        L lattices.
+    fit : FitSettings
+    outlier_z : float
+        The limit of the outlier test.
+    linear_scale : ndarray, shape (L,)
+    earlier : mapping of lattices to EarlierFit
+        Where all have one, this is the mean that their run ended with.
+    variance_slope : float
+        As in Scaled.
+    fits_model : bool
+        Whether the error model is fitted to the mean where all lattices have an earlier fit, as it was there.
+
+    Returns
+    -------
+    WeightedMean
     """
     p, shape = start_partialities(stills, fit)
     found_p, found_scale, found_relative, known = scaled_by_fits(stills, earlier, fit.profile)

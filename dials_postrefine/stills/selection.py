@@ -18,16 +18,17 @@ most like it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 
 import numpy as np
 
-from dials_postrefine.stills.cycles import DatasetSettings, postrefine
+from dials_postrefine.numerics.run import Run
 from dials_postrefine.stills.dataset import Stills, select_lattices
-from dials_postrefine.stills.freereflections import hidden, hide
-from dials_postrefine.stills.lattice import FitSettings
+from dials_postrefine.stills.fits import FitSettings
+from dials_postrefine.stills.loop import DatasetSettings, postrefine
+from dials_postrefine.stills.reference import Reference
 
 FRACTION = 0.25
 N_CYCLES = 3
@@ -68,19 +69,50 @@ class Candidate:
         return (self.radius != "constant") + (self.unit_cell != "fixed")
 
 
+@dataclass(frozen=True)
+class Candidates:
+    """The profiles, radii and unit cells to choose from, in all combinations."""
+
+    profiles: Sequence[str]
+    radii: Sequence[str]
+    unit_cells: Sequence[str]
+
+    def combinations(self) -> list[dict[str, str]]:
+        """Each as fields of FitSettings."""
+        return [
+            {"profile": profile, "radius": radius, "unit_cell": unit_cell}
+            for unit_cell in self.unit_cells
+            for radius in self.radii
+            for profile in self.profiles
+        ]
+
+
 def decide(candidates: Sequence[Candidate], found: np.ndarray, usual: int) -> int:
     """
-    The number of the candidate that is chosen (module docstring); fills in D, s and the decision of each.
+    The candidate that is chosen (module docstring); fills in D, s and the decision of each.
 
-    found: C (n_candidates, L); usual: the number of the default.
+    Parameters
+    ----------
+    candidates : sequence of Candidate
+    found : ndarray, shape (n_candidates, L)
+        C by lattice.
+    usual : int
+        The number of the default among the candidates.
+
+    Returns
+    -------
+    int
+        The number of the chosen one.
     """
     n = found.shape[1]
-    for candidate, own in zip(candidates, found):
-        apart = own - found[usual]
+    for candidate, correlations in zip(candidates, found):
+        apart = correlations - found[usual]
         candidate.difference = float(apart.mean()) - MARGIN * (candidate.n_more - candidates[usual].n_more)
         candidate.difference_esd = float(apart.std(ddof=1) / np.sqrt(n)) if n > 1 else np.nan
         candidate.decision = Decision.NOT_BETTER
-    better = [i for i, one in enumerate(candidates) if i != usual and one.difference > one.difference_esd]
+    better = [
+        i for i, candidate in enumerate(candidates) if i != usual and candidate.difference > candidate.difference_esd
+    ]
     best = max(better, key=lambda i: candidates[i].difference, default=usual)
     for i in better:
         candidates[i].decision = Decision.SECOND
@@ -92,49 +124,52 @@ def decide(candidates: Sequence[Candidate], found: np.ndarray, usual: int) -> in
 def choose_model(
     stills: Stills,
     settings: DatasetSettings,
-    profiles: Sequence[str],
-    radii: Sequence[str],
-    unit_cells: Sequence[str],
-    reference: np.ndarray | None = None,
-    nproc: int = 1,
-    seed: int = 0,
-    progress: Callable[[str, int, int], None] = lambda what, done, total: None,
-    free: np.ndarray | None = None,
+    candidates: Candidates,
+    reference: Reference | None = None,
+    run: Run = Run(),
 ) -> tuple[DatasetSettings, list[Candidate]]:
     """
-    The settings with the profile, radius and cell that agree best with unseen reflections, and all candidates with
-    what decided.
+    Choose the profile, radius and cell that agree best with unseen reflections.
 
-    Of one candidate alone nothing is tried.  reference (n_unique,) as postrefine takes it; free (n_unique,) names
-    unique indices that take no part in the choice either.
+    Parameters
+    ----------
+    stills : Stills
+    settings : DatasetSettings
+    candidates : Candidates
+        Of one alone nothing is tried.
+    reference : Reference, optional
+        As postrefine takes it; its free indices take no part in the choice either, and its prior is not asked.
+    run : Run
+        Its seed says which indices are unseen.
+
+    Returns
+    -------
+    settings : DatasetSettings
+        With what was chosen.
+    tried : list of Candidate
+        All that were tried, with what decided.
     """
-    choices = [
-        {"profile": profile, "radius": radius, "unit_cell": unit_cell}
-        for unit_cell in unit_cells
-        for radius in radii
-        for profile in profiles
-    ]
+    choices = candidates.combinations()
     if len(choices) == 1:
         return _with(settings, choices[0]), []
-    stills, reference = hide(stills, free), hidden(reference, free)
-    held_out = np.random.default_rng(seed).random(stills.n_unique) < FRACTION
+    reference = Reference() if reference is None else reference
+    stills = reference.hide(stills)
+    unseen = np.random.default_rng(run.seed).random(stills.n_unique) < FRACTION
     step = max(1, -(-stills.n_lattices // MOST_LATTICES))
     sample = select_lattices(stills, np.arange(stills.n_lattices) % step == 0)
-    n_cycles = N_CYCLES if reference is None else None
-    candidates: list[Candidate] = []
+    n_cycles = None if reference.external else N_CYCLES
+    tried: list[Candidate] = []
     found = np.empty((len(choices), sample.n_lattices))
     for i, choice in enumerate(choices):
         trial = replace(_with(settings, choice), n_cycles=n_cycles, takes_best=False)
         named = ", ".join(choice.values())
-        result = postrefine(
-            sample, trial, reference, nproc, lambda what, *rest, n=named: progress(f"{n}, {what}", *rest), held_out
-        )
+        progress = run.progress
+        trial_run = replace(run, progress=lambda what, *rest, n=named: progress(f"{n}, {what}", *rest))
+        result = postrefine(sample, trial, Reference(reference.working, unseen), trial_run)
         found[i] = np.nan_to_num(result.free.cc_after)  # what can't be fitted at all counts as not described
-        candidates.append(
-            Candidate(**choice, correlation=float(found[i].mean()), n_accepted=int(result.accepted.sum()))
-        )
+        tried.append(Candidate(**choice, correlation=float(found[i].mean()), n_accepted=int(result.accepted.sum())))
     usual = max(range(len(choices)), key=lambda i: sum(choices[i][name] == value for name, value in DEFAULT.items()))
-    return _with(settings, choices[decide(candidates, found, usual)]), candidates
+    return _with(settings, choices[decide(tried, found, usual)]), tried
 
 
 def _with(settings: DatasetSettings, choice: dict[str, str]) -> DatasetSettings:

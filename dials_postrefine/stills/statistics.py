@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from dials_postrefine.numerics.shells import equal_volume_edges
-from dials_postrefine.stills.cycles import PostrefinedStills
 from dials_postrefine.stills.dataset import Stills
 from dials_postrefine.stills.merging import Merged, MergedShell, merge, shell_statistics
+from dials_postrefine.stills.outcome import PostrefinedStills
 
 
 @dataclass
@@ -32,31 +32,62 @@ class Statistics:
     d_min: float = np.nan
 
 
+@dataclass(frozen=True)
+class ResolutionShells:
+    """
+    What the statistics need of the unique indices.
+
+    Parameters
+    ----------
+    d_star_sq : ndarray, shape (n_unique,)
+        Of those that were observed, in 1/Angstrom^2.
+    complete : ndarray, shape (m,)
+        d*^2 of all that are possible in their range, in 1/Angstrom^2.
+    n : int
+        The number of shells, of equal volume.
+    """
+
+    d_star_sq: np.ndarray
+    complete: np.ndarray
+    n: int = 10
+
+
 def collect_statistics(
     stills: Stills,
     result: PostrefinedStills,
-    reference: np.ndarray | None,
-    d_star_sq: np.ndarray,
-    complete: np.ndarray,
-    n_shells: int = 10,
-    honest: tuple[Merged, Merged] | None = None,
+    shells: ResolutionShells,
+    reference: np.ndarray | None = None,
+    independent: tuple[Merged, Merged] | None = None,
 ) -> Statistics:
     """
     The statistics of a result.
 
-    reference (n_unique,) external intensities or None; d_star_sq (n_unique,) and complete (m,) of the unique indices
-    observed and possible, 1/Angstrom^2; honest: the half sets of crossvalidation.py.
+    Parameters
+    ----------
+    stills : Stills
+    result : PostrefinedStills
+        Of the stills.
+    shells : ResolutionShells
+    reference : ndarray, shape (n_unique,), optional
+        External intensities, NaN where unknown.
+    independent : pair of Merged, optional
+        The half sets of crossvalidation.py.
+
+    Returns
+    -------
+    Statistics
     """
-    edges = equal_volume_edges(d_star_sq, n_shells)
+    d_star_sq, complete = shells.d_star_sq, shells.complete
+    edges = equal_volume_edges(d_star_sq, shells.n)
     lattice = stills.lattice()
     present = ~stills.absent[stills.unique]
 
-    def merge_all(value, variance, selection, honest=None):
+    def merge_all(value, variance, selection, independent=None):
         unique = stills.unique[selection]
         second = stills.half[lattice[selection]]
         merged = merge(value, variance, unique, stills.n_unique)
         halves = tuple(merge(value[part], variance[part], unique[part], stills.n_unique) for part in (~second, second))
-        return merged, shell_statistics(merged, halves, reference, d_star_sq, complete, edges, honest)
+        return merged, shell_statistics(merged, halves, reference, d_star_sq, complete, edges, independent)
 
     linear = result.linear_scale[lattice]
     scaled = np.isfinite(linear) & present
@@ -65,7 +96,7 @@ def collect_statistics(
     if result.error_model is not None:
         before = [replace(shell, i_over_sigma=np.nan) for shell in before]
     kept = result.kept & ~result.outlier & present
-    merged, after = merge_all(*result.merging_values(stills, kept), kept, honest)
+    merged, after = merge_all(*result.merging_values(stills, kept), kept, independent)
     found = d_star_sq[merged.n > 0]
     reach = (float(found.min() ** -0.5), float(found.max() ** -0.5)) if len(found) else (np.nan, np.nan)
     return Statistics(before, after, merged, *reach)

@@ -265,13 +265,14 @@ def test_dials_merge_as_printed_gives_our_own_merge(given, postrefined, merged):
     from dials_postrefine.files.stills.observations import read_stills
     from dials_postrefine.programs.algorithm_settings import dataset_settings
     from dials_postrefine.settings.postrefine import PostrefineRequest
-    from dials_postrefine.stills.cycles import postrefine
-    from dials_postrefine.stills.statistics import collect_statistics
+    from dials_postrefine.stills.loop import postrefine
+    from dials_postrefine.stills.statistics import ResolutionShells, collect_statistics
 
     expt, refl = given.pair("whole")
     files = read_stills([str(expt)], [str(refl)])
     result = postrefine(files.stills, dataset_settings(PostrefineRequest()))
-    own = collect_statistics(files.stills, result, None, files.d_star_sq, files.complete).merged
+    shells = ResolutionShells(files.d_star_sq, files.complete)
+    own = collect_statistics(files.stills, result, shells).merged
     seen = own.n > 0
     ours = zip(files.h_unique[seen].tolist(), own.intensity[seen], own.sigma[seen])
     assert_same_merge(read_mean_intensities(merged), {tuple(h): (i, s) for h, i, s in ours})
@@ -649,7 +650,7 @@ def test_help_lists_the_parameters_and_imports_nothing_heavy(tmp_path):
     ):
         assert re.search(rf"^{name} ", text, re.MULTILINE), name
     assert "dials.postrefine integrated.expt integrated.refl" in text
-    heavy = ("dials.algorithms.scaling", "matplotlib", "dials_postrefine.files", "dials_postrefine.stills.cycles")
+    heavy = ("dials.algorithms.scaling", "matplotlib", "dials_postrefine.files", "dials_postrefine.stills.loop")
     assert not [name for name in imported.split() if name.startswith(heavy)]
     assert not list(tmp_path.iterdir())
 

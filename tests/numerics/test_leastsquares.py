@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dials_postrefine.numerics.leastsquares import minimise
+from dials_postrefine.numerics.leastsquares import Bounds, Iterations, Objective, minimise
 from dials_postrefine.numerics.robust import LOSSES
 
 
@@ -19,13 +19,15 @@ def test_a_straight_line_comes_out_as_numpy_has_it():
     rng = np.random.default_rng(0)
     x = np.linspace(0.0, 1.0, 50)
     y = 2.0 + 3e4 * x + rng.normal(size=50)
-    minimum = minimise(line(x, y), np.zeros(2), [0, 1], norm=float(y @ y), step_threshold=1e-12)
+    minimum = minimise(
+        Objective(line(x, y), norm=float(y @ y)), np.zeros(2), [0, 1], iterations=Iterations(step_threshold=1e-12)
+    )
     assert minimum.x == pytest.approx(np.polyfit(x, y, 1)[::-1], rel=1e-9)
 
 
 def test_fixed_parameters_stay_and_have_no_variance():
     x = np.linspace(0.0, 1.0, 50)
-    minimum = minimise(line(x, 1.0 + x), np.array([0.0, 1.0]), [0], norm=1.0)
+    minimum = minimise(Objective(line(x, 1.0 + x)), np.array([0.0, 1.0]), [0])
     assert minimum.x == pytest.approx([1.0, 1.0]) and minimum.x[1] == 1.0
     assert np.all(minimum.covariance[1] == 0.0)
 
@@ -36,17 +38,16 @@ def test_rosenbrock_far_from_its_minimum_in_badly_scaled_parameters():
         u = np.array([10.0 * (1e4 * p[1] - p[0] ** 2), 1.0 - p[0]])
         return u, np.array([[-20.0 * p[0], 1e5], [-1.0, 0.0]])
 
-    minimum = minimise(both, np.array([-1.2, 1e-4]), [0, 1], n_max_iterations=200)
+    minimum = minimise(Objective(both), np.array([-1.2, 1e-4]), [0, 1], iterations=Iterations(n_max=200))
     assert minimum.x == pytest.approx([1.0, 1e-4], rel=1e-5)
 
 
 def test_bounds_hold_and_are_reported():
     x = np.linspace(0.0, 1.0, 50)
-    upper = np.array([0.5, np.inf])
-    lower = np.array([-0.5, -np.inf])
-    minimum = minimise(line(x, 1.0 + x), np.zeros(2), [0, 1], lower=lower, upper=upper)
+    bounds = Bounds(np.array([-0.5, -np.inf]), np.array([0.5, np.inf]))
+    minimum = minimise(Objective(line(x, 1.0 + x)), np.zeros(2), [0, 1], bounds)
     assert minimum.x[0] <= 0.5 and list(minimum.at_bound) == [True, False]
-    inside = minimise(line(x, 0.3 + x), np.zeros(2), [0, 1], lower=lower, upper=upper)
+    inside = minimise(Objective(line(x, 0.3 + x)), np.zeros(2), [0, 1], bounds)
     assert inside.x == pytest.approx([0.3, 1.0]) and not inside.at_bound.any()
 
 
@@ -57,13 +58,8 @@ def test_linear_loss_is_pulled_by_an_outlier_and_the_robust_ones_are_not():
     y[::40] += 50.0
     found = {}
     for loss in LOSSES:
-        found[loss] = minimise(
-            lambda p: tuple(part / 0.01 for part in line(x, y)(p)),
-            np.zeros(2),
-            [0, 1],
-            loss,
-            norm=float(y @ y) / 1e-4,
-        ).x
+        objective = Objective(lambda p: tuple(part / 0.01 for part in line(x, y)(p)), loss, norm=float(y @ y) / 1e-4)
+        found[loss] = minimise(objective, np.zeros(2), [0, 1]).x
     assert np.abs(found["linear"] - 1.0).max() > 0.5
     assert np.abs(found["huber"] - 1.0).max() < 0.02
     assert np.abs(found["student_t"] - 1.0).max() < 0.01
@@ -77,7 +73,7 @@ def test_the_sandwich_gives_the_scatter_of_repeated_fits_with_wrong_weights(loss
     found, claimed = [], []
     for _ in range(300):
         y = 1.0 + x + sigma * rng.normal(size=len(x))
-        minimum = minimise(line(x, y), np.ones(2), [0, 1], loss, norm=float(y @ y))
+        minimum = minimise(Objective(line(x, y), loss, norm=float(y @ y)), np.ones(2), [0, 1])
         found.append(minimum.x)
         claimed.append(np.sqrt(np.diag(minimum.covariance)))
     # 300 fits determine a standard deviation to 4 %

@@ -25,10 +25,11 @@ from dials_postrefine.settings.image_spread import ImageSpreadRequest
 from dials_postrefine.settings.intensity_model import IntensityModelRequest
 from dials_postrefine.settings.postrefine import PostrefineRequest
 from dials_postrefine.settings.scope import load
-from dials_postrefine.stills.cycles import DatasetSettings
 from dials_postrefine.stills.filters import InputFilters
+from dials_postrefine.stills.loop import DatasetSettings
 from dials_postrefine.stills.model import MODELS, PARAMETERS, RADII, UNIT_CELLS
 from dials_postrefine.stills.partiality import PROFILES
+from dials_postrefine.stills.selection import Candidates
 
 pytestmark = pytest.mark.dials
 
@@ -79,13 +80,13 @@ def test_choices_are_what_the_rooms_offer():
 
 
 def test_auto_offers_all_and_a_name_itself():
-    assert model_candidates(PostrefineRequest()) == (["lorentzian"], ["constant"], ["fixed"])
+    assert model_candidates(PostrefineRequest()) == Candidates(["lorentzian"], ["constant"], ["fixed"])
     words = ["profile=auto", "radius=auto", "unit_cell=auto", "engine=auto"]
     request = request_of("postrefine", *words)
     assert dataset_settings(request).engine == "auto"
-    assert model_candidates(request) == (list(PROFILES), list(RADII), list(UNIT_CELLS))
+    assert model_candidates(request) == Candidates(list(PROFILES), list(RADII), list(UNIT_CELLS))
     request = request_of("postrefine", *words, "algorithm=rs")  # refines no radius
-    assert model_candidates(request) == (list(PROFILES), ["constant"], list(UNIT_CELLS))
+    assert model_candidates(request) == Candidates(list(PROFILES), ["constant"], list(UNIT_CELLS))
 
 
 def test_degrees_become_radians():

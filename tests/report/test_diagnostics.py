@@ -22,9 +22,10 @@ from dials_postrefine.report.stills.diagnostics import (
 )
 from dials_postrefine.simulate.still_files import as_stills
 from dials_postrefine.simulate.stills import StillsOptions, model_partiality, simulate_stills
-from dials_postrefine.stills.cycles import DatasetSettings, postrefine
-from dials_postrefine.stills.lattice import FitSettings
+from dials_postrefine.stills.fits import FitSettings
+from dials_postrefine.stills.loop import DatasetSettings, postrefine
 from dials_postrefine.stills.partiality import PROFILES
+from dials_postrefine.stills.reference import Reference
 
 pytestmark = pytest.mark.dials
 
@@ -39,7 +40,7 @@ def gaussian():
     sim = simulate_stills(StillsOptions(n_lattices=60, d_min=2.5, seed=3, profile="gaussian", useless_fraction=0.05))
     stills = as_stills(sim)
     settings = DatasetSettings(fit=FitSettings(profile="gaussian"))
-    return sim, stills, postrefine(stills, settings, sim.reference_intensity)
+    return sim, stills, postrefine(stills, settings, Reference(sim.reference_intensity))
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +65,7 @@ def test_the_profile_of_the_ratio_is_the_partiality_of_the_result(profile):
     sim = simulate_stills(StillsOptions(n_lattices=6, d_min=3.0, seed=2, cell_spread=0.0005))
     stills = as_stills(sim)
     fit = FitSettings(profile=profile, radius="mosaic", unit_cell="scale")
-    result = postrefine(stills, DatasetSettings(fit=fit), sim.reference_intensity)
+    result = postrefine(stills, DatasetSettings(fit=fit), Reference(sim.reference_intensity))
     assert np.abs(result.x[:, 2:4]).max() > 1e-4 and np.abs(result.x[:, 6]).max() > 1e-5  # turned and scaled
     ratio = excitation_ratios(stills, result)
     np.testing.assert_allclose(model_partiality(profile, ratio, 1.0), result.partiality, atol=1e-9)

@@ -82,7 +82,7 @@ def test_convergence_and_verdicts_are_those_of_the_result(run):
     from dials_postrefine.files.stills.observations import read_stills
     from dials_postrefine.programs.algorithm_settings import dataset_settings
     from dials_postrefine.settings.postrefine import PostrefineRequest
-    from dials_postrefine.stills.cycles import postrefine
+    from dials_postrefine.stills.loop import postrefine
 
     files = read_stills([run.files[0]], [run.files[1]])
     result = postrefine(files.stills, dataset_settings(PostrefineRequest()))

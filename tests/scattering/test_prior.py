@@ -24,11 +24,12 @@ from dials_postrefine.scattering.prior import ModelPrior, combine
 from dials_postrefine.scattering.structure_factors import calculate_f_calc
 from dials_postrefine.simulate.still_files import as_stills
 from dials_postrefine.simulate.stills import StillsOptions, simulate_stills
-from dials_postrefine.stills.cycles import DatasetSettings, postrefine
 from dials_postrefine.stills.dataset import select_lattices
 from dials_postrefine.stills.errormodel import ErrorModel
-from dials_postrefine.stills.lattice import FitSettings
+from dials_postrefine.stills.fits import FitSettings
+from dials_postrefine.stills.loop import DatasetSettings, postrefine
 from dials_postrefine.stills.merging import merge, r_to_truth
+from dials_postrefine.stills.reference import Reference
 from dials_postrefine.stills.scaling import Scaled, add_prior, mean_of_kept, mean_of_others
 
 pytestmark = pytest.mark.cctbx
@@ -126,17 +127,17 @@ def test_a_model_wrong_by_a_third_of_an_angstrom_does_no_harm_as_a_prior(simulat
     sim, structure = simulated
     stills, n = as_stills(sim), len(sim.reference_h)
     settings = DatasetSettings(fit=FitSettings(profile="gaussian", radius="mosaic", unit_cell="scale"))
-    r_self, d_star_sq = r_and_resolution(sim, stills, postrefine(stills, settings, None))
+    r_self, d_star_sq = r_and_resolution(sim, stills, postrefine(stills, settings))
 
     def refine_with(model):
         prior = ModelPrior(model, d_star_sq, np.ones(n), np.zeros(n, dtype=bool))
-        result = postrefine(stills, settings, model, prior=prior)
+        result = postrefine(stills, settings, Reference(model, prior=prior))
         assert len(result.cycles) == 3
         return r_and_resolution(sim, stills, result)[0], prior.last.share[prior.last.both].mean()
 
     model = model_of(sim, structure, 0.3)
     assert r_to_truth(model, sim.reference_intensity, d_star_sq)[0] > 0.15
-    r_alone, _ = r_and_resolution(sim, stills, postrefine(stills, replace(settings, n_cycles=1), model))
+    r_alone, _ = r_and_resolution(sim, stills, postrefine(stills, replace(settings, n_cycles=1), Reference(model)))
     r_prior, share = refine_with(model)
     assert r_prior <= 1.002 * r_self < r_alone  # no worse than R is known: half sets of seeds differ by 3 %
     assert share > 0.7  # little of the agreement comes from such a model
@@ -155,7 +156,7 @@ def test_a_lattice_is_not_fitted_to_itself_where_a_model_is_the_prior(simulated)
     mean = mean_of_kept(stills, scaled, ErrorModel(), 6.0, fits_model=False)
     model, variance = sim.reference_intensity.copy(), 0.1 * sim.reference_intensity**2
     model[::7], variance[3::7] = np.nan, np.inf  # where it says nothing
-    found = mean_of_others(stills, slice(None), add_prior(mean, model, variance))
+    found = mean_of_others(stills, add_prior(mean, model, variance))
     lattice = stills.lattice()
     n_seen = 0
     for i in range(n):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dials_postrefine.simulate import still_files as simulated
-from dials_postrefine.simulate.stills import SimulatedStills
+from dials_postrefine.simulate.stills import SimulatedStills, StillsOptions, simulate_stills
 from dials_postrefine.stills.model import LN_NOTHING
 
 
@@ -26,3 +26,10 @@ def truth_of():
         return np.column_stack([*known, nothing, sim.cell_scale - 1.0])
 
     return truth
+
+
+@pytest.fixture(scope="session")
+def obedient(as_stills):
+    """80 stills that obey the model: simulation and stills."""
+    sim = simulate_stills(StillsOptions(n_lattices=80, d_min=3.0, seed=2))
+    return sim, as_stills(sim)

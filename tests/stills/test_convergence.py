@@ -9,7 +9,7 @@ import pytest
 
 from dials_postrefine.numerics.correlation import correlation
 from dials_postrefine.simulate.stills import StillsOptions, simulate_stills
-from dials_postrefine.stills import cycles as cycles_module
+from dials_postrefine.stills import loop
 from dials_postrefine.stills.convergence import (
     ChosenBy,
     Cycle,
@@ -21,12 +21,15 @@ from dials_postrefine.stills.convergence import (
     slows_down,
 )
 from dials_postrefine.stills.crossvalidation import refine_half_sets
-from dials_postrefine.stills.cycles import DatasetSettings, postrefine
 from dials_postrefine.stills.errormodel import ErrorModel
+from dials_postrefine.stills.fits import FitSettings, Reason
 from dials_postrefine.stills.freereflections import free_set
-from dials_postrefine.stills.lattice import FitSettings, Reason
+from dials_postrefine.stills.loop import DatasetSettings, postrefine
+from dials_postrefine.stills.reference import Reference
 from dials_postrefine.stills.refinement import refine
 from dials_postrefine.stills.scaling import WeightedMean
+from dials_postrefine.stills.selection import Candidates
+from dials_postrefine.stills.statistics import ResolutionShells
 
 N_SPARSE = 24
 
@@ -116,9 +119,9 @@ SETTINGS = DatasetSettings(fit=FitSettings(min_correlation=-1.0), n_cycles=12, c
 
 
 def whole(sparse, settings=SETTINGS, **more):
-    sim, stills, d_star_sq = sparse
-    one = ([settings.fit.profile], [settings.fit.radius], [settings.fit.unit_cell])
-    return refine(stills, settings, one, d_star_sq, d_star_sq, **more)
+    _, stills, d_star_sq = sparse
+    model = Candidates([settings.fit.profile], [settings.fit.radius], [settings.fit.unit_cell])
+    return refine(stills, settings, model, ResolutionShells(d_star_sq, d_star_sq), **more)
 
 
 def test_the_cycle_that_is_taken_is_that_of_so_many_cycles(sparse):
@@ -156,7 +159,7 @@ def test_more_cycles_are_no_worse(sparse):
 
 def test_held_out_reflections_choose_where_there_are_some(sparse):
     sim, stills, _ = sparse
-    result = whole(sparse, free=free_set(sim.reference_h, 0.1), half_sets=False).result
+    result = whole(sparse, reference=Reference(free=free_set(sim.reference_h, 0.1)), half_sets=False).result
     agreement = [cycle.agreement for cycle in result.cycles]
     assert np.isfinite(agreement).all()
     assert result.course.chosen_by is ChosenBy.FREE and result.course.taken == 1 + int(np.argmax(agreement))
@@ -172,13 +175,13 @@ def test_cycles_that_converge_end_there_and_say_so(as_stills):
 
 def test_a_taken_back_cycle_is_said(as_stills, monkeypatch):
     stills = as_stills(simulate_stills(StillsOptions(n_lattices=30, d_min=3.5, seed=11)))
-    rejecting, cycles = cycles_module.reject_lattices, []
+    rejecting, cycles = loop.reject_lattices, []
 
     def reject_all_from_the_third_on(fits, settings):
         cycles.append(rejecting(fits, settings))
         for fit in fits if len(cycles) > 2 else ():
             fit.reason = Reason.AT_BOUND
 
-    monkeypatch.setattr(cycles_module, "reject_lattices", reject_all_from_the_third_on)
+    monkeypatch.setattr(loop, "reject_lattices", reject_all_from_the_third_on)
     result = postrefine(stills, DatasetSettings(n_cycles=5, convergence=0.0))
     assert result.course.ended is Ended.NO_LATTICE and result.course.taken == 2

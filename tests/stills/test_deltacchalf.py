@@ -13,7 +13,6 @@ import dials_postrefine  # noqa: F401  (makes cctbx findable)
 pytest.importorskip("scitbx", reason="the fits are those of scitbx.lstbx")
 
 from dials_postrefine.simulate.stills import StillsOptions, simulate_stills
-from dials_postrefine.stills.cycles import DatasetSettings, postrefine
 from dials_postrefine.stills.deltacchalf import (
     DeltaCCHalfFilter,
     cc_half_without_each,
@@ -21,7 +20,10 @@ from dials_postrefine.stills.deltacchalf import (
     resolution_shells,
 )
 from dials_postrefine.stills.filters import LatticeFilters
-from dials_postrefine.stills.lattice import FitSettings, Reason
+from dials_postrefine.stills.fits import FitSettings, Reason
+from dials_postrefine.stills.geometry import vectors_of_lattices
+from dials_postrefine.stills.loop import DatasetSettings, postrefine
+from dials_postrefine.stills.reference import Reference
 from dials_postrefine.stills.scaling import WeightedMean
 
 
@@ -160,21 +162,21 @@ def test_the_cycles_reject_them_on_request_with_the_reason(sim, as_stills):
         filters=LatticeFilters(-1.0, np.inf),
         delta_cc_half=DeltaCCHalfFilter(),
     )
-    result = postrefine(stills, settings, sim.reference_intensity)
+    result = postrefine(stills, settings, Reference(sim.reference_intensity))
     named = [k for k, reason in enumerate(result.reasons) if reason is Reason.DELTA_CC_HALF]
     assert named == [7]
     rows = np.isin(stills.lattice(), named)
     assert not result.kept[rows].any()
     assert not result.outlier[rows].any()
     assert result.kept[~rows].any()
-    without = postrefine(stills, replace(settings, delta_cc_half=None), sim.reference_intensity)
+    without = postrefine(stills, replace(settings, delta_cc_half=None), Reference(sim.reference_intensity))
     assert all(reason is not Reason.DELTA_CC_HALF for reason in without.reasons)
     assert without.kept[rows].any()
 
 
 def test_a_lattice_without_which_nothing_is_left_saves_no_other(as_stills):
     """
-    Lattice 0 has a mate of each observation, and no other two have one: without it there is no CC1/2 to compare with.
+    Lattice 0 shares each observation's index, and no other two share one: without it there is no CC1/2 to compare with.
 
     The one that is noisy all the same is found as it is where lattice 0 is twice there.
     """
@@ -186,8 +188,10 @@ def test_a_lattice_without_which_nothing_is_left_saves_no_other(as_stills):
     value = np.concatenate([truth[u] + rng.normal(0.0, s, len(u)) for u, s in zip(unique, noise)])
     offsets = np.cumsum([0, *(len(u) for u in unique)])
     sim = simulate_stills(StillsOptions(n_lattices=11, d_min=3.0, seed=1))
+    stills, h = as_stills(sim), rng.integers(1, 12, (offsets[-1], 3))
+    q, q_sq = vectors_of_lattices(stills.a_matrix, h, offsets)
     stills = replace(
-        as_stills(sim), offsets=offsets, h=rng.integers(1, 12, (offsets[-1], 3)), unique=np.concatenate(unique),
+        stills, offsets=offsets, h=h, q=q, q_sq=q_sq, unique=np.concatenate(unique),
         intensity=value, variance=np.ones(len(value)), absent=np.zeros(n_unique, dtype=bool),
     )  # fmt: skip
     ones = np.ones(len(value))

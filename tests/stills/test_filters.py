@@ -11,7 +11,6 @@ pytest.importorskip("scitbx", reason="the fits are those of scitbx.lstbx")
 
 from dials_postrefine.numerics.amplitudes import signed_root
 from dials_postrefine.simulate.stills import StillsOptions, simulate_stills
-from dials_postrefine.stills.cycles import DatasetSettings, postrefine
 from dials_postrefine.stills.filters import (
     MIN_POPULATION,
     LatticeFilters,
@@ -21,7 +20,8 @@ from dials_postrefine.stills.filters import (
     relation_to_reference,
     significant_observations,
 )
-from dials_postrefine.stills.lattice import FitSettings, LatticeFit, Reason
+from dials_postrefine.stills.fits import FitSettings, LatticeFit, Reason
+from dials_postrefine.stills.loop import DatasetSettings, postrefine
 from dials_postrefine.stills.model import (
     B_FACTOR,
     CELL_SCALE,

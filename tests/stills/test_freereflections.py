@@ -10,13 +10,14 @@ from scipy import stats
 
 from dials_postrefine.numerics.correlation import correlation
 from dials_postrefine.simulate.stills import StillsOptions, model_partiality, simulate_stills
-from dials_postrefine.stills.cycles import DatasetSettings, postrefine
 from dials_postrefine.stills.dataset import select_lattices
+from dials_postrefine.stills.fits import FitSettings, Reason
 from dials_postrefine.stills.freereflections import SIGNIFICANCE, compare, free_set
-from dials_postrefine.stills.lattice import FitSettings, Reason
+from dials_postrefine.stills.loop import DatasetSettings, postrefine
 from dials_postrefine.stills.model import B_FACTOR, LN_RADIUS, LN_SCALE, THETA_X, THETA_Y
 from dials_postrefine.stills.partiality import PROFILES
-from dials_postrefine.stills.selection import choose_model
+from dials_postrefine.stills.reference import Reference, make_reference
+from dials_postrefine.stills.selection import Candidates, choose_model
 
 FRACTION = 0.1
 MISLED = np.arange(5, 60, 10)
@@ -99,7 +100,7 @@ def test_free_reflections_change_no_fit_bit_by_bit(simulated, external):
         stills, intensity=np.where(free, -1e6, stills.intensity), variance=np.where(free, 1.0, stills.variance)
     )
     reference = sim.reference_intensity if external else None
-    one, other = (postrefine(s, DatasetSettings(), reference, held_out=held_out) for s in (stills, wild))
+    one, other = (postrefine(s, DatasetSettings(), make_reference(reference, held_out)) for s in (stills, wild))
     assert not one.free.reverted.any() and not other.free.reverted.any()
     assert np.array_equal(one.x, other.x) and np.array_equal(one.covariance, other.covariance)
     changes = [[cycle.change for cycle in result.cycles] for result in (one, other)]
@@ -114,14 +115,15 @@ def test_free_reflections_have_no_part_in_the_choice_of_a_profile(simulated, ext
     stills = select_lattices(stills, np.arange(60) < 20)
     wild = replace(stills, intensity=np.where(held_out[stills.unique], 1e9, stills.intensity))
     reference = sim.reference_intensity if external else None
-    choices = list(PROFILES), ["constant"], ["fixed"]
-    one, other = (choose_model(s, DatasetSettings(), *choices, reference, free=held_out)[1] for s in (stills, wild))
+    choices = Candidates(list(PROFILES), ["constant"], ["fixed"])
+    known = make_reference(reference, held_out)
+    one, other = (choose_model(s, DatasetSettings(), choices, known)[1] for s in (stills, wild))
     assert len(one) == 3 and one == other
 
 
 def test_free_reflections_are_merged(simulated):
     _, stills, held_out = simulated
-    result = postrefine(stills, DatasetSettings(n_cycles=2), held_out=held_out)
+    result = postrefine(stills, DatasetSettings(n_cycles=2), Reference(free=held_out))
     free = held_out[stills.unique]
     assert result.kept[free].mean() == pytest.approx(result.kept[~free].mean(), abs=0.05)
     assert np.isfinite(result.mean[stills.unique[result.kept & ~result.outlier]]).all()
@@ -130,13 +132,13 @@ def test_free_reflections_are_merged(simulated):
 
 def test_one_cycle_without_a_reference_has_free_agreement_too(simulated):
     _, stills, held_out = simulated
-    result = postrefine(stills, DatasetSettings(n_cycles=1), held_out=held_out)
+    result = postrefine(stills, DatasetSettings(n_cycles=1), Reference(free=held_out))
     assert np.median(result.free.cc_after) > np.median(result.free.cc_before) > 0.8
 
 
 def test_nothing_is_free_where_nothing_was_held_out(simulated):
     sim, stills, _ = simulated
-    free = postrefine(stills, DatasetSettings(), sim.reference_intensity).free
+    free = postrefine(stills, DatasetSettings(), Reference(sim.reference_intensity)).free
     assert not free.n.any() and not free.reverted.any()
     for values in (free.cc_before, free.cc_after, free.r_before, free.r_after):
         assert values.shape == (60,) and np.isnan(values).all()
@@ -146,8 +148,8 @@ def test_a_lattice_has_the_same_free_agreement_whichever_others_are_there(simula
     sim, stills, held_out = simulated
     settings = DatasetSettings(engine="lstbx", restraints=False)
     chosen = np.arange(60) % 7 == 0
-    whole = postrefine(stills, settings, sim.reference_intensity, held_out=held_out).free
-    part = postrefine(select_lattices(stills, chosen), settings, sim.reference_intensity, held_out=held_out).free
+    whole = postrefine(stills, settings, Reference(sim.reference_intensity, held_out)).free
+    part = postrefine(select_lattices(stills, chosen), settings, Reference(sim.reference_intensity, held_out)).free
     for name in ("n", "cc_before", "cc_after", "r_before", "r_after", "worse", "reverted"):
         assert np.array_equal(getattr(whole, name)[chosen], getattr(part, name)), name
 
@@ -220,8 +222,8 @@ def test_a_lattice_whose_geometry_is_wrong_goes_back_and_no_good_one_does(misled
     sim, stills, held_out = misled
     reference = sim.reference_intensity if external else None
     settings = DatasetSettings(fit=FitSettings(min_correlation=0.0))
-    refined = postrefine(stills, settings, reference)
-    result = postrefine(stills, settings, reference, held_out=held_out)
+    refined = postrefine(stills, settings, make_reference(reference))
+    result = postrefine(stills, settings, make_reference(reference, held_out))
     assert np.all(np.abs(refined.x[MISLED, THETA_X]) > 0.7 * TURN), "without free reflections they are led astray"
     reverted = result.free.reverted
     good = np.setdiff1d(np.arange(60), MISLED)
@@ -245,8 +247,8 @@ def test_a_lattice_whose_geometry_is_wrong_goes_back_and_no_good_one_does(misled
 def test_a_lattice_that_went_back_is_judged_as_any_other(misled):
     sim, stills, held_out = misled
     settings = DatasetSettings(fit=FitSettings(min_correlation=0.95))
-    result = postrefine(stills, settings, sim.reference_intensity, held_out=held_out)
-    assert postrefine(stills, settings, sim.reference_intensity).accepted.all(), "all pass the limit refined"
+    result = postrefine(stills, settings, Reference(sim.reference_intensity, held_out))
+    assert postrefine(stills, settings, Reference(sim.reference_intensity)).accepted.all(), "all pass the limit refined"
     assert result.free.reverted[MISLED].all()
     assert all(result.reasons[k] is Reason.CORRELATION for k in MISLED)
     assert not result.kept[np.isin(stills.lattice(), MISLED)].any()
@@ -267,10 +269,10 @@ def test_overfitted_lattices_go_back_and_truly_improved_ones_stay(as_stills):
     settings = DatasetSettings(fit=FitSettings(min_correlation=0.0), restraints=False)
     # without the free reflections, as the fits saw them, but nobody is sent back
     known = np.where(held_out, np.nan, sim.reference_intensity)
-    refined = postrefine(stills, settings, known)
+    refined = postrefine(stills, settings, Reference(known))
     gain = true_gain(sim, stills, refined.partiality * refined.scale)
     judged = np.array([fit.refined and fit.reason is None for fit in refined.fits])
-    reverted = postrefine(stills, settings, sim.reference_intensity, held_out=held_out).free.reverted
+    reverted = postrefine(stills, settings, Reference(sim.reference_intensity, held_out)).free.reverted
     worse, better = judged & (gain < -0.005), judged & (gain > 0.005)
     assert np.count_nonzero(worse) > 20 and np.count_nonzero(better) > 100
     assert reverted[better].mean() < SIGNIFICANCE

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from dials_postrefine.simulate.stills import StillsOptions, simulate_stills
-from dials_postrefine.stills.lattice import FitSettings, Reason, fit_lattice, start_values
+from dials_postrefine.stills.fits import FitSettings, Reason
+from dials_postrefine.stills.lattice import fit_lattice, start_values
 from dials_postrefine.stills.model import (
     B_FACTOR,
     CELL_SCALE,

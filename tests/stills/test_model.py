@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from dials_postrefine.simulate.stills import StillsOptions, simulate_stills
-from dials_postrefine.stills.batch import concatenate
 from dials_postrefine.stills.model import (
     CELL_SCALE,
     LN_MOSAICITY,
@@ -18,6 +17,7 @@ from dials_postrefine.stills.model import (
     Observations,
     calculate,
     calculate_with_jacobian,
+    join_lattices,
     partiality,
     partiality_with_variance,
     radius,
@@ -109,7 +109,7 @@ def test_many_lattices_together_give_what_each_gives_alone(as_stills, truth_of, 
     if kind == "mosaic":
         x[:, LN_MOSAICITY] = np.log([1e-3, 2e-3, 5e-4])
     alone = [stills.observations(k, sim.i_full[stills.rows(k)]) for k in range(3)]
-    together = concatenate(alone)
+    together = join_lattices(alone)
     value, jacobian = calculate_with_jacobian(x, together, "gaussian")
     expected = [calculate_with_jacobian(x[k], alone[k], "gaussian") for k in range(3)]
     assert value == pytest.approx(np.concatenate([one[0] for one in expected]), rel=1e-11)

@@ -21,13 +21,14 @@ import pytest
 from scipy.optimize import least_squares
 
 from dials_postrefine.numerics.indices import to_flex_miller
-from dials_postrefine.numerics.leastsquares import minimise
+from dials_postrefine.numerics.leastsquares import Iterations, Objective, minimise
 from dials_postrefine.numerics.robust import LOSSES
 from dials_postrefine.numerics.rotations import rotate
 from dials_postrefine.simulate.still_files import make_experiments
 from dials_postrefine.simulate.stills import StillsOptions, simulate_stills
+from dials_postrefine.stills.fits import FitSettings
 from dials_postrefine.stills.geometry import excitation
-from dials_postrefine.stills.lattice import FitSettings, fit_lattice, start_values
+from dials_postrefine.stills.lattice import fit_lattice, start_values
 from dials_postrefine.stills.model import (
     LN_NOTHING,
     LN_RADIUS,
@@ -136,12 +137,12 @@ def test_minimum_is_that_of_scipy(lattices, loss, model):
         assert np.abs((expected - x)[free] / esd).max() > 1.0  # there was something to find
 
         # e esds off the minimum the cost is higher by e^2/2: rounding, 1e-15 of a cost of up to 5e4, hides 1e-5 esds
-        tight = minimise(evaluate, x, free, loss, norm=norm, n_max_iterations=200, step_threshold=1e-10)
+        tight = minimise(Objective(evaluate, loss, norm=norm), x, free, iterations=Iterations(200, 1e-10))
         assert np.abs((tight.x - expected)[free] / esd).max() < 1e-4
         assert tight.objective == pytest.approx(cost, rel=1e-12)
 
         # and as it is called: to a hundredth of an esd
-        default = minimise(evaluate, x, free, loss, norm=norm)
+        default = minimise(Objective(evaluate, loss, norm=norm), x, free)
         assert np.abs((default.x - expected)[free] / esd).max() < 1e-2
         assert default.objective - cost < 1e-4
 
@@ -153,7 +154,7 @@ def test_sandwich_with_the_right_weights_is_the_classical_covariance_but_for_lev
     for k, truth in enumerate(truth_of(sim)):
         observations = stills.observations(k, sim.i_full[stills.rows(k)])
         evaluate = weighted(observations, "lorentzian", 1.0 / np.sqrt(observations.variance))
-        minimum = minimise(evaluate, truth, list(range(5)))
+        minimum = minimise(Objective(evaluate), truth, list(range(5)))
         u, jacobian = evaluate(minimum.x)
         jacobian = jacobian[:, :5]  # no mosaicity
         normal = jacobian.T @ jacobian

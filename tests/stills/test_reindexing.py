@@ -24,6 +24,7 @@ from dials_postrefine.files.reference.alignment import align
 from dials_postrefine.simulate.stills import SimulatedStills, StillsOptions, simulate_stills
 from dials_postrefine.stills import reindexing
 from dials_postrefine.stills.dataset import Stills, select_lattices
+from dials_postrefine.stills.geometry import vectors_of_lattices
 from dials_postrefine.stills.reindexing import SHRINKAGE, Choice, choose_operations
 
 pytestmark = pytest.mark.dials
@@ -99,11 +100,15 @@ def make_case(space_group: str, options: StillsOptions, fraction: float = 1.0, s
     group = sgtbx.space_group_info(space_group).group()
     unique, h_unique, absent = number_unique(np.concatenate([h @ m.T for m in matrices]), group)
     unique = unique.reshape(len(matrices), -1)
+    offsets = np.searchsorted(sim.lattice, np.arange(n + 1))
+    q, q_sq = vectors_of_lattices(a_matrix, h, offsets)
     stills = Stills(
         a_matrix=a_matrix,
         s0=sim.s0,
-        offsets=np.searchsorted(sim.lattice, np.arange(n + 1)),
+        offsets=offsets,
         h=h,
+        q=q,
+        q_sq=q_sq,
         unique=unique[0],
         intensity=sim.intensity / sim.polarisation,
         variance=sim.variance / sim.polarisation**2,

@@ -9,10 +9,11 @@ import pytest
 
 from dials_postrefine.report.stills.text import candidates_table
 from dials_postrefine.simulate.stills import StillsOptions, simulate_stills
-from dials_postrefine.stills.cycles import DatasetSettings, postrefine
+from dials_postrefine.stills.loop import DatasetSettings, postrefine
 from dials_postrefine.stills.model import RADII, UNIT_CELLS
 from dials_postrefine.stills.partiality import PROFILES
-from dials_postrefine.stills.selection import MARGIN, Candidate, Decision, choose_model, decide
+from dials_postrefine.stills.reference import Reference, make_reference
+from dials_postrefine.stills.selection import MARGIN, Candidate, Candidates, Decision, choose_model, decide
 
 
 @pytest.mark.parametrize("profile", PROFILES)
@@ -21,7 +22,10 @@ def test_the_true_profile_is_chosen(as_stills, profile, external):
     sim = simulate_stills(StillsOptions(n_lattices=60, d_min=2.5, profile=profile, seed=6))
     reference = sim.reference_intensity if external else None
     settings, candidates = choose_model(
-        as_stills(sim), DatasetSettings(), list(PROFILES), ["constant"], ["fixed"], reference
+        as_stills(sim),
+        DatasetSettings(),
+        Candidates(list(PROFILES), ["constant"], ["fixed"]),
+        make_reference(reference),
     )
     assert settings.fit.profile == profile
     assert [one.profile for one in candidates] == list(PROFILES)
@@ -32,7 +36,7 @@ def test_the_mosaic_radius_is_chosen_for_mosaic_crystals_and_only_for_them(as_st
     mosaic = as_stills(simulate_stills(StillsOptions.unlike_model(n_lattices=80, seed=4)))
     plain = as_stills(simulate_stills(StillsOptions(n_lattices=80, d_min=2.5, profile="gaussian", seed=4)))
     chosen = [
-        choose_model(stills, DatasetSettings(), ["gaussian"], RADII, ["fixed"])[0].fit.radius
+        choose_model(stills, DatasetSettings(), Candidates(["gaussian"], RADII, ["fixed"]))[0].fit.radius
         for stills in (mosaic, plain)
     ]
     assert chosen == ["mosaic", "constant"]
@@ -40,7 +44,7 @@ def test_the_mosaic_radius_is_chosen_for_mosaic_crystals_and_only_for_them(as_st
 
 def test_nothing_is_tried_where_there_is_no_choice(as_stills):
     stills = as_stills(simulate_stills(StillsOptions(n_lattices=2, d_min=4.0)))
-    settings, candidates = choose_model(stills, DatasetSettings(), ["gaussian"], ["mosaic"], ["fixed"])
+    settings, candidates = choose_model(stills, DatasetSettings(), Candidates(["gaussian"], ["mosaic"], ["fixed"]))
     assert candidates == [] and (settings.fit.profile, settings.fit.radius) == ("gaussian", "mosaic")
 
 
@@ -49,17 +53,19 @@ def test_what_is_held_out_has_no_part_in_any_fit(as_stills):
     stills = as_stills(sim)
     held_out = np.random.default_rng(0).random(stills.n_unique) < 0.25
     wild = replace(stills, intensity=np.where(held_out[stills.unique], -1e6, stills.intensity))
-    one, other = (postrefine(s, DatasetSettings(), sim.reference_intensity, held_out=held_out) for s in (stills, wild))
+    one, other = (
+        postrefine(s, DatasetSettings(), Reference(sim.reference_intensity, held_out)) for s in (stills, wild)
+    )
     assert np.array_equal(one.x, other.x)
     assert np.median(one.free.cc_after) > 0.95
-    assert np.all(np.isnan(postrefine(stills, DatasetSettings(), sim.reference_intensity).free.cc_after))
+    assert np.all(np.isnan(postrefine(stills, DatasetSettings(), Reference(sim.reference_intensity)).free.cc_after))
 
 
 @pytest.mark.parametrize(("spread", "expected"), [(1e-3, "scale"), (0.0, "fixed")])
 def test_the_cell_is_refined_where_it_was_indexed_wrongly(as_stills, spread, expected):
     options = StillsOptions(n_lattices=40, d_min=2.5, profile="gaussian", cell_spread=spread)
     stills = as_stills(simulate_stills(options))
-    settings, tried = choose_model(stills, DatasetSettings(), ["gaussian"], ["constant"], UNIT_CELLS)
+    settings, tried = choose_model(stills, DatasetSettings(), Candidates(["gaussian"], ["constant"], UNIT_CELLS))
     assert settings.fit.unit_cell == expected
     assert [one.unit_cell for one in tried] == list(UNIT_CELLS)
 
@@ -73,7 +79,7 @@ def test_the_default_stays_where_nothing_can_be_told(as_stills):
         absent=np.concatenate([stills.absent] * 2),
         prior=None,
     )
-    fit, tried = choose_model(apart, DatasetSettings(), list(PROFILES), RADII, UNIT_CELLS)
+    fit, tried = choose_model(apart, DatasetSettings(), Candidates(list(PROFILES), RADII, UNIT_CELLS))
     assert len(tried) == 12
     assert (fit.fit.profile, fit.fit.radius, fit.fit.unit_cell) == ("lorentzian", "constant", "fixed")
 
@@ -121,7 +127,7 @@ def test_the_best_of_several_that_are_better_is_chosen():
 def test_what_was_tried_says_why(as_stills):
     """The figures of the table are those of the decision, and the log has them."""
     stills = as_stills(simulate_stills(StillsOptions(n_lattices=40, d_min=2.5, profile="gaussian", seed=4)))
-    settings, tried = choose_model(stills, DatasetSettings(), list(PROFILES), ["constant"], ["fixed"])
+    settings, tried = choose_model(stills, DatasetSettings(), Candidates(list(PROFILES), ["constant"], ["fixed"]))
     chosen = [one for one in tried if one.decision in (Decision.CHOSEN, Decision.DEFAULT_STAYS)]
     assert [one.profile for one in chosen] == [settings.fit.profile] == ["gaussian"]
     assert chosen[0].difference == max(one.difference for one in tried) > chosen[0].difference_esd > 0.0

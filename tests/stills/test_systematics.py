@@ -21,8 +21,10 @@ from dials_postrefine.simulate.stills import (
     rotation_matrices,
     simulate_stills,
 )
-from dials_postrefine.stills.cycles import DatasetSettings, postrefine
-from dials_postrefine.stills.lattice import FitSettings
+from dials_postrefine.stills.fits import FitSettings
+from dials_postrefine.stills.geometry import vectors_of_lattices
+from dials_postrefine.stills.loop import DatasetSettings, postrefine
+from dials_postrefine.stills.reference import Reference
 from dials_postrefine.stills.systematics.systematics import NAMES, Verdict, find_systematics
 
 OPTIONS = StillsOptions(
@@ -43,7 +45,7 @@ def simulated():
     return simulate_stills(OPTIONS)
 
 
-def say(stills, recording, settings=CONSTANT, reference=None) -> dict:
+def say(stills, recording, settings=CONSTANT, reference=Reference()) -> dict:
     result = postrefine(stills, DatasetSettings(fit=settings), reference)
     return find_systematics(stills, result, recording, reference)
 
@@ -151,7 +153,7 @@ def test_what_departs_from_a_reference_with_resolution(size):
     t = sim.d**-2.0
     t = 2.0 * (t - t.min()) / np.ptp(t) - 1.0
     factor = 1.0 + size * 0.5 * (3.0 * t**2 - 1.0)
-    found = say(with_factor(factor), as_recording(sim), reference=sim.reference_intensity)
+    found = say(with_factor(factor), as_recording(sim), reference=Reference(sim.reference_intensity))
     found_as_it_is(found["radial"], size)
 
 
@@ -159,7 +161,9 @@ def test_what_departs_from_a_reference_with_resolution(size):
 @pytest.mark.parametrize("epsilon", [0.0005, -0.0012])
 def test_the_scale_of_the_cells(epsilon, own):
     stills = as_stills(simulated())
-    stills = replace(stills, a_matrix=stills.a_matrix / (1.0 + epsilon))
+    a_matrix = stills.a_matrix / (1.0 + epsilon)
+    q, q_sq = vectors_of_lattices(a_matrix, stills.h, stills.offsets)
+    stills = replace(stills, a_matrix=a_matrix, q=q, q_sq=q_sq)
     found = say(stills, as_recording(simulated()), FitSettings(unit_cell="scale" if own else "fixed"))
     found_as_it_is(found["cell_scale"], epsilon, 6.0)
 

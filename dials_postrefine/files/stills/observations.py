@@ -20,11 +20,10 @@ from dials_postrefine.files.dials.versions import miller_indices_to_numpy
 from dials_postrefine.files.reference.alignment import align
 from dials_postrefine.numerics.grouped import rows_of_groups
 from dials_postrefine.numerics.rotations import rotate
-from dials_postrefine.stills.cycles import PostrefinedStills
 from dials_postrefine.stills.dataset import EarlierFit, Stills
 from dials_postrefine.stills.filters import InputFilters, cell_outliers
-from dials_postrefine.stills.geometry import scattering_vectors
-from dials_postrefine.stills.lattice import Reason
+from dials_postrefine.stills.fits import Reason
+from dials_postrefine.stills.geometry import scattering_vectors, vectors_of_lattices
 from dials_postrefine.stills.model import (
     B_FACTOR,
     CELL_SCALE,
@@ -40,6 +39,7 @@ from dials_postrefine.stills.model import (
     scale_factor,
     scale_variance,
 )
+from dials_postrefine.stills.outcome import PostrefinedStills
 from dials_postrefine.stills.reindexing import Ambiguity, choose_operations
 
 
@@ -212,17 +212,21 @@ def _assemble(
     cell = models.median_cell([e for e, good in zip(experiments, fits & ~outlier & ~other) if good], group)
     d_star_sq = models.d_star_sq(cell, h_unique)
     a_matrix, s0 = models.geometry_arrays(experiments)
+    q, q_sq = vectors_of_lattices(a_matrix, usable.h, usable.offsets)
+    nothing = np.zeros(0)
     stills = Stills(
         a_matrix=a_matrix,
         s0=s0,
         offsets=usable.offsets,
         h=usable.h,
+        q=q,
+        q_sq=q_sq,
         unique=unique,
         intensity=usable.intensity,
         variance=usable.variance,
         half=half,
         absent=absent,
-        inverse_variance=usable.inverse_variance,
+        inverse_variance=nothing if usable.inverse_variance is None else usable.inverse_variance,
         prior=tables.wilson_prior(h_unique, cell, group),
         rejected=rejected,
         earlier=earlier,
@@ -297,11 +301,11 @@ def _write_columns(files: StillsFiles, result: PostrefinedStills, accepted: np.n
     p, scale, factor_variance = np.ones(n), np.ones(n), np.zeros(n)
     p[row], scale[row] = result.partiality, result.scale
     # memory is tight where columns are added: from here on these are in p, scale and variance
-    result.partiality = result.scale = result.relative_variance = None
+    nothing = np.zeros(0)
+    result.partiality = result.scale = result.relative_variance = nothing
     for k in np.flatnonzero(accepted):
-        q = scattering_vectors(stills.a_matrix[k], stills.h[stills.rows(k)])
-        q_sq = np.einsum("ij,ij->i", q, q)
-        factor_variance[row[stills.rows(k)]] = scale_variance(result.x[k], result.covariance[k], q_sq)
+        rows = stills.rows(k)
+        factor_variance[row[rows]] = scale_variance(result.x[k], result.covariance[k], stills.q_sq[rows])
 
     # the rows that no fit has seen get the model's values too
     left = np.ones(n, dtype=bool)
@@ -315,9 +319,8 @@ def _write_columns(files: StillsFiles, result: PostrefinedStills, accepted: np.n
         x = result.x[k]
         q = scattering_vectors(stills.a_matrix[k], h[own])
         q_sq = np.einsum("ij,ij->i", q, q)
-        nothing = np.zeros(0)
-        seen = Observations(q, q_sq, stills.s0[k], nothing, nothing, nothing)
-        p[left[own]] = partiality(x, seen, result.profile)
+        unfitted = Observations(q, q_sq, stills.s0[k], nothing, nothing, nothing)
+        p[left[own]] = partiality(x, unfitted, result.profile)
         scale[left[own]] = scale_factor(x, q_sq)
         factor_variance[left[own]] = scale_variance(x, result.covariance[k], q_sq)
     tables.write_scaled_columns(

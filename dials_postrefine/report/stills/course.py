@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dials_postrefine.stills.convergence import ChosenBy, Course, Cycle, Ended
-from dials_postrefine.stills.cycles import PostrefinedStills
+from dials_postrefine.stills.outcome import PostrefinedStills
 
 
 def describe_course(result: PostrefinedStills, limit: float) -> dict:

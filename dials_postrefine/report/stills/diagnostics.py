@@ -27,11 +27,11 @@ import numpy as np
 from dials_postrefine.numerics.grouped import sum_of_others
 from dials_postrefine.numerics.robust import robust_ratio, robust_width
 from dials_postrefine.numerics.rotations import rotate
-from dials_postrefine.stills.cycles import PostrefinedStills
 from dials_postrefine.stills.dataset import Stills
-from dials_postrefine.stills.geometry import excitation, scattering_vectors
+from dials_postrefine.stills.geometry import excitation
 from dials_postrefine.stills.merging import MIN_OTHER_WEIGHT
 from dials_postrefine.stills.model import CELL_SCALE, THETA_X, THETA_Y, radius
+from dials_postrefine.stills.outcome import PostrefinedStills
 from dials_postrefine.stills.partiality import PROFILES
 
 MOST_BINS = 24
@@ -190,10 +190,10 @@ def excitation_ratios(stills: Stills, result: PostrefinedStills) -> np.ndarray:
     ratio = np.full(len(stills.unique), np.nan)
     for k, x in enumerate(result.x):
         if np.isfinite(x).all():
-            q = scattering_vectors(stills.a_matrix[k], stills.h[stills.rows(k)])
-            q_sq, factor = np.einsum("ij,ij->i", q, q), 1.0 + x[CELL_SCALE]
+            rows = stills.rows(k)
+            q, q_sq, factor = stills.q[rows], stills.q_sq[rows], 1.0 + x[CELL_SCALE]
             r_h = excitation(factor * q, factor**2 * q_sq, stills.s0[k], rotate(x[THETA_X], x[THETA_Y]))
-            ratio[stills.rows(k)] = r_h / radius(x, q_sq)
+            ratio[rows] = r_h / radius(x, q_sq)
     return ratio
 
 

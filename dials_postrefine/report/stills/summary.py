@@ -17,8 +17,8 @@ from dials_postrefine.numerics.populations import MIN_GAP_DISTANCE, describe_gro
 from dials_postrefine.report.common.summary import finite
 from dials_postrefine.report.stills.course import describe_course
 from dials_postrefine.report.stills.diagnostics import Diagnostics, histogram
-from dials_postrefine.stills.cycles import PostrefinedStills
 from dials_postrefine.stills.dataset import Stills
+from dials_postrefine.stills.outcome import PostrefinedStills
 from dials_postrefine.stills.selection import Candidate
 from dials_postrefine.stills.statistics import Statistics
 from dials_postrefine.stills.symmetry import SymmetryEvidence

@@ -11,9 +11,10 @@ from dials_postrefine.report.common.tables import absences_line, number, table
 from dials_postrefine.report.stills.course import describe_course
 from dials_postrefine.report.stills.summary import PARAMETERS, count_rejected, label, usable_and_not
 from dials_postrefine.report.stills.systematics import systematics_table
-from dials_postrefine.stills.cycles import Cycle, PostrefinedStills
+from dials_postrefine.stills.convergence import Cycle
 from dials_postrefine.stills.dataset import Stills
 from dials_postrefine.stills.merging import MergedShell
+from dials_postrefine.stills.outcome import PostrefinedStills
 from dials_postrefine.stills.reindexing import Ambiguity
 from dials_postrefine.stills.selection import MARGIN, Candidate
 

@@ -15,22 +15,18 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from dials_postrefine.numerics.rotations import rotate_many_with_derivatives
-from dials_postrefine.stills.cycles import PostrefinedStills
 from dials_postrefine.stills.dataset import Stills, select_lattices
-from dials_postrefine.stills.geometry import excitation_with_derivatives
 from dials_postrefine.stills.merging import merge
 from dials_postrefine.stills.model import (
     CELL_SCALE,
     LN_SCALE,
     PARAMETERS,
-    THETA_X,
-    THETA_Y,
-    Observations,
+    JoinedObservations,
     calculate_with_jacobian,
     radius,
     rounds,
 )
+from dials_postrefine.stills.outcome import PostrefinedStills
 
 SIGNIFICANT = 3.0
 MOST = 120_000
@@ -101,10 +97,8 @@ def collect_deviations(stills: Stills, result: PostrefinedStills, most: int = MO
     chosen = _some_lattices(stills, result.accepted, most)
     part, rows = select_lattices(stills, chosen), np.flatnonzero(chosen[stills.lattice()])
     lattice, x = part.lattice(), result.x[chosen]
-    q = np.einsum("nij,nj->ni", part.a_matrix[lattice], part.h)
-    q_sq = np.einsum("ij,ij->i", q, q)
     ones = np.ones(len(rows))
-    observations = Observations(q, q_sq, part.s0, ones, ones, ones, lattice)
+    observations = JoinedObservations(part.q, part.q_sq, part.s0, part.intensity, part.variance, ones, lattice)
     names = rounds(result.model, result.radius, result.unit_cell)[-1]
     calculated, jacobian = calculate_with_jacobian(x, observations, result.profile)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
@@ -116,20 +110,11 @@ def collect_deviations(stills: Stills, result: PostrefinedStills, most: int = MO
     refined = np.array([fit.refined for fit in result.fits])[chosen][lattice]
     columns = [PARAMETERS.index(name) for name in names if name != PARAMETERS[CELL_SCALE]]
     free = np.where(refined[:, None] | (np.array(columns) == LN_SCALE), gradient[:, columns], 0.0)
-    ratio = excitations(x, part, q) / radius(np.ascontiguousarray(x[lattice].T), q_sq)
+    ratio = observations.excitation(x)[0] / radius(observations.parameters(x), part.q_sq)
     cell = x[lattice, CELL_SCALE], gradient[:, CELL_SCALE]
-    found = Deviations(value, variance, part.unique, lattice, rows, q_sq, free, *cell, ratio)
+    found = Deviations(value, variance, part.unique, lattice, rows, part.q_sq, free, *cell, ratio)
     found = found.select(used & np.isfinite(ratio))
     return _worth_something(_worth_something(found))
-
-
-def excitations(x: np.ndarray, stills: Stills, q: np.ndarray) -> np.ndarray:
-    """r_h (n,) in 1/Angstrom of all observations, q (n, 3), at the parameters x (L, 7)."""
-    lattice = stills.lattice()
-    turned = np.einsum("li,lkij->lkj", stills.s0, rotate_many_with_derivatives(x[:, THETA_X], x[:, THETA_Y]))
-    length = np.sqrt(np.einsum("li,li->l", stills.s0, stills.s0))[lattice]
-    q_sq = np.einsum("ij,ij->i", q, q)
-    return excitation_with_derivatives(q, q_sq, length, turned[lattice], (1.0 + x[:, CELL_SCALE])[lattice])[0]
 
 
 def _some_lattices(stills: Stills, accepted: np.ndarray, most: int) -> np.ndarray:

@@ -26,7 +26,6 @@ from enum import Enum
 import numpy as np
 from scipy import stats
 
-from dials_postrefine.stills.cycles import PostrefinedStills
 from dials_postrefine.stills.dataset import Stills
 from dials_postrefine.stills.model import (
     B_FACTOR,
@@ -38,6 +37,8 @@ from dials_postrefine.stills.model import (
     THETA_Y,
     radius,
 )
+from dials_postrefine.stills.outcome import PostrefinedStills
+from dials_postrefine.stills.reference import Reference
 from dials_postrefine.stills.systematics.deviations import MOST, Deviations, Recording, collect_deviations
 from dials_postrefine.stills.systematics.intensities import SharedErrors, find_regions, fit_intensities, fit_radial
 from dials_postrefine.stills.systematics.trends import common_mean, drift
@@ -107,9 +108,25 @@ class Systematic:
 
 
 def find_systematics(
-    stills: Stills, result: PostrefinedStills, recording: Recording, reference: np.ndarray | None = None
+    stills: Stills, result: PostrefinedStills, recording: Recording, reference: Reference = Reference()
 ) -> dict[str, Systematic]:
-    """All of NAMES; reference (n_unique,) are external intensities, NaN where unknown, or None."""
+    """
+    What the residuals say.
+
+    Parameters
+    ----------
+    stills : Stills
+    result : PostrefinedStills
+    recording : Recording
+        Of the observations of the stills.
+    reference : Reference
+        What the lattices were fitted to.
+
+    Returns
+    -------
+    dict of Systematic
+        All of NAMES, in this order.  Bad data raise nothing: what can't be told has a reason.
+    """
     accepted = result.accepted
     n_regions = len(find_regions(recording, np.flatnonzero(accepted[stills.lattice()])).names)
     deviations = collect_deviations(stills, result, MOST * REGIONS_AT_MOST // max(REGIONS_AT_MOST, n_regions))
@@ -211,11 +228,11 @@ def _gain(shared: SharedErrors) -> Systematic:
     return judge("panel_gain", shared.gain[k], shared.gain_esd[k], 0.0, shared.gain[k], shared.n_lattices, **more)
 
 
-def _radial(deviations: Deviations, reference: np.ndarray | None, stills: Stills) -> Systematic:
+def _radial(deviations: Deviations, reference: Reference, stills: Stills) -> Systematic:
     name = "radial"
-    if reference is None:
+    if not reference.external:
         return unknown(name, 0.0, "each index has one resolution: only an external reference= can tell")
-    own = reference[stills.unique[deviations.row]]
+    own = reference.intensity[stills.unique[deviations.row]]
     known = np.isfinite(own) & (own > 0.0)
     part = deviations.select(known)
     why = _too_few(part)
@@ -235,9 +252,7 @@ def _reach(stills: Stills, result: PostrefinedStills) -> tuple[float, float]:
     medians over the lattices.
     """
     good = _refined(result) if _refined(result).any() else result.accepted
-    q = np.einsum("nij,nj->ni", stills.a_matrix[stills.lattice()], stills.h)
-    q_sq = np.einsum("ij,ij->i", q, q)
-    highest = np.array([q_sq[stills.rows(k)].max() for k in np.flatnonzero(good)])
+    highest = np.array([stills.q_sq[stills.rows(k)].max() for k in np.flatnonzero(good)])
     wavelength = 1.0 / np.linalg.norm(stills.s0[good], axis=1)
     r_s = radius(result.x[good].T, highest)
     return float(np.median(0.5 * wavelength * highest / r_s)), float(np.median(np.sqrt(highest) / r_s))
