@@ -25,7 +25,10 @@ from dials_postrefine.stills.fits import FitSettings
 from dials_postrefine.stills.geometry import vectors_of_lattices
 from dials_postrefine.stills.loop import DatasetSettings, postrefine
 from dials_postrefine.stills.reference import Reference
+from dials_postrefine.stills.systematics.deviations import Deviations
+from dials_postrefine.stills.systematics.projection import make_nuisances, project
 from dials_postrefine.stills.systematics.systematics import NAMES, Verdict, find_systematics
+from dials_postrefine.stills.systematics.trends import common_mean, drift
 
 OPTIONS = StillsOptions(
     n_lattices=60,
@@ -72,6 +75,76 @@ def found_as_it_is(one, truth: float, esds: float = 4.0) -> None:
     assert one.verdict is Verdict.DIFFERS, one
     assert abs(one.value - truth) < esds * one.esd, (one, truth)
     assert one.esd < 0.5 * abs(truth - one.expected), one
+
+
+def test_projections_are_the_fit_of_everything_at_once():
+    """Against one dense weighted least-squares fit with a parameter for each index and seven for each lattice."""
+    rng = np.random.default_rng(5)
+    n, n_unique, n_lattices, k, m = 900, 90, 12, 3, 2
+    lattice = np.sort(rng.integers(n_lattices, size=n))
+    unique = rng.integers(n_unique, size=n)
+    nothing = np.zeros(n)
+    mean, root = rng.uniform(1.0, 3.0, n_unique), rng.uniform(0.5, 2.0, n)
+    gradient = np.column_stack([np.ones(n), rng.standard_normal((n, k - 1))])
+    deviations = Deviations(
+        nothing, nothing, unique, lattice, np.arange(n), nothing, gradient, nothing, nothing, nothing
+    )
+    columns = rng.standard_normal((n, m)) * (mean[unique] * root)[:, None]
+    residual = rng.standard_normal(n)
+    nuisances = make_nuisances(deviations, mean, root)
+    height = mean[unique] * root
+    of_index = np.where(unique[:, None] == np.arange(n_unique), height[:, None], 0.0)
+    of_lattice = np.where(lattice[:, None] == np.repeat(np.arange(n_lattices), k), 1.0, 0.0)
+    of_lattice *= np.tile(gradient * height[:, None], n_lattices)
+    everything = np.column_stack([columns, of_index, of_lattice])
+    expected = np.linalg.lstsq(everything, residual, rcond=None)[0][:m]
+    found = project(nuisances, columns, residual, lattice).solve()
+    assert found.a == pytest.approx(expected, abs=1e-4 * np.abs(expected).max())
+    assert nuisances.n_free == np.linalg.matrix_rank(of_index) + np.linalg.matrix_rank(of_lattice)
+    # of independent noise the esds are those of least squares, but for what twelve clusters leave
+    left = everything[:, m:]
+    f = columns - left @ np.linalg.lstsq(left, columns, rcond=None)[0]
+    plain = np.sqrt(np.diag(np.linalg.inv(f.T @ f)))
+    assert np.sqrt(np.diag(found.covariance)) == pytest.approx(plain, rel=0.7)
+
+
+def test_esds_hold_for_lattices_that_differ():
+    """A trend and a mean over many draws of noise with tails: as often off by their esds as they say."""
+    rng = np.random.default_rng(3)
+    z = []
+    for _ in range(300):
+        values = rng.standard_t(4, 40) + 0.5 * np.linspace(-0.5, 0.5, 40)
+        for (found, esd), truth in ((drift(values, np.arange(40)), 0.5), (common_mean(values), 0.0)):
+            z.append((found - truth) / esd)
+    assert np.std(z) == pytest.approx(1.0, abs=0.1)
+    assert abs(np.mean(z)) < 0.15
+
+
+def test_few_lattices_say_nothing_and_raise_nothing():
+    sim = simulate_stills(replace(OPTIONS, n_lattices=5))
+    stills = as_stills(sim)
+    found = find_systematics(stills, postrefine(stills, DatasetSettings(fit=CONSTANT)), as_recording(sim))
+    assert list(found) == list(NAMES)
+    assert all(one.verdict is Verdict.UNKNOWN and one.reason and np.isnan(one.value) for one in found.values())
+
+
+def test_what_can_not_be_told_has_a_reason():
+    """Electrons, one goniometer, no positions; the rest is told all the same."""
+    sim = simulated()
+    n, nowhere = OPTIONS.n_lattices, np.full((len(sim.h), 2), np.nan)
+    recording = replace(as_recording(sim), position=nowhere, fraction=np.full(n, np.nan), shared=np.ones(n, dtype=bool))
+    found = say(as_stills(sim), recording)
+    untold = {name for name, one in found.items() if one.verdict is Verdict.UNKNOWN}
+    assert untold == {
+        "polarization_fraction",
+        "polarization_direction",
+        "panel_gain",
+        "radial",
+        "beam_direction_x",
+        "beam_direction_y",
+        "drift_mosaicity",
+    }
+    assert "goniometer" in found["beam_direction_x"].reason and "X-rays" in found["polarization_fraction"].reason
 
 
 CLEAN = {

@@ -4,8 +4,11 @@ How the usable observations were recorded: what is in the files beside intensiti
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 
+from dials.array_family import flex
 from dxtbx import flumpy
 
 from dials_postrefine.files.dials.radiation import is_xray
@@ -25,14 +28,16 @@ def read_recording(files: StillsFiles, radiation: str | None = None) -> Recordin
     with np.errstate(invalid="ignore", divide="ignore"):
         s1 = flumpy.to_numpy(table["s1"])[row]
         s1 = s1 / np.sqrt(np.einsum("ij,ij->i", s1, s1))[:, None]
-    panel = flumpy.to_numpy(table["panel"])[row].astype(np.int64) if "panel" in table else np.zeros(len(row), dtype=int)
+    panel = np.zeros(len(row), dtype=np.int64)
+    if isinstance(table["panel"] if "panel" in table else None, (flex.size_t, flex.int)):
+        panel = flumpy.to_numpy(table["panel"])[row].astype(np.int64)
     beams = [experiment.beam for experiment in experiments]
     s0 = np.array([_unit(beam.get_s0()) for beam in beams])
     normal = np.array([_normal(beam.get_polarization_normal(), own) for beam, own in zip(beams, s0)])
     polarised = [is_xray(beam, radiation) and np.isfinite(own).all() for beam, own in zip(beams, normal)]
     fraction = np.array([beam.get_polarization_fraction() if good else np.nan for beam, good in zip(beams, polarised)])
-    goniometers = [id(experiment.goniometer) if experiment.goniometer else None for experiment in experiments]
-    counts = {one: goniometers.count(one) for one in set(goniometers)}
+    goniometers = [_content(experiment.goniometer) for experiment in experiments]
+    counts = Counter(goniometers)
     return Recording(
         s1=s1,
         panel=panel,
@@ -42,8 +47,13 @@ def read_recording(files: StillsFiles, radiation: str | None = None) -> Recordin
         normal=normal,
         fraction=fraction,
         order=files.place.astype(float),
-        shared=np.array([one is not None and counts[one] > 1 for one in goniometers]),
+        shared=np.array([bool(one) and counts[one] > 1 for one in goniometers]),
     )
+
+
+def _content(goniometer) -> str:
+    """What a goniometer model holds, "" of none: lattices may stand on one and have a model each."""
+    return "" if goniometer is None else str(sorted(goniometer.to_dict().items()))
 
 
 def _unit(vector) -> np.ndarray:
@@ -61,19 +71,16 @@ def _normal(normal, s0: np.ndarray) -> np.ndarray:
 
 def _positions(table, row, experiments, offsets, panel) -> np.ndarray:
     """The positions (n, 2) in units of the size of the panel; NaN where the table does not say."""
-    name = next((name for name in POSITIONS if name in table), None)
+    name = next((name for name in POSITIONS if name in table and isinstance(table[name], flex.vec3_double)), None)
     position = np.full((len(row), 2), np.nan)
     if name is None:
         return position
     xy = flumpy.to_numpy(table[name])[row][:, :2]
-    sizes: dict[int, np.ndarray] = {}
-    for k, experiment in enumerate(experiments):
+    detectors = [experiment.detector for experiment in experiments]  # kept, so that an id stays that of its detector
+    by_id = {id(one): one for one in detectors}
+    sizes = {key: np.array([one.get_image_size() for one in panels], dtype=float) for key, panels in by_id.items()}
+    for k, detector in enumerate(detectors):
         rows = slice(offsets[k], offsets[k + 1])
-        detector = experiment.detector
-        if detector is None or rows.start == rows.stop:
-            continue
-        if id(detector) not in sizes:
-            sizes[id(detector)] = np.array([one.get_image_size() for one in detector], dtype=float)
         size, own = sizes[id(detector)], panel[rows]
         known = (own >= 0) & (own < len(size))
         position[rows][known] = xy[rows][known] / size[own[known]]

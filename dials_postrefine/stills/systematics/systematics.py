@@ -167,7 +167,7 @@ def unknown(name: str, expected: float, reason: str) -> Systematic:
 def _of_intensities(stills, result, deviations: Deviations, recording: Recording) -> list[Systematic]:
     names = ("polarization_fraction", "polarization_direction", "panel_gain", "asymmetry", "cell_scale")
     fraction = recording.fraction[result.accepted]
-    expected = float(np.mean(fraction)) if len(fraction) and np.isfinite(fraction).all() else np.nan
+    expected = float(np.median(fraction)) if len(fraction) and np.isfinite(fraction).all() else np.nan
     why = _too_few(deviations)
     if why:
         return [unknown(name, expected if name == names[0] else 0.0, why) for name in names]
