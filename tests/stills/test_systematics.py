@@ -83,12 +83,10 @@ def test_projections_are_the_fit_of_everything_at_once():
     n, n_unique, n_lattices, k, m = 900, 90, 12, 3, 2
     lattice = np.sort(rng.integers(n_lattices, size=n))
     unique = rng.integers(n_unique, size=n)
-    nothing = np.zeros(n)
+    none = np.zeros(n)
     mean, root = rng.uniform(1.0, 3.0, n_unique), rng.uniform(0.5, 2.0, n)
     gradient = np.column_stack([np.ones(n), rng.standard_normal((n, k - 1))])
-    deviations = Deviations(
-        nothing, nothing, unique, lattice, np.arange(n), nothing, gradient, nothing, nothing, nothing
-    )
+    deviations = Deviations(none, none, unique, lattice, np.arange(n), none, gradient, none, none, none)
     columns = rng.standard_normal((n, m)) * (mean[unique] * root)[:, None]
     residual = rng.standard_normal(n)
     nuisances = make_nuisances(deviations, mean, root)
