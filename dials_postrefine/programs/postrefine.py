@@ -11,6 +11,8 @@ import logging
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from dials.util import Sorry
 
 from dials_postrefine import log
@@ -203,7 +205,8 @@ def _summarise(request: PostrefineRequest, given: _Given, refinement: Refinement
         order=files.order,
     )
     radiation = reference_settings(request.reference_model).radiation
-    systematics = find_systematics(stills, result, read_recording(files, radiation), given.reference)
+    recording = read_recording(files, radiation)
+    systematics = find_systematics(stills, result, recording, given.reference)
     record["systematics"] = describe_systematics(systematics)
     where = request.output.xfel_merge, files.space_group, files.cell, refinement.statistics.d_min
     record |= {
@@ -212,8 +215,10 @@ def _summarise(request: PostrefineRequest, given: _Given, refinement: Refinement
         "reference_observations": given.tally,
         "provenance": launch.provenance.as_dict(),
     }
+    unpolarised = request.polarization_fraction is not None and np.isnan(recording.fraction).all()
     said = [] if given.tally is None else model_report.tally_remarks(given.tally, given.symbol)
     said += described["notes"] if described else []
+    said += ["polarization_fraction= has no effect, as the radiation is not X-rays."] * unpolarised
     return record | conclude([*remarks(record), *said, *launch.unused_parameters(request)])
 
 

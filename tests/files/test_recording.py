@@ -87,6 +87,23 @@ def test_lattices_on_one_goniometer_and_electrons(write):
     assert np.isnan(read_recording(files, "electron").fraction).all()
 
 
+def test_lattices_are_in_the_order_of_their_images(write):
+    """Numbers in names count as numbers; several lattices of one image have one place."""
+    from dxtbx.format.Format import Reader
+    from dxtbx.format.FormatCBFMini import FormatCBFMini
+    from dxtbx.imageset import ImageSet, ImageSetData
+
+    names = ["run_10_00002.cbf", "run_9_00011.cbf", "run_9_00002.cbf", "run_10_00002.cbf"]
+
+    def change(experiments, table):
+        for experiment, name in zip(experiments, names):
+            experiment.imageset = ImageSet(ImageSetData(Reader(FormatCBFMini, [name]), None))
+
+    files = read_stills(*write(change))
+    assert sorted(read_recording(files).order[files.order].tolist()) == [0.0, 1.0, 2.0, 2.0]
+    assert read_recording(files).order[files.order].tolist() == [2.0, 1.0, 0.0, 2.0]
+
+
 def test_files_without_positions_and_panels(write):
     def change(experiments, table):
         for name in ("panel", "xyzobs.px.value", "xyzcal.px"):

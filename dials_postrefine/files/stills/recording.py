@@ -4,6 +4,7 @@ How the usable observations were recorded: what is in the files beside intensiti
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 
 import numpy as np
@@ -22,7 +23,8 @@ def read_recording(files: StillsFiles, radiation: str | None = None) -> Recordin
     """
     The Recording of what was read; radiation: xray, electron or neutron, None for what the beam models say.
 
-    The place of a lattice in the series is that in the input.
+    The order of the lattices is that of their images by name (numbers in it as numbers) and number in the file, as far
+    as all have images; else that of the input.  Programs that work in parallel do not write in the order of images.
     """
     table, row, experiments = files.table, files.usable.row, files.experiments
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -46,9 +48,25 @@ def read_recording(files: StillsFiles, radiation: str | None = None) -> Recordin
         s0=s0,
         normal=normal,
         fraction=fraction,
-        order=files.place.astype(float),
+        order=_order(experiments, files.place),
         shared=np.array([bool(one) and counts[one] > 1 for one in goniometers]),
     )
+
+
+def _order(experiments, place: np.ndarray) -> np.ndarray:
+    keys = [_image(experiment.imageset) for experiment in experiments]
+    if not keys or None in keys or len(set(keys)) < 2:
+        return place.astype(float)
+    rank = {key: number for number, key in enumerate(sorted(set(keys)))}
+    return np.array([rank[key] for key in keys], dtype=float)
+
+
+def _image(imageset) -> tuple | None:
+    """What images are ordered by: the parts of the name, numbers among them, and the number in the file."""
+    if imageset is None or not len(imageset):
+        return None
+    parts = re.split(r"(\d+)", imageset.get_path(0))  # text and digits by turns
+    return tuple(int(part) if k % 2 else part for k, part in enumerate(parts)), int(imageset.indices()[0])
 
 
 def _content(goniometer) -> str:

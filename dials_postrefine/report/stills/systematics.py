@@ -12,7 +12,7 @@ import numpy as np
 
 from dials_postrefine.report.common import plots
 from dials_postrefine.report.common.page import NO_NUMBER, Figure, Section, Table
-from dials_postrefine.report.common.plots import BLUE, GREY, Curve
+from dials_postrefine.report.common.plots import BLUE, GREY, RED, Curve
 from dials_postrefine.report.common.remarks import Remark, care, note
 from dials_postrefine.report.common.tables import number, table
 from dials_postrefine.stills.systematics.systematics import LIMITS, Systematic, Verdict
@@ -53,6 +53,16 @@ def describe_systematics(found: Mapping[str, Systematic]) -> dict:
         if name == "panel_gain":
             gains = [{"name": gain.name, "value": gain.value, "esd": gain.esd} for gain in one.gains]
             described[name] |= {"where": one.where or None, "gains": gains}
+        if name == "polarization_fraction":
+            described[name]["azimuths"] = [
+                {
+                    "azimuth": float(np.degrees(part.azimuth)),
+                    "value": part.value,
+                    "esd": part.esd,
+                    "found": part.found,
+                }
+                for part in one.azimuths
+            ]
     return described
 
 
@@ -121,6 +131,7 @@ def show_systematics(summary: dict) -> Section:
             "one, with one esd. Good: zero.",
         ),
     ]
+    figures.insert(1, _azimuths(found["polarization_fraction"]))
     rows = [[NO_NUMBER if cell == "-" else cell for cell in row] for row in systematics_rows(found)]
     caption = "Errors that all lattices share, from the residuals after the last cycle."
     tables = [Table(caption, HEADERS, rows)]
@@ -136,6 +147,29 @@ def show_systematics(summary: dict) -> Section:
         "are left as they are."
     ]
     return Section("What the residuals say", text, figures, tables, folded)
+
+
+def _azimuths(one: dict) -> Figure:
+    azimuths = one["azimuths"]
+    x = [part["azimuth"] for part in azimuths]
+    curves = [
+        Curve("as found", x, [part["found"] for part in azimuths], RED, "-"),
+        Curve("observed", x, [part["value"] for part in azimuths], BLUE, "o", [part["esd"] for part in azimuths]),
+    ]
+    svg = plots.lines(
+        "azimuths",
+        "What shows of a wrong polarisation in the residuals, by azimuth",
+        curves if azimuths else [],
+        "azimuth from the plane of polarisation (degrees)",
+        "deviation / sin² 2θ",
+        one["reason"] or "There are too few observations.",
+        xlim=(0.0, 180.0),
+    )
+    return Figure(
+        svg,
+        "Intensities as they were corrected for polarisation, over what they should be, less one, per sin² 2θ. Good: "
+        "zero. A wave of two periods a turn, the line, is a polarisation other than that of the models.",
+    )
 
 
 def _gain_curves(gains: Sequence[dict]) -> list[Curve]:

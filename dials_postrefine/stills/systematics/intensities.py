@@ -11,7 +11,7 @@ Q: it is applied, and the rest fitted to what is left, until Q and U stay.
 
 The gains could make up much of a polarisation.  They have a prior with long tails about zero, Student's t of width
 GAIN_WIDTH: few of them may be far out, but not all a little in the pattern of the polarisation.  Their own values are
-then found with the other numbers known, and hardly a prior.
+then found with the other numbers known, and hardly a prior; where one is large it is applied, and all is fitted again.
 
 The profile that all lattices share may not fit: what is even in r_h, x and x^2 with x = (r_h/r_s)^2, and how these
 change with resolution, is fitted along, so that its misfit neither counts as noise nor passes for anything else.
@@ -35,10 +35,13 @@ N_ROUNDS = 4
 GRID = 4
 GAIN_WIDTH = 0.02
 LOOSE_WIDTH = 0.3
+LARGE_GAIN, LARGE_ESDS = 0.03, 4.0
 N_PRIOR_ROUNDS = 10
 FEWEST_IN_REGION = 100
 MOST_REGIONS = 64
 N_PROFILE = 4
+N_AZIMUTHS = 18
+FEWEST_IN_AZIMUTH = 10
 REFERENCE_ERROR = 0.1
 FARTHEST = 3.0  # r_h/r_s
 
@@ -52,13 +55,23 @@ class Regions:
 
 
 @dataclass(frozen=True)
+class AzimuthBin:
+    """Observations about an azimuth (radians): what polarisation adds for sin^2(2 theta) = 1, esd, and as found."""
+
+    azimuth: float
+    value: float
+    esd: float
+    found: float
+
+
+@dataclass(frozen=True)
 class SharedErrors:
     """
     What was found; esds from the spread between lattices.
 
     stokes (2,) with its covariance (2, 2), and stokes_effect (2,), the root mean square of dln P by each; None without
     polarisation; asymmetry and cell_scale with their esds; gain and gain_esd (R,) of the regions, relative to their
-    mean; n observations of n_lattices.
+    mean; n observations of n_lattices; azimuths, what shows of the polarisation.
     """
 
     stokes: np.ndarray | None
@@ -73,6 +86,7 @@ class SharedErrors:
     gain_esd: np.ndarray
     n: int
     n_lattices: int
+    azimuths: list[AzimuthBin]
 
     @property
     def polarisation(self) -> tuple[np.ndarray, np.ndarray]:
@@ -108,25 +122,23 @@ def fit_intensities(deviations: Deviations, recording: Recording, lattice: np.nd
     """Fit all of them to deviations; lattice (n,) is the number of each observation's among all lattices."""
     stokes = stokes_of(recording, deviations.row, lattice)
     regions = find_regions(recording, deviations.row)
-    now = stokes.model.copy() if stokes else np.zeros(2)
+    gain, gain_esd = np.zeros(len(regions.names)), np.zeros(len(regions.names))
     n_pol = 2 if stokes else 0
-    z = None
-    for k in range(N_ROUNDS):
-        last = k == N_ROUNDS - 1
-        projected = _linearise(deviations, stokes, recording, now, z, regions if last else None)
-        precision = np.zeros(projected.columns.shape[1])
-        n_others = n_pol + 2 + N_PROFILE
-        if last:
-            precision = _gain_precision(projected, n_others)
-        found = projected.solve(precision)
+    n_others = n_pol + 2 + N_PROFILE
+    now, robust = stokes.model.copy() if stokes else np.zeros(2), np.ones(len(deviations.value))
+    for k in range(N_ROUNDS + 1):
+        with_gains = k >= N_ROUNDS - 1 and len(gain) > 0
+        projected = _linearise(deviations, stokes, recording, now, gain, robust, regions, with_gains)
+        found = projected.solve(_gain_precision(projected, n_others))
         now = now + (found.a[:n_pol] if stokes else 0.0)
-        z = projected.residual - projected.columns @ found.a
-    others = found.a.copy()
-    others[n_others:] = 0.0
-    gain, gain_esd = np.zeros(0), np.zeros(0)
-    if regions.names:
-        own = projected.part(slice(n_others, None), others).solve(LOOSE_WIDTH**-2.0)
-        gain, gain_esd = own.a, np.sqrt(np.diag(own.covariance))
+        robust = _robust_weight((projected.residual - projected.columns @ found.a) / np.sqrt(robust))
+        if with_gains:
+            others = found.a.copy()
+            others[n_others:] = 0.0
+            own = projected.part(slice(n_others, None), others).solve(LOOSE_WIDTH**-2.0)
+            gain, gain_esd = (1.0 + gain) * (1.0 + own.a) - 1.0, np.sqrt(np.diag(own.covariance))
+        if k >= N_ROUNDS - 1 and not np.any(np.abs(gain) > np.maximum(LARGE_GAIN, LARGE_ESDS * gain_esd)):
+            break
     esd = np.sqrt(np.diag(found.covariance))
     effect = None if stokes is None else np.sqrt(np.mean((stokes.slopes / stokes.factor(now)[:, None]) ** 2, axis=0))
     return SharedErrors(
@@ -142,6 +154,7 @@ def fit_intensities(deviations: Deviations, recording: Recording, lattice: np.nd
         gain_esd,
         len(deviations.value),
         deviations.n_lattices,
+        [] if stokes is None else _by_azimuth(deviations, stokes, recording, now, robust),
     )
 
 
@@ -154,22 +167,23 @@ def fit_radial(deviations: Deviations, reference: np.ndarray) -> tuple[float, fl
     """
     t = deviations.d_star_sq - deviations.d_star_sq.min()
     t = 2.0 * t / t.max() - 1.0
-    root = np.ones(len(t)) / np.sqrt(deviations.variance + (REFERENCE_ERROR * reference) ** 2)
-    residual = (deviations.value - reference) * root
-    _, index = np.unique(deviations.unique, return_inverse=True)
+    of_index = np.zeros(deviations.n_unique)
+    of_index[deviations.unique] = reference
+    variance, robust = deviations.variance + (REFERENCE_ERROR * reference) ** 2, np.ones(len(t))
     for _ in range(N_ROUNDS):
-        nuisances = make_nuisances(deviations, _by_index(deviations, reference), root, by_index=False)
+        root = np.sqrt(robust / variance)
+        nuisances = make_nuisances(deviations, of_index, root, by_index=False)
         column = (0.5 * (3.0 * t**2 - 1.0) * reference * root)[:, None]
-        projected = project(nuisances, column, residual, index)
+        projected = project(nuisances, column, (deviations.value - reference) * root, deviations.unique)
         found = projected.solve()
-        z = projected.residual - projected.columns @ found.a
-        width = robust_width(z)
-        if not width > 0.0:
-            break
-        weight = np.sqrt(LOSSES["huber"]((z / width) ** 2)[1])
-        root = weight / np.sqrt(deviations.variance + (REFERENCE_ERROR * reference) ** 2)
-        residual = (deviations.value - reference) * root
+        robust = _robust_weight((projected.residual - projected.columns @ found.a) / np.sqrt(robust))
     return float(found.a[0]), float(np.sqrt(found.covariance[0, 0]))
+
+
+def _robust_weight(z: np.ndarray) -> np.ndarray:
+    """Huber's weights of residuals (n,) in units of their width."""
+    width = robust_width(z)
+    return LOSSES["huber"]((z / width) ** 2)[1] if width > 0.0 else np.ones(len(z))
 
 
 def _linearise(
@@ -177,35 +191,76 @@ def _linearise(
     stokes: Stokes | None,
     recording: Recording,
     now: np.ndarray,
-    z: np.ndarray | None,
-    regions: Regions | None,
+    gain: np.ndarray,
+    robust: np.ndarray,
+    regions: Regions,
+    with_gains: bool,
 ) -> Projected:
-    """What the nuisances leave at Q and U as they are now; z (n,), the residuals of the round before, for weights."""
-    factor = np.ones(len(deviations.value))
+    """
+    What the nuisances leave at Q, U and the gains (R,) as they are now, with robust weights (n,) besides those of the
+    variances; with_gains: with a column for the gain of each region.
+    """
     columns = [np.sign(deviations.ratio), deviations.cell_gradient, *_profile_columns(deviations)]
     if stokes is not None:
-        p = stokes.factor(now)
-        factor = p * recording.correction[deviations.row]
-        columns = [*(stokes.slopes / p[:, None]).T, *columns]
-    if regions is not None:
+        columns = [*(stokes.slopes / stokes.factor(now)[:, None]).T, *columns]
+    if with_gains:
         columns += list((regions.number[:, None] == np.arange(len(regions.names))).T.astype(float))
-    weight = factor**2 / deviations.variance
-    if z is not None:
-        width = robust_width(z)
-        weight = weight * LOSSES["huber"]((z / width) ** 2)[1] if width > 0.0 else weight
-    value = deviations.value / factor
-    mean = merge(value, 1.0 / weight, deviations.unique, deviations.n_unique).intensity
-    root, mean_of = np.sqrt(weight), mean[deviations.unique]
+    of_region = np.append(1.0 + gain, 1.0)[regions.number]
+    value, mean, root = _corrected(deviations, stokes, recording, now, robust, of_region)
+    mean_of = mean[deviations.unique]
     nuisances = make_nuisances(deviations, mean, root)
     weighted = np.column_stack(columns) * (mean_of * root)[:, None]
     residual = value - mean_of + mean_of * deviations.cell_scale * deviations.cell_gradient
     return project(nuisances, weighted, residual * root, deviations.lattice)
 
 
-def _by_index(deviations: Deviations, values: np.ndarray) -> np.ndarray:
-    """Values (n,), the same for all observations of an index, as (n_unique,)."""
-    found = np.zeros(deviations.n_unique)
-    found[deviations.unique] = values
+def _corrected(
+    deviations: Deviations,
+    stokes: Stokes | None,
+    recording: Recording,
+    now: np.ndarray,
+    robust: np.ndarray,
+    factor: np.ndarray | float = 1.0,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """
+    Values (n,) with Q and U as they are now, and without a factor (n,), their means (n_unique,), and the square roots
+    of weights (n,).
+    """
+    if stokes is not None:
+        factor = factor * stokes.factor(now) * recording.correction[deviations.row]
+    value, weight = deviations.value / factor, robust * factor**2 / deviations.variance
+    mean = merge(value, 1.0 / weight, deviations.unique, deviations.n_unique).intensity
+    return value, mean, np.sqrt(weight)
+
+
+def _by_azimuth(
+    deviations: Deviations, stokes: Stokes, recording: Recording, now: np.ndarray, robust: np.ndarray
+) -> list[AzimuthBin]:
+    """
+    What a wrong polarisation does, by N_AZIMUTHS of the angle phi from e to n about the beam, modulo pi.
+
+    In each the slope of (y/M - 1) on sin^2(2 theta) and its esd, y as it was corrected and M the means with Q and U as
+    found, and what these say it should be.
+    """
+    value, mean, root = _corrected(deviations, stokes, recording, now, robust)
+    factor = stokes.factor(now) * recording.correction[deviations.row]
+    mean_of = mean[deviations.unique]
+    # s_e^2 - s_n^2 and 2 s_e s_n are sin^2(2 theta) times cos and sin of 2 phi
+    sin_sq = 2.0 * np.hypot(*stokes.slopes.T)
+    phi = 0.5 * (np.arctan2(-stokes.slopes[:, 1], -stokes.slopes[:, 0]) % (2.0 * np.pi))
+    number = np.minimum((phi * N_AZIMUTHS / np.pi).astype(int), N_AZIMUTHS - 1)
+    column, unit = mean_of * root * sin_sq, mean_of * root
+    found = []
+    for k in range(N_AZIMUTHS):
+        own = number == k
+        norm = float(column[own] @ column[own])
+        if np.count_nonzero(own) < FEWEST_IN_AZIMUTH or not norm > 0.0:
+            continue
+        expected = (factor[own] - 1.0) * unit[own]
+        noise = (value[own] - mean_of[own]) * root[own]
+        slope = float(column[own] @ (expected + factor[own] * noise)) / norm
+        esd = float(np.sqrt(np.sum((column[own] * factor[own] * noise) ** 2))) / norm
+        found.append(AzimuthBin((k + 0.5) * np.pi / N_AZIMUTHS, slope, esd, float(column[own] @ expected) / norm))
     return found
 
 

@@ -40,7 +40,13 @@ from dials_postrefine.stills.model import (
 from dials_postrefine.stills.outcome import PostrefinedStills
 from dials_postrefine.stills.reference import Reference
 from dials_postrefine.stills.systematics.deviations import MOST, Deviations, Recording, collect_deviations
-from dials_postrefine.stills.systematics.intensities import SharedErrors, find_regions, fit_intensities, fit_radial
+from dials_postrefine.stills.systematics.intensities import (
+    AzimuthBin,
+    SharedErrors,
+    find_regions,
+    fit_intensities,
+    fit_radial,
+)
 from dials_postrefine.stills.systematics.trends import common_mean, drift
 
 CHANCE = 1e-4
@@ -93,7 +99,7 @@ class Gain:
 class Systematic:
     """
     One of NAMES: value and esd, NaN where unknown, for a reason; expected; size, what the limit is compared with;
-    verdict; where, the panel of a gain, and all gains.
+    verdict; where, the panel of a gain, and all gains; azimuths, what shows of the polarisation.
     """
 
     name: str
@@ -105,6 +111,7 @@ class Systematic:
     reason: str = ""
     where: str = ""
     gains: list[Gain] = field(default_factory=list)
+    azimuths: list[AzimuthBin] = field(default_factory=list)
 
 
 def find_systematics(
@@ -204,7 +211,7 @@ def _polarisation(shared: SharedErrors, expected: float, spread: float) -> list[
     if not fraction_esd < USELESS[names[0]]:
         return [unknown(names[0], expected, "too few observations at high angles"), unknown(names[1], 0.0, "as above")]
     size = 2.0 * (fraction - expected) * shared.stokes_effect[0]
-    found = [judge(names[0], fraction, fraction_esd, expected, size, n)]
+    found = [judge(names[0], fraction, fraction_esd, expected, size, n, azimuths=shared.azimuths)]
     if spread > 1e-3:
         found = [unknown(names[0], expected, "the beam models differ among themselves")]
     if direction_esd < USELESS[names[1]]:
