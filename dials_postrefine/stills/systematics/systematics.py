@@ -49,7 +49,7 @@ from dials_postrefine.stills.systematics.intensities import (
 )
 from dials_postrefine.stills.systematics.trends import common_mean, drift
 
-CHANCE = 1e-4
+CHANCE = 1e-5
 FEWEST_LATTICES = 8
 FEWEST_OBSERVATIONS = 300
 REGIONS_AT_MOST = 16  # at full length: with more regions fewer observations are enough
