@@ -21,7 +21,7 @@ Weights are those of the merging variances, and robust (Huber).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -175,6 +175,7 @@ def fit_radial(deviations: Deviations, reference: np.ndarray) -> tuple[float, fl
         nuisances = make_nuisances(deviations, of_index, root, by_index=False)
         column = (0.5 * (3.0 * t**2 - 1.0) * reference * root)[:, None]
         projected = project(nuisances, column, (deviations.value - reference) * root, deviations.unique)
+        projected = replace(projected, widening=_widening(robust))
         found = projected.solve()
         robust = _robust_weight((projected.residual - projected.columns @ found.a) / np.sqrt(robust))
     return float(found.a[0]), float(np.sqrt(found.covariance[0, 0]))
@@ -184,6 +185,11 @@ def _robust_weight(z: np.ndarray) -> np.ndarray:
     """Huber's weights of residuals (n,) in units of their width."""
     width = robust_width(z)
     return LOSSES["huber"]((z / width) ** 2)[1] if width > 0.0 else np.ones(len(z))
+
+
+def _widening(robust: np.ndarray) -> float:
+    """sum w / sum psi' of Huber's weights w (n,): psi' is one where they are, else zero."""
+    return float(robust.sum()) / max(np.count_nonzero(robust >= 1.0), 1)
 
 
 def _linearise(
@@ -211,7 +217,7 @@ def _linearise(
     nuisances = make_nuisances(deviations, mean, root)
     weighted = np.column_stack(columns) * (mean_of * root)[:, None]
     residual = value - mean_of + mean_of * deviations.cell_scale * deviations.cell_gradient
-    return project(nuisances, weighted, residual * root, deviations.lattice)
+    return replace(project(nuisances, weighted, residual * root, deviations.lattice), widening=_widening(robust))
 
 
 def _corrected(

@@ -12,7 +12,8 @@ and the residuals y - M, times sqrt w, are made orthogonal to all columns of the
 left of the columns, F, and of the residuals, r, gives a = (F^T F + Lambda)^-1 F^T r (Frisch and Waugh, Econometrica 1
 (1933) 387), with Lambda the precisions of a priori knowledge, if any.  The covariance is the sandwich over lattices as
 clusters (Liang and Zeger, Biometrika 73 (1986) 13), times what the nuisances have taken off the residuals,
-n/(n - n_unique - k L).
+n/(n - n_unique - k L), and where weights are robust times (sum w / sum psi')^2, psi' the slope of the influence: the
+weights of what is far out follow the residuals (Huber 1981, Robust Statistics, ch. 7).
 """
 
 from __future__ import annotations
@@ -58,13 +59,14 @@ class Shared:
 class Projected:
     """
     What the nuisances leave (module docstring): columns F (n, m) and residuals r (n,), times sqrt w; cluster (n,), the
-    lattice of each; n_free numbers that the nuisances have.
+    lattice of each; n_free numbers that the nuisances have; widening, sum w / sum psi' of robust weights.
     """
 
     columns: np.ndarray
     residual: np.ndarray
     cluster: np.ndarray
     n_free: int
+    widening: float = 1.0
 
     def solve(self, precision: np.ndarray | float = 0.0) -> Shared:
         """a with its covariance; precision (m,), 1/variance of what is known before."""
@@ -75,7 +77,7 @@ class Projected:
         scores = f * (r - f @ a)[:, None]
         sums = np.column_stack([np.bincount(self.cluster, column) for column in scores.T])
         covariance = sandwich_clusters(sums, inverse)
-        return Shared(a, covariance * n / max(n - self.n_free - m, 1))
+        return Shared(a, covariance * self.widening**2 * n / max(n - self.n_free - m, 1))
 
     def part(self, which: slice, others: np.ndarray) -> Projected:
         """Some of the columns, the others (m,), zero for these, being known."""
