@@ -7,7 +7,7 @@ R of amplitudes against the truth over all merged reflections, after one scale a
 (merging.r_to_truth); self-merged unless it says otherwise.  Monte Carlo: the plain mean of the linearly scaled
 observations.
 
-For the model that suits best there are also CC1/2, customary and honest (half sets that never saw each other), beside
+For the model that suits best there are also CC1/2, conventional and honest (independently refined half sets), beside
 what the truth implies: the half sets' errors being independent, CC1/2 must be the product of the two correlations with
 the truth; and by CC* = sqrt(2 CC1/2/(1 + CC1/2)) the correlation of the whole with the truth implies one as well
 (Karplus and Diederichs 2012).  Then the width of the normalised residuals, by tenths of the intensity.
@@ -75,7 +75,7 @@ def report_half_sets(
     one, two = (to_truth(np.where(common, half.intensity, np.nan)) for half in halves)
     whole = to_truth(statistics.merged.intensity)
     after, model = statistics.after[-1], result.error_model
-    print(f"\nCC1/2 customary {after.cc_half:.4f}, honest {after.cc_half_honest:.4f}")
+    print(f"\nCC1/2 conventional {after.cc_half:.4f}, honest {after.cc_half_honest:.4f}")
     print(f"implied by the truth: {one * two:.4f} by the half sets, {whole**2 / (2.0 - whole**2):.4f} by the whole")
     print(f"widths of the residuals, weak to strong: {' '.join(f'{width:.2f}' for width in model.widths)}")
     print(f"error model: a={model.a:.3f} b={model.b:.3f} c={model.c:.3f}")

@@ -26,7 +26,7 @@ from dials_postrefine.simulate.stills import StillsOptions, simulate_stills
 from dials_postrefine.stills.fits import FitSettings
 from dials_postrefine.stills.loop import DatasetSettings, postrefine
 from dials_postrefine.stills.merging import merge, r_to_truth
-from dials_postrefine.stills.reference import Reference
+from dials_postrefine.stills.reference import FitReference
 
 BEST = FitSettings(profile="gaussian", radius="mosaic", unit_cell="scale")
 SHIFTS = (0.0, 0.1, 0.2, 0.3, 0.5)  # Angstrom
@@ -75,9 +75,9 @@ def main(n_lattices: int = 400, seed: int = 0) -> None:
     print("shift (A)  R of the model  R, one cycle  R, three  share of the data")
     for shift in SHIFTS:
         model = intensities_of(sim, structure, shift)
-        alone = merge_and_compare(postrefine(stills, replace(settings, n_cycles=1), Reference(model)))
+        alone = merge_and_compare(postrefine(stills, replace(settings, n_cycles=1), FitReference(model)))
         prior = ModelPrior(model, d_star_sq, epsilon, centric)
-        together = merge_and_compare(postrefine(stills, settings, Reference(model, prior=prior)))
+        together = merge_and_compare(postrefine(stills, settings, FitReference(model, prior=prior)))
         share = prior.last.share[prior.last.both].mean()
         r_model = r_to_truth(model, truth, d_star_sq)[0]
         print(f"{shift:9.2f}  {r_model:14.4f}  {alone:12.4f}  {together:8.4f}  {share:17.2f}", flush=True)

@@ -19,8 +19,8 @@ import numpy as np
 
 import dials_postrefine  # noqa: F401  (makes cctbx findable)
 from dials_postrefine.files.reference.alignment import align, read_reference
-from dials_postrefine.files.stills.observations import read_stills
 from dials_postrefine.numerics.shells import equal_volume_edges
+from dials_postrefine.programs.stills_input import read_stills
 from dials_postrefine.simulate.still_files import write_stills
 from dials_postrefine.simulate.stills import StillsOptions, simulate_stills
 from dials_postrefine.stills.merging import merge, r_to_truth

@@ -44,16 +44,16 @@ LOOP = """
 import sys, time
 import dials_postrefine
 from dials_postrefine.diffuse.map import mapping
-from dials_postrefine.files.maps import input as map_input
+from dials_postrefine.programs.diffuse_map import sums as program
 
-def measured(*args, map_images=mapping.map_without_outliers):
+def measured(*args, map_images=mapping.map_images):
     start = time.process_time()
     result = map_images(*args)
     with open(sys.argv[1], "w") as out:
         out.write(str(time.process_time() - start))
     return result
 
-map_input.map_without_outliers = measured
+program.map_images = measured
 from dials_postrefine.command_line.diffuse_map import run
 run(sys.argv[2:])
 """
@@ -75,14 +75,9 @@ def write_images(folder: Path, n: int) -> Path:
     from dials.algorithms.profile_model.gaussian_rs import Model
 
     from dials_postrefine.simulate.diffuse import SmoothIntensity
-    from dials_postrefine.simulate.images import (
-        ImageOptions,
-        SeriesOptions,
-        intensity_of,
-        make_experiments,
-        with_mean_counts,
-        write_series,
-    )
+    from dials_postrefine.simulate.image_files import write_series
+    from dials_postrefine.simulate.image_models import SeriesOptions, make_experiments
+    from dials_postrefine.simulate.images import ImageOptions, intensity_of, with_mean_counts
 
     options = SeriesOptions.pilatus_6m(n_images=n, oscillation=0.3, exposure=0.1, unit_cell=CELL, space_group="P212121")
     images = ImageOptions(step=8)

@@ -8,7 +8,7 @@ real ones: cut, bits flipped, blocks zeroed, deleted, doubled or exchanged, numb
 Each run is a process of its own, with limits of time and memory.  Allowed are a Sorry of one sentence that leaves all
 files alone, and a run whose output DIALS can read, with finite numbers in the rows that were used.  A traceback, a
 signal, a warning, a hang or too much memory is a finding: it is printed, its file is kept in fuzz_findings/, and the
-exit status is 1.  tests/files/test_damaged_files.py does the same for a bounded time.
+exit status is 1.  tests/files/safety/test_damaged_files.py does the same for a bounded time.
 """
 
 from __future__ import annotations

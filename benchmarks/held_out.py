@@ -17,15 +17,15 @@ from dataclasses import replace
 import numpy as np
 
 from dials_postrefine.files.reference.alignment import align, read_reference
-from dials_postrefine.files.stills.observations import read_stills
 from dials_postrefine.numerics.amplitudes import signed_root
 from dials_postrefine.numerics.correlation import correlation
+from dials_postrefine.programs.stills_input import read_stills
 from dials_postrefine.stills.dataset import Stills
 from dials_postrefine.stills.filters import LatticeFilters
 from dials_postrefine.stills.fits import FitSettings
 from dials_postrefine.stills.loop import DatasetSettings, postrefine
 from dials_postrefine.stills.partiality import PROFILES
-from dials_postrefine.stills.reference import Reference
+from dials_postrefine.stills.reference import FitReference
 
 N_FOLDS = 4
 
@@ -43,7 +43,7 @@ def calculated_unseen(
         known = np.where(fold == number, np.nan, reference)
         fit = replace(settings, min_correlation=-1.0)
         result = postrefine(
-            stills, DatasetSettings(fit=fit, restraints=restraints, filters=NO_FILTERS), Reference(known)
+            stills, DatasetSettings(fit=fit, restraints=restraints, filters=NO_FILTERS), FitReference(known)
         )
         own = fold[stills.unique] == number
         scale = np.where(np.isfinite(result.x[stills.lattice()[own], 0]), result.scale[own], np.nan)

@@ -26,9 +26,9 @@ TIMED = """
 import contextlib, io, json, sys, time
 import dials_postrefine
 from dials_postrefine.command_line import postrefine
-from dials_postrefine.files.reference import merged_data
+from dials_postrefine.programs import merged_data
 from dials_postrefine.files.electron import scaled_images
-import dials_postrefine.files.stills.observations
+import dials_postrefine.programs.stills_input
 import dials_postrefine.stills.refinement
 import dials_postrefine.report.stills.diagnostics
 from dials.algorithms.scaling.model.model import KBScalingModel

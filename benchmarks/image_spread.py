@@ -40,7 +40,7 @@ def write_images(folder: Path, n_images: int, n_spots: int) -> tuple[str, str]:
     from dials.array_family import flex
     from dxtbx import flumpy
 
-    from dials_postrefine.simulate.images import SeriesOptions, make_experiments
+    from dials_postrefine.simulate.image_models import SeriesOptions, make_experiments
     from dials_postrefine.numerics.indices import to_flex_miller
 
     rng = np.random.default_rng(0)

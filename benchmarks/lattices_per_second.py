@@ -26,7 +26,7 @@ import json, re, sys, time
 import dials_postrefine
 from dials_postrefine.command_line.postrefine import run
 from dials_postrefine.files.dials import tables
-import dials_postrefine.files.stills.observations
+import dials_postrefine.programs.stills_input
 import dials_postrefine.files.reference.alignment
 import dials_postrefine.stills.statistics
 import iotbx.mtz, iotbx.reflection_file_reader

@@ -35,8 +35,8 @@ from scipy.spatial.transform import Rotation
 from scipy.stats import qmc
 
 from dials_postrefine.files.reference.alignment import align, read_reference
-from dials_postrefine.files.stills.observations import StillsFiles, read_stills
 from dials_postrefine.numerics.correlation import correlation
+from dials_postrefine.programs.stills_input import StillsFiles, read_stills
 from dials_postrefine.stills.crossvalidation import merge_half_sets
 from dials_postrefine.stills.filters import LatticeFilters
 from dials_postrefine.stills.fits import FitSettings
@@ -204,7 +204,7 @@ def evaluate(folder: Path) -> None:
     stills, unique, n = files.stills, files.stills.unique, files.stills.n_unique
     truth = align(files.h_unique, *read_reference(str(folder / "truth.mtz"), files.space_group, files.cell))
     print(f"{stills.n_lattices} lattices, {len(unique)} reflections, {n} unique")
-    print(f"{'':42s}  R       best 90 %  merged  complete  rejected  CC1/2 customary, honest")
+    print(f"{'':42s}  R       best 90 %  merged  complete  rejected  CC1/2 conventional, honest")
     scaled, ones = stills.intensity / linear_scales(stills, None)[stills.lattice()], np.ones(len(unique))
     second = stills.half[stills.lattice()]
     halves = np.array([merge(scaled[s], ones[s], unique[s], n).intensity for s in (~second, second)])

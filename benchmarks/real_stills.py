@@ -17,15 +17,15 @@ import sys
 import numpy as np
 
 from dials_postrefine.files.reference.alignment import align, read_reference
-from dials_postrefine.files.stills.observations import read_stills
 from dials_postrefine.numerics.correlation import correlation
+from dials_postrefine.programs.stills_input import read_stills
 from dials_postrefine.report.stills.course import describe_course
 from dials_postrefine.report.stills.text import candidates_table, shells_table
 from dials_postrefine.stills.loop import DatasetSettings
 from dials_postrefine.stills.merging import merge
 from dials_postrefine.stills.model import RADII, UNIT_CELLS
 from dials_postrefine.stills.partiality import PROFILES
-from dials_postrefine.stills.reference import Reference
+from dials_postrefine.stills.reference import FitReference
 from dials_postrefine.stills.refinement import refine
 from dials_postrefine.stills.selection import Candidates, choose_model
 from dials_postrefine.stills.statistics import ResolutionShells
@@ -39,7 +39,7 @@ def main(experiments: str, reflections: str, reference_path: str, choice: str = 
     stills = files.stills
     independent = align(files.h_unique, *read_reference(reference_path, files.space_group, files.cell))
     shells = ResolutionShells(files.d_star_sq, files.complete, N_SHELLS)
-    for title, reference in (("self-merged", Reference()), ("against the reference", Reference(independent))):
+    for title, reference in (("self-merged", FitReference()), ("against the reference", FitReference(independent))):
         settings = DatasetSettings()
         if choice == "auto":
             settings, tried = choose_model(stills, settings, Candidates(PROFILES, RADII, UNIT_CELLS), reference)

@@ -77,14 +77,9 @@ OF_THE_RUN = ("provenance", "history", "file_time", "file_name", "version", "dat
 def write_input(folder: Path) -> None:
     """The simulated input."""
     from dials_postrefine.simulate.diffuse import BraggPeaks, SmoothIntensity
-    from dials_postrefine.simulate.images import (
-        ImageOptions,
-        SeriesOptions,
-        intensity_of,
-        make_experiments,
-        with_mean_counts,
-        write_series,
-    )
+    from dials_postrefine.simulate.image_files import write_series
+    from dials_postrefine.simulate.image_models import SeriesOptions, make_experiments
+    from dials_postrefine.simulate.images import ImageOptions, intensity_of, with_mean_counts
     from dials_postrefine.simulate.still_files import write_stills
     from dials_postrefine.simulate.stills import StillsOptions, simulate_stills
     from dials_postrefine.simulate.sweeps import SweepOptions, simulate_sweeps, write_sweeps

@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
+
+import pytest
 
 
 def content(path: Path) -> bytes:
@@ -39,3 +42,14 @@ def with_value(record: dict, path: str, value) -> dict:
         inner = inner[key]
     inner[last] = value
     return record
+
+
+def refusal(run: Callable[[list[str]], object], folder: Path, arguments: Sequence) -> str:
+    """The one sentence that a program, run in this process, ends with; it leaves the files of the folder alone."""
+    before = results(folder)
+    with pytest.raises(SystemExit) as ended:
+        run([*map(str, arguments)])
+    sentence = ended.value.code  # which Python prints to stderr, with exit status 1
+    assert isinstance(sentence, str) and sentence.startswith("Sorry: ") and "\n" not in sentence
+    assert results(folder) == before
+    return sentence

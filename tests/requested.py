@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 from pathlib import Path
 
@@ -23,3 +24,21 @@ def request_of(program: str, *arguments: str):
     scope = load(program)
     words = scope.command_line_argument_interpreter().process_args(list(arguments))
     return from_scope(request_type(program), scope.fetch(sources=words).extract())
+
+
+def request_with(program: str, path: str, value):
+    """The Request with its defaults, but for the value of the parameter at path."""
+    return _with_value(request_type(program)(), path, value)
+
+
+def _with_value(part, path: str, value):
+    for field in dataclasses.fields(part):
+        name = field.metadata["path"]
+        if "part" in field.metadata:
+            rest = path if not name else path.removeprefix(f"{name}.")
+            changed = _with_value(getattr(part, field.name), rest, value) if not name or rest != path else None
+            if changed is not None:
+                return dataclasses.replace(part, **{field.name: changed})
+        elif name == path:
+            return dataclasses.replace(part, **{field.name: value})
+    return None

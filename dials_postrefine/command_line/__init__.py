@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from typing import Optional
 
 from dials_postrefine import log
 from dials_postrefine.executors.signals import WORDS, signals_interrupt
@@ -17,8 +17,27 @@ from dials_postrefine.executors.signals import WORDS, signals_interrupt
 EXPERIMENTS, REFLECTIONS = (".expt", ".json"), (".refl", ".pickle")
 REFERENCES = (".pdb", ".ent", ".cif", ".mmcif", ".mtz")
 
+# turns the arguments of a program into what PHIL understands
+Prepare = Optional[Callable[[list[str]], list[str]]]
 
-def parse_arguments(args, phil, usage: str, epilog: str, prepare: Callable[[list[str]], list[str]] | None = None):
+
+def run_program(args, phil, usage: str, epilog: str, load: Callable[[], tuple], prepare: Prepare = None) -> None:
+    """
+    Parse a command line (parse_arguments), and run the program with its Request; the way out is exit_with_sorry's.
+
+    load imports the program once there is something to do, which takes a second or two: its run and its Request.
+    """
+    with exit_with_sorry():
+        params, launch = parse_arguments(args, phil, usage, epilog, prepare)
+        if params is None:
+            return
+        from dials_postrefine.settings.binding import from_scope
+
+        run, request = load()
+        run(from_scope(request, params), launch)
+
+
+def parse_arguments(args, phil, usage: str, epilog: str, prepare: Prepare = None):
     """
     Parse a command line of files and PHIL parameters: params, and the launch of the program, with its provenance.
 
@@ -31,6 +50,7 @@ def parse_arguments(args, phil, usage: str, epilog: str, prepare: Callable[[list
 
     from dials_postrefine.programs.launch import Launch
     from dials_postrefine.report.common.provenance import files_among, record_run
+    from dials_postrefine.settings.limits import refusal, refuse_value
 
     parser = _argument_parser(usage=usage, phil=phil, epilog=epilog)
     given = sys.argv[1:] if args is None else [os.fspath(arg) for arg in args]
@@ -40,7 +60,7 @@ def parse_arguments(args, phil, usage: str, epilog: str, prepare: Callable[[list
         with _reader_may_leave():
             params, options, unhandled = parser.parse_args(args, show_diff_phil=False, return_unhandled=True)
     except (Sorry, RuntimeError, ArithmeticError, OSError) as error:  # how PHIL refuses a value or a file
-        raise Sorry(f"{_one_line(error)}; -c -a2 shows what each parameter takes.") from None
+        raise refusal(error) from None
     if not args:
         with _reader_may_leave():
             parser.print_help()
@@ -49,7 +69,7 @@ def parse_arguments(args, phil, usage: str, epilog: str, prepare: Callable[[list
         _take_name(name, params.input, parser.system_phil)
     changed = parser.diff_phil.all_definitions()
     for one in changed:
-        _refuse_value(one)
+        refuse_value(one)
     for names in (params.input.experiments, params.input.reflections):
         names[:] = [name for name in names if name is not None]
     command, parameters = [usage.split()[0], *given], parser.diff_phil.as_str()
@@ -73,25 +93,6 @@ def _take_name(name: str, input_files, phil) -> None:
         raise Sorry(_of_no_parameter(name))
     else:
         raise Sorry(f"{name} is neither an .expt nor a .refl file: check the name, or say which parameter it is.")
-
-
-def _refuse_value(changed) -> None:
-    """Raises Sorry for Auto, None or NaN as the value of a changed parameter of PHIL that can't have it."""
-    from dials.util import Sorry
-    from libtbx import Auto
-
-    kind = changed.object.type.phil_type
-    if "none" in [word.value for word in changed.object.words]:  # a choice that means it
-        return
-    if kind != "choice" and changed.object.extract() is Auto and "Auto:" not in changed.object.help:
-        raise Sorry(f"{changed.path}=Auto is not possible: give a value, or leave it out.")
-    values = changed.object.extract() if kind in ("float", "floats") else None
-    if any(value != value for value in (values if isinstance(values, list) else [values])):  # passes every limit
-        raise Sorry(f"{changed.path}=nan is no number: give one.")
-    if "None:" in changed.object.help:  # which says what it means
-        return
-    if kind in ("bool", "choice", "int", "float") and changed.object.extract() is None:
-        raise Sorry(f"{changed.path}=None is not possible: give a value.")
 
 
 def _words(phil) -> Iterator[str]:
@@ -191,17 +192,13 @@ def _may_be_reference(name: str) -> bool:
 
 def _refusal(phil, argument: str) -> str:
     """Why PHIL does not take name=value."""
+    from dials_postrefine.settings.limits import one_line
+
     try:
         phil.command_line_argument_interpreter().process_arg(arg=argument)
     except Exception as error:  # whatever it is, the parser has just refused the same
-        return _one_line(error)
+        return one_line(error)
     return f"{argument} can't be used"
-
-
-def _one_line(error: Exception) -> str:
-    """An error's message as one line, without the place in the command line that PHIL adds."""
-    message = re.sub(r" *\(command line argument, line \d+\)", "", str(error).rstrip(". \n"))
-    return "; ".join(" ".join(part.split()) for part in message.split("\n", 1))
 
 
 @contextlib.contextmanager

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import sys
 
+from dials_postrefine.command_line import comma_lists, run_program
 from dials_postrefine.settings.scope import load
 
 phil_scope = load("diffuse_map")
@@ -26,19 +27,14 @@ phil_scope = load("diffuse_map")
 
 def run(args: list[str] | None = None, phil=phil_scope) -> None:
     """Run dials.diffuse_map from the command line."""
-    from dials_postrefine.command_line import comma_lists, exit_with_sorry, parse_arguments
+    usage = "dials.diffuse_map [options] refined.expt [refined.refl] [more data sets]"
+    run_program(args, phil, usage, __doc__, _load, lambda words: comma_lists(words, ("add", "planes")))
 
-    with exit_with_sorry():
-        usage = "dials.diffuse_map [options] refined.expt [refined.refl] [more data sets]"
-        params, launch = parse_arguments(
-            args, phil, usage, __doc__, lambda words: comma_lists(words, ("add", "planes"))
-        )
-        if params is None:
-            return
-        from dials_postrefine.programs import diffuse_map
-        from dials_postrefine.settings.binding import from_scope
 
-        diffuse_map.run(from_scope(diffuse_map.DiffuseMapRequest, params), launch)
+def _load():
+    from dials_postrefine.programs.diffuse_map import DiffuseMapRequest, run
+
+    return run, DiffuseMapRequest
 
 
 if __name__ == "__main__":

@@ -3,8 +3,8 @@
 Measure how reproducible scaled intensities are from image to image: which images show the same reflections, how far
 these differ, whether more than their errors allow (the excess relative spread tau), and what it depends on.
 
-Made for electron diffraction, where dynamical scattering spreads symmetry mates; X-ray data sets run the same way and
-give the comparison.
+Made for electron diffraction, where dynamical scattering spreads symmetry equivalents; X-ray data sets run the same
+way and give the comparison.
 
 Examples::
 
@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import sys
 
+from dials_postrefine.command_line import run_program
 from dials_postrefine.settings.scope import load
 
 phil_scope = load("image_spread")
@@ -26,17 +27,14 @@ phil_scope = load("image_spread")
 
 def run(args: list[str] | None = None, phil=phil_scope) -> None:
     """Run dials.image_spread from the command line."""
-    from dials_postrefine.command_line import exit_with_sorry, parse_arguments
+    usage = "dials.image_spread [options] scaled.expt scaled.refl [more pairs]"
+    run_program(args, phil, usage, __doc__, _load)
 
-    with exit_with_sorry():
-        usage = "dials.image_spread [options] scaled.expt scaled.refl [more pairs]"
-        params, launch = parse_arguments(args, phil, usage, __doc__)
-        if params is None:
-            return
-        from dials_postrefine.programs import image_spread
-        from dials_postrefine.settings.binding import from_scope
 
-        image_spread.run(from_scope(image_spread.ImageSpreadRequest, params), launch)
+def _load():
+    from dials_postrefine.programs.image_spread import ImageSpreadRequest, run
+
+    return run, ImageSpreadRequest
 
 
 if __name__ == "__main__":

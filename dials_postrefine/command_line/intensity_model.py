@@ -2,7 +2,7 @@
 """
 Can the intensities of electron diffraction be predicted from what is known before they are measured?  Gradient boosted
 trees learn amplitudes from index, resolution, orientation, excitation error, scale, background and, if a model is
-given, |F_calc|; R1 of their predictions stands beside that of the mean of symmetry mates and of |F_calc| alone.
+given, |F_calc|; R1 of their predictions stands beside that of the mean of symmetry equivalents and of |F_calc| alone.
 
 Examples::
 
@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import sys
 
+from dials_postrefine.command_line import comma_lists, run_program
 from dials_postrefine.settings.scope import load
 
 phil_scope = load("intensity_model")
@@ -24,19 +25,14 @@ phil_scope = load("intensity_model")
 
 def run(args: list[str] | None = None, phil=phil_scope) -> None:
     """Run dials.intensity_model from the command line."""
-    from dials_postrefine.command_line import comma_lists, exit_with_sorry, parse_arguments
+    usage = "dials.intensity_model [options] train=a.expt,a.refl test=b.expt,b.refl"
+    run_program(args, phil, usage, __doc__, _load, lambda words: comma_lists(words, ("train", "test")))
 
-    with exit_with_sorry():
-        usage = "dials.intensity_model [options] train=a.expt,a.refl test=b.expt,b.refl"
-        params, launch = parse_arguments(
-            args, phil, usage, __doc__, lambda words: comma_lists(words, ("train", "test"))
-        )
-        if params is None:
-            return
-        from dials_postrefine.programs import intensity_model
-        from dials_postrefine.settings.binding import from_scope
 
-        intensity_model.run(from_scope(intensity_model.IntensityModelRequest, params), launch)
+def _load():
+    from dials_postrefine.programs.intensity_model import IntensityModelRequest, run
+
+    return run, IntensityModelRequest
 
 
 if __name__ == "__main__":

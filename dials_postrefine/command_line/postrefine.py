@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import sys
 
+from dials_postrefine.command_line import run_program
 from dials_postrefine.settings.scope import load
 
 phil_scope = load("postrefine")
@@ -25,17 +26,14 @@ phil_scope = load("postrefine")
 
 def run(args: list[str] | None = None, phil=phil_scope) -> None:
     """Run dials.postrefine from the command line."""
-    from dials_postrefine.command_line import exit_with_sorry, parse_arguments
+    usage = "dials.postrefine [options] integrated.expt integrated.refl [more pairs] [reference=FILE]"
+    run_program(args, phil, usage, __doc__, _load)
 
-    with exit_with_sorry():
-        usage = "dials.postrefine [options] integrated.expt integrated.refl [more pairs] [reference=FILE]"
-        params, launch = parse_arguments(args, phil, usage, __doc__)
-        if params is None:
-            return
-        from dials_postrefine.programs import postrefine
-        from dials_postrefine.settings.binding import from_scope
 
-        postrefine.run(from_scope(postrefine.PostrefineRequest, params), launch)
+def _load():
+    from dials_postrefine.programs.postrefine import PostrefineRequest, run
+
+    return run, PostrefineRequest
 
 
 if __name__ == "__main__":

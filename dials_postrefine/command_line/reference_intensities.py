@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import sys
 
+from dials_postrefine.command_line import name_reference, run_program
 from dials_postrefine.settings.scope import load
 
 phil_scope = load("reference_intensities")
@@ -29,17 +30,14 @@ phil_scope = load("reference_intensities")
 
 def run(args: list[str] | None = None, phil=phil_scope) -> None:
     """Run dials.reference_intensities from the command line."""
-    from dials_postrefine.command_line import exit_with_sorry, name_reference, parse_arguments
+    usage = "dials.reference_intensities [options] FILE [data.expt data.refl]"
+    run_program(args, phil, usage, __doc__, _load, name_reference)
 
-    with exit_with_sorry():
-        usage = "dials.reference_intensities [options] FILE [data.expt data.refl]"
-        params, launch = parse_arguments(args, phil, usage, __doc__, name_reference)
-        if params is None:
-            return
-        from dials_postrefine.programs import reference_intensities
-        from dials_postrefine.settings.binding import from_scope
 
-        reference_intensities.run(from_scope(reference_intensities.ReferenceIntensitiesRequest, params), launch)
+def _load():
+    from dials_postrefine.programs.reference_intensities import ReferenceIntensitiesRequest, run
+
+    return run, ReferenceIntensitiesRequest
 
 
 if __name__ == "__main__":

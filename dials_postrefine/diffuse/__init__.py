@@ -11,17 +11,26 @@ The estimate of a voxel v is a ratio of sums, which is unbiased at any count and
 
     I_v = sum n / sum e,     sigma_v^2 = sum var(n) / (sum e)^2.                                        (2)
 
-    geometry.py     pixel -> direction s1, exposure of (1)
-    grid.py         voxel <-> address in the sums
-    kernels.py      the compiled loops over pixels and voxels
-    bragg.py        which pixels belong to Bragg peaks
-    mapping.py      images -> sums
-    scaling.py      the scale k_m of an image
-    symmetry.py     operations on voxels
-    merging.py      sums -> averaged map, isotropic part, statistics
-    sections.py     planes of the map to look at
+    map/series.py       the images of an experiment as arrays
+    map/grid.py         voxel <-> address in the sums
+    map/columns.py      the sums of a voxel
+    map/records.py      what is kept beside them: settings, what each image gave, the crystal
+    map/geometry.py     pixel -> direction s1, exposure of (1)
+    map/bragg.py        which pixels belong to Bragg peaks
+    map/bad_pixels.py   which pixels are wrong on most images
+    map/kernels.py      compiled loops: pixel -> voxel, profile of an image, strong pixels
+    map/gathering.py    compiled loops: pixels -> sums, outliers
+    map/image.py        an image -> sums
+    map/mapping.py      all images -> sums
+    map/scaling.py      the scale k_m of an image
+    map/rejection.py    whether outliers are to be rejected
+    map/symmetry.py     operations on voxels
+    map/orbits.py       compiled loops over voxels and their symmetry equivalents
+    map/merging.py      sums -> averaged map, isotropic part, statistics
+    map/sections.py     planes of the map to look at
 
-Nothing here knows files, DIALS' objects or parameters.  numba is imported with kernels.py, and by nothing else.
+Nothing here knows files, DIALS' objects or parameters.  numba is imported with map/compiled.py, and by nothing else;
+series, grid, columns and records do without.
 """
 
 from __future__ import annotations

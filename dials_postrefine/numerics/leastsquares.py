@@ -241,7 +241,19 @@ def minimise(
 
 
 def near_bounds(x: np.ndarray, bounds: Bounds) -> np.ndarray:
-    """Which parameters x, (k,) or (L, k), are within a thousandth of the range between their bounds of one of them."""
+    """
+    Which parameters are within NEAR_BOUND of the range between their bounds of one of them.
+
+    Parameters
+    ----------
+    x : ndarray, shape (k,) or (L, k)
+    bounds : Bounds
+        Of the same shape, or (k,).
+
+    Returns
+    -------
+    ndarray of bool, shape of x
+    """
     extent = bounds.upper - bounds.lower
     near = NEAR_BOUND * np.where(np.isfinite(extent), extent, 0.0)
     return (x - bounds.lower < near) | (bounds.upper - x < near)

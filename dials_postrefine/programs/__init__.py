@@ -1,5 +1,5 @@
 """
-The programs, callable from Python: one module a program with run(Request) -> Result, without any PHIL.
+The programs, callable from Python: one module, or a folder, a program with run(Request) -> Result, without any PHIL.
 
     from dials_postrefine.programs import postrefine
     from dials_postrefine.settings.postrefine import PostrefineRequest
@@ -9,5 +9,6 @@ The programs, callable from Python: one module a program with run(Request) -> Re
 
 A program reads files, hands arrays to the algorithms, and has their outcome written and reported: this room joins
 files, algorithms and report, and decides nothing scientific.  launch.py has what the programs share, and
-algorithm_settings.py makes what files and algorithms take of the Requests.
+algorithm_settings.py makes what files and algorithms take of the Requests.  What joins them at length has modules of
+its own: stills_input.py and stills_output.py, reference_model.py and merged_data.py.
 """

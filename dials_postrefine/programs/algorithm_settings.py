@@ -39,6 +39,23 @@ def input_filters(request: PostrefineRequest):
     )
 
 
+def stills_choice(request: PostrefineRequest):
+    """Which observations dials.postrefine reads."""
+    from dials_postrefine.programs.stills_input import StillsChoice
+
+    return StillsChoice(
+        space_group=request.space_group,
+        intensity=request.intensity_choice,
+        d_min=request.d_min,
+        d_max=request.d_max,
+        seed=request.seed,
+        filters=input_filters(request),
+        radiation=reference_settings(request.reference_model).radiation,
+        reindex=request.reindex == "auto",
+        polarization_fraction=request.polarization_fraction,
+    )
+
+
 def fit_settings(request: PostrefineRequest):
     """The settings of the fit of a lattice; of `auto` the first candidate."""
     from dials_postrefine.stills.fits import FitSettings
@@ -85,8 +102,8 @@ def dataset_settings(request: PostrefineRequest):
 
 def reference_settings(model: ReferenceModel):
     """How a reference is read, calculated and scaled."""
-    from dials_postrefine.files.reference.reference_model import ReferenceSettings
-    from dials_postrefine.scattering.reference import ScaleSettings
+    from dials_postrefine.programs.reference_model import ReferenceSettings
+    from dials_postrefine.scattering.scaling import ScaleSettings
 
     def unless_auto(word: str) -> str | None:
         return None if word == "auto" else word
@@ -109,7 +126,7 @@ def reference_settings(model: ReferenceModel):
 
 def image_settings(request: DiffuseMapRequest):
     """How images are read."""
-    from dials_postrefine.files.images.series import ImageSettings
+    from dials_postrefine.files.images.experiments import ImageSettings
 
     mask, background = request.mask, request.background
     return ImageSettings(
@@ -137,9 +154,8 @@ def mapping_settings(request: DiffuseMapRequest):
     """How images become sums."""
     from cctbx import sgtbx, uctbx
 
-    from dials_postrefine.diffuse.map.geometry import Corrections
-    from dials_postrefine.diffuse.map.mapping import MappingSettings
-    from dials_postrefine.files.images.series import ice_rings
+    from dials_postrefine.diffuse.map.records import Corrections, MappingSettings
+    from dials_postrefine.files.images.crystals import ice_rings
 
     made, ice, rings = request.corrections, request.mask.ice_rings, ()
     if ice.filter:
@@ -153,31 +169,6 @@ def mapping_settings(request: DiffuseMapRequest):
         n_sigma=request.reject_n_sigma,
         allow_bad_images=request.allow_bad_images,
         excluded=rings,
-    )
-
-
-def map_request(request: DiffuseMapRequest):
-    """What files/maps/input.py maps, or adds."""
-    from dials_postrefine.files.dials.versions import available_cores
-    from dials_postrefine.files.maps.input import MapRequest
-
-    return MapRequest(
-        experiments=request.experiments,
-        reflections=request.reflections,
-        background=request.background.experiments,
-        add=request.add,
-        reading=image_settings(request),
-        mapping=mapping_settings(request),
-        d_min=request.d_min or None,
-        d_max=request.d_max or None,
-        frame=request.grid.frame,
-        subdivide=request.grid.subdivide,
-        spacing=request.grid.spacing,
-        symmetry=request.symmetry,
-        space_group=request.space_group,
-        planes=request.planes,
-        n_shells=request.n_shells,
-        nproc=available_cores() if request.nproc is None else request.nproc,
     )
 
 
@@ -221,33 +212,24 @@ def compared_column(request: ImageSpreadRequest) -> str | None:
     return None if request.compare in ("none", request.intensity_choice) else request.compare
 
 
-def model_request(request: IntensityModelRequest):
-    """What files/electron/intensity_model.py reads, and what the trees learn."""
-    from dials_postrefine.electron.trees.intensitymodel import TreeSettings
-    from dials_postrefine.files.electron.intensity_model import ModelRequest
+def tree_image_choice(request: IntensityModelRequest):
+    """Which observations dials.intensity_model reads."""
     from dials_postrefine.files.electron.scaled_images import ImageChoice
 
-    trees = request.trees
-    return ModelRequest(
-        train=request.train,
-        test=request.test,
-        experiments=request.experiments,
-        reflections=request.reflections,
-        choice=ImageChoice(
-            intensity=request.intensity_choice,
-            keep_outliers=request.outliers == "keep",
-            d_min=request.d_min or None,
-            d_max=request.d_max or None,
-            image_width=0.0,
-            space_group=request.space_group,
-            beam="none",
-        ),
-        model=request.reference,
-        reference=reference_settings(request.reference_model),
-        split=request.split,
-        n_folds=request.n_folds,
-        trees=TreeSettings(
-            trees.max_iter, trees.learning_rate, trees.min_samples_leaf, request.seed, trees.permutations
-        ),
-        compare=request.compare,
+    return ImageChoice(
+        intensity=request.intensity_choice,
+        keep_outliers=request.outliers == "keep",
+        d_min=request.d_min or None,
+        d_max=request.d_max or None,
+        image_width=0.0,
+        space_group=request.space_group,
+        beam="none",
     )
+
+
+def tree_settings(request: IntensityModelRequest):
+    """How the trees grow."""
+    from dials_postrefine.electron.trees.intensitymodel import TreeSettings
+
+    trees = request.trees
+    return TreeSettings(trees.max_iter, trees.learning_rate, trees.min_samples_leaf, request.seed, trees.permutations)

@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Sequence
 from dataclasses import replace
+
+import numpy as np
 
 from dials.util import Sorry
 
 from dials_postrefine import log
-from dials_postrefine.electron.spread.images import Unusable
+from dials_postrefine.electron.errors import Unusable
 from dials_postrefine.electron.spread.imagespread import ImageSpread, Overall, SpreadSettings, analyse, measure_overall
 from dials_postrefine.files.electron.image_pairs import write_pairs
 from dials_postrefine.files.electron.scaled_images import ImageFiles, read_images
 from dials_postrefine.files.safety.outputs import Outputs
+from dials_postrefine.numerics.images import Images
 from dials_postrefine.programs.algorithm_settings import compared_column, image_choice, spread_settings
 from dials_postrefine.programs.launch import Launch, Result, launched, temporary_names, written
+from dials_postrefine.programs.scaled_images import describe_dataset
 from dials_postrefine.report.common.page import write_reports
 from dials_postrefine.report.common.remarks import remark_lines
-from dials_postrefine.report.spread import figures as spread_figures
-from dials_postrefine.report.spread import summary as spread_summary
-from dials_postrefine.report.spread import text as spread_text
+from dials_postrefine.report.spread.figures import collect_figures
 from dials_postrefine.report.spread.page import make_page
+from dials_postrefine.report.spread.summary import make_summary
+from dials_postrefine.report.spread.text import text
 from dials_postrefine.settings.image_spread import ImageSpreadRequest
 
 logger = logging.getLogger("dials.image_spread")
@@ -40,13 +45,13 @@ def run(request: ImageSpreadRequest, launch: Launch | None = None) -> Result:
         if settings.match == "auto":
             logger.info("Images are compared by match=%s (match=auto)", used.match)
         pairs_file = os.path.basename(request.output.pairs) if names["pairs"] else None
-        unused = launch.unused_parameters(request)
-        summary = spread_summary.make_summary(files, choice, used, found, other, pairs_file, unused)
+        dataset, unused = describe_dataset(files, choice), launch.unused_parameters(request)
+        summary = make_summary(dataset, used, found, other, pairs_file, unused)
         summary["provenance"] = launch.provenance.as_dict()
-        logger.info(spread_text.text(summary, launch.verbosity > 0))
+        logger.info(text(summary, launch.verbosity > 0))
         if names["pairs"]:
-            write_pairs(names["pairs"], files, found)
-        figures = spread_figures.collect(files.images, found, found.pairs.match)
+            write_pairs(names["pairs"], tabulate_pairs(files.identifiers, files.images, found))
+        figures = collect_figures(files.images, found)
         write_reports(summary, lambda: make_page(summary, figures), names["json"], names["html"])
         logger.info("\n%s", remark_lines(summary))
     return Result(summary, written(names, request.output))
@@ -59,7 +64,34 @@ def _analyse(
     try:
         found = analyse(files.images, settings, progress)
         used = replace(settings, match=found.pairs.match)
-        others = None if column is None else files.of_column(column)
+        others = None if column is None else files.with_column(column)
         return found, used, None if others is None else (column, measure_overall(others[0], used))
     except Unusable as error:
         raise Sorry(str(error)) from None
+
+
+def tabulate_pairs(experiments: Sequence[str], images: Images, found: ImageSpread) -> dict[str, Sequence]:
+    """The columns of image_pairs.csv, most in common first; an image of several is called by its first one."""
+    pairs, agreement, test = found.pairs, found.pair_agreement, found.random_match
+    return {
+        "experiment_1": [experiments[k] for k in images.experiment[pairs.a]],
+        "image_1": images.number[pairs.a],
+        "experiment_2": [experiments[k] for k in images.experiment[pairs.b]],
+        "image_2": images.number[pairs.b],
+        "n_common": pairs.n_common,
+        "jaccard": pairs.jaccard,
+        "misorientation_degrees": np.degrees(pairs.misorientation),
+        "n_strong": agreement.n_strong,
+        "log_spread": agreement.log_spread,
+        "log_spread_esd": agreement.log_spread_esd,
+        "log_spread_expected": agreement.expected,
+        "r": agreement.r,
+        "r_esd": agreement.r_esd,
+        "cc": agreement.cc,
+        "cc_esd": agreement.cc_esd,
+        "cc_log": agreement.cc_log,
+        "z_width": agreement.z_width,
+        "llr": test.llr,
+        "posterior": test.posterior,
+        "p": test.p,
+    }

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
@@ -21,24 +20,20 @@ from dials_postrefine.files.dials.models import detector_distances
 from dials_postrefine.files.dials.symmetry import group_operations
 from dials_postrefine.files.dials.tables import write_table
 from dials_postrefine.files.dials.versions import available_cores, scaled_history
-from dials_postrefine.files.reference.merged_data import take_reference
 from dials_postrefine.files.safety.outputs import Outputs
 from dials_postrefine.files.stills import handover
-from dials_postrefine.files.stills.observations import (
-    StillsFiles,
-    apply_result,
-    lattice_parameters,
-    read_stills,
-    rows_by_lattice,
-)
-from dials_postrefine.files.stills.recording import read_recording
+from dials_postrefine.files.stills.observations import rows_by_lattice
 from dials_postrefine.programs.algorithm_settings import (
     dataset_settings,
-    input_filters,
     model_candidates,
     reference_settings,
+    stills_choice,
 )
 from dials_postrefine.programs.launch import Launch, Result, launched, temporary_names, written
+from dials_postrefine.programs.merged_data import take_reference
+from dials_postrefine.programs.stills_input import StillsFiles, read_stills
+from dials_postrefine.programs.stills_output import apply_result, lattice_parameters
+from dials_postrefine.programs.stills_recording import read_recording
 from dials_postrefine.report.common.page import write_reports
 from dials_postrefine.report.common.remarks import DISTRUST, conclude, remark_lines
 from dials_postrefine.report.reference import summary as model_report
@@ -46,12 +41,20 @@ from dials_postrefine.report.stills import page as report
 from dials_postrefine.report.stills import text
 from dials_postrefine.report.stills.diagnostics import collect_diagnostics
 from dials_postrefine.report.stills.remarks import remarks
-from dials_postrefine.report.stills.summary import count_observations, describe_dataset, make_summary
+from dials_postrefine.report.stills.summary import (
+    Counts,
+    DatasetFacts,
+    ListedLattices,
+    count_observations,
+    describe_dataset,
+    make_summary,
+)
 from dials_postrefine.report.stills.systematics import describe_systematics
 from dials_postrefine.scattering.prior import ModelPrior
 from dials_postrefine.settings.postrefine import PostrefineRequest
 from dials_postrefine.stills.freereflections import free_set
-from dials_postrefine.stills.reference import Reference, make_reference
+from dials_postrefine.stills.outcome import PostrefinedStills
+from dials_postrefine.stills.reference import FitReference, make_reference
 from dials_postrefine.stills.refinement import Refinement, refine
 from dials_postrefine.stills.statistics import ResolutionShells
 from dials_postrefine.stills.symmetry import weigh_symmetry
@@ -69,7 +72,7 @@ class _Given:
     """
 
     files: StillsFiles
-    reference: Reference
+    reference: FitReference
     described: dict | None = None
     tally: dict | None = None
     drawn: list[int] = field(default_factory=list)
@@ -128,20 +131,8 @@ def _names(outputs: Outputs, output) -> dict[str, str | None]:
 def _read(request: PostrefineRequest) -> _Given:
     """Read stills and reference, and say what they are."""
     settings, reindex = reference_settings(request.reference_model), request.reindex == "auto"
-    stills_files = read_stills(
-        experiment_paths=request.experiments,
-        reflection_paths=request.reflections,
-        space_group=request.space_group,
-        intensity_choice=request.intensity_choice,
-        d_min=request.d_min,
-        d_max=request.d_max,
-        seed=request.seed,
-        filters=input_filters(request),
-        radiation=settings.radiation,
-        reindex=reindex,
-        polarization_fraction=request.polarization_fraction,
-    )
-    files, intensity, model = take_reference(stills_files, request.reference, settings, reindex)
+    files = read_stills(request.experiments, request.reflections, stills_choice(request))
+    files, intensity, model = take_reference(files, request.reference, settings, reindex)
     free, prior = None, None
     if request.cross_validation == "free_reflections":
         free = free_set(files.h_unique, request.free_fraction, request.seed)
@@ -150,7 +141,7 @@ def _read(request: PostrefineRequest) -> _Given:
         prior = ModelPrior(intensity, files.d_star_sq, wilson.epsilon, wilson.centric)
     given = _Given(files, make_reference(intensity, free, prior))
     given.drawn = report.numbers_of(given.identifiers, request.lattice_plots)
-    found = files.cell, files.usable.n_excluded, files.ambiguity, files.choices.counts(), files.reindexed
+    found = files.cell, files.usable.n_excluded, files.ambiguity, files.cell_choices.counts(), files.choice.reindex
     logger.info(text.input_lines(files.stills, given.symbol, *found))
     if files.reference_tally is not None:
         given.tally = model_report.describe_tally(files.reference_tally)
@@ -192,52 +183,45 @@ def _summarise(request: PostrefineRequest, given: _Given, refinement: Refinement
     operations = group_operations(files.experiments, files.space_group)
     reference = given.reference.intensity if given.reference.external else None
     record = make_summary(
-        given.identifiers,
         result,
         refinement.statistics,
-        parameters,
-        merge_command,
-        diagnostics=collect_diagnostics(stills, result, reference, files.d_star_sq, given.drawn),
+        ListedLattices(given.identifiers, parameters, counts, files.order),
         dataset=_describe_dataset(request, given, result, counts),
-        counts=counts,
+        diagnostics=collect_diagnostics(stills, result, reference, files.d_star_sq, given.drawn),
         symmetry=weigh_symmetry(stills, result.linear_scale, result.accepted, files.d_star_sq, *operations),
         tried=refinement.tried,
-        order=files.order,
     )
-    radiation = reference_settings(request.reference_model).radiation
-    recording = read_recording(files, radiation)
-    systematics = find_systematics(stills, result, recording, given.reference)
-    record["systematics"] = describe_systematics(systematics)
+    recording = read_recording(files)
     where = request.output.xfel_merge, files.space_group, files.cell, refinement.statistics.d_min
     record |= {
+        "systematics": describe_systematics(find_systematics(stills, result, recording, given.reference)),
+        "merge_command": merge_command,
         "xfel_merge_command": handover.xfel_merge_command(*where),
         "reference_model": described,
         "reference_observations": given.tally,
         "provenance": launch.provenance.as_dict(),
     }
-    unpolarised = request.polarization_fraction is not None and np.isnan(recording.fraction).all()
     said = [] if given.tally is None else model_report.tally_remarks(given.tally, given.symbol)
     said += described["notes"] if described else []
-    said += ["polarization_fraction= has no effect, as the radiation is not X-rays."] * unpolarised
+    if request.polarization_fraction is not None and np.isnan(recording.fraction).all():
+        said.append("polarization_fraction= has no effect, as the radiation is not X-rays.")
     return record | conclude([*remarks(record), *said, *launch.unused_parameters(request)])
 
 
-def _describe_dataset(request: PostrefineRequest, given: _Given, result: Any, counts: Any) -> dict:
+def _describe_dataset(request: PostrefineRequest, given: _Given, result: PostrefinedStills, counts: Counts) -> dict:
     files = given.files
-    return describe_dataset(
-        files.stills,
-        result,
-        given.symbol,
-        files.cell,
-        files.usable.n_excluded,
-        counts,
-        request.reference,
-        request.convergence,
-        files.choices.counts(),
-        files.reindexed,
-        files.choices.others,
-        detector_distances(files.experiments),
+    facts = DatasetFacts(
+        space_group=given.symbol,
+        cell=files.cell,
+        n_excluded=files.usable.n_excluded,
+        reference=request.reference,
+        convergence=request.convergence,
+        cell_choices=files.cell_choices.counts(),
+        reindexed=files.choice.reindex,
+        other_cells=files.cell_choices.others,
+        distances=detector_distances(files.experiments),
     )
+    return describe_dataset(files.stills, result, counts, facts)
 
 
 def _write(given: _Given, refinement: Refinement, names: dict[str, str | None]) -> None:

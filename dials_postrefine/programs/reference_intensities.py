@@ -7,16 +7,16 @@ import os
 
 from dials_postrefine import log
 from dials_postrefine.files.dials.tables import write_table
-from dials_postrefine.files.reference.merged_data import Data, compute_for_data, read_data
-from dials_postrefine.files.reference.reference_model import Beam, Reference, ReferenceSettings
 from dials_postrefine.files.reference.reference_outputs import make_experiments, make_table, write_mtz
 from dials_postrefine.files.safety.names import printable
 from dials_postrefine.files.safety.outputs import Outputs
 from dials_postrefine.programs.algorithm_settings import reference_settings
 from dials_postrefine.programs.launch import Launch, Result, launched, temporary_names, written
+from dials_postrefine.programs.merged_data import Data, DataChoice, compute_for_data, read_data
+from dials_postrefine.programs.reference_model import Beam, Reference, ReferenceSettings
 from dials_postrefine.report.common.remarks import conclude, remark_lines
 from dials_postrefine.report.common.summary import write_summary
-from dials_postrefine.report.reference import summary as report
+from dials_postrefine.report.reference.summary import remarks, summarise, text
 from dials_postrefine.settings.reference_intensities import ReferenceIntensitiesRequest
 
 logger = logging.getLogger("dials.reference_intensities")
@@ -35,10 +35,10 @@ def run(request: ReferenceIntensitiesRequest, launch: Launch | None = None) -> R
         log.start(launch.verbosity, names["log"], launch.provenance)
         data = _read(request, settings)
         reference = compute_for_data(request.reference, settings, data, not request.merge_friedel_mates)
-        summary = report.summarise(request.reference, reference)
-        said = conclude([*report.remarks(summary), *launch.unused_parameters(request)])
+        summary = summarise(request.reference, reference)
+        said = conclude([*remarks(summary), *launch.unused_parameters(request)])
         summary |= {"provenance": launch.provenance.as_dict(), **said}
-        logger.info(report.text(summary))
+        logger.info(text(summary))
         _write(request, data, reference, summary, names)
         logger.info("\n%s", remark_lines(summary))
     return Result(summary, written(names, output))
@@ -46,17 +46,16 @@ def run(request: ReferenceIntensitiesRequest, launch: Launch | None = None) -> R
 
 def _read(request: ReferenceIntensitiesRequest, settings: ReferenceSettings) -> Data:
     """The data that the reference is brought to the scale of, with no intensities where none are given."""
-    data = read_data(
-        request.experiments,
-        request.reflections,
-        request.data,
-        request.data_labels,
-        request.space_group,
-        not request.merge_friedel_mates,
-        settings.d_min,
-        request.intensity_choice,
-        settings.radiation,
+    choice = DataChoice(
+        path=request.data,
+        labels=request.data_labels,
+        space_group=request.space_group,
+        anomalous=not request.merge_friedel_mates,
+        d_min=settings.d_min,
+        intensity=request.intensity_choice,
+        radiation=settings.radiation,
     )
+    data = read_data(request.experiments, request.reflections, choice)
     data = data or Data(None, Beam())
     if request.wavelength:
         data.beam.wavelength = request.wavelength

@@ -22,9 +22,23 @@ STRONG = 2.0  # times sigma
 @dataclass
 class ShellAgreement:
     """
-    One shell, or all: d_max and d_min in Angstrom, n reflections, R, CC of intensities and of amplitudes (NaN where
-    there are too few), mean I/sigma of the data, and the model's error sqrt(Sigma) over the rms amplitude; r_strong is
-    R of the reflections with I > 2 sigma.
+    One shell of resolution, or all; a number is NaN where there are too few reflections for it.
+
+    Attributes
+    ----------
+    d_max, d_min : float
+        Angstrom.
+    n : int
+        Reflections.
+    r : float
+    r_strong : float
+        R of the reflections with I > 2 sigma.
+    cc_i, cc_f : float
+        CC of intensities and of amplitudes.
+    i_over_sigma : float
+        The mean of the data.
+    model_error : float
+        sqrt(Sigma) over the rms amplitude.
     """
 
     d_max: float
@@ -39,7 +53,19 @@ class ShellAgreement:
 
 
 def r_factor(observed: np.ndarray, model: np.ndarray) -> float:
-    """R of amplitudes (module docstring) of intensities (n,); NaN where nothing is above zero."""
+    """
+    R of the amplitudes (module docstring).
+
+    Parameters
+    ----------
+    observed, model : ndarray, shape (n,)
+        Intensities on one scale.
+
+    Returns
+    -------
+    float
+        NaN where nothing observed is above zero.
+    """
     f_observed = amplitudes(observed)
     total = f_observed.sum()
     return float(np.abs(f_observed - amplitudes(model)).sum() / total) if total > 0.0 else np.nan
@@ -54,34 +80,43 @@ def agreement_by_shell(
     sigma_f: np.ndarray,
 ) -> list[ShellAgreement]:
     """
-    The shells, from low to high resolution, and last all reflections together.
+    The agreement in shells, from low to high resolution, and last of all reflections together.
 
-    d_star_sq, observed, sigma and model (n,); edges (s + 1,) in d*^2 and sigma_f (s,) as in scaling.ScaleFit.
+    Parameters
+    ----------
+    d_star_sq : ndarray, shape (n,)
+        1/Angstrom^2.
+    observed, sigma, model : ndarray, shape (n,)
+        Intensities on one scale.
+    edges : ndarray, shape (s + 1,)
+        Of the shells, in d*^2.
+    sigma_f : ndarray, shape (s,)
+        The model error as in scaling.ScaleFit.
     """
     shell = shell_of(d_star_sq, edges)
     limits = list(zip(edges[:-1], edges[1:]))
     rows = [np.flatnonzero(shell == k) for k in range(len(limits))]
     found = []
-    for own, (low, high), error in zip(
+    for selected, (low, high), error in zip(
         [*rows, np.arange(len(shell))], [*limits, (edges[0], edges[-1])], [*sigma_f, np.nan]
     ):
-        if not len(own):
+        if not len(selected):
             continue
         d_max, d_min = resolution_range(low, high)
-        o, m = observed[own], model[own]
-        strong = o > STRONG * sigma[own]
+        o, m = observed[selected], model[selected]
+        strong = o > STRONG * sigma[selected]
         if np.isnan(error):  # of all: Sigma of each reflection's shell, averaged
             error = np.sqrt(np.mean(sigma_f[shell] ** 2))
         found.append(
             ShellAgreement(
                 d_max=d_max,
                 d_min=d_min,
-                n=len(own),
+                n=len(selected),
                 r=r_factor(o, m),
                 r_strong=r_factor(o[strong], m[strong]),
                 cc_i=correlation_from_covariance(o, m),
                 cc_f=correlation_from_covariance(amplitudes(o), amplitudes(m)),
-                i_over_sigma=float(np.mean(o / sigma[own])),
+                i_over_sigma=float(np.mean(o / sigma[selected])),
                 model_error=float(error / np.sqrt(np.mean(m))),
             )
         )

@@ -44,8 +44,17 @@ class FormFactors:
     """
     The scattering factors of a structure (module docstring).
 
-    gaussians: by scattering type, as cctbx takes them; nuclear_charge: Z of the types whose Gaussians are X-ray factors
-    that stand for electrons by Mott-Bethe; dispersion: (f', f'') by type, empty for none; notes: what was replaced.
+    Attributes
+    ----------
+    radiation, table : str
+    gaussians : dict
+        By scattering type, as cctbx takes them.
+    nuclear_charge : dict of str to float
+        Z of the types whose Gaussians are X-ray factors that stand for electrons by Mott-Bethe.
+    dispersion : dict of str to (float, float)
+        f' and f'' by type, empty for none.
+    notes : list of str
+        What was replaced.
     """
 
     radiation: str
@@ -56,50 +65,73 @@ class FormFactors:
     notes: list[str] = field(default_factory=list)
 
 
-def choose_form_factors(
-    types: Iterable[str],
-    radiation: str = "xray",
-    table: str | None = None,
-    ions: bool = False,
-    mott_bethe: str = "none",
-    dispersion: str = "none",
-    wavelength: float | None = None,
-    d_min: float | None = None,
-) -> FormFactors:
+@dataclass(frozen=True)
+class FormFactorChoice:
     """
-    The scattering factors of these scattering types (element and charge, as C or Fe3+).
+    Which scattering factors to take.
 
-    table: one of TABLES[radiation], None the first.  ions: keep the charges.  mott_bethe (electrons): none, ions for
-    those that the table lacks, all.  dispersion (X-rays): none, sasaki, henke, at the wavelength (Angstrom).  d_min:
-    resolution (Angstrom), which the table must reach.
-    Raises ValueError for an unknown element, a table of another radiation, a resolution that the table does not reach.
+    Attributes
+    ----------
+    radiation : str
+        One of TABLES.
+    table : str or None
+        One of TABLES[radiation], None the first.
+    ions : bool
+        Keep the charges.
+    mott_bethe : str
+        Of electrons: ``none``, ``ions`` for those that the table lacks, ``all``.
+    dispersion : str
+        Of X-rays: ``none``, or one of DISPERSION at the wavelength.
+    wavelength : float or None
+        Angstrom.
+    d_min : float or None
+        Resolution (Angstrom), which the table must reach.
+    """
+
+    radiation: str = "xray"
+    table: str | None = None
+    ions: bool = False
+    mott_bethe: str = "none"
+    dispersion: str = "none"
+    wavelength: float | None = None
+    d_min: float | None = None
+
+
+def choose_form_factors(types: Iterable[str], choice: FormFactorChoice = FormFactorChoice()) -> FormFactors:
+    """
+    The scattering factors of scattering types.
+
+    Parameters
+    ----------
+    types : iterable of str
+        Element and charge, as C or Fe3+.
+    choice : FormFactorChoice
+
+    Raises
+    ------
+    ValueError
+        For an unknown element, a table of another radiation, a resolution that the table does not reach.
     """
     types = sorted(set(types))
-    table = table or TABLES[radiation][0]
-    if table not in TABLES[radiation]:
-        raise ValueError(
-            f"the table {table} is none of radiation {radiation}, which has {', '.join(TABLES[radiation])}"
-        )
-    if d_min is not None and d_min < MIN_D.get(table, 0.0):
-        raise ValueError(f"the table {table} reaches {MIN_D[table]:.3g} A, not {d_min:.3g} A")
+    radiation = choice.radiation
+    table = _table(choice)
     unknown = [name for name in types if not is_known(name)]
     if unknown:
         raise ValueError(f"no scattering factor is known for {', '.join(unknown)}")
     factors = FormFactors(radiation, table, {})
     neutralised = []
     for name in types:
-        wanted = name if ions else element_of(name)
-        by_mott_bethe = radiation == "electron" and mott_bethe == "all"
-        entry = None if by_mott_bethe else _entry(wanted, table, d_min)
-        if entry is None and radiation == "electron" and (by_mott_bethe or mott_bethe == "ions"):
-            entry = _entry(wanted, "wk1995", d_min)
+        wanted = name if choice.ions else element_of(name)
+        by_mott_bethe = radiation == "electron" and choice.mott_bethe == "all"
+        entry = None if by_mott_bethe else _entry(wanted, table, choice.d_min)
+        if entry is None and radiation == "electron" and (by_mott_bethe or choice.mott_bethe == "ions"):
+            entry = _entry(wanted, "wk1995", choice.d_min)
             if wanted in ("H", "D", "T"):
                 entry = xray_scattering.gaussian(*FREE_HYDROGEN)
             if entry is not None:
                 factors.nuclear_charge[name] = float(tiny_pse.table(_table_element(name)).atomic_number())
         if entry is None:
-            wanted = element_of(name)
-            entry = _entry(wanted, table, d_min)
+            entry = _entry(element_of(name), table, choice.d_min)
             neutralised.append(name)
         if entry is None:
             raise ValueError(f"the table {table} has no scattering factor of {name}")
@@ -109,9 +141,20 @@ def choose_form_factors(
     hydrogen_isotope = [name for name in types if element_of(name) in ("D", "T")]
     if hydrogen_isotope and radiation != "neutron":
         factors.notes.append("Deuterium scatters X-rays and electrons as hydrogen does, and is taken as such.")
-    if dispersion != "none" and radiation == "xray":
-        _add_dispersion(factors, dispersion, wavelength)
+    if choice.dispersion != "none" and radiation == "xray":
+        _add_dispersion(factors, choice.dispersion, choice.wavelength)
     return factors
+
+
+def _table(choice: FormFactorChoice) -> str:
+    """The table, which is one of the radiation and reaches the resolution."""
+    tables, d_min = TABLES[choice.radiation], choice.d_min
+    table = choice.table or tables[0]
+    if table not in tables:
+        raise ValueError(f"the table {table} is none of radiation {choice.radiation}, which has {', '.join(tables)}")
+    if d_min is not None and d_min < MIN_D.get(table, 0.0):
+        raise ValueError(f"the table {table} reaches {MIN_D[table]:.3g} A, not {d_min:.3g} A")
+    return table
 
 
 def is_known(scattering_type: str) -> bool:

@@ -1,7 +1,7 @@
 """
-A model's intensities and the data's own mean put together, each with the weight that its error allows.
+A model's intensities and the mean of the data put together, each with the weight that its error allows.
 
-Lattices that are fitted to an imperfect model inherit its errors, and lattices fitted to their own mean are fitted to
+Lattices that are fitted to an imperfect model inherit its errors, and lattices fitted to their mean are fitted to
 little where data are sparse.  The best estimate of each intensity is between both,
 
     I_ref = (I_obs/v_obs + I_model/v_model)/(1/v_obs + 1/v_model),   share of the data = (1/v_obs)/(1/v_obs + 1/v_model)
@@ -20,15 +20,26 @@ import numpy as np
 from dials_postrefine.numerics.grouped import grouped_mean
 from dials_postrefine.numerics.shells import shell_of
 from dials_postrefine.scattering.bulk_solvent import Parts, intensities
-from dials_postrefine.scattering.scaling import ScaleFit, fit_scale, model_variance
+from dials_postrefine.scattering.scaling import MergedIntensities, ScaleFit, ScaleSettings, fit_scale, model_variance
 
 
 @dataclass
 class Combined:
     """
-    For n indices: intensity (n,), NaN where neither is known, share (n,) of the data in it, 0 to 1, both (n,): known of
-    model and data, model (n,) scaled to the data and its variance (n,); fit: scale and isotropic B, and the model's
-    error by shell.
+    A model and merged data put together, for n indices.
+
+    Attributes
+    ----------
+    intensity : ndarray, shape (n,)
+        NaN where neither is known.
+    share : ndarray, shape (n,)
+        Of the data in it, 0 to 1.
+    both : ndarray of bool, shape (n,)
+        Whether model and data are known.
+    model, variance : ndarray, shape (n,)
+        The model on the scale of the data, and its variance.
+    fit : ScaleFit
+        Scale and isotropic B, and the model's error by shell.
     """
 
     intensity: np.ndarray
@@ -50,8 +61,16 @@ class ModelPrior:
     What dials.postrefine's cycles ask a model for: of merged data, the model's intensities on their scale and their
     variances.
 
-    model (n,), NaN where unknown, d_star_sq in 1/Angstrom^2, epsilon and centric (n,); last: the outcome of the last
-    call, None before, and where data and model have too little in common.
+    Attributes
+    ----------
+    model : ndarray, shape (n,)
+        NaN where unknown.
+    d_star_sq : ndarray, shape (n,)
+        1/Angstrom^2.
+    epsilon : ndarray, shape (n,)
+    centric : ndarray of bool, shape (n,)
+    last : Combined or None
+        The outcome of the last call, None before, and where data and model have too little in common.
     """
 
     model: np.ndarray
@@ -81,15 +100,28 @@ def combine(
     """
     Put a model's intensities and merged data together (module docstring).
 
-    model, observed and sigma (n,) with NaN where unknown; d_star_sq in 1/Angstrom^2, epsilon and centric (n,).
-    Raises ValueError where they have too little in common.
+    Parameters
+    ----------
+    model, observed, sigma : ndarray, shape (n,)
+        NaN where unknown.
+    d_star_sq : ndarray, shape (n,)
+        1/Angstrom^2.
+    epsilon : ndarray, shape (n,)
+    centric : ndarray of bool, shape (n,)
+    n_shells : int
+        Of the model's error.
+
+    Raises
+    ------
+    ValueError
+        Where they have too little in common.
     """
-    parts = Parts(d_star_sq, np.sqrt(np.maximum(model, 0.0)).astype(complex)[:, None], None, d_star_sq[:, None])
+    amplitude = np.sqrt(np.maximum(model, 0.0)).astype(complex)[:, None]
+    parts = Parts(d_star_sq, amplitude, np.empty((len(model), 0), complex), d_star_sq[:, None])
     both = np.isfinite(model) & np.isfinite(observed) & (sigma > 0.0)
     basis = np.array([[1.0, 1.0, 1.0, 0.0, 0.0, 0.0]])
-    fit = fit_scale(
-        parts.select(both), observed[both], sigma[both], basis, epsilon[both], centric[both], n_shells=n_shells
-    )
+    data = MergedIntensities(observed, sigma, epsilon, centric)
+    fit = fit_scale(parts.select(both), basis, data.select(both), ScaleSettings(n_shells=n_shells))
     scaled = intensities(parts, fit.x)
     eps_sigma = epsilon * fit.sigma_f[shell_of(d_star_sq, fit.edges)] ** 2
     variance = model_variance(scaled, eps_sigma, centric)

@@ -25,12 +25,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import brentq, least_squares
 
-from cctbx import adptbx, sgtbx
-
 from dials_postrefine.numerics.robust import LOSSES, MEDIAN_OF_NORMAL, loss_derivatives
 from dials_postrefine.numerics.sandwich import sandwich_hc1
 from dials_postrefine.numerics.shells import equal_number_edges, shell_of
-from dials_postrefine.scattering.bulk_solvent import B_SOL, Parts, intensities, intensities_and_derivatives
+from dials_postrefine.scattering.bulk_solvent import B_SOL, K_SOL, Parts, intensities, intensities_and_derivatives
 
 LOSS = {"least_squares": "linear", "robust": "student_t"}  # by target
 MIN_IN_SHELL = 25  # reflections that tell Sigma
@@ -40,15 +38,92 @@ MAX_B_SOL = 400.0  # Angstrom^2
 OUTLIER = 6.0  # expected standard deviations
 
 
+@dataclass(frozen=True)
+class ScaleSettings:
+    """
+    How model and data are brought together.
+
+    Attributes
+    ----------
+    scale : str
+        ``none``, ``isotropic`` or ``anisotropic`` (tensors.py).
+    target : str
+        ``least_squares`` or ``robust`` (module docstring).
+    k_sol, b_sol : float or None
+        Of a solvent as water, in electrons/Angstrom^3 and Angstrom^2; None for both: refined where there are data.
+    model_error : float
+        Relative, of amplitudes, where there are no data.
+    n_shells : int
+    """
+
+    scale: str = "anisotropic"
+    target: str = "robust"
+    k_sol: float | None = None
+    b_sol: float | None = None
+    model_error: float = 0.2
+    n_shells: int = 10
+
+    @property
+    def solvent(self) -> tuple[float, float]:
+        """k_sol and b_sol as given, or where a refinement starts."""
+        return K_SOL if self.k_sol is None else self.k_sol, B_SOL if self.b_sol is None else self.b_sol
+
+    @property
+    def refines_solvent(self) -> bool:
+        """Whether k_sol and b_sol are refined."""
+        return self.k_sol is None and self.b_sol is None
+
+
+@dataclass(frozen=True)
+class MergedIntensities:
+    """
+    Merged data, of n reflections.
+
+    Attributes
+    ----------
+    intensity, sigma : ndarray, shape (n,)
+    epsilon : ndarray, shape (n,)
+        How often symmetry makes each index of itself.
+    centric : ndarray of bool, shape (n,)
+    """
+
+    intensity: np.ndarray
+    sigma: np.ndarray
+    epsilon: np.ndarray
+    centric: np.ndarray
+
+    def select(self, rows: np.ndarray) -> MergedIntensities:
+        """The reflections of these rows (mask or numbers)."""
+        return MergedIntensities(*(column[rows] for column in vars(self).values()))
+
+
 @dataclass
 class ScaleFit:
     """
     The fitted model.
 
-    x and covariance of the parameters (bulk_solvent.py); k_ov with its esd; b_cart (6,): 11 22 33 12 13 23 in
-    Angstrom^2 with esds; k_sol and b_sol with esds, NaN where not refined; n reflections used, n_outliers of them more
-    than 6 expected standard deviations off; chi_sq = median of |r| as a standard deviation, squared; edges (s + 1,) of
-    the shells in d*^2 and sigma_f (s,): sqrt(Sigma), the model error on the amplitudes; at_bound: what ended at one.
+    Attributes
+    ----------
+    x : ndarray, shape (n_parameters,)
+        The parameters (bulk_solvent.py).
+    covariance : ndarray, shape (n_parameters, n_parameters)
+    k_ov, k_ov_esd : float
+    b_cart, b_cart_esd : ndarray, shape (6,)
+        11 22 33 12 13 23 in Angstrom^2.
+    k_sol, k_sol_esd, b_sol, b_sol_esd : float
+        Electrons/Angstrom^3 and Angstrom^2; NaN without solvent, the esds where it is not refined.
+    n : int
+        Reflections used.
+    n_outliers : int
+        Those that are more than 6 expected standard deviations off.
+    chi_sq : float
+        The median of |r| as a standard deviation, squared.
+    edges : ndarray, shape (s + 1,)
+        Of the shells, in d*^2.
+    sigma_f : ndarray, shape (s,)
+        sqrt(Sigma), the model error on the amplitudes.
+    at_bound : list of str
+        What ended at a bound.
     """
 
     x: np.ndarray
@@ -69,108 +144,121 @@ class ScaleFit:
     at_bound: list[str]
 
 
-def tensor_basis(scale: str, unit_cell, space_group, h: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """
-    The tensors that B_cart may be made of, T (p, 6), and q (n, p) of the indices h (n, 3) (bulk_solvent.Parts).
-
-    scale: none (p = 0), isotropic (p = 1), anisotropic (what the crystal system allows, orthonormal but for the first).
-    """
-    if scale == "none":
-        return np.empty((0, 6)), np.empty((len(h), 0))
-    isotropic = np.array([1.0, 1.0, 1.0, 0.0, 0.0, 0.0])
-    basis = [isotropic]
-    if scale == "anisotropic":
-        constraints = sgtbx.tensor_rank_2_constraints(space_group=space_group, reciprocal_space=True)
-        n = constraints.n_independent_params()
-        for unit in np.eye(n):
-            star = constraints.all_params(independent_params=list(unit))
-            tensor = np.array(adptbx.u_star_as_u_cart(unit_cell, star))
-            for other in basis:
-                tensor = tensor - other * (tensor @ other) / (other @ other)
-            size = np.linalg.norm(tensor)
-            if len(basis) < n and size > 1e-8 * np.linalg.norm(adptbx.u_star_as_u_cart(unit_cell, star)):
-                basis.append(tensor / size)
-    h = h.astype(float)
-    q = []
-    for tensor in basis:
-        s11, s22, s33, s12, s13, s23 = adptbx.u_cart_as_u_star(unit_cell, tuple(tensor))
-        q.append(
-            s11 * h[:, 0] ** 2
-            + s22 * h[:, 1] ** 2
-            + s33 * h[:, 2] ** 2
-            + 2.0 * (s12 * h[:, 0] * h[:, 1] + s13 * h[:, 0] * h[:, 2] + s23 * h[:, 1] * h[:, 2])
-        )
-    return np.array(basis), np.array(q).T
-
-
 def model_variance(intensity: np.ndarray, eps_sigma: np.ndarray, centric: np.ndarray) -> np.ndarray:
-    """v_model (n,) of intensities I_model, eps Sigma and centric flags, all (n,) (module docstring)."""
+    """
+    v_model, the variance that the error of the model adds (module docstring).
+
+    Parameters
+    ----------
+    intensity : ndarray, shape (n,)
+        I_model.
+    eps_sigma : ndarray, shape (n,)
+        eps Sigma.
+    centric : ndarray of bool, shape (n,)
+
+    Returns
+    -------
+    ndarray, shape (n,)
+    """
     return np.where(centric, 2.0, 1.0) * (2.0 * intensity * eps_sigma + eps_sigma**2)
 
 
 def fit_scale(
-    parts: Parts,
-    intensity: np.ndarray,
-    sigma: np.ndarray,
-    basis: np.ndarray,
-    epsilon: np.ndarray,
-    centric: np.ndarray,
-    target: str = "robust",
-    k_sol: float = 0.35,
-    b_sol: float = B_SOL,
-    refine_solvent: bool = True,
-    n_shells: int = 10,
+    parts: Parts, basis: np.ndarray, data: MergedIntensities, settings: ScaleSettings = ScaleSettings()
 ) -> ScaleFit:
     """
-    Fit the model of the parts to intensity and sigma (n,), all finite and sigma > 0 (module docstring).
+    Fit the model of the parts to merged data (module docstring).
 
-    basis (p, 6) goes with parts.q; epsilon (n,) and centric (n,) of the reflections; target: least_squares or robust;
-    k_sol (whose sign is that of the radiation's water) and b_sol: start, or, unless refine_solvent, values.
-    Raises ValueError where there are fewer reflections than parameters, or data and model have no positive scale.
+    Parameters
+    ----------
+    parts : Parts
+        Of n reflections.
+    basis : ndarray, shape (p, 6)
+        Which goes with parts.q.
+    data : MergedIntensities
+        Of the same, all finite and sigma > 0.
+    settings : ScaleSettings
+        k_sol and b_sol: start, or, unless they are refined, values.
+
+    Raises
+    ------
+    ValueError
+        Where there are no more reflections than parameters, or data and model have no positive scale.
     """
-    n, n_parameters = len(intensity), parts.n_parameters
+    n, n_parameters = len(data.intensity), parts.n_parameters
     if n <= n_parameters:
         raise ValueError(f"{n} reflections can't tell {n_parameters} parameters")
-    edges = equal_number_edges(parts.d_star_sq, n_shells, MIN_IN_SHELL)
+    edges = equal_number_edges(parts.d_star_sq, settings.n_shells, MIN_IN_SHELL)
     shell = shell_of(parts.d_star_sq, edges)
+    k_sol, b_sol = settings.solvent
+    starts: list[tuple] = [(k_sol, b_sol)]
     free = np.ones(n_parameters, dtype=bool)
-    starts = [(k_sol, b_sol)]
-    if parts.f_mask is None:
+    lower, upper = np.full(n_parameters, -np.inf), np.full(n_parameters, np.inf)
+    if not parts.has_solvent:
         starts = [()]
-    elif refine_solvent:
+    elif settings.refines_solvent:
         starts += [(0.5 * k_sol, 2.0 * b_sol), (1.4 * k_sol, 0.6 * b_sol)]
+        lower[-2:], upper[-2:] = (min(0.0, 3.0 * k_sol), 0.0), (max(0.0, 3.0 * k_sol), MAX_B_SOL)
     else:
         free[-2:] = False
-    lower, upper = np.full(n_parameters, -np.inf), np.full(n_parameters, np.inf)
-    if parts.f_mask is not None and refine_solvent:
-        lower[-2:], upper[-2:] = (min(0.0, 3.0 * k_sol), 0.0), (max(0.0, 3.0 * k_sol), MAX_B_SOL)
-
+    problem = _Problem(parts, data, settings.target, free, lower, upper)
     best = None
     for start in starts:
-        x = _start(parts, intensity, shell, start)
-        sigma_sq = np.zeros(len(edges) - 1)
-        for _ in range(MAX_ROUNDS):
-            current = intensities(parts, x)
-            sigma_sq = _model_errors(intensity - current, current, sigma, epsilon, centric, shell, len(sigma_sq))
-            variance = sigma**2 + model_variance(current, epsilon * sigma_sq[shell], centric)
-            before, x = x, _minimise(parts, intensity, variance, x, free, lower, upper, target)
-            covariance = _covariance(parts, intensity, variance, x, free & (x > lower) & (x < upper), target)
-            with np.errstate(invalid="ignore", divide="ignore"):
-                moved = np.abs(x - before) / np.sqrt(np.diag(covariance))
-            if not (moved[np.isfinite(moved)] > CONVERGED).any():
-                break
-        residual = (intensity - intensities(parts, x)) / np.sqrt(variance)
-        likelihood = np.sum(np.log(variance)) + np.sum(LOSSES["student_t"](residual**2).rho)
-        if best is None or likelihood < best[0] - 1e-6:
-            best = likelihood, x, covariance, sigma_sq, residual
-    _, x, covariance, sigma_sq, residual = best
-    names = ["ln k_ov", *(f"b_{j + 1}" for j in range(len(basis))), "k_sol", "b_sol"][:n_parameters]
-    bound = free & np.isfinite(lower) & (np.isclose(x, lower, atol=1e-6) | np.isclose(x, upper, atol=1e-6))
-    return _result(x, covariance, basis, residual, edges, sigma_sq, [name for name, b in zip(names, bound) if b], parts)
+        found = _alternate(problem, shell, len(edges) - 1, _start(problem, shell, start))
+        if best is None or found.minus_2_ln_l < best.minus_2_ln_l - 1e-6:
+            best = found
+    return _result(problem, basis, edges, best)
 
 
-def _start(parts: Parts, intensity: np.ndarray, shell: np.ndarray, solvent: tuple) -> np.ndarray:
+@dataclass(frozen=True)
+class _Problem:
+    """The model, the data and the target; which parameters are free, and their bounds, all (n_parameters,)."""
+
+    parts: Parts
+    data: MergedIntensities
+    target: str
+    free: np.ndarray
+    lower: np.ndarray
+    upper: np.ndarray
+
+    @property
+    def loss(self) -> str:
+        """As numerics.robust calls it."""
+        return LOSS[self.target]
+
+
+@dataclass(frozen=True)
+class _Minimum:
+    """Where a fit has ended: parameters and covariance, Sigma (s,), r (n,), and -2 ln L by Student's t, to compare."""
+
+    x: np.ndarray
+    covariance: np.ndarray
+    sigma_sq: np.ndarray
+    residual: np.ndarray
+    minus_2_ln_l: float
+
+
+def _alternate(problem: _Problem, shell: np.ndarray, n_shells: int, x: np.ndarray) -> _Minimum:
+    """Fit and Sigma in turns, from x on, until the fit no longer changes."""
+    parts, data = problem.parts, problem.data
+    for _ in range(MAX_ROUNDS):
+        current = intensities(parts, x)
+        sigma_sq = _model_errors(data, current, shell, n_shells)
+        variance = data.sigma**2 + model_variance(current, data.epsilon * sigma_sq[shell], data.centric)
+        before, x = x, _minimise(problem, variance, x)
+        covariance = _covariance(problem, variance, x)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            moved = np.abs(x - before) / np.sqrt(np.diag(covariance))
+        if not (moved[np.isfinite(moved)] > CONVERGED).any():
+            break
+    residual = (data.intensity - intensities(parts, x)) / np.sqrt(variance)
+    minus_2_ln_l = np.sum(np.log(variance)) + np.sum(LOSSES["student_t"](residual**2).rho)
+    return _Minimum(x, covariance, sigma_sq, residual, minus_2_ln_l)
+
+
+def _start(problem: _Problem, shell: np.ndarray, solvent: tuple) -> np.ndarray:
     """Scale and isotropic B from the medians of the shells: ln(I/I_model) = 2 ln k_ov - B d*^2/2."""
+    parts, intensity = problem.parts, problem.data.intensity
     x = np.zeros(parts.n_parameters)
     x[len(x) - len(solvent) :] = solvent
     model = intensities(parts, x)
@@ -188,18 +276,19 @@ def _start(parts: Parts, intensity: np.ndarray, shell: np.ndarray, solvent: tupl
     return x
 
 
-def _model_errors(difference, model, sigma, epsilon, centric, shell, n_shells) -> np.ndarray:
+def _model_errors(data: MergedIntensities, model: np.ndarray, shell: np.ndarray, n_shells: int) -> np.ndarray:
     """Sigma by shell (n_shells,): makes the median of |r| a normal one's; 0 where sigma alone explains it."""
     found = np.zeros(n_shells)
     for k in range(n_shells):
-        own = shell == k
-        deviation, eps = np.abs(difference[own]), epsilon[own]
+        in_shell = shell == k
+        here, expected = data.select(in_shell), model[in_shell]
+        deviation = np.abs(here.intensity - expected)
 
-        def excess(value):
-            variance = sigma[own] ** 2 + model_variance(model[own], eps * value, centric[own])
+        def excess(value: float) -> float:
+            variance = here.sigma**2 + model_variance(expected, here.epsilon * value, here.centric)
             return np.median(deviation / np.sqrt(variance)) - MEDIAN_OF_NORMAL
 
-        top = np.mean(model[own]) + np.median(deviation)
+        top = np.mean(expected) + np.median(deviation)
         if excess(1e-12 * top) <= 0.0:
             continue
         while excess(top) > 0.0:
@@ -208,44 +297,56 @@ def _model_errors(difference, model, sigma, epsilon, centric, shell, n_shells) -
     return found
 
 
-def _minimise(parts, intensity, variance, x, free, lower, upper, target) -> np.ndarray:
+def _minimise(problem: _Problem, variance: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """The parameters at the minimum for fixed variances (n,), from x on."""
+    parts, intensity, free = problem.parts, problem.data.intensity, problem.free
     weight = 1.0 / np.sqrt(variance)
 
-    def whole(free_x):
+    def whole(free_x: np.ndarray) -> np.ndarray:
         every = x.copy()
         every[free] = free_x
         return every
 
-    def residuals(free_x):
+    def residuals(free_x: np.ndarray) -> np.ndarray:
         return (intensity - intensities(parts, whole(free_x))) * weight
 
-    def jacobian(free_x):
+    def jacobian(free_x: np.ndarray) -> np.ndarray:
         return -intensities_and_derivatives(parts, whole(free_x))[1][:, free] * weight[:, None]
 
-    start = np.clip(x[free], lower[free], upper[free])
-    name = LOSS[target]
+    lower, upper = problem.lower[free], problem.upper[free]
+    name = problem.loss
     loss = name if name == "linear" else (lambda z: loss_derivatives(name, z))
     found = least_squares(
-        residuals, start, jacobian, (lower[free], upper[free]), loss=loss, x_scale="jac", xtol=1e-10, ftol=1e-12
+        residuals,
+        np.clip(x[free], lower, upper),
+        jacobian,
+        (lower, upper),
+        loss=loss,
+        x_scale="jac",
+        xtol=1e-10,
+        ftol=1e-12,
     )
     return whole(found.x)
 
 
-def _covariance(parts, intensity, variance, x, free, target) -> np.ndarray:
-    """The sandwich of the module docstring; NaN for what is not free."""
-    model, derivatives = intensities_and_derivatives(parts, x)
+def _covariance(problem: _Problem, variance: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """The sandwich of the module docstring; NaN for what is not free, or at a bound."""
+    free = problem.free & (x > problem.lower) & (x < problem.upper)
+    model, derivatives = intensities_and_derivatives(problem.parts, x)
     jacobian = derivatives[:, free] / np.sqrt(variance)[:, None]
-    residual = (intensity - model) / np.sqrt(variance)
+    residual = (problem.data.intensity - model) / np.sqrt(variance)
     covariance = np.full((len(x), len(x)), np.nan)
-    covariance[np.ix_(free, free)] = sandwich_hc1(residual, jacobian, LOSS[target])
+    covariance[np.ix_(free, free)] = sandwich_hc1(residual, jacobian, problem.loss)
     return covariance
 
 
-def _result(x, covariance, basis, residual, edges, sigma_sq, at_bound, parts) -> ScaleFit:
-    p = len(basis)
+def _result(problem: _Problem, basis: np.ndarray, edges: np.ndarray, minimum: _Minimum) -> ScaleFit:
+    x, covariance, residual, p = minimum.x, minimum.covariance, minimum.residual, len(basis)
+    lower, upper, solvent = problem.lower, problem.upper, problem.parts.has_solvent
     b_covariance = covariance[1 : 1 + p, 1 : 1 + p]
-    solvent = parts.f_mask is not None
     esd = np.sqrt(np.diag(covariance))
+    names = ["ln k_ov", *(f"b_{j + 1}" for j in range(p)), "k_sol", "b_sol"][: len(x)]
+    bound = problem.free & np.isfinite(lower) & (np.isclose(x, lower, atol=1e-6) | np.isclose(x, upper, atol=1e-6))
     return ScaleFit(
         x=x,
         covariance=covariance,
@@ -261,6 +362,6 @@ def _result(x, covariance, basis, residual, edges, sigma_sq, at_bound, parts) ->
         n_outliers=int(np.count_nonzero(np.abs(residual) > OUTLIER)),
         chi_sq=float((np.median(np.abs(residual)) / MEDIAN_OF_NORMAL) ** 2),
         edges=edges,
-        sigma_f=np.sqrt(sigma_sq),
-        at_bound=at_bound,
+        sigma_f=np.sqrt(minimum.sigma_sq),
+        at_bound=[name for name, reached in zip(names, bound) if reached],
     )

@@ -36,10 +36,26 @@ MASK_D_MIN = 1.5
 
 def calculate_f_calc(structure, factors: FormFactors, miller_set, algorithm: str = "auto"):
     """
-    F_calc of the structure for the indices of the set, without 0,0,0 (module docstring).
+    F_calc of the structure (module docstring).
 
-    algorithm: direct, fft, or auto: direct where that takes no more than a second.
-    Raises ValueError for the FFT where an atom has a negative B, which it can't sample.
+    Parameters
+    ----------
+    structure : cctbx.xray.structure
+    factors : FormFactors
+        Of all its scattering types.
+    miller_set : cctbx.miller.set
+        Without 0,0,0.
+    algorithm : str
+        ``direct``, ``fft``, or ``auto``: direct where that takes no more than a second.
+
+    Returns
+    -------
+    cctbx.miller.array of complex
+
+    Raises
+    ------
+    ValueError
+        For the FFT where an atom has a negative B, which it can't sample.
     """
     if algorithm == "auto":
         n_terms = structure.scatterers().size() * structure.space_group().order_z() * miller_set.size()
@@ -62,9 +78,19 @@ def calculate_f_calc(structure, factors: FormFactors, miller_set, algorithm: str
 
 def calculate_f_mask(structure, miller_set):
     """
-    F_mask of the solvent around the structure's atoms (module docstring), and the solvent's fraction of the cell.
+    F_mask of the solvent around the structure's atoms (module docstring), hydrogen counting for none.
 
-    Hydrogen counts for no atom, F_mask is zero below d = 1.5 A, where that of a sharp mask would be noise.
+    Parameters
+    ----------
+    structure : cctbx.xray.structure
+    miller_set : cctbx.miller.set
+
+    Returns
+    -------
+    f_mask : cctbx.miller.array of complex
+        Zero below d = 1.5 Angstrom, where that of a sharp mask would be noise.
+    fraction : float
+        Of the cell that is solvent.
     """
     from mmtbx.masks import atom_mask, vdw_radii_from_xray_structure
 

@@ -4,6 +4,7 @@ The one door from PHIL to the programs: phil/*.phil -> a frozen Request a progra
     scope.py     finds and parses phil/*.phil, and knows the old names of parameters
     binding.py   phil() binds a field of a Request to the path of its parameter, from_scope() fills it
     effects.py   which parameters have no effect beside the others
+    limits.py    the values that a parameter can have, for the command line and for a Request made in Python
     checks.py    limits that cross
 
 and one module a program with its Request.  Every parameter is bound once, by the path that PHIL has it under, and in

@@ -20,9 +20,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
+
+TEXTS = ("path", "str", "strings", "qstr")  # PHIL's kinds of texts
 
 
 def phil(path: str, default: Any, convert: Callable[[Any], Any] | None = None):
@@ -76,19 +79,38 @@ def expression(request) -> str:
     words = []
     for field in dataclasses.fields(request):
         value = getattr(request, field.name)
-        own = expression(value) if "part" in field.metadata else repr(value)
+        text = expression(value) if "part" in field.metadata else repr(value)
         default = field.default if field.default is not dataclasses.MISSING else field.default_factory()
-        words += [f"{field.name}={own}"] if value != default else []
+        words += [f"{field.name}={text}"] if value != default else []
     return f"{type(request).__name__}({', '.join(words)})"
 
 
-def _leaves(request, prefix: str = "") -> Iterable[tuple[str, Any]]:
+def as_phil(request, scope) -> str:
+    """
+    The PHIL text, for the scope of its program, of the parameters of a request that have not their default.
+
+    Without names of files and other texts: whatever they are, PHIL takes them, and is not to read into them.
+    """
+    default, lines = values_by_path(type(request)()), []
+    kinds = {one.path: one.object.type.phil_type for one in scope.all_definitions()}
+    for path, field, value in _bound(request):
+        if value != default[path] and kinds[path] not in TEXTS:
+            lines.append(f"{path} = {_written(value, field.metadata['convert'], kinds[path])}")
+    return "\n".join(lines)
+
+
+def _leaves(request) -> Iterable[tuple[str, Any]]:
+    return ((path, value) for path, _, value in _bound(request))
+
+
+def _bound(request, prefix: str = "") -> Iterable[tuple[str, dataclasses.Field, Any]]:
+    """The bound fields by their paths, and their values."""
     for field in dataclasses.fields(request):
         path, value = prefix + field.metadata["path"], getattr(request, field.name)
         if "part" in field.metadata:
-            yield from _leaves(value, f"{path}." if path else "")
+            yield from _bound(value, f"{path}." if path else "")
         else:
-            yield path, value
+            yield path, field, value
 
 
 # What becomes of PHIL's values
@@ -136,3 +158,36 @@ def word_for_auto(value):
 def _word(value) -> str:
     """A choice as it was written: PHIL turns `auto` and `none` on the command line into objects of its own."""
     return "none" if value is None else word_for_auto(value)
+
+
+# And back
+
+
+def _written(value, convert: Callable[[Any], Any] | None, kind: str) -> str:
+    """What PHIL reads as the value of a field of this kind."""
+    if value is None:
+        return "Auto" if convert is none_for_auto else "None"
+    if convert is radians and isinstance(value, Real):
+        return repr(_degrees(value))
+    if not isinstance(value, (tuple, list)):
+        return _plain(value)
+    return ("+" if kind == "choice" else " ").join(map(str if kind == "choice" else _plain, value)) or "None"
+
+
+def _plain(value) -> str:
+    if isinstance(value, (bool, np.bool_)):
+        return str(bool(value))
+    if isinstance(value, Integral):
+        return str(int(value))
+    if isinstance(value, Real):
+        return repr(float(value))
+    from libtbx.phil.tokenizer import word
+
+    return str(word(value=str(value), quote_token='"'))
+
+
+def _degrees(angle: float) -> float:
+    """The degrees that radians() makes the angle of, round ones where they do."""
+    degrees = float(np.degrees(angle))
+    near = float(f"{degrees:.12g}")
+    return near if radians(near) == angle else degrees

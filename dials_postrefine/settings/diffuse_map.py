@@ -16,6 +16,7 @@ from dials_postrefine.settings.binding import (
     word_for_auto,
 )
 from dials_postrefine.settings.checks import check_limits
+from dials_postrefine.settings.limits import check_values
 
 
 @dataclass(frozen=True)
@@ -130,9 +131,10 @@ class DiffuseMapRequest:
             )
 
     def check(self) -> None:
-        """Raises Sorry for limits that cross."""
+        """Raises Sorry for values that a parameter can't have, and for limits that cross."""
         from dials.util import Sorry
 
+        check_values("diffuse_map", self)
         check_limits(self)
         if self.image_range and self.image_range[0] > self.image_range[1]:
             first, last = self.image_range

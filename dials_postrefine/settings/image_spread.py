@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from dials_postrefine.settings.binding import choice, part, phil, radians, symbol, texts
 from dials_postrefine.settings.checks import check_limits
+from dials_postrefine.settings.limits import check_values
 
 
 @dataclass(frozen=True)
@@ -65,9 +66,10 @@ class ImageSpreadRequest:
     output: Output = part("output", Output)
 
     def check(self) -> None:
-        """Raises Sorry for limits that cross."""
+        """Raises Sorry for values that a parameter can't have, and for limits that cross."""
         from dials.util import Sorry
 
+        check_values("image_spread", self)
         check_limits(self)
         outer, inner = self.beam.annulus
         if inner >= outer:

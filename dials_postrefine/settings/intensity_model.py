@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from dials_postrefine.settings.binding import choice, part, phil, symbol, texts
 from dials_postrefine.settings.checks import check_limits
+from dials_postrefine.settings.limits import check_values
 from dials_postrefine.settings.reference_model import ReferenceModel
 
 
@@ -57,5 +58,6 @@ class IntensityModelRequest:
     output: Output = part("output", Output)
 
     def check(self) -> None:
-        """Raises Sorry for limits that cross."""
+        """Raises Sorry for values that a parameter can't have, and for limits that cross."""
+        check_values("intensity_model", self)
         check_limits(self)

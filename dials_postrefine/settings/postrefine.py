@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from dials_postrefine.settings.binding import choice, none_for_auto, part, phil, radians, symbol, texts
 from dials_postrefine.settings.checks import check_limits
+from dials_postrefine.settings.limits import check_values
 from dials_postrefine.settings.reference_model import ReferenceModel
 
 
@@ -110,9 +111,10 @@ class PostrefineRequest:
     output: Output = part("output", Output)
 
     def check(self) -> None:
-        """Raises Sorry for what can't be done, whatever the data are."""
+        """Raises Sorry for values that a parameter can't have, and for what can't be done whatever the data are."""
         from dials.util import Sorry
 
+        check_values("postrefine", self)
         if not self.experiments or not self.reflections:
             raise Sorry("Both experiments (.expt) and reflections (.refl) are needed: name one or more pairs of files.")
         check_limits(self)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dials_postrefine.settings.binding import choice, part, phil, symbol, texts
+from dials_postrefine.settings.limits import check_values
 from dials_postrefine.settings.reference_model import ReferenceModel
 
 
@@ -40,8 +41,9 @@ class ReferenceIntensitiesRequest:
     output: Output = part("output", Output)
 
     def check(self) -> None:
-        """Raises Sorry where there is nothing to calculate."""
+        """Raises Sorry for values that a parameter can't have, and where there is nothing to calculate."""
         from dials.util import Sorry
 
+        check_values("reference_intensities", self)
         if not self.reference:
             raise Sorry("A reference is needed: name an atomic model or a reflection file.")

@@ -1,10 +1,10 @@
 """
 Simulated image series of a known intensity in reciprocal space: to test and time dials.diffuse_map, and for the demo.
 
-In: the models, from `make_experiments` or from anywhere else, and an intensity I(h) in photons / (s sr), a function of
+In: the models, from image_models.py or from anywhere else, and an intensity I(h) in photons / (s sr), a function of
 fractional Miller indices (n, 3) -> (n,) such as those of dials_postrefine.simulate.diffuse.  Out: expected counts as
-arrays (`expected_image`), counts (`simulate_image`), experiments that serve the images from memory through dxtbx
-(`simulate_in_memory`), or Pilatus mini-CBF files with the .expt beside them (`write_series`).
+arrays (`expected_image`), counts (`simulate_image`), or experiments that serve the images from memory through dxtbx
+(`simulate_in_memory`).  image_files.py writes them as files.
 
 The expected counts are the integral in the docstring of dials_postrefine.simulate.diffuse, by the midpoint rule over
 n_sub x n_sub parts of each pixel and n_phi parts of the exposure.  Everything that concerns geometry comes from dxtbx
@@ -29,100 +29,23 @@ smooth intensities only: 0.3 s for 6 million pixels with noise and file.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import math
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 
-from cctbx import sgtbx, uctbx
-from cctbx.eltbx import attenuation_coefficient
 from dxtbx import flumpy
-from dxtbx.ext import compress
-from dxtbx.imageset import ImageSequence, ImageSet, ImageSetData, ImageSetFactory, MemReader
+from dxtbx.imageset import ImageSequence, ImageSet, ImageSetData, MemReader
 from dxtbx.model import (
-    Beam,
-    Crystal,
-    Detector,
     Experiment,
     ExperimentList,
-    GoniometerFactory,
-    ParallaxCorrectedPxMmStrategy,
-    Scan,
-    SimplePxMmStrategy,
 )
 
 from dials_postrefine.simulate.diffuse import efficiency, polarisation, solid_angles
 from dials_postrefine.simulate.stills import rotation_matrices
 
 Intensity = Callable[[np.ndarray], np.ndarray]
-
-DETECTORS = ("flat", "tilted", "reversed", "ccd", "tiles")
-GONIOMETERS = ("single", "multi", "none")
-MODULE = (487, 195)  # pixels of a module of a Pilatus, fast and slow
-GAP = (7, 17)  # pixels between them
-CUTOFF = 1_000_000  # counts
-
-
-@dataclass(frozen=True)
-class SeriesOptions:
-    """
-    The models of a series.  Angles in degrees, lengths in mm in the laboratory and in A in the crystal.
-
-    detector: "flat", one panel of thick silicon normal to z, as an untilted Pilatus; "tilted", the same on a two-theta
-    arm (25 degrees about x) and slightly askew; "reversed", its slow axis turned round so that fast x slow points to
-    the source; "ccd", without thickness, with the gain and the pedestal below; "tiles", 2 x 2 panels tilted
-    differently.  With `modules`, (fast, slow) numbers of Pilatus modules, the size of the image follows, its gaps are
-    -1, and "tiles" makes each module a panel.
-    goniometer: "single", about x; "multi", three axes of which the second turns, hence with a setting and a fixed
-    rotation; "none", stills, an experiment each, of random orientations.
-    """
-
-    detector: str = "flat"
-    goniometer: str = "single"
-    scan_varying: bool = False
-    n_images: int = 10
-    first_image: int = 1
-    start: float = 0.0
-    oscillation: float = 0.5
-    exposure: float = 1.0  # s
-    wavelength: float = 1.0
-    beam_tilt: float = 0.3  # of s0 off -z
-    polarization_fraction: float = 0.95
-    image_size: tuple[int, int] = (200, 240)  # pixels, fast and slow; all tiles together
-    pixel_size: float = 0.4
-    distance: float = 80.0
-    thickness: float = 0.45
-    modules: tuple[int, int] | None = None
-    gain: float = 1.0  # of "ccd"
-    pedestal: float = 0.0
-    unit_cell: tuple[float, ...] = (18.0, 22.0, 27.0, 90.0, 90.0, 90.0)
-    space_group: str = "P212121"
-    drift: float = 0.6  # of the orientation of a scan-varying crystal over the scan
-    cell_drift: float = 0.004  # relative
-    seed: int = 0  # of the orientations
-    name: str = "sweep"  # the experiment's identifier; stills are numbered name-0 and so on
-
-    def __post_init__(self):
-        for name, allowed in (("detector", DETECTORS), ("goniometer", GONIOMETERS)):
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name}={getattr(self, name)!r} is not one of {', '.join(allowed)}")
-
-    @classmethod
-    def pilatus_6m(cls, **changes) -> SeriesOptions:
-        """2463 x 2527 pixels of 0.172 mm at 250 mm, a protein's cell; `changes` are other options."""
-        defaults = {
-            "modules": (5, 12),
-            "pixel_size": 0.172,
-            "distance": 250.0,
-            "beam_tilt": 0.0,
-            "unit_cell": (60.0, 70.0, 80.0, 90.0, 90.0, 90.0),
-        }
-        return cls(**{**defaults, **changes})
 
 
 @dataclass(frozen=True)
@@ -148,158 +71,6 @@ class PanelSamples:
     shape: tuple[int, int, int, int]  # n as (slow pixels, slow parts, fast pixels, fast parts)
     pixels: tuple[np.ndarray, np.ndarray]  # slow and fast indices of the pixels
     size: tuple[int, int]  # of the panel, slow and fast
-
-
-# Models
-
-
-def make_experiments(options: SeriesOptions) -> ExperimentList:
-    """Experiments without images: one, or with goniometer="none" one for each still; beam and detector are shared."""
-    beam = make_beam(options)
-    detector = make_detector(options)
-    space_group = sgtbx.space_group_info(options.space_group).group()
-    rng = np.random.default_rng((options.seed, 1))
-    experiments = ExperimentList()
-    if options.goniometer == "none":
-        for i in range(options.n_images):
-            crystal = _crystal(_random_rotation(rng) @ _orthogonalisation(options.unit_cell), space_group)
-            experiments.append(
-                Experiment(identifier=f"{options.name}-{i}", beam=beam, detector=detector, crystal=crystal)
-            )
-        return experiments
-    a = _random_rotation(rng) @ _orthogonalisation(options.unit_cell)
-    crystal = _crystal(a, space_group)
-    if options.scan_varying:
-        axis = np.array([0.5, -0.6, 0.62])
-        scan_points = []
-        for x in np.linspace(0.0, 1.0, options.n_images + 1):
-            u = rotation_matrices(math.radians(options.drift) * (x + 0.3 * math.sin(2 * math.pi * x)) * axis)[0]
-            strain = 1.0 + options.cell_drift * x * np.array([1.0, -0.5, 0.3])
-            # along the cell's own axes, so that angles of 90 degrees stay
-            scan_points.append(u @ a @ np.diag(1.0 / strain))
-        crystal.set_A_at_scan_points([tuple(map(float, m.ravel())) for m in scan_points])
-    image_range = (options.first_image, options.first_image + options.n_images - 1)
-    scan = Scan(image_range, (options.start, options.oscillation))
-    scan.set_exposure_times([options.exposure] * options.n_images)
-    experiments.append(
-        Experiment(
-            identifier=options.name,
-            beam=beam,
-            detector=detector,
-            crystal=crystal,
-            goniometer=make_goniometer(options),
-            scan=scan,
-        )
-    )
-    return experiments
-
-
-def make_beam(options: SeriesOptions) -> Beam:
-    """A beam along -z, or off it by the tilt about (1, 1, 0), and polarised in the plane whose normal is then y."""
-    tilt = math.radians(options.beam_tilt) / math.sqrt(2.0)
-    r = rotation_matrices([tilt, tilt, 0.0])[0]
-    beam = Beam(tuple(map(float, r @ (0.0, 0.0, -1.0 / options.wavelength))))
-    beam.set_wavelength(options.wavelength)
-    beam.set_polarization_normal(tuple(map(float, r @ (0.0, 1.0, 0.0))))
-    beam.set_polarization_fraction(options.polarization_fraction)
-    return beam
-
-
-def make_goniometer(options: SeriesOptions):
-    """One axis (1, 0, 0), or three with the second turning: phi (fixed rotation), chi (scan), omega (setting)."""
-    if options.goniometer == "single":
-        return GoniometerFactory.single_axis()
-    from scitbx.array_family import flex
-
-    axes = flex.vec3_double([(0.8, 0.6, 0.0), (0.914, 0.279, -0.297), (1.0, 0.0, 0.0)])
-    angles = flex.double([35.0, options.start, -20.0])
-    return GoniometerFactory.multi_axis(axes, angles, flex.std_string(["PHI", "CHI", "OMEGA"]), 1)
-
-
-def make_detector(options: SeriesOptions) -> Detector:
-    """The detector of `SeriesOptions`, about the point where z meets it."""
-    size = options.image_size
-    if options.modules:
-        size = tuple(n * m + (n - 1) * g for n, m, g in zip(options.modules, MODULE, GAP))
-    width, height = (n * options.pixel_size for n in size)
-    # The laboratory frame of the image before it is tilted: x fast, y slow, the beam's foot off the middle
-    corner = np.array([-0.48 * width, 0.53 * height, -options.distance])
-    fast, slow = np.array([1.0, 0.0, 0.0]), np.array([0.0, -1.0, 0.0])
-    turn = np.eye(3)
-    if options.detector == "tilted":
-        turn = rotation_matrices([0.0, 0.0, 0.03])[0] @ rotation_matrices([math.radians(25.0), 0.05, 0.0])[0]
-    elif options.detector == "reversed":
-        slow, corner = -slow, corner - (0.0, height, 0.0)
-
-    detector = Detector()
-    for number, (x, y, nx, ny) in enumerate(_tiles(options, size)):
-        tilt = np.eye(3)
-        if options.detector == "tiles":  # towards the sample, and each a little askew
-            tilt = rotation_matrices([0.1 - 0.2 * (y > 0), 0.12 - 0.22 * (x > 0), 0.01 * (number % 3 - 1)])[0]
-        origin = corner + options.pixel_size * (x * fast + y * slow)
-        panel = detector.add_panel()
-        panel.set_name(f"Panel{number}")
-        panel.set_frame(*(tuple(map(float, turn @ v)) for v in (tilt @ fast, tilt @ slow, origin)))
-        panel.set_image_size((nx, ny))
-        panel.set_pixel_size((options.pixel_size, options.pixel_size))
-        panel.set_raw_image_offset((x, y) if options.detector == "tiles" else (0, 0))
-        # between two counts, as dxtbx of 3.12 leaves out the limits of the range and the newest includes them
-        panel.set_trusted_range((-0.5, CUTOFF - 0.5))
-        if options.detector == "ccd":
-            panel.set_type("SENSOR_CCD")
-            panel.set_gain(options.gain)
-            panel.set_pedestal(options.pedestal)
-            panel.set_px_mm_strategy(SimplePxMmStrategy())
-            continue
-        mu = attenuation_coefficient.get_table("Si").mu_at_angstrom(options.wavelength) / 10.0
-        panel.set_type("SENSOR_PAD")
-        panel.set_material("Si")
-        panel.set_mu(mu)
-        panel.set_thickness(options.thickness)
-        panel.set_px_mm_strategy(ParallaxCorrectedPxMmStrategy(mu, options.thickness))
-        if options.modules and options.detector != "tiles":
-            for rectangle in _gaps(options.modules, size):
-                panel.add_mask(*rectangle)
-    return detector
-
-
-def _tiles(options: SeriesOptions, size: tuple[int, int]) -> Iterator[tuple[int, int, int, int]]:
-    """First pixel and size of each panel in an image, row by row as FormatCBFMiniPilatus takes a multi-panel image."""
-    if options.detector != "tiles":
-        yield 0, 0, *size
-        return
-    numbers, tile, gap = options.modules, MODULE, GAP
-    if not numbers:
-        numbers, gap = (2, 2), (0, 0)
-        tile = (size[0] // 2, size[1] // 2)
-    for j in range(numbers[1]):
-        for i in range(numbers[0]):
-            yield i * (tile[0] + gap[0]), j * (tile[1] + gap[1]), tile[0], tile[1]
-
-
-def _gaps(modules: tuple[int, int], size: tuple[int, int]) -> Iterator[tuple[int, int, int, int]]:
-    """The rectangles (f0, s0, f1, s1), ends excluded, between the modules of a Pilatus."""
-    for i in range(1, modules[0]):
-        first = i * MODULE[0] + (i - 1) * GAP[0]
-        yield first, 0, first + GAP[0], size[1]
-    for j in range(1, modules[1]):
-        first = j * MODULE[1] + (j - 1) * GAP[1]
-        yield 0, first, size[0], first + GAP[1]
-
-
-def _orthogonalisation(unit_cell: Sequence[float]) -> np.ndarray:
-    """B (3, 3): columns a*, b*, c*, orthogonal by the convention of cctbx."""
-    return np.array(uctbx.unit_cell(tuple(unit_cell)).fractionalization_matrix()).reshape(3, 3).T
-
-
-def _crystal(a: np.ndarray, space_group) -> Crystal:
-    return Crystal(*(tuple(map(float, v)) for v in np.linalg.inv(a)), space_group)
-
-
-def _random_rotation(rng: np.random.Generator) -> np.ndarray:
-    q, r = np.linalg.qr(rng.standard_normal((3, 3)))
-    q *= np.sign(np.diag(r))
-    return q * np.sign(np.linalg.det(q))
 
 
 def laue_operators(space_group) -> np.ndarray:
@@ -566,11 +337,12 @@ def with_images(experiments: ExperimentList, images: Sequence[Sequence[ImageInMe
             imageset = ImageSet(data)
             imageset.set_beam(experiment.beam, 0)
             imageset.set_detector(experiment.detector, 0)
-        result.append(_with_imageset(experiment, imageset))
+        result.append(with_imageset(experiment, imageset))
     return result
 
 
-def _with_imageset(experiment: Experiment, imageset) -> Experiment:
+def with_imageset(experiment: Experiment, imageset) -> Experiment:
+    """The experiment with another image set; its models are the same objects."""
     return Experiment(
         identifier=experiment.identifier,
         beam=experiment.beam,
@@ -581,150 +353,3 @@ def _with_imageset(experiment: Experiment, imageset) -> Experiment:
         profile=experiment.profile,
         imageset=imageset,
     )
-
-
-# Files
-
-
-def write_series(
-    experiments: ExperimentList,
-    intensity: Intensity | None,
-    prefix: str | os.PathLike,
-    options: ImageOptions = ImageOptions(),
-    **simulation,
-) -> Path:
-    """
-    Simulate, write prefix_00001.cbf and so on (with several sweeps prefix_1_00001.cbf) and prefix.expt; its path.
-
-    Other arguments as of `simulate_images`; one image at a time is held.  The .expt has all of the models.  The headers
-    hold what mini-CBF can, an untilted detector and one axis, so that dials.import makes the same models of "flat",
-    "single" series, but for the direction of the beam and its polarisation.  Several panels have to be the modules of a
-    Pilatus (`modules`): dxtbx reads them with multi_panel=True, which the .expt says.
-    """
-    prefix = Path(os.path.abspath(prefix))
-    multi_panel = any(len(experiment.detector) > 1 for experiment in experiments)
-    stills = all(experiment.scan is None for experiment in experiments)
-    several = len(experiments) > 1 and not stills
-    paths: list[list[Path]] = [[] for _ in experiments]
-    for i, image in simulate_images(experiments, intensity, options, **simulation):
-        experiment, number = experiments[i], len(paths[i])
-        first = i + 1 if experiment.scan is None else experiment.scan.get_image_range()[0]
-        name = f"{prefix.name}_{i + 1}" if several else prefix.name
-        path = prefix.with_name(f"{name}_{first + number:05d}.cbf")
-        write_cbf(path, experiment, _one_array(experiment.detector, image), number)
-        paths[i].append(path)
-
-    result = ExperimentList()
-    format_kwargs = {"multi_panel": True} if multi_panel else {}
-    for experiment, own in zip(experiments, paths):
-        if experiment.scan is None:
-            imageset = ImageSetFactory.make_imageset([str(own[0])], format_kwargs=format_kwargs)
-            imageset.set_beam(experiment.beam, 0)
-            imageset.set_detector(experiment.detector, 0)
-            imageset.set_goniometer(None, 0)
-            imageset.set_scan(None, 0)
-        else:
-            template = own[0].with_name(own[0].name[: -len("00001.cbf")] + "#####.cbf")
-            first, last = experiment.scan.get_image_range()
-            imageset = ImageSetFactory.make_sequence(
-                str(template),
-                list(range(first, last + 1)),
-                beam=experiment.beam,
-                detector=experiment.detector,
-                goniometer=experiment.goniometer,
-                scan=experiment.scan,
-                format_kwargs=format_kwargs,
-            )
-        result.append(_with_imageset(experiment, imageset))
-    expt = prefix.with_name(prefix.name + ".expt")
-    result.as_file(str(expt))
-    return expt
-
-
-def _one_array(detector: Detector, image: list[np.ndarray]) -> np.ndarray:
-    """The panels of an image in one array, -1 between them."""
-    if len(image) == 1:
-        return image[0]
-    offsets = [panel.get_raw_image_offset() for panel in detector]
-    shape = [max(o[1 - k] + values.shape[k] for o, values in zip(offsets, image)) for k in (0, 1)]
-    whole = np.full(shape, -1, dtype=np.int32)
-    for (x, y), values in zip(offsets, image):
-        whole[y : y + values.shape[0], x : x + values.shape[1]] = values
-    return whole
-
-
-def write_cbf(path: str | os.PathLike, experiment: Experiment, values: np.ndarray, number: int = 0) -> None:
-    """Write int32 values (slow, fast) as a Pilatus mini-CBF whose header describes the first panel."""
-    values = np.ascontiguousarray(values, dtype=np.int32)
-    packed = compress(flumpy.from_numpy(values))
-    ny, nx = values.shape
-    # dxtbx takes only arrays of whole modules for those of a Pilatus, and the others for "generic" ones
-    whole = all((n + gap) % (module + gap) == 0 for n, module, gap in zip((nx, ny), MODULE, GAP))
-    lines = [
-        "###CBF: VERSION 1.5, CBFlib v0.7.8 - SLS/DECTRIS PILATUS detectors" if whole else "###CBF: VERSION 1.5",
-        "",
-        "data_" + Path(path).stem,
-        "",
-        '_array_data.header_convention "%s"' % ("PILATUS_1.2" if whole else "GENERIC_MINI"),
-        "_array_data.header_contents",
-        ";",
-        *_header(experiment, number, "PILATUS simulated" if whole else "GENERIC simulated"),
-        ";",
-        "",
-        "_array_data.data",
-        ";",
-        "--CIF-BINARY-FORMAT-SECTION--",
-        "Content-Type: application/octet-stream;",
-        '     conversions="x-CBF_BYTE_OFFSET"',
-        "Content-Transfer-Encoding: BINARY",
-        f"X-Binary-Size: {len(packed)}",
-        "X-Binary-ID: 1",
-        'X-Binary-Element-Type: "signed 32-bit integer"',
-        "X-Binary-Element-Byte-Order: LITTLE_ENDIAN",
-        f"Content-MD5: {base64.b64encode(hashlib.md5(packed).digest()).decode()}",
-        f"X-Binary-Number-of-Elements: {values.size}",
-        f"X-Binary-Size-Fastest-Dimension: {nx}",
-        f"X-Binary-Size-Second-Dimension: {ny}",
-        "X-Binary-Size-Padding: 4095",
-        "",
-        "",
-    ]
-    with open(path, "wb") as handle:
-        handle.write("\r\n".join(lines).encode("ascii"))
-        handle.write(b"\x0c\x1a\x04\xd5" + packed + bytes(4095))
-        handle.write(b"\r\n--CIF-BINARY-FORMAT-SECTION----\r\n;\r\n")
-
-
-def _header(experiment: Experiment, number: int, detector_name: str) -> list[str]:
-    """The comment lines of the header."""
-    panel, beam, scan = experiment.detector[0], experiment.beam, experiment.scan
-    try:
-        beam_x, beam_y = (mm / pixel for mm, pixel in zip(panel.get_beam_centre(beam.get_s0()), panel.get_pixel_size()))
-    except RuntimeError:  # the beam misses the panel's plane
-        beam_x = beam_y = 0.0
-    pixel_x, pixel_y = (1e-3 * size for size in panel.get_pixel_size())
-    if panel.get_thickness() > 0.0:
-        sensor = f"# Silicon sensor, thickness {1e-3 * panel.get_thickness():.6f} m"
-    else:
-        sensor = "# CCD sensor"
-    exposure, start, width = 1.0, 0.0, 0.0
-    if scan is not None:
-        width = scan.get_oscillation()[1]
-        start = scan.get_oscillation()[0] + number * width
-        exposure = scan.get_exposure_times()[number]
-    return [
-        f"# Detector: {detector_name}, S/N 00-0000",
-        "# 2024-01-01T00:00:00.000",
-        f"# Pixel_size {pixel_x:.9g} m x {pixel_y:.9g} m",
-        sensor,
-        f"# Exposure_time {exposure:.7f} s",
-        f"# Exposure_period {exposure:.7f} s",
-        "# Tau = 0 s",
-        f"# Count_cutoff {CUTOFF} counts",
-        "# Threshold_setting: 6000 eV",
-        f"# Wavelength {beam.get_wavelength():.8g} A",
-        f"# Detector_distance {1e-3 * panel.get_distance():.9g} m",
-        f"# Beam_xy ({beam_x:.6f}, {beam_y:.6f}) pixels",
-        f"# Start_angle {start:.6f} deg.",
-        f"# Angle_increment {width:.6f} deg.",
-    ]

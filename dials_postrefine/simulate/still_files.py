@@ -16,7 +16,8 @@ from dials.array_family import flex
 from dxtbx import flumpy
 from dxtbx.model import Beam, DetectorFactory, Experiment, ExperimentList, MosaicCrystalSauter2014
 
-from dials_postrefine.files.dials.tables import wilson_prior
+from dials_postrefine.files.dials.models import d_star_sq
+from dials_postrefine.files.dials.symmetry import statistical_factors
 from dials_postrefine.numerics.indices import to_flex_miller
 from dials_postrefine.simulate.stills import (
     SimulatedStills,
@@ -28,6 +29,7 @@ from dials_postrefine.simulate.stills import (
 from dials_postrefine.stills.dataset import Stills
 from dials_postrefine.stills.geometry import vectors_of_lattices
 from dials_postrefine.stills.systematics.deviations import Recording
+from dials_postrefine.stills.wilson import WilsonPrior
 
 PIXEL_SIZE = 0.1  # mm
 DETECTOR_DISTANCE = 150.0  # mm
@@ -74,7 +76,7 @@ def write_stills(sim: SimulatedStills, prefix: str) -> list[str]:
 
 def as_stills(sim: SimulatedStills) -> Stills:
     """The simulation as arrays, the polarisation taken off; every second lattice is of the second half set."""
-    n = len(sim.identifiers)
+    n, cell = len(sim.identifiers), sim.options.unit_cell
     space_group = sgtbx.space_group_info(sim.options.space_group).group()
     offsets = np.searchsorted(sim.lattice, np.arange(n + 1))
     q, q_sq = vectors_of_lattices(sim.a_indexed, sim.h, offsets)
@@ -90,7 +92,7 @@ def as_stills(sim: SimulatedStills) -> Stills:
         variance=sim.variance / sim.polarisation**2,
         half=np.arange(n) % 2 == 1,
         absent=np.zeros(len(sim.reference_h), dtype=bool),
-        prior=wilson_prior(sim.reference_h, sim.options.unit_cell, space_group),
+        prior=WilsonPrior(d_star_sq(cell, sim.reference_h), *statistical_factors(sim.reference_h, cell, space_group)),
     )
 
 

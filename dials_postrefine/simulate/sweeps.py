@@ -25,7 +25,7 @@ from dials_postrefine.files.dials.models import setting_matrix
 from dials_postrefine.files.dials.versions import miller_indices_to_numpy
 from dials_postrefine.numerics.indices import to_flex_miller
 from dials_postrefine.simulate.electrons import dependence, observe
-from dials_postrefine.simulate.images import SeriesOptions, make_experiments
+from dials_postrefine.simulate.image_models import SeriesOptions, make_experiments
 
 CELL = (4.92489, 4.92489, 5.40137, 90.0, 90.0, 120.0)
 SPACE_GROUP = "P3121"

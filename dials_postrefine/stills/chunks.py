@@ -63,14 +63,39 @@ class Chunk:
 
 
 def choose_engine(engine: str, n_lattices: int) -> str:
-    """`lstbx` or `batched` (module docstring) as asked for; of `auto`, batched from FEWEST_BATCHED lattices on."""
+    """
+    The engine for a data set (module docstring).
+
+    Parameters
+    ----------
+    engine : str
+        `lstbx` or `batched`; `auto` is batched from FEWEST_BATCHED lattices on.
+    n_lattices : int
+
+    Returns
+    -------
+    str
+        `lstbx` or `batched`.
+    """
     if engine == "auto":
         return "batched" if n_lattices >= FEWEST_BATCHED else "lstbx"
     return engine
 
 
 def fit_chunk(chunk: Chunk) -> list[LatticeFit]:
-    """The fits of all lattices of a chunk, those included that were rejected before, with their reasons."""
+    """
+    Fit the lattices of a chunk: what a worker does.
+
+    Parameters
+    ----------
+    chunk : Chunk
+        Of L lattices.
+
+    Returns
+    -------
+    list of L LatticeFit
+        Those included that were rejected before, with their reasons.
+    """
     lattices, rejected, start = chunk.lattices, chunk.rejected, chunk.start
     numbers = [k for k in range(len(lattices)) if k not in rejected]
     fitted = iter(

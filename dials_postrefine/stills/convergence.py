@@ -19,9 +19,9 @@ step, so that damping does not pass for convergence.  Verdicts may turn in circl
 rejected, accepted and rejected again stays out for the rest of the cycles.
 
 Where the cycles were damped and have not converged even so, the one that agrees best with what it has not seen is
-taken: by the free reflections where some are held out, else by half sets that never saw each other
-(crossvalidation.py); where either is not known of every cycle, one of those that accept most lattices, the one that
-changed least.  The figure that chose is the best of a few and so slightly too good.
+taken: by the free reflections where there are any, else by independently refined half sets (crossvalidation.py); where
+either is not known of every cycle, one of those that accept most lattices, the one that changed least.  The figure that
+chose is the best of a few and so slightly too good.
 """
 
 from __future__ import annotations
@@ -84,7 +84,21 @@ class Course:
 
 
 def change_in_esds(old: np.ndarray, new: np.ndarray, sigma: np.ndarray) -> float:
-    """mean of |new - s old| / sigma over what both know, all (n_unique,); NaN of nothing."""
+    """
+    How far the mean has moved, mean of |new - s old| / sigma (module docstring).
+
+    Parameters
+    ----------
+    old, new : ndarray, shape (n_unique,)
+        Merged intensities, NaN where there is none: those that both know count.
+    sigma : ndarray, shape (n_unique,)
+        The standard deviation of the new ones.
+
+    Returns
+    -------
+    float
+        NaN of nothing.
+    """
     both = np.isfinite(old) & np.isfinite(new) & (sigma > 0.0)
     if not both.any():
         return np.nan
@@ -93,33 +107,83 @@ def change_in_esds(old: np.ndarray, new: np.ndarray, sigma: np.ndarray) -> float
 
 
 def slows_down(cycles: Sequence[Cycle]) -> bool:
-    """Whether the last cycle changed the merged intensities as much, or nearly, as the one before."""
+    """
+    Whether the last cycle changed the merged intensities as much, or nearly, as the one before.
+
+    Parameters
+    ----------
+    cycles : sequence of Cycle
+
+    Returns
+    -------
+    bool
+    """
     return len(cycles) > 1 and not cycles[-1].change < SLOWEST * cycles[-2].change
 
 
 def damped_mean(old: WeightedMean, new: WeightedMean) -> WeightedMean:
-    """m' of old = m and new = F(m) (module docstring); outliers, error model and absences are the new one's."""
+    """
+    The mean m' for the next cycle where cycles are damped (module docstring).
+
+    Parameters
+    ----------
+    old, new : WeightedMean
+        m, which the lattices were fitted to, and F(m), which they led to.
+
+    Returns
+    -------
+    WeightedMean
+        With outliers, error model and absences of the new one.
+    """
 
     def between(name: str) -> np.ndarray:
         return (1.0 - DAMPING) * getattr(old, name) + DAMPING * getattr(new, name)
 
     sum_w, sum_wi = between("sum_w"), between("sum_wi")
     reference = np.divide(sum_wi, sum_w, out=np.full(len(sum_w), np.nan), where=sum_w > 0.0)
-    for one in (old, new):
-        reference[np.isnan(one.reference) & (one.sum_w > 0.0)] = np.nan  # an absence
+    for mean in (old, new):
+        reference[np.isnan(mean.reference) & (mean.sum_w > 0.0)] = np.nan  # an absence
     weight, weighted = between("weight"), between("weighted")
     return replace(new, weight=weight, weighted=weighted, sum_w=sum_w, sum_wi=sum_wi, reference=reference)
 
 
 def course_of(cycles: Sequence[Cycle], limit: float, external: bool) -> Course:
-    """How cycles ended of which none was taken back."""
+    """
+    How cycles ended of which none was taken back.
+
+    Parameters
+    ----------
+    cycles : sequence of Cycle
+    limit : float
+        The change below which they have converged.
+    external : bool
+        Whether the reference is.
+
+    Returns
+    -------
+    Course
+    """
     if external:
         return Course(Ended.EXTERNAL, len(cycles))
     return Course(Ended.CONVERGED if cycles[-1].change < limit else Ended.MOST, len(cycles))
 
 
 def choose_cycle(cycles: Sequence[Cycle], free: bool) -> tuple[int, ChosenBy]:
-    """The number (from 1) of the best cycle (module docstring), and by what; free: agreement is mean CC_free."""
+    """
+    The best cycle (module docstring).
+
+    Parameters
+    ----------
+    cycles : sequence of Cycle
+    free : bool
+        Whether their agreement is the mean CC_free, or else the honest CC1/2.
+
+    Returns
+    -------
+    number : int
+        From 1.
+    chosen_by : ChosenBy
+    """
     agreement = np.array([cycle.agreement for cycle in cycles])
     if np.isfinite(agreement).all():
         return int(np.argmax(agreement)) + 1, ChosenBy.FREE if free else ChosenBy.HALF_SETS

@@ -95,7 +95,13 @@ def refine_half_sets(
 def merge_half_sets(
     stills: Stills, settings: DatasetSettings, d_star_sq: np.ndarray, run: Run = Run()
 ) -> tuple[Merged, Merged] | None:
-    """The merges of refine_half_sets at the end alone."""
+    """
+    The merges of refine_half_sets at the end alone; parameters as there.
+
+    Returns
+    -------
+    pair of Merged, or None
+    """
     found = refine_half_sets(stills, settings, d_star_sq, run)
     return None if found is None else found.merged
 

@@ -40,12 +40,13 @@ class Stills:
     The usable observations of all lattices, sorted by lattice: L lattices, n observations.
 
     a_matrix (L, 3, 3) and s0 (L, 3) in 1/Angstrom; offsets (L + 1,): lattice k owns rows offsets[k]:offsets[k + 1];
-    h (n, 3) Miller indices as indexed; q (n, 3) in 1/Angstrom and q_sq = d*^2 (n,), what geometry.vectors_of_lattices
-    gives for these; unique (n,) number of the index in the asymmetric unit, 0 to n_unique - 1;
-    intensity, variance (n,) corrected for polarisation and efficiency; half (L,) the half set of each lattice;
-    absent (n_unique,) systematic absences; inverse_variance (n,) variance of 1/p as the integrator gave it, (0,) where
-    it gave none; prior: what Wilson statistics need of the unique indices, or None; rejected: the lattices that are out
-    before any fit, with the reason; earlier: what an earlier run found of the lattices that it accepted.
+    h (n, 3) Miller indices as indexed; q (n, 3) in 1/Angstrom and q_sq = d*^2 (n,), which geometry.vectors_of_lattices
+    makes of these (whoever replaces a_matrix or h replaces them too); unique (n,) number of the index in the
+    asymmetric unit, 0 to n_unique - 1; intensity, variance (n,) corrected for polarisation and efficiency; half (L,)
+    the half set of each lattice; absent (n_unique,) systematic absences; inverse_variance (n,) variance of 1/p as the
+    integrator gave it, (0,) where it gave none; prior: what Wilson statistics need of the unique indices, or None;
+    rejected: the lattices that are out before any fit, with the reason; earlier: what an earlier run found of the
+    lattices that it accepted.
     """
 
     a_matrix: np.ndarray
@@ -97,7 +98,18 @@ BY_OBSERVATION = ("h", "q", "q_sq", "unique", "intensity", "variance")
 
 
 def select_lattices(stills: Stills, selection: np.ndarray) -> Stills:
-    """The stills of the selected lattices (L,) alone."""
+    """
+    The stills of some lattices alone, which are numbered anew.
+
+    Parameters
+    ----------
+    stills : Stills
+    selection : ndarray of bool, shape (L,)
+
+    Returns
+    -------
+    Stills
+    """
     rows = selection[stills.lattice()]
     number = np.cumsum(selection) - 1
     return replace(

@@ -76,7 +76,19 @@ def harmful_lattices(stills: Stills, mean: WeightedMean, settings: DeltaCCHalfFi
 
 
 def resolution_shells(stills: Stills, used: np.ndarray) -> np.ndarray:
-    """The shell (n_unique,) of each unique index, of equal volume; d*^2 is the mean over its used observations (n,)."""
+    """
+    The resolution shell of each unique index, N_SHELLS of equal volume.
+
+    Parameters
+    ----------
+    stills : Stills
+    used : ndarray of bool, shape (n,)
+        The observations that count: d*^2 of an index is the mean over those of its own.
+
+    Returns
+    -------
+    ndarray of int, shape (n_unique,)
+    """
     n = np.bincount(stills.unique[used], minlength=stills.n_unique)
     d_star_sq = grouped_mean(stills.q_sq[used], stills.unique[used], stills.n_unique, empty=0.0)
     return shell_of(d_star_sq, equal_volume_edges(d_star_sq[n > 0], N_SHELLS))

@@ -74,16 +74,23 @@ class ErrorModel:
 
 def slope_of_variance(intensity: np.ndarray, variance: np.ndarray) -> float:
     """
-    The slope g of variances on intensities, each (n,): between the medians of the strongest and of the weakest tenth.
+    The slope g of variances on intensities: between the medians of the strongest and of the weakest tenth.
 
-    At most the variance per intensity of the strongest; zero where the variances do not grow with the intensities.
+    Parameters
+    ----------
+    intensity, variance : ndarray, shape (n,)
+
+    Returns
+    -------
+    float
+        At most the variance per intensity of the strongest; zero where the variances do not grow with the intensities.
     """
     n = max(len(intensity) // N_DECILES, 1)
     if len(intensity) < 2:
         return 0.0
     order = np.argpartition(intensity, [n - 1, len(intensity) - n])
     (weak_i, weak_v), (strong_i, strong_v) = (
-        (float(np.median(intensity[some])), float(np.median(variance[some]))) for some in (order[:n], order[-n:])
+        (float(np.median(intensity[tenth])), float(np.median(variance[tenth]))) for tenth in (order[:n], order[-n:])
     )
     if not strong_i > max(weak_i, 0.0):
         return 0.0
@@ -91,7 +98,21 @@ def slope_of_variance(intensity: np.ndarray, variance: np.ndarray) -> float:
 
 
 def expected_counts(variance: np.ndarray, value: np.ndarray, slope: np.ndarray, intensity: np.ndarray) -> np.ndarray:
-    """The variance var (n,) of the counts to be expected of intensity I, of that of those observed (docstring)."""
+    """
+    The variance var of the counts to be expected (module docstring).
+
+    Parameters
+    ----------
+    variance, value, slope : ndarray, shape (n,)
+        var_i, I_i and s_i, as scaling.scaled_values gives them.
+    intensity : ndarray, shape (n,)
+        I.
+
+    Returns
+    -------
+    ndarray, shape (n,)
+        At least LEAST_OF_COUNTS times the variance.
+    """
     return np.maximum(variance + slope * (intensity - value), LEAST_OF_COUNTS * variance)
 
 
@@ -105,8 +126,26 @@ def fit_error_model(
     assumed: ErrorModel,
 ) -> ErrorModel:
     """
-    The error model of the observations value (n,), each with its variance of counts, t, merged intensity, unique number
-    and the weight that it has in the mean; what is `assumed` where fewer than FEWEST differences are there.
+    The error model of greatest likelihood (module docstring).
+
+    Parameters
+    ----------
+    value, variance : ndarray, shape (n,)
+        Scaled observations, and the variances of their counts.
+    relative : ndarray, shape (n,)
+        t, the variance of ln(G e p).
+    intensity : ndarray, shape (n,)
+        Merged intensity of each one's index.
+    unique : ndarray of int, shape (n,)
+        Number of the unique index.
+    weight : ndarray, shape (n,)
+        That it has in the mean.
+    assumed : ErrorModel
+        What is returned where fewer than FEWEST differences are there.
+
+    Returns
+    -------
+    ErrorModel
     """
     n_unique = int(unique.max()) + 1 if len(unique) else 0
 
@@ -133,11 +172,11 @@ def fit_error_model(
     bounds = [LN_A_SQ, LN_PART, LN_PART]
     for _ in range(N_ROUNDS):
         good = np.abs(difference) < Z_MAX * np.sqrt(total(x)) * robust_width(difference / np.sqrt(total(x)))
-        own, square = parts[:, good], difference[good] ** 2
+        used, square = parts[:, good], difference[good] ** 2
 
-        def minus_log_likelihood(x, own=own, square=square):
-            spread = np.exp(x) @ own
-            gradient = (0.5 / spread - 0.5 * square / spread**2) @ (own.T * np.exp(x))
+        def minus_log_likelihood(x, used=used, square=square):
+            spread = np.exp(x) @ used
+            gradient = (0.5 / spread - 0.5 * square / spread**2) @ (used.T * np.exp(x))
             return 0.5 * float(np.sum(np.log(spread) + square / spread)), gradient
 
         x = minimize(minus_log_likelihood, x, jac=True, method="L-BFGS-B", bounds=bounds).x
@@ -145,5 +184,5 @@ def fit_error_model(
     deciles = np.array_split(z[np.argsort(intensity[number], kind="stable")], N_DECILES)
     a, b, c = np.sqrt(np.exp(x))
     return ErrorModel(
-        float(a), float(b / a), float(c / a), len(number), tuple(float(robust_width(some)) for some in deciles)
+        float(a), float(b / a), float(c / a), len(number), tuple(float(robust_width(tenth)) for tenth in deciles)
     )

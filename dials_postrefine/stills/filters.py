@@ -8,9 +8,9 @@ group of the data set (cells.py): near the median of that group,
 
 the tolerance being a fraction of the median for lengths and a number of degrees for angles.  It is never tighter than
 the spread of the group itself, so that a wide population is not cut through; of two that lie apart one is taken, the
-larger one or else the first.  The observations
-of a lattice are significant up to the resolution from which on the mean of I/sigma, in bins of equal numbers of
-reflections, falls below a limit (cctbx.xfel.merge, select.significance_filter).
+larger one or else the first.  The observations of a lattice are significant up to the resolution from which on the
+mean of I/sigma, in bins of equal numbers of reflections, falls below a limit (cctbx.xfel.merge,
+select.significance_filter).
 
 After the fits, lattices that were refined (enough reflections for all parameters) and are accepted so far must
 
@@ -105,9 +105,20 @@ class LatticeFilters:
 
 def cell_outliers(cells: np.ndarray, length_tolerance: float, angle_tolerance: float) -> np.ndarray:
     """
-    Which unit cells are not of the main group (module docstring): (L,) bool.
+    Which unit cells are not of the main group (module docstring).
 
-    cells (L, 6) in Angstrom and degrees as DIALS gives them, NaN where there is none: that one is no outlier.
+    Parameters
+    ----------
+    cells : ndarray, shape (L, 6)
+        In Angstrom and degrees as DIALS gives them, NaN where there is none: that is no outlier.
+    length_tolerance : float
+        A fraction of the median.
+    angle_tolerance : float
+        In degrees.
+
+    Returns
+    -------
+    ndarray of bool, shape (L,)
     """
     known = np.isfinite(cells).all(axis=1)
     return known & ~find_main_cells(cells, length_tolerance, angle_tolerance)
@@ -121,9 +132,21 @@ def significant_observations(
     settings: SignificanceFilter,
 ) -> np.ndarray:
     """
-    Which observations (n,) lie within the resolution to which their lattice is significant (module docstring).
+    Which observations lie within the resolution to which their lattice is significant (module docstring).
 
-    offsets (L + 1,): lattice k owns rows offsets[k]:offsets[k + 1].  Where the first bin is too weak, none is.
+    Parameters
+    ----------
+    intensity, variance : ndarray, shape (n,)
+    d_star_sq : ndarray, shape (n,)
+        In 1/Angstrom^2.
+    offsets : ndarray, shape (L + 1,)
+        Lattice k owns rows offsets[k]:offsets[k + 1].
+    settings : SignificanceFilter
+
+    Returns
+    -------
+    ndarray of bool, shape (n,)
+        None of a lattice whose first bin is too weak.
     """
     ratio = intensity / np.sqrt(variance)
     significant = np.zeros(len(ratio), dtype=bool)
@@ -140,7 +163,21 @@ def significant_observations(
 
 
 def relation_to_reference(observations: Observations, fit: LatticeFit) -> float:
-    """The partial correlation r of a lattice with the reference it was fitted to (module docstring); NaN of no fit."""
+    """
+    The partial correlation r of a lattice with the reference it was fitted to (module docstring).
+
+    Parameters
+    ----------
+    observations : Observations
+        Of the lattice, with the reference.
+    fit : LatticeFit
+        Of the same, with its partialities.
+
+    Returns
+    -------
+    float
+        NaN where there is no fit or nothing matched.
+    """
     matched = np.isfinite(observations.reference)
     if not np.isfinite(fit.x).all() or not matched.any():
         return np.nan
@@ -152,7 +189,15 @@ def relation_to_reference(observations: Observations, fit: LatticeFit) -> float:
 
 
 def reject_lattices(fits: Sequence[LatticeFit], settings: LatticeFilters) -> None:
-    """Give the lattices that fail after the fit their reason (module docstring)."""
+    """
+    Give the lattices that fail after the fit their reason (module docstring).
+
+    Parameters
+    ----------
+    fits : sequence of LatticeFit
+        Of all lattices of the data set; their reasons are changed in place.
+    settings : LatticeFilters
+    """
     judged = [fit for fit in _judged(fits) if np.isfinite(fit.partial_correlation)]
     r = np.clip([fit.partial_correlation for fit in judged], -LARGEST_R, LARGEST_R)
     n = np.array([fit.n_matched for fit in judged])

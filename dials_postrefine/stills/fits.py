@@ -89,14 +89,41 @@ class LatticeFit:
 
 
 def no_fit(observations: Observations, reason: Reason) -> LatticeFit:
-    """The result for a lattice that is out before any fit."""
+    """
+    The result for a lattice that is out before any fit.
+
+    Parameters
+    ----------
+    observations : Observations
+        Of the lattice.
+    reason : Reason
+
+    Returns
+    -------
+    LatticeFit
+        With x NaN.
+    """
     fit = unfitted(observations, np.full(N_PARAMETERS, np.nan))
     fit.reason = reason
     return fit
 
 
 def unfitted(observations: Observations, x: np.ndarray) -> LatticeFit:
-    """A lattice at x (7,) of which nothing is known yet."""
+    """
+    A lattice of which nothing is known yet.
+
+    Parameters
+    ----------
+    observations : Observations
+        Of the lattice.
+    x : ndarray, shape (7,)
+        Where it stands.
+
+    Returns
+    -------
+    LatticeFit
+        Partialities of zero, and relative variances of MAX_RELATIVE_VARIANCE.
+    """
     n = len(observations)
     unknown = np.zeros((N_PARAMETERS, N_PARAMETERS)), np.zeros(n)
     return LatticeFit(x, *unknown, relative_variance=np.full(n, MAX_RELATIVE_VARIANCE))

@@ -37,8 +37,9 @@ from scipy.special import stdtr
 from dials_postrefine.numerics.amplitudes import signed_root
 from dials_postrefine.numerics.correlation import correlation
 from dials_postrefine.stills.dataset import Stills
+from dials_postrefine.stills.firstmean import start_partialities
 from dials_postrefine.stills.fits import FitSettings
-from dials_postrefine.stills.scaling import Scaled, WeightedMean, mean_of_others, start_partialities
+from dials_postrefine.stills.scaling import Scaled, WeightedMean, mean_of_others
 
 SIGNIFICANCE = 0.05
 FEWEST = 3  # for a verdict, as for a correlation
@@ -61,7 +62,17 @@ class FreeAgreement:
 
 
 def no_agreement(n_lattices: int) -> FreeAgreement:
-    """Where nothing was held out."""
+    """
+    The agreement where nothing was held out.
+
+    Parameters
+    ----------
+    n_lattices : int
+
+    Returns
+    -------
+    FreeAgreement
+    """
     unknown, no = np.full(n_lattices, np.nan), np.zeros(n_lattices, dtype=bool)
     return FreeAgreement(np.zeros(n_lattices, dtype=int), unknown, unknown, unknown, unknown, no, no)
 
@@ -163,9 +174,17 @@ def unrefined_intensities(
     stills: Stills, settings: FitSettings, held_out: np.ndarray, reference: np.ndarray
 ) -> np.ndarray:
     """
-    What the unrefined lattices calculate (module docstring): (n,), NaN where there is no reference or no scale.
+    What the unrefined lattices calculate (module docstring).
 
-    held_out and reference as `compare` takes them.
+    Parameters
+    ----------
+    stills, settings, held_out, reference
+        As `compare` takes them.
+
+    Returns
+    -------
+    ndarray, shape (n,)
+        NaN where there is no reference or no scale.
     """
     p, shape = start_partialities(stills, settings)
     intensity, calculated = shape * p * reference, np.full(len(p), np.nan)
@@ -180,7 +199,21 @@ def unrefined_intensities(
 
 
 def probability(d: np.ndarray, group: np.ndarray, n_groups: int) -> np.ndarray:
-    """The probability that <d> of each group is so large by chance (module docstring); NaN of fewer than FEWEST."""
+    """
+    The probability that <d> of each group is so large by chance (module docstring).
+
+    Parameters
+    ----------
+    d : ndarray, shape (n,)
+    group : ndarray of int, shape (n,)
+        The group of each, 0 to n_groups - 1.
+    n_groups : int
+
+    Returns
+    -------
+    ndarray, shape (n_groups,)
+        NaN of fewer than FEWEST.
+    """
     n = np.bincount(group, minlength=n_groups)
     with np.errstate(invalid="ignore", divide="ignore"):
         mean = np.bincount(group, d, n_groups) / n

@@ -22,7 +22,21 @@ import numpy as np
 
 
 def scattering_vectors(a_matrix: np.ndarray, h: np.ndarray) -> np.ndarray:
-    """q = A h for Miller indices h (n, 3) and the reciprocal setting matrix A (3, 3): shape (n, 3), 1/Angstrom."""
+    """
+    The scattering vectors q = A h of one lattice.
+
+    Parameters
+    ----------
+    a_matrix : ndarray, shape (3, 3)
+        Reciprocal setting matrix in 1/Angstrom.
+    h : ndarray, shape (n, 3)
+        Miller indices.
+
+    Returns
+    -------
+    ndarray, shape (n, 3)
+        In 1/Angstrom.
+    """
     return h @ a_matrix.T
 
 

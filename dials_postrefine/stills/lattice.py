@@ -60,7 +60,7 @@ from dials_postrefine.stills.model import (
 from dials_postrefine.stills.partiality import PROFILES, START_RADIUS
 
 # A fit may leave the start by these factors and no further: G, r_s.  The angles and B may reach twice the accepted
-# limit, so that a runaway is seen as one and not as a value at the limit.  CELL_RANGE is the largest |epsilon|.
+# limit, so that a runaway is not taken for a value at the limit.  CELL_RANGE is the largest |epsilon|.
 SCALE_RANGE = 1e4
 RADIUS_RANGE = 10.0
 CELL_RANGE = 0.02
@@ -130,13 +130,40 @@ def fit_lattice(
     linear_scale: float = np.nan,
     restraint: Restraint | None = None,
 ) -> LatticeFit:
-    """Fit the model to one lattice and judge it: fit_lattices of one, by lstbx."""
+    """
+    Fit the model to one lattice and judge it: fit_lattices of one, by lstbx.
+
+    Parameters
+    ----------
+    observations : Observations
+    settings : FitSettings
+    start : ndarray, shape (7,), optional
+    linear_scale : float
+    restraint : Restraint, optional
+        As there.
+
+    Returns
+    -------
+    LatticeFit
+    """
     starts = no_starts(1) if start is None else start[None]
     return fit_lattices([observations], settings, starts, [linear_scale], restraint)[0]
 
 
 def no_starts(n_lattices: int) -> np.ndarray:
-    """The starts (L, 7) of lattices that have nothing to go on from."""
+    """
+    The starts of lattices that have nothing to go on from.
+
+    Parameters
+    ----------
+    n_lattices : int
+        L.
+
+    Returns
+    -------
+    ndarray, shape (L, 7)
+        NaN.
+    """
     return np.full((n_lattices, N_PARAMETERS), np.nan)
 
 
@@ -171,7 +198,7 @@ def fit_lattices(
         Bad data raise nothing: the fit carries the reason.
     """
     restraint = no_restraint(N_PARAMETERS) if restraint is None else restraint
-    trials = [_prepare(*one, settings) for one in zip(lattices, starts, linear_scales)]
+    trials = [_prepare(*lattice, settings) for lattice in zip(lattices, starts, linear_scales)]
     while waiting := [trial for trial in trials if trial.passes and trial.fit.reason is None]:
         next_pass = waiting[0].passes[0]
         together = [trial for trial in waiting if trial.passes[0] == next_pass]

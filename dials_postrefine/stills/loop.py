@@ -32,18 +32,18 @@ from dials_postrefine.stills.dataset import Stills, select_lattices
 from dials_postrefine.stills.deltacchalf import DeltaCCHalfFilter, harmful_lattices
 from dials_postrefine.stills.errormodel import ErrorModel, slope_of_variance
 from dials_postrefine.stills.filters import LatticeFilters, reject_lattices
+from dials_postrefine.stills.firstmean import first_mean
 from dials_postrefine.stills.fits import FitSettings, LatticeFit, Reason
 from dials_postrefine.stills.freereflections import FreeAgreement, compare, mean_cc_free, no_agreement
 from dials_postrefine.stills.lattice import no_starts
 from dials_postrefine.stills.model import LN_SCALE, PARAMETERS
 from dials_postrefine.stills.outcome import PostrefinedStills
 from dials_postrefine.stills.population import fix_gauge, restrain_to_population
-from dials_postrefine.stills.reference import Reference
+from dials_postrefine.stills.reference import FitReference
 from dials_postrefine.stills.scaling import (
     Scaled,
     WeightedMean,
     add_prior,
-    first_mean,
     linear_scales,
     mean_of_kept,
     mean_of_others,
@@ -80,7 +80,7 @@ class DatasetSettings:
 def postrefine(
     stills: Stills,
     settings: DatasetSettings,
-    reference: Reference | None = None,
+    reference: FitReference | None = None,
     run: Run = Run(),
     agreement: Sequence[float] = (),
     each: Callable[[Scaled, WeightedMean], None] = lambda scaled, mean: None,
@@ -92,7 +92,7 @@ def postrefine(
     ----------
     stills : Stills
     settings : DatasetSettings
-    reference : Reference, optional
+    reference : FitReference, optional
         What the lattices are fitted to; by default the scaled mean of the data, of which nothing is held out.  With the
         free indices of a reference the lattices are compared after the last cycle, and those that are worse for having
         been refined go back (freereflections.py).
@@ -108,7 +108,7 @@ def postrefine(
     PostrefinedStills
         Bad lattices raise nothing: see its reasons.
     """
-    cycles = _Cycles(stills, settings, Reference() if reference is None else reference, agreement)
+    cycles = _Cycles(stills, settings, FitReference() if reference is None else reference, agreement)
     with run.executor() as executor:
         for number in range(cycles.most):
             if not cycles.goes_on(number, cycles.fit(number, executor, run), each):
@@ -120,7 +120,7 @@ def postrefine(
 
 
 @dataclass
-class _Outcome:
+class _CycleResult:
     """What a cycle led to: the fits (L), the observations scaled by them, their mean, and what they were fitted to."""
 
     fits: list[LatticeFit]
@@ -136,7 +136,7 @@ class _Cycles:
     """
 
     def __init__(
-        self, stills: Stills, settings: DatasetSettings, reference: Reference, agreement: Sequence[float]
+        self, stills: Stills, settings: DatasetSettings, reference: FitReference, agreement: Sequence[float]
     ) -> None:
         self.stills, self.settings, self.reference, self.agreement = stills, settings, reference, agreement
         visible = reference.hide(stills)
@@ -160,8 +160,8 @@ class _Cycles:
         self.cycles: list[Cycle] = []
         self.verdicts, self.damped = Verdicts(stills.n_lattices), False
         self.course: Course | None = None
-        self.now: _Outcome | None = None
-        self.best: _Outcome | None = None
+        self.now: _CycleResult | None = None
+        self.best: _CycleResult | None = None
 
     @property
     def most(self) -> int:
@@ -177,7 +177,7 @@ class _Cycles:
         """The weighted mean of the kept observations, with the error model as it is now."""
         return mean_of_kept(self.stills, scaled, self.error_model, self.settings.outlier_z, self.fits_model)
 
-    def fit(self, number: int, executor: Executor, run: Run) -> _Outcome:
+    def fit(self, number: int, executor: Executor, run: Run) -> _CycleResult:
         """Fit all lattices to the mean, or to the reference, and merge them."""
         stills, settings = self.stills, self.settings
         target = self.reference.working if self.mean is None else self.mean.reference
@@ -197,9 +197,9 @@ class _Cycles:
             working = replace(scaled, kept=scaled.kept & ~self.reference.free[stills.unique])
         mean = self.mean_of(working)
         self.error_model = mean.error_model
-        return _Outcome(fits, scaled, mean, target)
+        return _CycleResult(fits, scaled, mean, target)
 
-    def goes_on(self, number: int, outcome: _Outcome, each: Callable[[Scaled, WeightedMean], None]) -> bool:
+    def goes_on(self, number: int, outcome: _CycleResult, each: Callable[[Scaled, WeightedMean], None]) -> bool:
         """Take what a cycle led to, or take the cycle back; whether there is to be another one."""
         accepted = [fit for fit in outcome.fits if fit.reason is None]
         if not accepted and self.now is not None:  # the lattices have led one another astray
@@ -237,7 +237,7 @@ class _Cycles:
             restraint = restrain_to_population(fits, restrained=self.start.restraint is not None)
         self.start = replace(self.start, x=x, restraint=restraint)
 
-    def _judge_change(self, number: int, cycle: Cycle, outcome: _Outcome) -> None:
+    def _judge_change(self, number: int, cycle: Cycle, outcome: _CycleResult) -> None:
         """How much a cycle changed the data's own mean, how good it is, and the mean for the next one."""
         new = outcome.mean
         cycle.change = relative_change(outcome.target, new.reference)

@@ -73,7 +73,20 @@ class MergedShell:
 
 
 def merge(value: np.ndarray, variance: np.ndarray, unique: np.ndarray, n_unique: int) -> Merged:
-    """Merge value (n,) with weights 1/variance (n,) by unique (n,)."""
+    """
+    Merge observations with the weights 1/variance (module docstring).
+
+    Parameters
+    ----------
+    value, variance : ndarray, shape (n,)
+    unique : ndarray of int, shape (n,)
+        Number of the unique index.
+    n_unique : int
+
+    Returns
+    -------
+    Merged
+    """
     weight = 1.0 / variance
     return Merged(
         np.bincount(unique, weight, n_unique),
@@ -92,14 +105,30 @@ def find_outliers(
     at_least: np.ndarray | None = None,
 ) -> np.ndarray:
     """
-    Observations that can't be of their unique index: a mask (n,).
+    Observations that can't be of their unique index.
 
     Of three or more observations one is out that is z_max times its expected spread from the median m, on either side:
     |I - m| > z_max max(sqrt(variance), 1.48 MAD), the median absolute deviation of the index counting where there are
-    FEWEST_FOR_MAD.  Where no third one decides, Wilson statistics do (prior; without it nothing more is out): of two
-    that differ by more than z_max times the spread of their difference the larger one is out if its probability is
-    below 1e-2, and what stands alone if it is below 1e-4 (wilson.py), the probability being that of what the
-    observation is at_least (n,), I - 3 sqrt(variance) unless given.
+    FEWEST_FOR_MAD.  Where no third one decides, Wilson statistics do: of two that differ by more than z_max times the
+    spread of their difference the larger one is out if its probability is below LEAST_PROBABLE_OF_TWO, and what stands
+    alone if it is below LEAST_PROBABLE (wilson.py).
+
+    Parameters
+    ----------
+    value, variance : ndarray, shape (n,)
+        Scaled observations.
+    unique : ndarray of int, shape (n,)
+        Number of the unique index.
+    n_unique : int
+    z_max : float
+    prior : WilsonPrior, optional
+        Without it nothing more than by the first rule is out.
+    at_least : ndarray, shape (n,), optional
+        The intensity that is at least there, whose probability counts: I - 3 sqrt(variance) unless given.
+
+    Returns
+    -------
+    ndarray of bool, shape (n,)
     """
     median = grouped_median(value, unique, n_unique)
     n = np.bincount(unique, minlength=n_unique)
@@ -122,7 +151,19 @@ def find_outliers(
 
 
 def r_split(a: np.ndarray, b: np.ndarray) -> float:
-    """R_split of two half sets' intensities (n,) (module docstring); NaN where their sum is not positive."""
+    """
+    R_split of two half sets (module docstring).
+
+    Parameters
+    ----------
+    a, b : ndarray, shape (n,)
+        Their merged intensities of the same indices.
+
+    Returns
+    -------
+    float
+        NaN where their sum is not positive.
+    """
     total = 0.5 * float(np.sum(a + b))
     return float(np.sum(np.abs(a - b))) / (np.sqrt(2.0) * total) if total > 0.0 else np.nan
 

@@ -59,7 +59,19 @@ MAX_RELATIVE_VARIANCE = 1.0
 
 
 def rounds(model: str, radius: str, unit_cell: str = "fixed") -> tuple[tuple[str, ...], ...]:
-    """The names of the parameters that each round of a model (of MODELS, RADII and UNIT_CELLS) refines."""
+    """
+    The parameters that each round of a model refines (module docstring).
+
+    Parameters
+    ----------
+    model, radius, unit_cell : str
+        Of MODELS, RADII and UNIT_CELLS.
+
+    Returns
+    -------
+    tuple of tuples of str
+        Of PARAMETERS.
+    """
     first = last = PARAMETERS[:LN_RADIUS]
     if model == "rs_hybrid":
         last = PARAMETERS[:CELL_SCALE] if radius == "mosaic" else PARAMETERS[:LN_MOSAICITY]
@@ -145,7 +157,17 @@ class JoinedObservations(Observations):
 
 
 def join_lattices(lattices: Sequence[Observations]) -> JoinedObservations:
-    """The observations of many lattices together, in their order."""
+    """
+    The observations of many lattices together, in their order.
+
+    Parameters
+    ----------
+    lattices : sequence of Observations
+
+    Returns
+    -------
+    JoinedObservations
+    """
     return JoinedObservations(
         s0=np.array([lattice.s0 for lattice in lattices]),
         lattice=np.repeat(np.arange(len(lattices)), [len(lattice) for lattice in lattices]),
@@ -247,13 +269,38 @@ def partiality(x: np.ndarray, observations: Observations, profile: str) -> np.nd
 
 
 def calculate(x: np.ndarray, observations: Observations, profile: str) -> np.ndarray:
-    """I_calc (n,); parameters as in `partiality`."""
+    """
+    The calculated intensities I_calc (module docstring).
+
+    Parameters
+    ----------
+    x, observations, profile
+        As in `partiality`.
+
+    Returns
+    -------
+    ndarray, shape (n,)
+        NaN where there is no reference.
+    """
     scale = scale_factor(observations.parameters(x), observations.q_sq)
     return scale * partiality(x, observations, profile) * observations.reference
 
 
 def calculate_with_jacobian(x: np.ndarray, observations: Observations, profile: str) -> tuple[np.ndarray, np.ndarray]:
-    """I_calc (n,) and its derivatives by the parameters of its lattice (n, 7); parameters as in `partiality`."""
+    """
+    The calculated intensities and their derivatives by the parameters of their lattice (module docstring).
+
+    Parameters
+    ----------
+    x, observations, profile
+        As in `partiality`.
+
+    Returns
+    -------
+    i_calc : ndarray, shape (n,)
+    jacobian : ndarray, shape (n, 7)
+        NaN where there is no reference.
+    """
     q_sq = observations.q_sq
     r_h, dr_x, dr_y, dr_cell = observations.excitation(x)
     by_reflection = observations.parameters(x)

@@ -53,7 +53,16 @@ def restrain_to_population(fits: Sequence[LatticeFit | EarlierFit], restrained: 
 
 
 def fix_gauge(fits: list[LatticeFit], settings: FitSettings) -> None:
-    """Without an external reference: medians of ln G and B of the accepted lattices to zero, but for fixed ones."""
+    """
+    Set the medians of ln G and B over the accepted lattices to zero, but for what is fixed: without an external
+    reference neither is determined.
+
+    Parameters
+    ----------
+    fits : list of LatticeFit
+        Their x is changed in place.
+    settings : FitSettings
+    """
     accepted = [fit for fit in fits if fit.reason is None]
     for i in (LN_SCALE, B_FACTOR):
         if accepted and PARAMETERS[i] not in settings.fix:

@@ -17,7 +17,7 @@ Prior = Callable[[np.ndarray, np.ndarray], "tuple[np.ndarray, np.ndarray] | None
 
 
 @dataclass(frozen=True)
-class Reference:
+class FitReference:
     """
     The reference of a data set of n_unique indices.
 
@@ -60,7 +60,19 @@ class Reference:
 
 def make_reference(
     intensity: np.ndarray | None = None, free: np.ndarray | None = None, prior: Prior | None = None
-) -> Reference:
-    """The Reference of what there is: intensities and free indices (n_unique,) or None."""
+) -> FitReference:
+    """
+    The FitReference of what there is.
+
+    Parameters
+    ----------
+    intensity : ndarray, shape (n_unique,), optional
+    free : ndarray of bool, shape (n_unique,), optional
+    prior : Prior, optional
+
+    Returns
+    -------
+    FitReference
+    """
     given = {"intensity": intensity, "free": free, "prior": prior}
-    return Reference(**{name: value for name, value in given.items() if value is not None})
+    return FitReference(**{name: value for name, value in given.items() if value is not None})

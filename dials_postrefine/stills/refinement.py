@@ -13,7 +13,7 @@ from dials_postrefine.stills.crossvalidation import merge_half_sets, refine_half
 from dials_postrefine.stills.dataset import Stills
 from dials_postrefine.stills.loop import DatasetSettings, postrefine
 from dials_postrefine.stills.outcome import PostrefinedStills
-from dials_postrefine.stills.reference import Reference
+from dials_postrefine.stills.reference import FitReference
 from dials_postrefine.stills.selection import Candidate, Candidates, choose_model
 from dials_postrefine.stills.statistics import ResolutionShells, Statistics, collect_statistics
 
@@ -32,7 +32,7 @@ def refine(
     settings: DatasetSettings,
     candidates: Candidates,
     shells: ResolutionShells,
-    reference: Reference | None = None,
+    reference: FitReference | None = None,
     half_sets: bool = True,
     run: Run = Run(),
 ) -> Refinement:
@@ -47,7 +47,7 @@ def refine(
         The models to choose from.
     shells : ResolutionShells
         Of the unique indices.
-    reference : Reference, optional
+    reference : FitReference, optional
         As postrefine takes it.
     half_sets : bool
         Whether to refine the two halves each by itself too, against its own mean and not against a model; against
@@ -59,7 +59,7 @@ def refine(
     -------
     Refinement
     """
-    reference = Reference() if reference is None else reference
+    reference = FitReference() if reference is None else reference
     settings, tried = choose_model(stills, settings, candidates, reference, run)
     halves = None
     if half_sets and (not reference.external or reference.prior is not None):

@@ -1,7 +1,7 @@
 """
 The indexing ambiguity: which of several ways to index a lattice agrees best with the others, or with a reference.
 
-Seen from each operation m an observation belongs to another unique index u_m.  With amplitudes relative to their
+By each operation m an observation belongs to another unique index u_m.  With amplitudes relative to their
 resolution shell, so that the fall-off that all operations share does not hide the choice,
 
     e = sign(I) sqrt|I| / (s_k t(d*)),   x = e - g (sum g e / sum g^2),   g^2 = 1/(1 + 2 r_h^2/r_s^2),
@@ -17,8 +17,8 @@ R is the external reference, treated as e, or the mean of the other lattices in 
 
 without the lattice itself.  Then each lattice takes its likeliest operation, all at once, until nothing changes
 (Brehm and Diederichs 2014, Acta Cryst. D70, 101; Liu and Spence 2014, IUCrJ 1, 393), from all as they are and from
-N_STARTS - 1 random assignments; the most likely outcome is taken, and of the ways to reindex all lattices together,
-which change nothing, the one that leaves most of them as they are.
+N_STARTS - 1 random assignments; the most likely outcome is taken, and of the operations on all lattices together, which
+change nothing, the one that leaves most of them as they are.
 
 Time grows with the number of observations, where that of dials.cosym, which compares all pairs of lattices, grows with
 the square of the number of lattices.  Of 200 simulated stills of 100 reflections in P43, 46 % of whose pairs have three
@@ -104,14 +104,32 @@ class _Amplitudes:
 
 
 def choose_operations(
-    stills: Stills, unique: np.ndarray, allowed: np.ndarray, ways: np.ndarray, reference: np.ndarray | None = None
+    stills: Stills,
+    unique: np.ndarray,
+    allowed: np.ndarray,
+    permutations: np.ndarray,
+    reference: np.ndarray | None = None,
 ) -> Choice:
     """
     The operation for each lattice (module docstring).
 
-    unique (M, n): number of the unique index of each observation after each operation, the first of which is none;
-    allowed (L, M) the operations that are open to each lattice; ways (W, M) to reindex all lattices together, as
-    files.reindexing.find_operations gives them; reference (max of unique + 1,) intensities, NaN where there is none.
+    Parameters
+    ----------
+    stills : Stills
+        L lattices, n observations.
+    unique : ndarray of int, shape (M, n)
+        Number of the unique index of each observation after each operation, the first of which is none.
+    allowed : ndarray of bool, shape (L, M)
+        The operations that are open to each lattice.
+    permutations : ndarray of int, shape (W, M)
+        Of the operations, by which all lattices together may be reindexed and nothing changes, as
+        files.dials.reindexing.find_operations gives them.
+    reference : ndarray, shape (unique.max() + 1,), optional
+        Intensities, NaN where there is none.
+
+    Returns
+    -------
+    Choice
     """
     used = _canonical_order(stills, allowed.any(axis=1))
     choice = Choice(np.zeros(stills.n_lattices, dtype=int), np.full(stills.n_lattices, np.nan), np.nan, False)
@@ -121,7 +139,7 @@ def choose_operations(
     if reference is not None:
         log_likelihood = _log_likelihood(amplitudes, _relative_reference(reference, amplitudes.unique, shell))
     else:
-        log_likelihood = _solve(amplitudes, ways)
+        log_likelihood = _solve(amplitudes, permutations)
     choice.mean_probability = float(_probabilities(log_likelihood).max(axis=0).mean())
     choice.resolved = choice.mean_probability >= MIN_PROBABILITY
     probability = _with_frequencies(log_likelihood)
@@ -189,11 +207,11 @@ def _mean_of_others(amplitudes: _Amplitudes, operation: np.ndarray) -> np.ndarra
     chosen, i = operation[amplitudes.lattice], np.arange(len(amplitudes.lattice))
     unique, group = amplitudes.unique[chosen, i], amplitudes.group[chosen, i]
     n_unique, n_groups = amplitudes.unique.max() + 1, amplitudes.group.max() + 1
-    total, own = [
+    whole, by_lattice = [
         [np.bincount(number, values, n) for values in (amplitudes.gx, amplitudes.gg)]
         for number, n in ((unique, n_unique), (group, n_groups))
     ]
-    gx, gg = [t[amplitudes.unique] - o[amplitudes.group] for t, o in zip(total, own)]
+    gx, gg = [total[amplitudes.unique] - part[amplitudes.group] for total, part in zip(whole, by_lattice)]
     return gx / (gg + SHRINKAGE)
 
 
@@ -209,7 +227,7 @@ def _log_likelihood(amplitudes: _Amplitudes, mean: np.ndarray) -> np.ndarray:
     return values
 
 
-def _solve(amplitudes: _Amplitudes, ways: np.ndarray) -> np.ndarray:
+def _solve(amplitudes: _Amplitudes, permutations: np.ndarray) -> np.ndarray:
     """ln L (M, K) of the most likely of the assignments that the starts lead to, most lattices being as they were."""
     n_operations, n_lattices = amplitudes.allowed.shape
     rng = np.random.default_rng(0)
@@ -224,7 +242,9 @@ def _solve(amplitudes: _Amplitudes, ways: np.ndarray) -> np.ndarray:
             previous, operation = operation, log_likelihood.argmax(axis=0)
             if np.array_equal(operation, previous):
                 break
-    best = max((way[best] for way in ways), key=lambda operation: np.count_nonzero(operation == 0))
+    best = max(
+        (permutation[best] for permutation in permutations), key=lambda operation: np.count_nonzero(operation == 0)
+    )
     return _log_likelihood(amplitudes, _mean_of_others(amplitudes, best))
 
 

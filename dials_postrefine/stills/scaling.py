@@ -6,13 +6,11 @@ e = exp(-2 B d*^2), and v/(G e p)^2 the variance of its counts (plus the integra
 one).  Means weigh with the variance of errormodel.py, which the written table has too, over observations with p above
 the threshold of accepted lattices that pass the outlier test of merging.py.
 
-Before any fit the error of a partial observation is assumed to be t = (2 m (1 - p))^2 besides the model's b = m,
-m = `model_error`.  Source: postrefinement.md, recipe.
+Source: postrefinement.md, recipe.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -20,14 +18,9 @@ import numpy as np
 from dials_postrefine.numerics.amplitudes import signed_root
 from dials_postrefine.numerics.grouped import grouped_median
 from dials_postrefine.numerics.robust import slope_through_origin
-from dials_postrefine.stills.dataset import EarlierFit, Stills
+from dials_postrefine.stills.dataset import Stills
 from dials_postrefine.stills.errormodel import ErrorModel, expected_counts, fit_error_model
-from dials_postrefine.stills.fits import FitSettings
-from dials_postrefine.stills.lattice import start_values
 from dials_postrefine.stills.merging import MIN_OTHER_WEIGHT, find_outliers, merge
-from dials_postrefine.stills.model import LN_SCALE, partiality, partiality_with_variance, scale_factor
-
-N_START_ROUNDS = 3
 
 
 @dataclass
@@ -119,13 +112,6 @@ def _median(values: np.ndarray) -> float:
     return float(np.median(finite)) if len(finite) else 1.0
 
 
-def _positive_slope(intensity: np.ndarray, reference: np.ndarray) -> float:
-    """The robust slope where the reference is known, NaN unless it is positive."""
-    known = np.isfinite(reference)
-    slope = slope_through_origin(intensity[known], reference[known])
-    return slope if slope > 0.0 else np.nan
-
-
 def scaled_values(
     stills: Stills, scaled: Scaled, selection: np.ndarray | slice
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -196,7 +182,26 @@ def modelled_variance(
 def merging_values(
     stills: Stills, scaled: Scaled, mean: np.ndarray, model: ErrorModel | None, selection: np.ndarray | slice
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The scaled values of the selected observations and their variances by the error model about mean (n_unique,)."""
+    """
+    The selected observations as they are to be merged.
+
+    Parameters
+    ----------
+    stills : Stills
+        n observations.
+    scaled : Scaled
+        Or what has its arrays, as PostrefinedStills.
+    mean : ndarray, shape (n_unique,)
+        Merged intensities, about which the error model holds.
+    model : ErrorModel or None
+        None: the variances of the counts alone.
+    selection : ndarray of bool, shape (n,), or slice
+        m of them.
+
+    Returns
+    -------
+    value, variance : ndarray, shape (m,)
+    """
     value, variance, slope = scaled_values(stills, scaled, selection)
     unique, relative = stills.unique[selection], scaled.relative_variance[selection]
     return value, modelled_variance(value, variance, slope, relative, unique, mean, model)
@@ -301,85 +306,20 @@ def mean_of_others(stills: Stills, mean: WeightedMean, first: int = 0, last: int
     return np.divide(weighted, weight, out=np.full(len(weight), np.nan), where=left)
 
 
-def scaled_by_fits(
-    stills: Stills, fits: Mapping[int, EarlierFit], profile: str
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """p, G e and the relative variance of (G e p) by the fits of lattices, and which these are (n,); all (n,)."""
-    n = len(stills.unique)
-    p, scale, relative, known = np.zeros(n), np.ones(n), np.zeros(n), np.zeros(n, dtype=bool)
-    for k, fit in fits.items():
-        rows, observations = stills.rows(k), stills.unmatched(k)
-        p[rows], relative[rows] = partiality_with_variance(fit.x, fit.covariance, observations, profile)
-        scale[rows] = scale_factor(fit.x, observations.q_sq)
-        known[rows] = True
-    return p, scale, relative, known
-
-
-def start_partialities(stills: Stills, fit: FitSettings) -> tuple[np.ndarray, np.ndarray]:
-    """p, and G e at G = 1, of each observation (n,) at its lattice's start values; p is 0 where there are none."""
-    p, shape = np.zeros(len(stills.unique)), np.ones(len(stills.unique))
-    for k in range(stills.n_lattices):
-        rows, observations = stills.rows(k), stills.unmatched(k)
-        x = start_values(observations, fit)
-        x[LN_SCALE] = 0.0
-        if np.isfinite(x).all() and k not in stills.rejected:
-            p[rows] = partiality(x, observations, fit.profile)
-            shape[rows] = scale_factor(x, observations.q_sq)
-    return p, shape
-
-
-def first_mean(
-    stills: Stills,
-    fit: FitSettings,
-    outlier_z: float,
-    linear_scale: np.ndarray,
-    earlier: Mapping[int, EarlierFit],
-    variance_slope: float,
-    fits_model: bool = False,
-) -> WeightedMean:
+def relative_change(old: np.ndarray, new: np.ndarray) -> float:
     """
-    The scaled mean of the data with the lattices as earlier fits left them, the others at their start values.
+    sum |new - s old| / sum |new| over what both know, s the robust slope between them.
 
     Parameters
     ----------
-    stills : Stills
-        L lattices.
-    fit : FitSettings
-    outlier_z : float
-        The limit of the outlier test.
-    linear_scale : ndarray, shape (L,)
-    earlier : mapping of lattices to EarlierFit
-        Where all have one, this is the mean that their run ended with.
-    variance_slope : float
-        As in Scaled.
-    fits_model : bool
-        Whether the error model is fitted to the mean where all lattices have an earlier fit, as it was there.
+    old, new : ndarray, shape (n_unique,)
+        Merged intensities, NaN where there is none.
 
     Returns
     -------
-    WeightedMean
+    float
+        NaN of nothing.
     """
-    p, shape = start_partialities(stills, fit)
-    found_p, found_scale, found_relative, known = scaled_by_fits(stills, earlier, fit.profile)
-    scale = np.where(known, found_scale, linear_scale[stills.lattice()] * shape)
-    relative = np.where(known, found_relative, (2.0 * fit.model_error * (1.0 - p)) ** 2)
-    p = np.where(known, found_p, p)
-    model = ErrorModel(b=fit.model_error)
-    for _ in range(N_START_ROUNDS):
-        kept = (p >= fit.partiality_threshold) & np.isfinite(scale)
-        scaled = Scaled(p, scale, relative, kept, variance_slope)
-        mean = mean_of_kept(stills, scaled, model, outlier_z, fits_model and bool(known.all()))
-        model = mean.error_model
-        for k in range(stills.n_lattices):
-            if k not in earlier:
-                rows = stills.rows(k)
-                recorded = mean.reference[stills.unique[rows]] * p[rows] * shape[rows]
-                scale[rows] = _positive_slope(stills.intensity[rows], recorded) * shape[rows]
-    return mean
-
-
-def relative_change(old: np.ndarray, new: np.ndarray) -> float:
-    """sum |new - s old| / sum |new| over what both know, s the robust slope between them; NaN of nothing."""
     both = np.isfinite(old) & np.isfinite(new)
     total = np.sum(np.abs(new[both]))
     if not total > 0.0:

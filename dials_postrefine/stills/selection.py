@@ -28,7 +28,7 @@ from dials_postrefine.numerics.run import Run
 from dials_postrefine.stills.dataset import Stills, select_lattices
 from dials_postrefine.stills.fits import FitSettings
 from dials_postrefine.stills.loop import DatasetSettings, postrefine
-from dials_postrefine.stills.reference import Reference
+from dials_postrefine.stills.reference import FitReference
 
 FRACTION = 0.25
 N_CYCLES = 3
@@ -125,7 +125,7 @@ def choose_model(
     stills: Stills,
     settings: DatasetSettings,
     candidates: Candidates,
-    reference: Reference | None = None,
+    reference: FitReference | None = None,
     run: Run = Run(),
 ) -> tuple[DatasetSettings, list[Candidate]]:
     """
@@ -137,7 +137,7 @@ def choose_model(
     settings : DatasetSettings
     candidates : Candidates
         Of one alone nothing is tried.
-    reference : Reference, optional
+    reference : FitReference, optional
         As postrefine takes it; its free indices take no part in the choice either, and its prior is not asked.
     run : Run
         Its seed says which indices are unseen.
@@ -152,7 +152,7 @@ def choose_model(
     choices = candidates.combinations()
     if len(choices) == 1:
         return _with(settings, choices[0]), []
-    reference = Reference() if reference is None else reference
+    reference = FitReference() if reference is None else reference
     stills = reference.hide(stills)
     unseen = np.random.default_rng(run.seed).random(stills.n_unique) < FRACTION
     step = max(1, -(-stills.n_lattices // MOST_LATTICES))
@@ -165,7 +165,7 @@ def choose_model(
         named = ", ".join(choice.values())
         progress = run.progress
         trial_run = replace(run, progress=lambda what, *rest, n=named: progress(f"{n}, {what}", *rest))
-        result = postrefine(sample, trial, Reference(reference.working, unseen), trial_run)
+        result = postrefine(sample, trial, FitReference(reference.working, unseen), trial_run)
         found[i] = np.nan_to_num(result.free.cc_after)  # what can't be fitted at all counts as not described
         tried.append(Candidate(**choice, correlation=float(found[i].mean()), n_accepted=int(result.accepted.sum())))
     usual = max(range(len(choices)), key=lambda i: sum(choices[i][name] == value for name, value in DEFAULT.items()))

@@ -7,13 +7,13 @@ there.
 
     absences     how strong they are, of the observations as they are (absences.py)
     operation M  CC of the means of b over one half set of the lattices at h with those over the other half at h M,
-                 Friedel mates being one, over the n pairs where both exist.  Indices that an operation leaves
+                 Friedel pairs being merged, over the n pairs where both exist.  Indices that an operation leaves
                  as they are take no part: there M does what an operation does that may be right.  By chance it is
                  1/sqrt(n).  The identity (h in both half sets) tells what agreement the data allow
 
 With Z = arctanh(CC) +- 1/sqrt(n - 3) an operation is not supported where it is below half of the best one, the identity
-or another operation, Z < Z_best/2 by SIGNIFICANT esds. (Evans 2006, Acta Cryst. D62, 72,
-scores operations in this way.)
+or another operation, Z < Z_best/2 by SIGNIFICANT esds.  (Evans 2006, Acta Cryst. D62, 72, scores operations in this
+way.)
 """
 
 from __future__ import annotations
@@ -64,11 +64,26 @@ def weigh_symmetry(
     in_input: np.ndarray,
 ) -> SymmetryEvidence:
     """
-    The evidence for a group (module docstring): absences of all lattices, operations of the accepted ones (L,), or of
-    all where there is none.
+    The evidence for a group (module docstring).
 
-    linear_scale (L,); d_star_sq (n_unique,); rotations (m, 3, 3) take the row h to h M, the identity first, with their
-    names and whether the crystals had them as they were read (m,).
+    Parameters
+    ----------
+    stills : Stills
+        L lattices, n_unique indices.
+    linear_scale : ndarray, shape (L,)
+    accepted : ndarray of bool, shape (L,)
+        The lattices that tell of operations, or all where there is none; absences are those of all.
+    d_star_sq : ndarray, shape (n_unique,)
+        In 1/Angstrom^2.
+    rotations : ndarray, shape (m, 3, 3)
+        Take the row h to h M, the identity first.
+    names : list of m str
+    in_input : ndarray of bool, shape (m,)
+        Whether the crystals had them as they were read.
+
+    Returns
+    -------
+    SymmetryEvidence
     """
     scale = linear_scale[stills.lattice()]
     used = np.isfinite(scale) & (scale > 0.0)
@@ -90,13 +105,28 @@ def correlate_operations(
     h: np.ndarray, b: np.ndarray, second: np.ndarray, rotations: np.ndarray
 ) -> list[tuple[float, int]]:
     """
-    CC and the number of pairs of each rotation (m, 3, 3), identity first; b (n,) at h (n, 3), in the second half
-    or not.
+    How well each operation is obeyed (module docstring).
+
+    Parameters
+    ----------
+    h : ndarray of int, shape (n, 3)
+        Miller indices.
+    b : ndarray, shape (n,)
+        Amplitudes of the observations as standard scores.
+    second : ndarray of bool, shape (n,)
+        Which are of the second half set.
+    rotations : ndarray, shape (m, 3, 3)
+        Identity first.
+
+    Returns
+    -------
+    list of m (cc, n_pairs)
+        CC is NaN of fewer than FEWEST_PAIRS.
     """
-    key, first, index = np.unique(pack(_one_of_mates(h)), return_index=True, return_inverse=True)
-    h_one = h[first]
+    key, first, index = np.unique(pack(_one_of_friedel_pair(h)), return_index=True, return_inverse=True)
+    h_first = h[first]
     means = [grouped_mean(b[part], index[part], len(key)) for part in (~second, second)]
-    turned_keys = [pack(_one_of_mates(np.rint(h_one @ rotation).astype(np.int32))) for rotation in rotations]
+    turned_keys = [pack(_one_of_friedel_pair(np.rint(h_first @ rotation).astype(np.int32))) for rotation in rotations]
     general = np.ones(len(key), dtype=bool)
     for turned in turned_keys[1:]:
         general &= turned != key
@@ -112,8 +142,24 @@ def correlate_operations(
 
 
 def judge_operations(names: list[str], in_input: np.ndarray, pairs: list[tuple[float, int]]) -> list[Operation]:
-    """The operations with their verdicts (module docstring), None where there are too few pairs."""
-    cc = np.array([one for one, _ in pairs])
+    """
+    The operations with their verdicts (module docstring).
+
+    Parameters
+    ----------
+    names : list of m str
+        Identity first.
+    in_input : ndarray of bool, shape (m,)
+        Whether the crystals had them as they were read.
+    pairs : list of m (cc, n_pairs)
+        As correlate_operations gives them.
+
+    Returns
+    -------
+    list of m Operation
+        Whose verdict is None where there are too few pairs.
+    """
+    cc = np.array([value for value, _ in pairs])
     n = np.array([count for _, count in pairs])
     known = np.isfinite(cc)
     z = np.where(known, np.arctanh(np.clip(np.nan_to_num(cc), -LARGEST_CC, LARGEST_CC)), np.nan)
@@ -131,8 +177,8 @@ def judge_operations(names: list[str], in_input: np.ndarray, pairs: list[tuple[f
     return found
 
 
-def _one_of_mates(h: np.ndarray) -> np.ndarray:
-    """h (n, 3), or -h where its last number that is not zero is negative: one of the two Friedel mates."""
+def _one_of_friedel_pair(h: np.ndarray) -> np.ndarray:
+    """h (n, 3), or -h where its last number that is not zero is negative: the same for both of a Friedel pair."""
     sign = np.sign(h[:, 2])
     for axis in (1, 0):
         sign = np.where(sign == 0, np.sign(h[:, axis]), sign)

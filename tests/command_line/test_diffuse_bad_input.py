@@ -7,7 +7,7 @@ import pickle
 import shutil
 
 import pytest
-from comparison import results
+from comparison import refusal, results
 
 pytestmark = [pytest.mark.dials]
 
@@ -38,16 +38,7 @@ def refused(tmp_path, monkeypatch):
 
     monkeypatch.chdir(tmp_path)
 
-    def check(*args) -> str:
-        before = results(tmp_path)
-        with pytest.raises(SystemExit) as ended:
-            run([*SMALL, *map(str, args)])
-        sentence = ended.value.code  # which Python prints to stderr, with exit status 1
-        assert isinstance(sentence, str) and sentence.startswith("Sorry: ") and "\n" not in sentence
-        assert results(tmp_path) == before
-        return sentence
-
-    return check
+    return lambda *args: refusal(run, tmp_path, [*SMALL, *args])
 
 
 def test_the_sentence_is_on_stderr_alone_and_the_status_is_1(run_program, tmp_path):

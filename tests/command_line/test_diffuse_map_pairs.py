@@ -70,16 +70,11 @@ def data(tmp_path_factory):
     from dxtbx import flumpy
     from dxtbx.model import ExperimentList
 
-    from dials_postrefine.files.images.series import air_attenuation
+    from dials_postrefine.files.images.geometry import air_attenuation
     from dials_postrefine.simulate.diffuse import SmoothIntensity
-    from dials_postrefine.simulate.images import (
-        ImageOptions,
-        SeriesOptions,
-        intensity_of,
-        make_experiments,
-        with_mean_counts,
-        write_series,
-    )
+    from dials_postrefine.simulate.image_files import write_series
+    from dials_postrefine.simulate.image_models import SeriesOptions, make_experiments
+    from dials_postrefine.simulate.images import ImageOptions, intensity_of, with_mean_counts
 
     folder = tmp_path_factory.mktemp("pairs")
     series = {
@@ -115,7 +110,7 @@ def data(tmp_path_factory):
 
 def truth(row, experiment, intensity, h, s, cell_of_h):
     """What the map should be at voxels h (n, 3) with |s| (n,), averaged over voxels with edges cell_of_h (3, 3)."""
-    from dials_postrefine.files.images.series import air_attenuation
+    from dials_postrefine.files.images.geometry import air_attenuation
 
     points, weights = np.array([-np.sqrt(0.6), 0.0, np.sqrt(0.6)]) / 2.0, np.array([5.0, 8.0, 5.0]) / 18.0
     mean = sum(
@@ -241,21 +236,21 @@ def check_row(data, row, tmp_path) -> None:
 
 
 def photons_of_a_wrong_gain(sums, images):
-    from dials_postrefine.diffuse.map import kernels
+    from dials_postrefine.diffuse.map import columns
 
-    sums[:, [kernels.COUNTS, kernels.HALF_COUNTS]] = sums[:, [kernels.COUNTS, kernels.HALF_COUNTS]] * 11 // 10
+    sums[:, [columns.COUNTS, columns.HALF_COUNTS]] = sums[:, [columns.COUNTS, columns.HALF_COUNTS]] * 11 // 10
 
 
 def times_of_half(sums, images):
-    from dials_postrefine.diffuse.map import kernels
+    from dials_postrefine.diffuse.map import columns
 
-    sums[:, [kernels.EXPOSURE, kernels.HALF_EXPOSURE]] //= 2
+    sums[:, [columns.EXPOSURE, columns.HALF_EXPOSURE]] //= 2
 
 
 def a_quarter_of_the_variance(sums, images):
-    from dials_postrefine.diffuse.map import kernels
+    from dials_postrefine.diffuse.map import columns
 
-    sums[:, kernels.VARIANCE] //= 4
+    sums[:, columns.VARIANCE] //= 4
 
 
 def a_tenth_of_the_pixels_lost(sums, images):
@@ -269,10 +264,10 @@ FAULTS = [photons_of_a_wrong_gain, times_of_half, a_quarter_of_the_variance, a_t
 @pytest.mark.parametrize("fault", [None, *FAULTS], ids=lambda fault: fault.__name__ if fault else "none")
 def test_planted_faults_are_seen(data, tmp_path, monkeypatch, fault):
     """On a row that all of the tests look at."""
-    from dials_postrefine.files.maps import input as map_input
+    from dials_postrefine.programs.diffuse_map import sums as program
 
     monkeypatch.chdir(tmp_path)
-    right = map_input.map_without_outliers
+    right = program.map_images
 
     def wrong(*args, **kwargs):
         sums, images, rejection = right(*args, **kwargs)
@@ -280,7 +275,7 @@ def test_planted_faults_are_seen(data, tmp_path, monkeypatch, fault):
             fault(sums, images)
         return sums, images, rejection
 
-    monkeypatch.setattr(map_input, "map_without_outliers", wrong)
+    monkeypatch.setattr(program, "map_images", wrong)
     wanted = {"corrections.polarization=True", "sampling.phi_steps=1", "mask.ice_rings.filter=False"}
     row = next(row for row in ROWS if wanted <= set(row) and "background.radial=offset" not in row)
     if fault is None:

@@ -69,7 +69,7 @@ def test_many_bad_pixels_are_told(sweep, mapped, monkeypatch):
 
 
 def test_every_other_image_of_a_sweep_is_in_the_first_half():
-    from dials_postrefine.diffuse.map.mapping import in_first_half
+    from dials_postrefine.diffuse.map.image import in_first_half
 
     for name in ("a", "b", "a longer name"):
         halves = [in_first_half("images", name, number) for number in range(20)]

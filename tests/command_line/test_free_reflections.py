@@ -19,7 +19,7 @@ from dials.array_family import flex
 from dxtbx import flumpy
 from dxtbx.model.experiment_list import ExperimentList
 
-from dials_postrefine.files.dials.tables import map_to_asymmetric_unit
+from dials_postrefine.files.dials.symmetry import map_to_asymmetric_unit
 from dials_postrefine.simulate.still_files import write_stills
 from dials_postrefine.simulate.stills import StillsOptions, model_partiality, simulate_stills
 from dials_postrefine.stills.freereflections import free_set

@@ -26,9 +26,9 @@ from dxtbx import flumpy
 from dxtbx.model.experiment_list import ExperimentList
 from iotbx import mtz
 
-from dials_postrefine.files.dials.tables import map_to_asymmetric_unit
+from dials_postrefine.files.dials.symmetry import map_to_asymmetric_unit
 from dials_postrefine.files.dials.versions import miller_indices_to_numpy
-from dials_postrefine.files.stills.observations import read_stills
+from dials_postrefine.programs.stills_input import read_stills
 from dials_postrefine.simulate.still_files import write_stills
 from dials_postrefine.simulate.stills import StillsOptions, simulate_stills
 

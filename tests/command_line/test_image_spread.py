@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import csv
-import json
+from functools import partial
 
 import numpy as np
 import pytest
-from comparison import content, results
+from comparison import content, refusal
 
 pytestmark = pytest.mark.dials
 
@@ -15,16 +15,9 @@ SWEEPS = ("20_25", "30", "35")
 
 
 @pytest.fixture(scope="module")
-def run_spread(run_program, tmp_path_factory):
+def run_spread(run_for_summary):
     """A function: arguments -> the folder of a run and its summary."""
-
-    def run(*args):
-        folder = tmp_path_factory.mktemp("spread")
-        result = run_program("dials.image_spread", *args, cwd=folder)
-        assert result.returncode == 0, result.stderr
-        return folder, json.loads((folder / "dials.image_spread.json").read_text())
-
-    return run
+    return partial(run_for_summary, "dials.image_spread")
 
 
 @pytest.fixture(scope="module")
@@ -191,16 +184,7 @@ def refused(tmp_path, monkeypatch):
 
     monkeypatch.chdir(tmp_path)
 
-    def check(*args) -> str:
-        before = results(tmp_path)
-        with pytest.raises(SystemExit) as ended:
-            run([*map(str, args)])
-        sentence = ended.value.code  # which Python prints to stderr, with exit status 1
-        assert isinstance(sentence, str) and sentence.startswith("Sorry: ") and "\n" not in sentence
-        assert results(tmp_path) == before
-        return sentence
-
-    return check
+    return lambda *args: refusal(run, tmp_path, args)
 
 
 @pytest.fixture()

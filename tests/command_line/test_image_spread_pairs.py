@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 
-import numpy as np
 import pytest
 
 import dials_postrefine  # noqa: F401  (makes cctbx findable)
@@ -45,9 +44,9 @@ CONSTANT = {
     "input.*": "data",
     "output.*": "names of files",
     "n_shells": "the rows of tables",
-    "beam.annulus": "of images, which this data have not: tests/files/test_scaled_images.py",
+    "beam.annulus": "of images, which this data have not: tests/files/electron/test_scaled_images.py",
 }
-LEFT_OUT = {"beam.intensity=images": "these data have no images: tests/files/test_scaled_images.py"}
+LEFT_OUT = {"beam.intensity=images": "these data have no images: tests/files/electron/test_scaled_images.py"}
 FACTORS = factors(scope.load("image_spread"), VARIED, CONSTANT, LEFT_OUT)
 ROWS = all_pairs(FACTORS)
 
@@ -91,16 +90,9 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_planted_faults_are_seen(fault, simulated, monkeypatch, tmp_path):
-    from dials_postrefine.files.electron import scaled_images
-
+def test_planted_faults_are_seen(fault, simulated, plant_fault, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    right = scaled_images.intensities
-
-    def wrong(table, kind, variance="counting"):
-        return FAULTS[fault](*right(table, kind, variance), np.array(table["inverse_scale_factor"]))
-
-    monkeypatch.setattr(scaled_images, "intensities", wrong)
+    plant_fault(FAULTS[fault])
     row = ["intensity_choice=scale", "max_pairs=40"]
     if fault == "none":
         check(row, simulated)

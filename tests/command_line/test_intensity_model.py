@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
+from functools import partial
 
 import numpy as np
 import pytest
-from comparison import content, results
+from comparison import content, refusal
 
 pytestmark = pytest.mark.dials
 
@@ -14,16 +14,9 @@ FAST = ("trees.max_iter=30", "trees.permutations=2")
 
 
 @pytest.fixture(scope="module")
-def run_model(run_program, tmp_path_factory):
+def run_model(run_for_summary):
     """A function: arguments -> the folder of a run and its summary."""
-
-    def run(*args):
-        folder = tmp_path_factory.mktemp("model")
-        result = run_program("dials.intensity_model", *args, cwd=folder)
-        assert result.returncode == 0, result.stderr
-        return folder, json.loads((folder / "dials.intensity_model.json").read_text())
-
-    return run
+    return partial(run_for_summary, "dials.intensity_model")
 
 
 @pytest.fixture(scope="module")
@@ -123,15 +116,7 @@ def refused(tmp_path, monkeypatch):
 
     monkeypatch.chdir(tmp_path)
 
-    def check(*args) -> str:
-        with pytest.raises(SystemExit) as ended:
-            run([*FAST, *map(str, args)])
-        sentence = ended.value.code  # which Python prints to stderr, with exit status 1
-        assert isinstance(sentence, str) and sentence.startswith("Sorry: ") and "\n" not in sentence
-        assert not results(tmp_path)
-        return sentence
-
-    return check
+    return lambda *args: refusal(run, tmp_path, [*FAST, *args])
 
 
 def test_bad_input_is_one_sentence(refused, simulated, tmp_path):

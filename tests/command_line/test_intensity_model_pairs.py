@@ -116,16 +116,9 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_planted_faults_are_seen(fault, simulated, monkeypatch, tmp_path):
-    from dials_postrefine.files.electron import scaled_images
-
+def test_planted_faults_are_seen(fault, simulated, plant_fault, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    right = scaled_images.intensities
-
-    def wrong(table, kind, variance="counting"):
-        return FAULTS[fault](*right(table, kind, variance), np.array(table["inverse_scale_factor"]))
-
-    monkeypatch.setattr(scaled_images, "intensities", wrong)
+    plant_fault(FAULTS[fault])
     row = ["intensity_choice=scale", "reference=quartz.cif", "d_min=None", "d_max=None", "trees.max_iter=10"]
     if fault == "none":
         check(row, simulated)

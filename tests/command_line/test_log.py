@@ -143,7 +143,7 @@ def test_what_ends_a_run_is_the_last_that_the_log_says(folder):
 def test_a_fault_of_ours_is_in_the_log(folder, monkeypatch):
     from dials_postrefine.programs import postrefine as program
 
-    monkeypatch.setattr(program, "read_stills", lambda **_: 1 / 0)
+    monkeypatch.setattr(program, "read_stills", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         postrefine.run(STILLS)
     text = Path("dials.postrefine.log").read_text()

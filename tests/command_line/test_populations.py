@@ -210,7 +210,8 @@ def map_two(tmp_path, monkeypatch):
     """A function: options of both and of the second of two series, a change of its basis -> the map's summary."""
     pytest.importorskip("numba", reason="numba is not installed: dials.diffuse_map needs it")
     from dials_postrefine.command_line.diffuse_map import run as run_map
-    from dials_postrefine.simulate.images import SeriesOptions, make_experiments, write_series
+    from dials_postrefine.simulate.image_files import write_series
+    from dials_postrefine.simulate.image_models import SeriesOptions, make_experiments
 
     monkeypatch.chdir(tmp_path)
 

@@ -262,8 +262,8 @@ def test_dials_merge_as_printed_gives_the_mean_of_the_written_table(postrefined,
 
 
 def test_dials_merge_as_printed_gives_our_own_merge(given, postrefined, merged):
-    from dials_postrefine.files.stills.observations import read_stills
     from dials_postrefine.programs.algorithm_settings import dataset_settings
+    from dials_postrefine.programs.stills_input import read_stills
     from dials_postrefine.settings.postrefine import PostrefineRequest
     from dials_postrefine.stills.loop import postrefine
     from dials_postrefine.stills.statistics import ResolutionShells, collect_statistics

@@ -96,10 +96,11 @@ def test_d_is_that_of_the_crystals(folder):
 
 def test_the_page_speaks_of_no_error_model_and_no_half_sets_where_there_are_none(folder):
     from dials_postrefine.report.stills import page as report
+    from dials_postrefine.report.stills.shells import show_by_resolution
 
     summary, *_ = _read(folder)
     for model, words in ((summary["error_model"], "sigma by the error model"), (None, "sigma of the counts alone")):
-        figures = report._by_resolution(summary | {"error_model": model}).figures
+        figures = show_by_resolution(summary | {"error_model": model}).figures
         assert words in figures[-1].caption
     model = {"shells": [], "notes": [], "share": [{"d_max": None, "d_min": 3.0, "n": 5, "share": 0.5}]}
     assert report._model(model, honest=True).text[0].endswith("; the honest half sets are refined without it.")

@@ -126,7 +126,7 @@ FAULTS = {  # of the data: the intensity as a function of itself and of d*^2
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_planted_faults_are_seen(fault, folder, monkeypatch, tmp_path):
-    from dials_postrefine.files.reference import merged_data
+    from dials_postrefine.programs import merged_data
 
     monkeypatch.chdir(tmp_path)
     right = merged_data.merge_intensities

@@ -28,10 +28,11 @@ from dxtbx import flumpy
 from dxtbx.model.experiment_list import ExperimentList
 from iotbx import mtz
 
-from dials_postrefine.files.dials import tables
+from dials_postrefine.files.dials.symmetry import map_to_asymmetric_unit
 from dials_postrefine.files.dials.versions import miller_indices_to_numpy
 from dials_postrefine.files.reference.alignment import read_reference
-from dials_postrefine.files.stills.observations import read_stills, resolve_ambiguity
+from dials_postrefine.numerics.indices import pack, to_flex_miller
+from dials_postrefine.programs.stills_input import read_stills, resolve_ambiguity
 from dials_postrefine.report.stills import text
 from dials_postrefine.simulate.still_files import write_stills
 from dials_postrefine.simulate.stills import StillsOptions, simulate_stills
@@ -84,14 +85,14 @@ def q_by_lattice(table, experiments) -> dict[str, np.ndarray]:
 
 
 def classes(h: np.ndarray, group) -> np.ndarray:
-    return tables.pack(tables.map_to_asymmetric_unit(h, group))
+    return pack(map_to_asymmetric_unit(h, group))
 
 
 def indexed_alike(h: np.ndarray, true_h: np.ndarray, lattice: np.ndarray, group, operations: list[str]) -> np.ndarray:
     """Which lattices have indices equivalent to the true ones, (L,), after the operation that makes it the most."""
     outcomes = []
     for name in operations:
-        after = miller_indices_to_numpy(sgtbx.change_of_basis_op(name).apply(tables.to_flex_miller(true_h)))
+        after = miller_indices_to_numpy(sgtbx.change_of_basis_op(name).apply(to_flex_miller(true_h)))
         off = classes(after, group) != classes(h, group)
         outcomes.append(np.bincount(lattice, off) == 0)
     return max(outcomes, key=np.count_nonzero)
@@ -313,7 +314,7 @@ def test_axes_of_nearly_equal_length_are_told_apart(symbol, cell, operations, tm
     np.testing.assert_array_equal(stills.h, h[files.usable.row])
     np.testing.assert_allclose(stills.a_matrix.reshape(-1, 9), [e.crystal.get_A() for e in files.experiments])
     group = files.space_group
-    np.testing.assert_array_equal(tables.pack(files.h_unique[stills.unique]), classes(stills.h, group))
+    np.testing.assert_array_equal(pack(files.h_unique[stills.unique]), classes(stills.h, group))
     alike = indexed_alike(h, sim.h, sim.lattice, group, operations)
     assert (alike | sim.useless).sum() >= 99
     cells = np.array([e.crystal.get_unit_cell().parameters()[:3] for e in files.experiments])[alike]

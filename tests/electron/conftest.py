@@ -28,7 +28,7 @@ def make_images():
     A function: seed and options -> Images of a tetragonal crystal (5, 5, 8 A, Laue class 4/m) at orientations 2 degrees
     apart about an axis, or given as rotations (n, 3, 3), with random indices and intensities on each.
     """
-    from dials_postrefine.electron.spread.images import Images, Symmetry
+    from dials_postrefine.numerics.images import Images, Symmetry
 
     laue, lattice = group_of(QUARTER), group_of(QUARTER, FLIP)
 
@@ -43,8 +43,8 @@ def make_images():
         image = np.repeat(np.arange(n), n_spots)
         h = rng.integers(-largest, largest + 1, (len(image), 3))
         h[~h.any(axis=1)] = 1, 1, 0
-        mates = np.einsum("ni,kij->nkj", h, np.concatenate([laue, -laue]))
-        packed = (mates[:, :, 0] * 100 + mates[:, :, 1]) * 100 + mates[:, :, 2]
+        equivalents = np.einsum("ni,kij->nkj", h, np.concatenate([laue, -laue]))
+        packed = (equivalents[:, :, 0] * 100 + equivalents[:, :, 1]) * 100 + equivalents[:, :, 2]
         unique = np.unique(packed.max(axis=1), return_inverse=True)[1].ravel()
         true = rng.exponential(size=unique.max() + 1)[unique]
         variance = error**2 * true + 0.01**2

@@ -22,9 +22,11 @@ from dxtbx import flumpy
 from dxtbx.model import SimplePxMmStrategy
 from dxtbx.model.experiment_list import ExperimentListFactory
 
+from dials_postrefine.simulate import image_files, image_models
 from dials_postrefine.simulate import images as simulated
 from dials_postrefine.simulate.diffuse import BraggPeaks, HaloIntensity, SmoothIntensity, polarisation
-from dials_postrefine.simulate.images import ImageOptions, SeriesOptions
+from dials_postrefine.simulate.image_models import SeriesOptions
+from dials_postrefine.simulate.images import ImageOptions
 
 pytestmark = pytest.mark.dials
 
@@ -37,7 +39,7 @@ def constant(h):
 
 def models(**options):
     """Experiments with imagesets, without which DIALS predicts stills, but with no images in them."""
-    experiments = simulated.make_experiments(SeriesOptions(**options))
+    experiments = image_models.make_experiments(SeriesOptions(**options))
     lengths = [e.scan.get_num_images() if e.scan else 1 for e in experiments]
     return simulated.with_images(experiments, [[simulated.ImageInMemory(None)] * n for n in lengths])
 
@@ -49,7 +51,7 @@ def smooth(experiment, **parameters):
 # Geometry
 
 
-@pytest.mark.parametrize("detector", simulated.DETECTORS)
+@pytest.mark.parametrize("detector", image_models.DETECTORS)
 @pytest.mark.parametrize(
     "crystal",
     [{}, {"scan_varying": True}, {"goniometer": "multi"}, {"goniometer": "multi", "scan_varying": True}],
@@ -115,7 +117,7 @@ def rectangle_solid_angle(panel) -> float:
     return sum(i * j * corner(ends[0][i > 0], ends[1][j > 0]) for i in (-1, 1) for j in (-1, 1))
 
 
-@pytest.mark.parametrize("detector", simulated.DETECTORS)
+@pytest.mark.parametrize("detector", image_models.DETECTORS)
 @pytest.mark.parametrize("n_sub", [1, 3])
 def test_solid_angles_add_up_to_that_of_a_rectangle(detector, n_sub):
     (experiment,) = models(detector=detector, pixel_size=1.6, image_size=(50, 60))
@@ -204,7 +206,7 @@ def test_the_default_sampling_is_fine_enough():
 
 
 def test_every_eighth_pixel_is_enough_for_a_smooth_intensity():
-    experiment = simulated.make_experiments(SeriesOptions.pilatus_6m(modules=(1, 2)))[0]
+    experiment = image_models.make_experiments(SeriesOptions.pilatus_6m(modules=(1, 2)))[0]
     intensity = smooth(experiment)
     exact = simulated.expected_image(experiment, intensity, 0, ImageOptions(n_sub=1, n_phi=1))[0]
     spline = simulated.expected_image(experiment, intensity, 0, ImageOptions(n_sub=1, n_phi=1, step=8))[0]
@@ -239,7 +241,7 @@ def test_intensities_obey_the_laue_symmetry(symbol, kind):
     space_group = sgtbx.space_group_info(symbol).group()
     cell = space_group.average_unit_cell(uctbx.unit_cell((20, 23, 29, 75, 82, 97)))
     options = SeriesOptions(unit_cell=cell.parameters(), space_group=symbol, goniometer="none", n_images=1)
-    intensity = simulated.intensity_of(kind, simulated.make_experiments(options)[0].crystal)
+    intensity = simulated.intensity_of(kind, image_models.make_experiments(options)[0].crystal)
     values = []
     for h in ((1, 3, 6), (5, -2, 4), (0, 3, -1)):
         mates = [e.h() for e in miller.sym_equiv_indices(space_group, h).indices()]
@@ -299,7 +301,7 @@ def test_noise_is_that_of_counts_and_of_each_image_its_own(mean):
 
 
 def test_gain_and_pedestal_are_those_that_dxtbx_takes_off():
-    experiments = simulated.make_experiments(SeriesOptions(detector="ccd", gain=2.5, pedestal=40.0, n_images=2))
+    experiments = image_models.make_experiments(SeriesOptions(detector="ccd", gain=2.5, pedestal=40.0, n_images=2))
     intensity = simulated.with_mean_counts(smooth(experiments[0]), 100.0, experiments[0])
     (experiment,) = simulated.simulate_in_memory(experiments, intensity)
     corrected = experiment.imageset.get_corrected_data(0)[0].as_numpy_array()
@@ -309,7 +311,7 @@ def test_gain_and_pedestal_are_those_that_dxtbx_takes_off():
 
 
 def test_scales_are_those_of_the_images():
-    experiments = simulated.make_experiments(SeriesOptions(goniometer="none", n_images=3))
+    experiments = image_models.make_experiments(SeriesOptions(goniometer="none", n_images=3))
     intensity = simulated.with_mean_counts(smooth(experiments[0]), 20.0, experiments[0])
     images = [image[0] for _, image in simulated.simulate_images(experiments, intensity, scales=(1.0, 0.5, 2.0))]
     for experiment, image, scale in zip(experiments, images, (1.0, 0.5, 2.0)):
@@ -336,11 +338,11 @@ def values_of(imageset, index):
 
 def make_series(name, folder):
     """The series in memory, and the .expt of the same on disk."""
-    experiments = simulated.make_experiments(SeriesOptions(**SERIES[name]))
+    experiments = image_models.make_experiments(SeriesOptions(**SERIES[name]))
     intensity = simulated.with_mean_counts(smooth(experiments[0]), 3.0, experiments[0], ImageOptions(step=16))
     options = ImageOptions(n_sub=1, n_phi=1)
     in_memory = simulated.simulate_in_memory(experiments, intensity, options, seed=2)
-    return in_memory, simulated.write_series(experiments, intensity, folder / "image", options, seed=2)
+    return in_memory, image_files.write_series(experiments, intensity, folder / "image", options, seed=2)
 
 
 @pytest.mark.parametrize("name", list(SERIES))
@@ -364,9 +366,9 @@ def test_files_hold_the_values_bit_for_bit_and_the_models(name, tmp_path):
 
 
 def test_several_sweeps_have_files_of_their_own(tmp_path):
-    experiments = simulated.make_experiments(SeriesOptions(n_images=2))
-    experiments.extend(simulated.make_experiments(SeriesOptions(n_images=3, start=90.0, name="second")))
-    path = simulated.write_series(experiments, smooth(experiments[0]), tmp_path / "image", BARE)
+    experiments = image_models.make_experiments(SeriesOptions(n_images=2))
+    experiments.extend(image_models.make_experiments(SeriesOptions(n_images=3, start=90.0, name="second")))
+    path = image_files.write_series(experiments, smooth(experiments[0]), tmp_path / "image", BARE)
     assert [e.imageset.size() for e in ExperimentListFactory.from_json_file(str(path))] == [2, 3]
     assert len(list(tmp_path.glob("image_1_*.cbf"))) == 2 and len(list(tmp_path.glob("image_2_*.cbf"))) == 3
 
@@ -395,7 +397,7 @@ def test_dials_imports_an_untilted_series_with_its_models(tmp_path, run_program)
 
 
 def test_a_broken_image_raises():
-    experiments = simulated.make_experiments(SeriesOptions(n_images=2))
+    experiments = image_models.make_experiments(SeriesOptions(n_images=2))
     whole = simulated.ImageInMemory([np.zeros((240, 200), dtype=np.int32)])
     (experiment,) = simulated.with_images(experiments, [[whole, simulated.ImageInMemory(None)]])
     assert experiment.imageset.get_raw_data(0)

@@ -17,9 +17,10 @@ from dials_postrefine.programs.algorithm_settings import (
     image_choice,
     input_filters,
     model_candidates,
-    model_request,
     reference_settings,
     spread_settings,
+    tree_image_choice,
+    tree_settings,
 )
 from dials_postrefine.settings.image_spread import ImageSpreadRequest
 from dials_postrefine.settings.intensity_model import IntensityModelRequest
@@ -44,7 +45,7 @@ def choices(program: str) -> dict[str, list[str]]:
 
 
 def test_the_defaults_are_those_of_the_algorithms():
-    from dials_postrefine.files.reference.reference_model import ReferenceSettings
+    from dials_postrefine.programs.reference_model import ReferenceSettings
 
     request = PostrefineRequest()
     assert dataset_settings(request) == DatasetSettings() and input_filters(request) == InputFilters()
@@ -55,13 +56,15 @@ def test_the_defaults_of_the_programs_for_electrons_are_those_of_the_algorithms(
     from dials_postrefine.electron.spread.imagespread import SpreadSettings
     from dials_postrefine.electron.spread.pairs import MATCHES
     from dials_postrefine.electron.trees.intensitymodel import SPLITS, TreeSettings
-    from dials_postrefine.files.electron.scaled_images import COLUMNS, ImageChoice
+    from dials_postrefine.files.electron.scaled_images import ImageChoice
+    from dials_postrefine.numerics.images import COLUMNS
 
     request = ImageSpreadRequest()
     assert spread_settings(request) == SpreadSettings() and image_choice(request) == ImageChoice()
     assert compared_column(request) is None
-    wanted = model_request(IntensityModelRequest())
-    assert wanted.trees == TreeSettings() and wanted.choice == ImageChoice(image_width=0.0, beam="none")
+    trained = IntensityModelRequest()
+    assert tree_settings(trained) == TreeSettings()
+    assert tree_image_choice(trained) == ImageChoice(image_width=0.0, beam="none")
     assert spread_settings(request_of("image_spread", "min_angle=90")).min_angle == pytest.approx(np.pi / 2.0)
     assert choices("image_spread")["match"] == list(MATCHES)
     assert choices("intensity_model")["split"] == list(SPLITS)
@@ -96,16 +99,16 @@ def test_degrees_become_radians():
 
 def test_the_default_map():
     pytest.importorskip("numba", reason="numba is not installed: dials.diffuse_map needs it")
-    from dials_postrefine.diffuse.map.mapping import MappingSettings
-    from dials_postrefine.files.images.series import ImageSettings
-    from dials_postrefine.programs.algorithm_settings import map_request
+    from dials_postrefine.diffuse.map.records import MappingSettings
+    from dials_postrefine.files.images.experiments import ImageSettings
+    from dials_postrefine.programs.algorithm_settings import image_settings, mapping_settings
     from dials_postrefine.settings.diffuse_map import DiffuseMapRequest
 
-    wanted = map_request(DiffuseMapRequest())
+    request = DiffuseMapRequest()
     # what a run does beyond what its parts do by themselves
-    assert wanted.reading == ImageSettings(phi_steps=None, scale="per_image")
-    assert wanted.mapping == MappingSettings(n_sigma="auto")
-    rings = map_request(request_of("diffuse_map", "mask.ice_rings.filter=True", "d_min=2")).mapping.excluded
+    assert image_settings(request) == ImageSettings(phi_steps=None, scale="per_image")
+    assert mapping_settings(request) == MappingSettings(n_sigma="auto")
+    rings = mapping_settings(request_of("diffuse_map", "mask.ice_rings.filter=True", "d_min=2")).excluded
     low, high = rings[0]  # of hexagonal ice, 100 at 3.895 Angstrom
     assert np.sqrt(0.5 * (low**2 + high**2)) == pytest.approx(2.0 / (np.sqrt(3.0) * 4.498))
     assert high**2 - low**2 == pytest.approx(0.002)

@@ -127,14 +127,9 @@ def test_an_image_series_is_mapped_from_python(tmp_path, monkeypatch):
     from dials_postrefine.programs import diffuse_map as program
     from dials_postrefine.settings.diffuse_map import DiffuseMapRequest, Grid, Output
     from dials_postrefine.simulate.diffuse import SmoothIntensity
-    from dials_postrefine.simulate.images import (
-        ImageOptions,
-        SeriesOptions,
-        intensity_of,
-        make_experiments,
-        with_mean_counts,
-        write_series,
-    )
+    from dials_postrefine.simulate.image_files import write_series
+    from dials_postrefine.simulate.image_models import SeriesOptions, make_experiments
+    from dials_postrefine.simulate.images import ImageOptions, intensity_of, with_mean_counts
 
     experiments, images = make_experiments(SeriesOptions(n_images=4, oscillation=0.5)), ImageOptions(n_phi=2)
     smooth = with_mean_counts(intensity_of(SmoothIntensity, experiments[0].crystal), 5.0, experiments[0], images)

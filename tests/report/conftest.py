@@ -118,14 +118,15 @@ class Synthetic:
         from dials_postrefine.diffuse.map.symmetry import operations
 
         self._fill()
-        laue = operations(self.grid, self.rotations, "laue") if self.frame == "hkl" else None
+        laue = operations(self.grid, self.rotations, "laue") if self.frame == "hkl" else np.empty((0, 3, 3), np.int64)
         chosen = operations(self.grid, self.rotations, self.symmetry)
         return merge(self.sums.copy(), self._images, self.grid, self.settings, chosen, laue)
 
     def _fill(self) -> None:
-        from dials_postrefine.diffuse.map import kernels
+        from dials_postrefine.diffuse.map import columns
+        from dials_postrefine.diffuse.map.columns import make_sums
         from dials_postrefine.diffuse.map.grid import make_grid, voxels
-        from dials_postrefine.diffuse.map.mapping import N_SHELLS, ImageResult, MappingSettings, make_sums, shell_edges
+        from dials_postrefine.diffuse.map.records import N_SHELLS, ImageResult, MappingSettings, shell_edges
 
         if "sums" in vars(self):
             return
@@ -171,8 +172,8 @@ class Synthetic:
             azimuth = np.arctan2(s[seen, 1], s[seen, 0])
             c, d = np.cos(2.0 * azimuth), np.sin(2.0 * azimuth)
             e, n = 4.0 * self.exposure, counts.sum(axis=0)
-            columns = (n, e, e * c, e * d, e * c * c, e * c * d, e * d * d, n * c, n * d)
-            for column, values in enumerate(columns):
+            profile = (n, e, e * c, e * d, e * c * c, e * c * d, e * d * d, n * c, n * d)
+            for column, values in enumerate(profile):
                 np.add.at(image.profile[:, column], shell[seen], values)
             exposed = image.profile[:, 1] > 0.0
             image.level = image.scale = float(np.mean(image.profile[exposed, 0] / image.profile[exposed, 1]))
@@ -182,15 +183,15 @@ class Synthetic:
             exposure_scale, square_scale = self.settings.quanta
             weight = self.exposure * image.scale
             kernel_sums = {
-                kernels.COUNTS: n * kernels.COUNT_SCALE,
-                kernels.EXPOSURE: np.full(len(seen), 4.0 * weight * exposure_scale),
-                kernels.PIXELS: np.full(len(seen), 4.0 * kernels.COUNT_SCALE),
-                kernels.VARIANCE: n * kernels.COUNT_SCALE,
-                kernels.SQUARES: (counts**2 - counts).sum(axis=0) / weight * square_scale,
+                columns.COUNTS: n * columns.COUNT_SCALE,
+                columns.EXPOSURE: np.full(len(seen), 4.0 * weight * exposure_scale),
+                columns.PIXELS: np.full(len(seen), 4.0 * columns.COUNT_SCALE),
+                columns.VARIANCE: n * columns.COUNT_SCALE,
+                columns.SQUARES: (counts**2 - counts).sum(axis=0) / weight * square_scale,
             }
             if number % 2:
-                kernel_sums[kernels.HALF_COUNTS] = kernel_sums[kernels.COUNTS]
-                kernel_sums[kernels.HALF_EXPOSURE] = kernel_sums[kernels.EXPOSURE]
+                kernel_sums[columns.HALF_COUNTS] = kernel_sums[columns.COUNTS]
+                kernel_sums[columns.HALF_EXPOSURE] = kernel_sums[columns.EXPOSURE]
             for column, values in kernel_sums.items():
                 sums[seen, column] += np.rint(values).astype(np.int64)
 
@@ -227,3 +228,32 @@ def load_browser():
         return module
 
     return load
+
+
+@pytest.fixture()
+def check_in_browser(load_browser, tmp_path):
+    """A function: that a browser of a width (pixels) shows a page of so many figures, and sorts by these columns."""
+
+    def check(html: str, width: int, columns: tuple[str, ...], n_figures: int) -> None:
+        sized = html.replace("</head>", f"<style>body {{ width: {width}px; margin: 0 }}</style></head>")
+        visit = load_browser(*columns).visit(sized, tmp_path, max(width, 500))
+        assert visit.console == [] and visit.found["problems"] == []
+        figures = visit.found["figures"]
+        assert len(figures) == n_figures
+        for one in figures:
+            assert one["width"] > 240 and 0.4 < one["height"] / one["width"] < 1.0, one
+            assert one["drawn"] >= 10 and one["words"] >= 4, one
+        assert max(one["x"] + one["width"] for one in figures) <= width and visit.found["body"] <= width
+        assert visit.found["columns"][columns[-1]]["sort"] == ["ascending", "descending"]
+
+    return check
+
+
+@pytest.fixture(scope="session")
+def scaled_sweeps(tmp_path_factory):
+    """The .expt and the .refl file, each in a list, of three simulated sweeps of tau = 0.25."""
+    pytest.importorskip("dials.array_family.flex", reason="the tables are those of DIALS")
+    from dials_postrefine.simulate.sweeps import SweepOptions, simulate_sweeps, write_sweeps
+
+    sweeps = simulate_sweeps(SweepOptions(tau=0.25, n_images=60, n_crystals=3))
+    return [[name] for name in write_sweeps(sweeps, tmp_path_factory.mktemp("sweeps") / "scaled")]

@@ -22,6 +22,7 @@ pytest.importorskip("jinja2", reason="the page is a jinja2 template")
 pytest.importorskip("matplotlib", reason="the figures are drawn by matplotlib")
 pytest.importorskip("tabulate", reason="the log has tables")
 
+from dials_postrefine.diffuse.map.records import Description
 from dials_postrefine.diffuse.map.sections import collect, parse_plane
 from dials_postrefine.report.common import pictures
 from dials_postrefine.report.common.page import render
@@ -37,16 +38,21 @@ PROVENANCE = record_run(["dials.diffuse_map", "refined.expt"], ["refined.expt"],
 UNIT = "photons s⁻¹ sr⁻¹"
 GREY = (*pictures.UNOBSERVED, 255)
 DATASET = diffuse_summary.describe_dataset(
-    files=["refined.expt", "<b>.refl"],
-    space_group="P 43 21 2",
+    Description(
+        input_files=("refined.expt", "<b>.refl"),
+        space_group="P 43 21 2",
+        symmetry="laue",
+        unit_cell=(48.4, 48.4, 63.3, 90.0, 90.0, 90.0),
+        ub=np.eye(3) / 48.4,
+        wavelength=1.0,
+        version="",
+        parameters="",
+        identifiers=("sweep/1",),
+        oscillation=1.0,
+        mask="profile model, 4 sigma",
+        polarization_fraction=0.99,
+    ),
     laue_class="4/m m m",
-    symmetry="laue",
-    unit_cell=(48.4, 48.4, 63.3, 90.0, 90.0, 90.0),
-    wavelength=1.0,
-    oscillation=1.0,
-    phi_steps=1,
-    mask="profile model, 4 sigma",
-    polarization_fraction=0.99,
 )
 
 
@@ -162,7 +168,7 @@ def test_numbers_in_the_page_are_those_of_the_summary(summary, html):
 
 
 def test_numbers_in_the_log_are_those_of_the_summary(summary):
-    text = diffuse_text.text(summary, wide=True)
+    text = diffuse_text.summary_text(summary, wide=True)
     rows = [line.strip("| ").split("|") for line in text.splitlines() if re.match(r"\| [\d.-]+ - \d", line)]
     assert len(rows) == len(summary["shells"])
     for row, shell in zip(rows, summary["shells"]):
@@ -187,7 +193,7 @@ def test_a_summary_without_numbers_is_still_reported(summary):
     assert any("No image has a strong spot" in remark for remark in bare["remarks"])
     page = render(diffuse.make_page(bare, []))
     assert "No plane was asked for" in page and "There are no data." in page
-    assert "there are no strong spots" in diffuse_text.text(bare)
+    assert "there are no strong spots" in diffuse_text.summary_text(bare)
 
 
 # Remarks
@@ -320,7 +326,7 @@ def test_limits_are_robust_and_those_of_the_anisotropic_part_symmetric():
     assert 2.0 < colours.low < 3.5 and 6.5 < colours.high < 8.0
     colours = pictures.diverging(values - 5.0)
     assert colours.low == -colours.high and 1.5 < colours.high < 3.0
-    white = colours.of(np.array([0.0]))[0, :3]
+    white = colours.rgba(np.array([0.0]))[0, :3]
     assert white.min() > 240
 
 
@@ -358,9 +364,9 @@ def test_large_sections_are_averaged_and_the_page_stays_small():
     n = 400
     axis = (np.arange(n) - n // 2) / 3.0
     values = rng.gamma(2.0, 1.0, (n, n))
-    plane = pictures.PlaneAxes(axis, axis, np.diag([0.01, 0.01]), np.zeros(2), 0.66)
+    plane = pictures.PlaneAxes(axis, axis, np.diag([0.01, 0.01]), np.zeros(2), 0.66, labels=("h", "k"))
     inside = np.ones((n, n), bool)
-    svg = pictures.picture("n", "t", values, inside, plane, pictures.sequential(values), ("h", "k"), "I", "")
+    svg = pictures.picture("n", "t", values, inside, plane, pictures.ColourBar(pictures.sequential(values), "I"))
     assert pngs(svg)[0].shape == (n, n, 4)
     assert len(svg) < 6e6 / 7  # three planes, total and anisotropic, and the rest of the page
     large = np.full((1501, 700), np.nan)
@@ -371,7 +377,7 @@ def test_large_sections_are_averaged_and_the_page_stays_small():
     assert pixels.shape == (234, 501, 4)
     assert extent == pytest.approx((-750.5, 752.5, -350.5, 351.5))
     assert (pixels[:233, :500] == pixels[0, 0]).all()  # the mean of what was observed
-    assert (pixels[0, 0] == pictures.Colours("viridis", 0.0, 12.0).of(np.array([6.0]))).all()
+    assert (pixels[0, 0] == pictures.Colours("viridis", 0.0, 12.0).rgba(np.array([6.0]))).all()
 
 
 def test_the_same_map_gives_the_same_bytes(synthetic, summary, html):
@@ -396,7 +402,7 @@ def test_a_cartesian_map_has_pictures(make_synthetic):
     page = render(diffuse.make_page(summary, sections_of(one, ["xy0", "x0z", "0yz", "xy0.1"])))
     assert "x (1/Å)" in figure(page, "xy0, total")
     assert "There are no voxels at z = 0.1 1/Å: this is the nearest plane, z = 0.098 1/Å." in page
-    assert "0.007 1/Å, Cartesian" in page and "of 0.007 1/A" in diffuse_text.text(summary)
+    assert "0.007 1/Å, Cartesian" in page and "of 0.007 1/A" in diffuse_text.summary_text(summary)
 
 
 @pytest.mark.parametrize(

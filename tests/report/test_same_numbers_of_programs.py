@@ -138,14 +138,9 @@ def mapped(said, tmp_path_factory) -> Said:
     """A map of six images, of which one is damaged."""
     pytest.importorskip("numba", reason="dials.diffuse_map needs it")
     from dials_postrefine.simulate.diffuse import BraggPeaks, SmoothIntensity
-    from dials_postrefine.simulate.images import (
-        ImageOptions,
-        SeriesOptions,
-        intensity_of,
-        make_experiments,
-        with_mean_counts,
-        write_series,
-    )
+    from dials_postrefine.simulate.image_files import write_series
+    from dials_postrefine.simulate.image_models import SeriesOptions, make_experiments
+    from dials_postrefine.simulate.images import ImageOptions, intensity_of, with_mean_counts
 
     experiments, images = make_experiments(SeriesOptions(n_images=6, oscillation=0.5)), ImageOptions(n_phi=2)
     smooth = with_mean_counts(intensity_of(SmoothIntensity, experiments[0].crystal), 5.0, experiments[0], images)

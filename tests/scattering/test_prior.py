@@ -29,7 +29,7 @@ from dials_postrefine.stills.errormodel import ErrorModel
 from dials_postrefine.stills.fits import FitSettings
 from dials_postrefine.stills.loop import DatasetSettings, postrefine
 from dials_postrefine.stills.merging import merge, r_to_truth
-from dials_postrefine.stills.reference import Reference
+from dials_postrefine.stills.reference import FitReference
 from dials_postrefine.stills.scaling import Scaled, add_prior, mean_of_kept, mean_of_others
 
 pytestmark = pytest.mark.cctbx
@@ -131,13 +131,13 @@ def test_a_model_wrong_by_a_third_of_an_angstrom_does_no_harm_as_a_prior(simulat
 
     def refine_with(model):
         prior = ModelPrior(model, d_star_sq, np.ones(n), np.zeros(n, dtype=bool))
-        result = postrefine(stills, settings, Reference(model, prior=prior))
+        result = postrefine(stills, settings, FitReference(model, prior=prior))
         assert len(result.cycles) == 3
         return r_and_resolution(sim, stills, result)[0], prior.last.share[prior.last.both].mean()
 
     model = model_of(sim, structure, 0.3)
     assert r_to_truth(model, sim.reference_intensity, d_star_sq)[0] > 0.15
-    r_alone, _ = r_and_resolution(sim, stills, postrefine(stills, replace(settings, n_cycles=1), Reference(model)))
+    r_alone, _ = r_and_resolution(sim, stills, postrefine(stills, replace(settings, n_cycles=1), FitReference(model)))
     r_prior, share = refine_with(model)
     assert r_prior <= 1.002 * r_self < r_alone  # no worse than R is known: half sets of seeds differ by 3 %
     assert share > 0.7  # little of the agreement comes from such a model

@@ -20,11 +20,12 @@ from cctbx.array_family import flex
 from dxtbx import flumpy
 
 from dials_postrefine.files.dials.versions import miller_indices_to_numpy
-from dials_postrefine.files.reference.reference_model import describe, find_ways
 from dials_postrefine.numerics.correlation import correlation_from_covariance
+from dials_postrefine.programs.reference_model import describe, find_indexing_choices
 from dials_postrefine.scattering import compare
-from dials_postrefine.scattering.form_factors import choose_form_factors
-from dials_postrefine.scattering.reference import AtomicSource, ScaleSettings, TabulatedSource, Way, calculate_reference
+from dials_postrefine.scattering.form_factors import FormFactorChoice, choose_form_factors
+from dials_postrefine.scattering.reference import AtomicSource, Indexing, TabulatedSource, calculate_reference
+from dials_postrefine.scattering.scaling import MergedIntensities, ScaleSettings
 from dials_postrefine.scattering.structure_factors import calculate_f_calc
 
 pytestmark = pytest.mark.dials
@@ -46,7 +47,7 @@ def polar(tmp_path_factory, protein_file):
 
 def source_of(structure, **options):
     types = [scatterer.scattering_type for scatterer in structure.scatterers()]
-    return AtomicSource(structure, choose_form_factors(types, **options))
+    return AtomicSource(structure, choose_form_factors(types, FormFactorChoice(**options)))
 
 
 def noisy(intensity, seed=0):
@@ -55,7 +56,11 @@ def noisy(intensity, seed=0):
     return intensity + sigma * rng.standard_normal(len(intensity)), sigma
 
 
-def test_the_way_to_index_is_found(polar):
+def merged(wanted, observed, sigma):
+    return MergedIntensities(observed, sigma, wanted.epsilon, wanted.centric)
+
+
+def test_the_indexing_is_found(polar):
     """The data are cctbx's intensities of the reindexed structure."""
     operation = sgtbx.change_of_basis_op("k,h,-l")
     turned = polar.change_basis(operation)
@@ -63,46 +68,48 @@ def test_the_way_to_index_is_found(polar):
     types = [scatterer.scattering_type for scatterer in polar.scatterers()]
     f = calculate_f_calc(turned, choose_form_factors(types), indices)
     observed, sigma = noisy(np.abs(np.array(f.data())) ** 2)
-    ways = [Way(IDENTITY, "h,k,l", 1), Way(TWOFOLD, "k,h,-l", 1)]
-    result = calculate_reference(source_of(polar), describe(indices), ways, observed, sigma)
-    assert result.way.name == "k,h,-l"
-    assert result.way.r < 0.05 and result.ways[0].r > 0.3
+    indexings = [Indexing(IDENTITY, "h,k,l", 1), Indexing(TWOFOLD, "k,h,-l", 1)]
+    wanted = describe(indices)
+    result = calculate_reference(source_of(polar), wanted, indexings, merged(wanted, observed, sigma))
+    assert result.indexing.name == "k,h,-l"
+    assert result.indexing.r < 0.05 and result.indexings[0].r > 0.3
     assert correlation_from_covariance(result.intensity, observed) > 0.99
     phases = np.angle(np.exp(1j * np.radians(result.phase)) / (np.array(f.data()) / np.abs(np.array(f.data()))))
     assert np.abs(phases).max() < 1e-6  # those of the structure as the data are indexed
 
 
-def test_the_name_of_a_way_is_the_operation_that_dials_reindex_takes():
+def test_the_name_of_an_indexing_is_the_operation_that_dials_reindex_takes():
     """An orthorhombic cell that is cubic by accident: the threefold operations have an inverse of another name."""
     symmetry = crystal.symmetry((50.0, 50.1, 50.2, 90.0, 90.0, 90.0), "P 21 21 21")
-    ways = find_ways(symmetry, (1,))
-    assert len(ways) == 6 and ways[0].name == "h,k,l"
-    for way in ways:
-        reindexed = sgtbx.change_of_basis_op(way.name).apply(flex.miller_index([(1, 2, 3)]))
-        assert tuple(np.rint(np.array([1, 2, 3]) @ way.matrix).astype(int)) == reindexed[0]
+    indexings = find_indexing_choices(symmetry, (1,))
+    assert len(indexings) == 6 and indexings[0].name == "h,k,l"
+    for indexing in indexings:
+        reindexed = sgtbx.change_of_basis_op(indexing.name).apply(flex.miller_index([(1, 2, 3)]))
+        assert tuple(np.rint(np.array([1, 2, 3]) @ indexing.matrix).astype(int)) == reindexed[0]
 
 
 def test_the_hand_is_found_from_anomalous_differences(polar):
-    """Data of the inverted structure, P43, at a wavelength where selenium has f''; told only where mates are apart."""
+    """Data of the inverted structure, P43, where selenium has f''; told only with Friedel pairs apart."""
     options = {"dispersion": "sasaki", "wavelength": WAVELENGTH}
     inverted = polar.change_hand()
     assert str(inverted.space_group_info()) == "P 43"
     indices = miller.build_set(inverted, anomalous_flag=True, d_min=2.5)
     types = [scatterer.scattering_type for scatterer in polar.scatterers()]
-    f = calculate_f_calc(inverted, choose_form_factors(types, **options), indices)
+    f = calculate_f_calc(inverted, choose_form_factors(types, FormFactorChoice(**options)), indices)
     observed, sigma = noisy(np.abs(np.array(f.data())) ** 2)
-    ways = [Way(IDENTITY, "h,k,l", hand) for hand in (1, -1)]
-    result = calculate_reference(source_of(polar, **options), describe(indices), ways, observed, sigma)
-    assert result.way.hand == -1
-    assert result.ways[0].r > result.ways[1].r + 0.005
+    indexings = [Indexing(IDENTITY, "h,k,l", hand) for hand in (1, -1)]
+    wanted = describe(indices)
+    result = calculate_reference(source_of(polar, **options), wanted, indexings, merged(wanted, observed, sigma))
+    assert result.indexing.hand == -1
+    assert result.indexings[0].r > result.indexings[1].r + 0.005
 
 
-def test_merged_friedel_mates_are_the_mean_of_both(polar):
+def test_merged_friedel_pairs_are_the_mean_of_both(polar):
     options = {"dispersion": "sasaki", "wavelength": WAVELENGTH}
     source = source_of(polar, **options)
     together = miller.build_set(polar, anomalous_flag=False, d_min=3.0)
     h = miller_indices_to_numpy(together.indices())
-    result = calculate_reference(source, describe(together), [Way(IDENTITY, "h,k,l", 1)])
+    result = calculate_reference(source, describe(together), [Indexing(IDENTITY, "h,k,l", 1)])
     plus, minus = (np.abs(source(sign * h)[0]) ** 2 for sign in (1, -1))
     assert np.abs(plus - minus).max() > 1.0
     assert result.intensity == pytest.approx((plus + minus) / 2.0)
@@ -114,7 +121,7 @@ def test_without_data_the_scale_is_one_and_sigma_the_error_that_was_said(polar):
     source = source_of(polar)
     settings = ScaleSettings(model_error=0.1, n_shells=1)
     wanted = describe(indices)
-    result = calculate_reference(source, wanted, [Way(IDENTITY, "h,k,l", 1)], settings=settings)
+    result = calculate_reference(source, wanted, [Indexing(IDENTITY, "h,k,l", 1)], settings=settings)
     f = source(miller_indices_to_numpy(indices.indices()))[0]
     assert result.intensity == pytest.approx(np.abs(f) ** 2)
     # what errors of F of a tenth of its rms do to the intensities, tried
@@ -125,7 +132,7 @@ def test_without_data_the_scale_is_one_and_sigma_the_error_that_was_said(polar):
     tried = np.std(np.abs(f + delta) ** 2, axis=0)
     assert result.sigma == pytest.approx(tried, rel=0.12)
     assert np.mean(result.sigma / tried) == pytest.approx(1.0, abs=0.01)
-    assert result.way.fit is None and result.shells == []
+    assert result.indexing.fit is None and result.shells == []
 
 
 def test_tabulated_intensities_are_looked_up_in_any_asymmetric_unit(polar):
@@ -136,7 +143,7 @@ def test_tabulated_intensities_are_looked_up_in_any_asymmetric_unit(polar):
     expanded = array.expand_to_p1()
     h = np.vstack([miller_indices_to_numpy(expanded.indices()), [[99, 0, 0]]]).astype(np.int32)
     f, mask = source(-h)
-    assert mask is None and np.isnan(f[-1])
+    assert not len(mask) and np.isnan(f[-1])
     assert np.abs(f[:-1]) ** 2 == pytest.approx(np.array(expanded.data()))
 
 

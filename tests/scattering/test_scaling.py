@@ -7,6 +7,8 @@ generator and outliers: nothing of the fit makes them.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -22,8 +24,9 @@ from dxtbx import flumpy
 from dials_postrefine.files.dials.versions import miller_indices_to_numpy
 from dials_postrefine.scattering.bulk_solvent import Parts, intensities, intensities_and_derivatives
 from dials_postrefine.scattering.form_factors import choose_form_factors
-from dials_postrefine.scattering.scaling import fit_scale, tensor_basis
+from dials_postrefine.scattering.scaling import MergedIntensities, ScaleSettings, fit_scale
 from dials_postrefine.scattering.structure_factors import calculate_f_calc, calculate_f_mask
+from dials_postrefine.scattering.tensors import tensor_basis
 
 pytestmark = pytest.mark.cctbx
 
@@ -46,7 +49,7 @@ def protein(protein_file):
 
 
 def simulate(protein, b_cart=B_CART, error=0.05, outliers=0.0, seed=0):
-    """The intensities with noise, sigma, epsilon and centric flags, by the formulae as the papers print them."""
+    """Merged data: the intensities with noise, by the formulae as the papers print them."""
     structure, indices, f_calc, f_mask = protein
     rng = np.random.default_rng(seed)
     h = miller_indices_to_numpy(indices.indices()).astype(float)
@@ -62,7 +65,7 @@ def simulate(protein, b_cart=B_CART, error=0.05, outliers=0.0, seed=0):
     wild = rng.random(len(f)) < outliers
     intensity[wild] += np.mean(f**2) * rng.uniform(3.0, 30.0, np.count_nonzero(wild))
     epsilon = flumpy.to_numpy(indices.epsilons().data()).astype(float)
-    return intensity, sigma, epsilon, flumpy.to_numpy(indices.centric_flags().data())
+    return MergedIntensities(intensity, sigma, epsilon, flumpy.to_numpy(indices.centric_flags().data()))
 
 
 def parts_of(protein, scale="anisotropic"):
@@ -80,7 +83,7 @@ def test_derivatives_are_those_of_finite_differences(mates, solvent):
     parts = Parts(
         rng.uniform(0.01, 0.3, n),
         rng.normal(size=shape) + 1j * rng.normal(size=shape),
-        rng.normal(size=shape) + 1j * rng.normal(size=shape) if solvent else None,
+        rng.normal(size=shape) + 1j * rng.normal(size=shape) if solvent else np.empty((n, 0), complex),
         rng.uniform(-0.1, 0.3, (n, 3)),
     )
     x = np.array([0.2, 3.0, -2.0, 1.0, *([0.4, 40.0] if solvent else [])])
@@ -139,18 +142,18 @@ def assert_recovered(fit, b_cart=B_CART):
 @pytest.mark.parametrize("target", ["least_squares", "robust"])
 def test_solvent_and_anisotropy_are_recovered(protein, target):
     parts, basis = parts_of(protein)
-    fit = fit_scale(parts, *simulate(protein)[:2], basis, *simulate(protein)[2:], target=target)
+    fit = fit_scale(parts, basis, simulate(protein), ScaleSettings(target=target))
     assert_recovered(fit)
     assert fit.at_bound == []
 
 
 def test_two_percent_of_outliers_do_not_harm_the_robust_target(protein):
     parts, basis = parts_of(protein)
-    intensity, sigma, epsilon, centric = simulate(protein, outliers=0.02)
-    fit = fit_scale(parts, intensity, sigma, basis, epsilon, centric, target="robust")
+    data = simulate(protein, outliers=0.02)
+    fit = fit_scale(parts, basis, data, ScaleSettings(target="robust"))
     assert_recovered(fit)
-    assert fit.n_outliers == pytest.approx(0.02 * len(intensity), rel=0.25)
-    plain = fit_scale(parts, intensity, sigma, basis, epsilon, centric, target="least_squares")
+    assert fit.n_outliers == pytest.approx(0.02 * len(data.intensity), rel=0.25)
+    plain = fit_scale(parts, basis, data, ScaleSettings(target="least_squares"))
     assert np.abs(plain.b_cart - B_CART).max() > 3.0 * np.abs(fit.b_cart - B_CART).max()
 
 
@@ -158,8 +161,7 @@ def test_esds_are_the_scatter_of_repeated_fits(protein):
     parts, basis = parts_of(protein)
     found, esds = [], []
     for seed in range(12):
-        intensity, sigma, epsilon, centric = simulate(protein, outliers=0.02, seed=seed)
-        fit = fit_scale(parts, intensity, sigma, basis, epsilon, centric, target="robust")
+        fit = fit_scale(parts, basis, simulate(protein, outliers=0.02, seed=seed), ScaleSettings(target="robust"))
         found.append([np.log(fit.k_ov), *fit.b_cart[[0, 2]], fit.k_sol, fit.b_sol])
         esds.append([fit.k_ov_esd / fit.k_ov, *fit.b_cart_esd[[0, 2]], fit.k_sol_esd, fit.b_sol_esd])
     pulls = (np.array(found) - [np.log(K_OV), 6.0, -3.0, K_SOL, B_SOL]) / np.array(esds)
@@ -171,29 +173,28 @@ def test_model_error_is_that_which_was_put_in(protein):
     """Errors of the structure factors, complex and of one size in a shell, with exact intensities."""
     parts, basis = parts_of(protein)
     rng = np.random.default_rng(5)
-    _, _, epsilon, centric = simulate(protein)
+    data = simulate(protein)
     x = np.array([0.0, 0.0, 0.0, K_SOL, B_SOL])
     f = parts.f_calc[:, 0] + K_SOL * np.exp(-B_SOL * parts.d_star_sq / 4.0) * parts.f_mask[:, 0]
     put_in = 0.1 * np.sqrt(np.mean(np.abs(f) ** 2))
     delta = rng.standard_normal(len(f)) + 1j * rng.standard_normal(len(f))
     phase = f / np.abs(f)
-    delta = np.where(centric, np.sqrt(2.0) * delta.real * phase, delta) * put_in * np.sqrt(epsilon / 2.0)
+    delta = np.where(data.centric, np.sqrt(2.0) * delta.real * phase, delta) * put_in * np.sqrt(data.epsilon / 2.0)
     intensity = np.abs(f + delta) ** 2
     sigma = np.full(len(f), 1e-3 * np.mean(intensity))
     assert intensities(parts, x) == pytest.approx(np.abs(f) ** 2)
-    fit = fit_scale(parts, intensity, sigma, basis, epsilon, centric)
+    fit = fit_scale(parts, basis, replace(data, intensity=intensity, sigma=sigma))
     assert fit.sigma_f == pytest.approx(np.full(len(fit.sigma_f), put_in), rel=0.2)
     assert np.mean(fit.sigma_f) == pytest.approx(put_in, rel=0.05)
 
 
 def test_without_solvent_or_with_it_fixed_only_the_rest_is_fitted(protein):
     parts, basis = parts_of(protein, "isotropic")
-    intensity, sigma, epsilon, centric = simulate(protein, b_cart=(5.0, 5.0, 5.0, 0.0, 0.0, 0.0))
-    fixed = fit_scale(parts, intensity, sigma, basis, epsilon, centric, k_sol=K_SOL, b_sol=B_SOL, refine_solvent=False)
+    data = simulate(protein, b_cart=(5.0, 5.0, 5.0, 0.0, 0.0, 0.0))
+    fixed = fit_scale(parts, basis, data, ScaleSettings(k_sol=K_SOL, b_sol=B_SOL))
     assert (fixed.k_sol, fixed.b_sol) == (K_SOL, B_SOL) and np.isnan(fixed.k_sol_esd)
     assert fixed.b_cart == pytest.approx([5.0, 5.0, 5.0, 0.0, 0.0, 0.0], abs=0.1)
-    bare = Parts(parts.d_star_sq, parts.f_calc, None, parts.q)
-    without = fit_scale(bare, intensity, sigma, basis, epsilon, centric)
+    without = fit_scale(replace(parts, f_mask=parts.f_mask[:, :0]), basis, data)
     assert np.isnan(without.k_sol) and without.chi_sq == pytest.approx(1.0, abs=0.05)
     assert without.sigma_f[0] > 3.0 * fixed.sigma_f[0]  # what is missing is the solvent, at low resolution
 
@@ -201,6 +202,5 @@ def test_without_solvent_or_with_it_fixed_only_the_rest_is_fitted(protein):
 def test_too_few_reflections_are_an_error(protein):
     parts, basis = parts_of(protein)
     few = np.arange(4)
-    data = [value[few] for value in simulate(protein)]
     with pytest.raises(ValueError, match="4 reflections"):
-        fit_scale(parts.select(few), data[0], data[1], basis, data[2], data[3])
+        fit_scale(parts.select(few), basis, simulate(protein).select(few))

@@ -28,7 +28,7 @@ from cctbx.xray.structure_factors import from_scatterers_direct
 from dxtbx import flumpy
 
 from dials_postrefine.files.dials.versions import miller_indices_to_numpy
-from dials_postrefine.scattering.form_factors import FormFactors, choose_form_factors
+from dials_postrefine.scattering.form_factors import FormFactorChoice, FormFactors, choose_form_factors
 from dials_postrefine.scattering.structure_factors import calculate_f_calc, calculate_f_mask
 
 pytestmark = pytest.mark.cctbx
@@ -60,7 +60,7 @@ def f_calc(structure, d_min, anomalous=False, algorithm="direct", **options):
     """The indices (n, 3) and F_calc (n,)."""
     types = [scatterer.scattering_type for scatterer in structure.scatterers()]
     indices = miller.build_set(structure, anomalous_flag=anomalous, d_min=d_min)
-    array = calculate_f_calc(structure, choose_form_factors(types, **options), indices, algorithm)
+    array = calculate_f_calc(structure, choose_form_factors(types, FormFactorChoice(**options)), indices, algorithm)
     return miller_indices_to_numpy(array.indices()), flumpy.to_numpy(array.data())
 
 
@@ -138,7 +138,7 @@ def test_fft_of_anomalous_scatterers_tells_friedel_mates_apart(protein_file):
 def test_anomalous_differences_are_as_gemmi_has_them_with_the_same_dispersion(protein_file, source):
     structure = read_protein(protein_file)
     types = {scatterer.scattering_type for scatterer in structure.scatterers()}
-    factors = choose_form_factors(types, table="it1992", dispersion=source, wavelength=0.9797)
+    factors = choose_form_factors(types, FormFactorChoice(table="it1992", dispersion=source, wavelength=0.9797))
     h, f = f_calc(structure, 2.0, anomalous=True, table="it1992", dispersion=source, wavelength=0.9797)
     by_index = dict(zip(map(tuple, h.tolist()), f))
     pairs = [index for index in by_index if tuple(-i for i in index) in by_index and index > (0, 0, 0)][:200]
@@ -168,8 +168,8 @@ def test_anomalous_differences_are_as_gemmi_has_them_with_the_same_dispersion(pr
 def test_mott_bethe_is_near_the_electron_table(element):
     """From s = 0.1 to 1 1/A: Peng's fit is good to about 1 % of f(0), hydrogen as bonded or free differs by more."""
     s = np.linspace(0.1, 1.0, 10)
-    table = choose_form_factors([element], "electron").gaussians[element]
-    factors = choose_form_factors([element], "electron", mott_bethe="all")
+    table = choose_form_factors([element], FormFactorChoice("electron")).gaussians[element]
+    factors = choose_form_factors([element], FormFactorChoice("electron", mott_bethe="all"))
     x_ray, z = factors.gaussians[element], factors.nuclear_charge[element]
     f_table = np.array([table.at_stol(value) for value in s])
     f_mott_bethe = np.array([0.0239337 * (z - x_ray.at_stol(value)) / value**2 for value in s])
@@ -210,7 +210,7 @@ def test_an_ion_by_mott_bethe_among_neutral_atoms_of_the_table(small_molecule_fi
     h, f = f_calc(structure, 1.5, radiation="electron", ions=True, mott_bethe="ions")
     structure.scatterers()[0].scattering_type = "Cu"
     _, neutral = f_calc(structure, 1.5, radiation="electron")
-    table = choose_form_factors(["Cu"], "electron").gaussians["Cu"]
+    table = choose_form_factors(["Cu"], FormFactorChoice("electron")).gaussians["Cu"]
     ion = xray_scattering.wk1995("Cu2+", True).fetch()
     s = np.array([structure.unit_cell().stol(index) for index in h.tolist()])
     change = np.array([0.0239337 * (29.0 - ion.at_stol(v)) / v**2 - table.at_stol(v) for v in s])

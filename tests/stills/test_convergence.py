@@ -25,7 +25,7 @@ from dials_postrefine.stills.errormodel import ErrorModel
 from dials_postrefine.stills.fits import FitSettings, Reason
 from dials_postrefine.stills.freereflections import free_set
 from dials_postrefine.stills.loop import DatasetSettings, postrefine
-from dials_postrefine.stills.reference import Reference
+from dials_postrefine.stills.reference import FitReference
 from dials_postrefine.stills.refinement import refine
 from dials_postrefine.stills.scaling import WeightedMean
 from dials_postrefine.stills.selection import Candidates
@@ -159,7 +159,7 @@ def test_more_cycles_are_no_worse(sparse):
 
 def test_held_out_reflections_choose_where_there_are_some(sparse):
     sim, stills, _ = sparse
-    result = whole(sparse, reference=Reference(free=free_set(sim.reference_h, 0.1)), half_sets=False).result
+    result = whole(sparse, reference=FitReference(free=free_set(sim.reference_h, 0.1)), half_sets=False).result
     agreement = [cycle.agreement for cycle in result.cycles]
     assert np.isfinite(agreement).all()
     assert result.course.chosen_by is ChosenBy.FREE and result.course.taken == 1 + int(np.argmax(agreement))

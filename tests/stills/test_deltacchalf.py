@@ -23,7 +23,7 @@ from dials_postrefine.stills.filters import LatticeFilters
 from dials_postrefine.stills.fits import FitSettings, Reason
 from dials_postrefine.stills.geometry import vectors_of_lattices
 from dials_postrefine.stills.loop import DatasetSettings, postrefine
-from dials_postrefine.stills.reference import Reference
+from dials_postrefine.stills.reference import FitReference
 from dials_postrefine.stills.scaling import WeightedMean
 
 
@@ -141,18 +141,18 @@ def test_absent_indices_and_single_lattices_are_nothing_to_compare(sim, stills):
     mean = true_mean(sim, stills)
     everything = DeltaCCHalfFilter(-10.0, 100.0)
     assert not len(harmful_lattices(replace(stills, absent=np.ones(stills.n_unique, dtype=bool)), mean, everything))
-    one = np.where(stills.lattice() == 3, mean.weight, 0.0)
-    assert not len(harmful_lattices(stills, replace(mean, weight=one), everything))
+    single = np.where(stills.lattice() == 3, mean.weight, 0.0)
+    assert not len(harmful_lattices(stills, replace(mean, weight=single), everything))
 
 
 def test_the_shells_follow_resolution_in_equal_volumes(sim, stills):
     used = sim.partiality > 0.3
     shell = resolution_shells(stills, used)
-    seen = np.unique(stills.unique[used])
+    measured = np.unique(stills.unique[used])
     d_star = np.linalg.norm(sim.reference_h / np.array(sim.options.unit_cell[:3]), axis=1)
-    low, high = d_star[seen].min() ** 3, d_star[seen].max() ** 3
-    expected = np.clip(np.floor(10.0 * (d_star[seen] ** 3 - low) / (high - low)), 0, 9)
-    assert np.mean(shell[seen] == expected) > 0.99  # but for rounding at the edges
+    low, high = d_star[measured].min() ** 3, d_star[measured].max() ** 3
+    expected = np.clip(np.floor(10.0 * (d_star[measured] ** 3 - low) / (high - low)), 0, 9)
+    assert np.mean(shell[measured] == expected) > 0.99  # but for rounding at the edges
 
 
 def test_the_cycles_reject_them_on_request_with_the_reason(sim, as_stills):
@@ -162,14 +162,14 @@ def test_the_cycles_reject_them_on_request_with_the_reason(sim, as_stills):
         filters=LatticeFilters(-1.0, np.inf),
         delta_cc_half=DeltaCCHalfFilter(),
     )
-    result = postrefine(stills, settings, Reference(sim.reference_intensity))
+    result = postrefine(stills, settings, FitReference(sim.reference_intensity))
     named = [k for k, reason in enumerate(result.reasons) if reason is Reason.DELTA_CC_HALF]
     assert named == [7]
     rows = np.isin(stills.lattice(), named)
     assert not result.kept[rows].any()
     assert not result.outlier[rows].any()
     assert result.kept[~rows].any()
-    without = postrefine(stills, replace(settings, delta_cc_half=None), Reference(sim.reference_intensity))
+    without = postrefine(stills, replace(settings, delta_cc_half=None), FitReference(sim.reference_intensity))
     assert all(reason is not Reason.DELTA_CC_HALF for reason in without.reasons)
     assert without.kept[rows].any()
 

@@ -110,9 +110,9 @@ def test_observations_are_significant_up_to_the_first_weak_bin_of_their_lattice(
 def test_bins_of_few_reflections_are_joined():
     ratio = np.concatenate([np.full(12, 2.0), np.full(8, -0.5)])  # mean of all above a half, of the last ten below
     order = np.arange(20.0)
-    one = significant_observations(ratio, np.ones(20), order, np.array([0, 20]), SignificanceFilter(0.5, 12, 20))
+    found = significant_observations(ratio, np.ones(20), order, np.array([0, 20]), SignificanceFilter(0.5, 12, 20))
     two = significant_observations(ratio, np.ones(20), order, np.array([0, 20]), SignificanceFilter(0.5, 12, 10))
-    assert one.all()
+    assert found.all()
     assert np.array_equal(two, order < 10)
 
 

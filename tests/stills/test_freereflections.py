@@ -16,7 +16,7 @@ from dials_postrefine.stills.freereflections import SIGNIFICANCE, compare, free_
 from dials_postrefine.stills.loop import DatasetSettings, postrefine
 from dials_postrefine.stills.model import B_FACTOR, LN_RADIUS, LN_SCALE, THETA_X, THETA_Y
 from dials_postrefine.stills.partiality import PROFILES
-from dials_postrefine.stills.reference import Reference, make_reference
+from dials_postrefine.stills.reference import FitReference, make_reference
 from dials_postrefine.stills.selection import Candidates, choose_model
 
 FRACTION = 0.1
@@ -60,21 +60,21 @@ def test_a_fraction_of_the_indices_is_free_whatever_their_parity_and_the_seed_ch
     assert abs(free.mean() - FRACTION) < 4 * spread and abs(other.mean() - FRACTION) < 4 * spread
     assert abs((free & other).mean() - FRACTION**2) < 4 * np.sqrt(FRACTION**2 / len(indices))
     parity = indices % 2 @ [4, 2, 1]
-    for one in range(8):
-        assert abs(free[parity == one].mean() - FRACTION) < 4 * spread * np.sqrt(8)
+    for kind in range(8):
+        assert abs(free[parity == kind].mean() - FRACTION) < 4 * spread * np.sqrt(8)
     assert np.all(free_set(indices, 0.2)[free])
 
 
 def test_an_index_is_free_or_not_whatever_else_is_there(indices):
     free = free_set(indices, FRACTION, seed=3)
-    some = np.random.default_rng(0).permutation(len(indices))[:5000]
-    assert np.array_equal(free_set(indices[some], FRACTION, seed=3), free[some])
-    assert np.array_equal(free_set(indices[some].astype(np.int32), FRACTION, seed=3), free[some])
+    chosen = np.random.default_rng(0).permutation(len(indices))[:5000]
+    assert np.array_equal(free_set(indices[chosen], FRACTION, seed=3), free[chosen])
+    assert np.array_equal(free_set(indices[chosen].astype(np.int32), FRACTION, seed=3), free[chosen])
 
 
 def test_whole_orbits_are_free(indices):
     sgtbx = pytest.importorskip("cctbx.sgtbx", reason="the symmetry is cctbx's")
-    from dials_postrefine.files.dials.tables import number_unique
+    from dials_postrefine.files.dials.symmetry import number_unique
 
     group = sgtbx.space_group_info("P43212").group()
     h = np.random.default_rng(1).permutation(indices)[:2000]
@@ -123,7 +123,7 @@ def test_free_reflections_have_no_part_in_the_choice_of_a_profile(simulated, ext
 
 def test_free_reflections_are_merged(simulated):
     _, stills, held_out = simulated
-    result = postrefine(stills, DatasetSettings(n_cycles=2), Reference(free=held_out))
+    result = postrefine(stills, DatasetSettings(n_cycles=2), FitReference(free=held_out))
     free = held_out[stills.unique]
     assert result.kept[free].mean() == pytest.approx(result.kept[~free].mean(), abs=0.05)
     assert np.isfinite(result.mean[stills.unique[result.kept & ~result.outlier]]).all()
@@ -132,13 +132,13 @@ def test_free_reflections_are_merged(simulated):
 
 def test_one_cycle_without_a_reference_has_free_agreement_too(simulated):
     _, stills, held_out = simulated
-    result = postrefine(stills, DatasetSettings(n_cycles=1), Reference(free=held_out))
+    result = postrefine(stills, DatasetSettings(n_cycles=1), FitReference(free=held_out))
     assert np.median(result.free.cc_after) > np.median(result.free.cc_before) > 0.8
 
 
 def test_nothing_is_free_where_nothing_was_held_out(simulated):
     sim, stills, _ = simulated
-    free = postrefine(stills, DatasetSettings(), Reference(sim.reference_intensity)).free
+    free = postrefine(stills, DatasetSettings(), FitReference(sim.reference_intensity)).free
     assert not free.n.any() and not free.reverted.any()
     for values in (free.cc_before, free.cc_after, free.r_before, free.r_after):
         assert values.shape == (60,) and np.isnan(values).all()
@@ -148,8 +148,8 @@ def test_a_lattice_has_the_same_free_agreement_whichever_others_are_there(simula
     sim, stills, held_out = simulated
     settings = DatasetSettings(engine="lstbx", restraints=False)
     chosen = np.arange(60) % 7 == 0
-    whole = postrefine(stills, settings, Reference(sim.reference_intensity, held_out)).free
-    part = postrefine(select_lattices(stills, chosen), settings, Reference(sim.reference_intensity, held_out)).free
+    whole = postrefine(stills, settings, FitReference(sim.reference_intensity, held_out)).free
+    part = postrefine(select_lattices(stills, chosen), settings, FitReference(sim.reference_intensity, held_out)).free
     for name in ("n", "cc_before", "cc_after", "r_before", "r_after", "worse", "reverted"):
         assert np.array_equal(getattr(whole, name)[chosen], getattr(part, name)), name
 
@@ -247,8 +247,10 @@ def test_a_lattice_whose_geometry_is_wrong_goes_back_and_no_good_one_does(misled
 def test_a_lattice_that_went_back_is_judged_as_any_other(misled):
     sim, stills, held_out = misled
     settings = DatasetSettings(fit=FitSettings(min_correlation=0.95))
-    result = postrefine(stills, settings, Reference(sim.reference_intensity, held_out))
-    assert postrefine(stills, settings, Reference(sim.reference_intensity)).accepted.all(), "all pass the limit refined"
+    result = postrefine(stills, settings, FitReference(sim.reference_intensity, held_out))
+    assert postrefine(stills, settings, FitReference(sim.reference_intensity)).accepted.all(), (
+        "all pass the limit refined"
+    )
     assert result.free.reverted[MISLED].all()
     assert all(result.reasons[k] is Reason.CORRELATION for k in MISLED)
     assert not result.kept[np.isin(stills.lattice(), MISLED)].any()
@@ -262,17 +264,17 @@ def test_overfitted_lattices_go_back_and_truly_improved_ones_stay(as_stills):
     """
     options = replace(StillsOptions.unlike_model(400, seed=1), misorientation=0.0, cell_spread=0.0, b_spread=0.3)
     sim = simulate_stills(replace(options, background=2000.0, useless_fraction=0.0))
-    some = np.random.default_rng(3).random(len(sim.lattice)) < 0.12
+    observed = np.random.default_rng(3).random(len(sim.lattice)) < 0.12
     names = ("lattice", "h", "asu", "i_full", "polarisation", "expected", "intensity", "variance")
-    sim = replace(sim, **{name: getattr(sim, name)[some] for name in names})
+    sim = replace(sim, **{name: getattr(sim, name)[observed] for name in names})
     stills, held_out = as_stills(sim), free_set(sim.reference_h, 0.2)
     settings = DatasetSettings(fit=FitSettings(min_correlation=0.0), restraints=False)
     # without the free reflections, as the fits saw them, but nobody is sent back
     known = np.where(held_out, np.nan, sim.reference_intensity)
-    refined = postrefine(stills, settings, Reference(known))
+    refined = postrefine(stills, settings, FitReference(known))
     gain = true_gain(sim, stills, refined.partiality * refined.scale)
     judged = np.array([fit.refined and fit.reason is None for fit in refined.fits])
-    reverted = postrefine(stills, settings, Reference(sim.reference_intensity, held_out)).free.reverted
+    reverted = postrefine(stills, settings, FitReference(sim.reference_intensity, held_out)).free.reverted
     worse, better = judged & (gain < -0.005), judged & (gain > 0.005)
     assert np.count_nonzero(worse) > 20 and np.count_nonzero(better) > 100
     assert reverted[better].mean() < SIGNIFICANCE

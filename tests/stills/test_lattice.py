@@ -147,10 +147,10 @@ def test_reflections_without_a_reference_get_a_partiality_and_have_no_part_in_th
     wild.reference[::3] = np.nan
     wild.intensity[::3] = 1e9
     known = observations.select(np.arange(len(observations)) % 3 != 0)
-    some = fit_lattice(wild, EXACT)
+    fit = fit_lattice(wild, EXACT)
     # r_s starts from all spots, so both end in the same minimum by different ways
-    assert some.x == pytest.approx(fit_lattice(known, EXACT).x, abs=1e-4)
-    assert len(some.partiality) == len(observations) and np.all(some.partiality > 0.0)
+    assert fit.x == pytest.approx(fit_lattice(known, EXACT).x, abs=1e-4)
+    assert len(fit.partiality) == len(observations) and np.all(fit.partiality > 0.0)
 
 
 def _reject(observations: Observations, **changes) -> Reason | None:

@@ -14,7 +14,7 @@ from dials_postrefine.stills.fits import FitSettings, Reason
 from dials_postrefine.stills.loop import DatasetSettings, postrefine
 from dials_postrefine.stills.merging import merge, r_to_truth
 from dials_postrefine.stills.model import LN_SCALE
-from dials_postrefine.stills.reference import Reference
+from dials_postrefine.stills.reference import FitReference
 from dials_postrefine.stills.scaling import linear_scales
 
 
@@ -105,9 +105,11 @@ def test_wild_intensities_are_flagged_where_others_tell(unlike):
 def test_an_external_reference_takes_one_cycle_and_gives_its_scale(obedient):
     sim, stills = obedient
     settings = DatasetSettings(fit=FitSettings(model_error=0.0), restraints=False)
-    result = postrefine(stills, settings, Reference(sim.reference_intensity))
+    result = postrefine(stills, settings, FitReference(sim.reference_intensity))
     assert len(result.cycles) == 1 and result.accepted.all()
-    assert len(postrefine(stills, replace(settings, restraints=True), Reference(sim.reference_intensity)).cycles) == 2
+    assert (
+        len(postrefine(stills, replace(settings, restraints=True), FitReference(sim.reference_intensity)).cycles) == 2
+    )
     assert np.exp(result.x[:, LN_SCALE]) == pytest.approx(sim.scale, rel=0.05)
     kept = result.kept
     value, variance = result.merging_values(stills, kept)
@@ -183,7 +185,7 @@ def test_one_lattice_without_a_correlation_does_not_void_the_mean(as_stills):
     strong = common[np.argsort(-reference[common])][:2]
     reference[np.setdiff1d(observed, strong)] = np.nan
     settings = DatasetSettings(fit=FitSettings(min_reflections=5, partiality_threshold=0.01), n_cycles=1)
-    result = postrefine(stills, settings, Reference(reference))
+    result = postrefine(stills, settings, FitReference(reference))
     found = np.array([fit.correlation_after for fit in result.fits])
     assert result.accepted[0] and np.isnan(found[0]) and np.isfinite(found[1:]).all()
     assert result.cycles[-1].correlation == pytest.approx(found[1:][result.accepted[1:]].mean())

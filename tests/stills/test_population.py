@@ -12,7 +12,7 @@ from dials_postrefine.stills.fits import LatticeFit
 from dials_postrefine.stills.loop import DatasetSettings, postrefine
 from dials_postrefine.stills.model import B_FACTOR, LN_RADIUS, LN_SCALE, THETA_X, THETA_Y
 from dials_postrefine.stills.population import restrain_to_population
-from dials_postrefine.stills.reference import Reference
+from dials_postrefine.stills.reference import FitReference
 
 
 def test_without_a_reference_the_medians_of_scale_and_b_are_zero(obedient):
@@ -38,7 +38,7 @@ def test_the_width_of_the_population_is_that_of_the_truth_and_not_of_the_errors(
 
 def test_the_population_is_the_medians_of_the_refined_lattices(obedient):
     sim, stills = obedient
-    result = postrefine(stills, DatasetSettings(restraints=False), Reference(sim.reference_intensity))
+    result = postrefine(stills, DatasetSettings(restraints=False), FitReference(sim.reference_intensity))
     for fit in result.fits[:10]:
         fit.refined = False
     x = result.x[10:]
@@ -59,7 +59,7 @@ def test_restraints_hold_lattices_of_few_reflections_together(obedient):
         offsets=np.concatenate([[0], np.cumsum(np.bincount(stills.lattice()[sparse], minlength=80))]),
         **{name: getattr(stills, name)[sparse] for name in BY_OBSERVATION},
     )
-    reference = Reference(sim.reference_intensity)
+    reference = FitReference(sim.reference_intensity)
     free, restrained = (postrefine(few, DatasetSettings(restraints=on, n_cycles=2), reference) for on in (False, True))
     both = free.accepted & restrained.accepted & np.array([fit.refined for fit in free.fits])
     assert np.count_nonzero(both) > 20

@@ -19,11 +19,11 @@ pytest.importorskip("dials.array_family.flex", reason="unique indices are number
 
 from cctbx import sgtbx
 
-from dials_postrefine.files.dials.tables import number_unique
+from dials_postrefine.files.dials.symmetry import number_unique
 from dials_postrefine.files.reference.alignment import align
 from dials_postrefine.simulate.stills import SimulatedStills, StillsOptions, simulate_stills
 from dials_postrefine.stills import reindexing
-from dials_postrefine.stills.dataset import Stills, select_lattices
+from dials_postrefine.stills.dataset import BY_OBSERVATION, Stills, select_lattices
 from dials_postrefine.stills.geometry import vectors_of_lattices
 from dials_postrefine.stills.reindexing import SHRINKAGE, Choice, choose_operations
 
@@ -65,7 +65,7 @@ class Case:
         return np.ones((self.stills.n_lattices, self.n_operations), dtype=bool)
 
     @property
-    def ways(self) -> np.ndarray:
+    def permutations(self) -> np.ndarray:
         return WAYS[self.n_operations]
 
     @property
@@ -73,14 +73,15 @@ class Case:
         return align(self.h_unique, self.sim.reference_h, self.sim.reference_intensity)
 
     def choose(self, reference=None) -> Choice:
-        return choose_operations(self.stills, self.unique, self.allowed, self.ways, reference)
+        return choose_operations(self.stills, self.unique, self.allowed, self.permutations, reference)
 
     def right(self, operation: np.ndarray) -> np.ndarray:
         """Which lattices are indexed alike, (L,): as the greatest part of those that are not useless."""
         # every operation of these tables is its own inverse, so the way back is the operation itself
         useful = ~self.sim.useless
         return max(
-            (self.ways[way][self.given] == operation for way in range(self.n_operations)), key=lambda x: x[useful].sum()
+            (self.permutations[number][self.given] == operation for number in range(self.n_operations)),
+            key=lambda x: x[useful].sum(),
         )
 
 
@@ -166,7 +167,7 @@ def test_most_lattices_stay_as_they_are():
             a_matrix=np.where(swapped[:, None, None], case.stills.a_matrix @ matrix, case.stills.a_matrix),
         )
         unique = np.where(of_row, case.unique[::-1], case.unique)
-        choice = choose_operations(stills, unique, case.allowed, case.ways)
+        choice = choose_operations(stills, unique, case.allowed, case.permutations)
         minority = given if fraction < 1.0 else 1 - given
         useful = ~case.sim.useless
         assert 5 < minority.sum() < 30
@@ -182,13 +183,11 @@ def test_the_order_of_the_lattices_does_not_matter(sparse):
         a_matrix=sparse.stills.a_matrix[order],
         s0=sparse.stills.s0[order],
         offsets=np.concatenate([[0], np.cumsum(np.diff(sparse.stills.offsets)[order])]),
-        h=sparse.stills.h[rows],
-        intensity=sparse.stills.intensity[rows],
-        variance=sparse.stills.variance[rows],
+        **{name: getattr(sparse.stills, name)[rows] for name in BY_OBSERVATION},
     )
     for reference in (None, sparse.reference):
         choice = sparse.choose(reference)
-        other = choose_operations(stills, sparse.unique[:, rows], sparse.allowed, sparse.ways, reference)
+        other = choose_operations(stills, sparse.unique[:, rows], sparse.allowed, sparse.permutations, reference)
         np.testing.assert_array_equal(other.operation, choice.operation[order])
         np.testing.assert_array_equal(other.probability, choice.probability[order])
 
@@ -242,7 +241,7 @@ def test_an_operation_that_is_not_open_is_not_taken(sparse):
     only_second = closed[::2] + 1
     allowed[only_second, 0] = False
     allowed[closed[:3]] = False
-    choice = choose_operations(sparse.stills, sparse.unique, allowed, sparse.ways, sparse.reference)
+    choice = choose_operations(sparse.stills, sparse.unique, allowed, sparse.permutations, sparse.reference)
     assert not choice.operation[closed].any()
     assert (choice.operation[only_second] == 1).all()
     assert np.isnan(choice.probability[closed[:3]]).all() and np.isfinite(choice.probability).sum() == 197
@@ -255,7 +254,7 @@ def test_one_lattice_or_none_is_left_as_it_is(sparse):
         chosen = np.arange(sparse.stills.n_lattices) < n
         stills = select_lattices(sparse.stills, chosen)
         unique = sparse.unique[:, : len(stills.h)]
-        choice = choose_operations(stills, unique, sparse.allowed[:n], sparse.ways)
+        choice = choose_operations(stills, unique, sparse.allowed[:n], sparse.permutations)
         assert not choice.resolved and not choice.operation.any() and len(choice.operation) == n
 
 
@@ -263,7 +262,7 @@ def test_lattices_without_signal_do_no_harm(sparse):
     stills = replace(sparse.stills, intensity=sparse.stills.intensity.copy())
     dead = np.arange(0, 10)
     stills.intensity[: stills.offsets[10]] = 0.0
-    choice = choose_operations(stills, sparse.unique, sparse.allowed, sparse.ways, sparse.reference)
+    choice = choose_operations(stills, sparse.unique, sparse.allowed, sparse.permutations, sparse.reference)
     assert np.isfinite(choice.probability).all()
     live = ~sparse.sim.useless
     live[dead] = False
@@ -284,19 +283,19 @@ def test_the_outcome_is_the_most_likely_of_all_assignments():
                 if lattice != k:
                     sum_gx, sum_gg = sums.get(numbers[assignment[lattice]], (0.0, 0.0))
                     sums[numbers[assignment[lattice]]] = sum_gx + gx, sum_gg + gg
-            own = amplitudes.lattice == k
-            numbers = amplitudes.unique[assignment[k], own]
+            rows = amplitudes.lattice == k
+            numbers = amplitudes.unique[assignment[k], rows]
             mean = np.array([sums[u][0] / (sums[u][1] + SHRINKAGE) if u in sums else 0.0 for u in numbers])
-            product_sum = amplitudes.gx[own] @ mean
-            norm = np.sqrt(amplitudes.x_sq[k] * (amplitudes.gg[own] @ mean**2))
+            product_sum = amplitudes.gx[rows] @ mean
+            norm = np.sqrt(amplitudes.x_sq[k] * (amplitudes.gg[rows] @ mean**2))
             r = max(product_sum / norm, 0.0) if norm > 0.0 else 0.0
-            found.append(-0.5 * (own.sum() - 2) * np.log(1.0 - r**2))
+            found.append(-0.5 * (rows.sum() - 2) * np.log(1.0 - r**2))
         return found
 
     likelihoods = {rest: log_likelihood((0, *rest)) for rest in product((0, 1), repeat=5)}
     best = max(likelihoods, key=lambda rest: sum(likelihoods[rest]))
     best = np.array([0, *best])
-    solved = reindexing._solve(amplitudes, case.ways)
+    solved = reindexing._solve(amplitudes, case.permutations)
     operation = solved.argmax(axis=0)
     assert (operation == best).all() or (operation == 1 - best).all()
     np.testing.assert_allclose(solved[operation, np.arange(6)], likelihoods[tuple(best[1:])], rtol=1e-9)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from dials_postrefine.stills.loop import DatasetSettings, postrefine
-from dials_postrefine.stills.reference import Reference
+from dials_postrefine.stills.reference import FitReference
 from dials_postrefine.stills.statistics import ResolutionShells, collect_statistics
 
 
@@ -15,7 +15,7 @@ def d_star_sq_of(sim) -> np.ndarray:
 
 def test_statistics_are_better_after_than_before_and_agree_with_the_truth(obedient):
     sim, stills = obedient
-    result = postrefine(stills, DatasetSettings(), Reference(sim.reference_intensity))
+    result = postrefine(stills, DatasetSettings(), FitReference(sim.reference_intensity))
     d_star_sq = d_star_sq_of(sim)
     statistics = collect_statistics(stills, result, ResolutionShells(d_star_sq, d_star_sq, 5), sim.reference_intensity)
     before, after = statistics.before[-1], statistics.after[-1]

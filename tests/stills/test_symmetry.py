@@ -10,7 +10,7 @@ from dials_postrefine.stills.symmetry import Operation, correlate_operations, ju
 FOUR = np.array([[0, 1, 0], [-1, 0, 0], [0, 0, 1]])
 TWO_B = np.array([[-1, 0, 0], [0, 1, 0], [0, 0, -1]])
 TRUE = [np.eye(3), FOUR, FOUR @ FOUR, FOUR @ FOUR @ FOUR]
-WRONG = [TWO_B @ one for one in TRUE]
+WRONG = [TWO_B @ rotation for rotation in TRUE]
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +19,7 @@ def observed() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     rng = np.random.default_rng(3)
     h = rng.integers(-7, 8, (20000, 3)).astype(np.int32)
     h = h[(h != 0).any(axis=1)]
-    orbit = np.concatenate([np.rint(h @ one) * sign for one in TRUE for sign in (1, -1)]).reshape(8, -1, 3)
+    orbit = np.concatenate([np.rint(h @ rotation) * sign for rotation in TRUE for sign in (1, -1)]).reshape(8, -1, 3)
     name = np.sort(orbit @ [10000.0, 100.0, 1.0], axis=0)[0].astype(int)
     _, number = np.unique(name, return_inverse=True)
     value = rng.normal(size=number.max() + 1)[number] + rng.normal(size=len(h))
@@ -28,22 +28,22 @@ def observed() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def test_operations_of_the_true_group_agree_as_reflections_do_with_themselves(observed):
     pairs = correlate_operations(*observed, np.array(TRUE + WRONG))
-    cc = np.array([one for one, _ in pairs])
+    cc = np.array([value for value, _ in pairs])
     # the halves have three observations of an index or so: 1/(1 + 1/n) with n about 6
     assert np.ptp(cc[:4]) < 0.05 and cc[:4].min() > 0.7
     chance = np.array([n for _, n in pairs[4:]]) ** -0.5
     assert np.all(np.abs(cc[4:]) < 4.0 * chance)
     judged = judge_operations(["?"] * 8, np.ones(8, dtype=bool), pairs)
-    assert [one.supported for one in judged] == [True] * 4 + [False] * 4
+    assert [operation.supported for operation in judged] == [True] * 4 + [False] * 4
 
 
 def test_the_correlation_is_that_of_the_pairs(observed):
     """An independent count, index by index."""
-    h, value, second = (one[:1500] for one in observed)
+    h, value, second = (values[:1500] for values in observed)
     found = correlate_operations(h, value, second, np.array([np.eye(3), TWO_B]))
     means = ({}, {})
-    for index, own, half in zip(h.tolist(), value, second):
-        means[int(half)].setdefault(max(tuple(index), tuple(-i for i in index)), []).append(own)
+    for index, amplitude, half in zip(h.tolist(), value, second):
+        means[int(half)].setdefault(max(tuple(index), tuple(-i for i in index)), []).append(amplitude)
     for rotation, (cc, n) in zip((np.eye(3), TWO_B), found):
         pairs = []
         for index, values in means[0].items():
@@ -60,6 +60,6 @@ def test_nothing_is_said_of_noise():
     rng = np.random.default_rng(0)
     h = rng.integers(-9, 10, (5000, 3)).astype(np.int32)
     pairs = correlate_operations(h, rng.normal(size=5000), rng.random(5000) < 0.5, np.array(TRUE + WRONG))
-    assert {one.supported for one in judge_operations(["?"] * 8, np.zeros(8), pairs)} == {None}
+    assert {operation.supported for operation in judge_operations(["?"] * 8, np.zeros(8), pairs)} == {None}
     few = judge_operations(["h,k,l"], np.ones(1), [(np.nan, 2)])
     assert few[0] == Operation("h,k,l", True, pytest.approx(np.nan, nan_ok=True), 2, pytest.approx(2**-0.5), None)

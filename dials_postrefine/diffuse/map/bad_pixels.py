@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from dials_postrefine.diffuse.map.kernels import jit
+from dials_postrefine.diffuse.map.compiled import jit
 
 RING = 3
 FACTOR = 2.0
@@ -24,8 +24,17 @@ FEWEST_IMAGES, MOST_IMAGES = 3, 5
 @jit
 def suspects(photons, noise, out):
     """
-    Count in out (slow, fast) uint8 the pixels that are suspect by photons (slow, fast) and their variance by reading,
-    noise (slow, fast); those that can't be trusted on this image (NaN), or have no neighbours that can, are not.
+    Count the pixels of a panel that are suspect on one image (module docstring).
+
+    Parameters
+    ----------
+    photons : (slow, fast)
+        NaN for pixels that can't be trusted on this image; they are not suspect, nor is what has no neighbours that
+        can be.
+    noise : (slow, fast)
+        Variance by reading, photons^2.
+    out : (slow, fast) uint8
+        One more where a pixel is suspect.
     """
     n_slow, n_fast = photons.shape
     ring = np.empty(8 * RING)
@@ -63,7 +72,20 @@ def _differs(count, other, variance, part):
 
 
 def bad(votes: np.ndarray, n_images: int) -> np.ndarray:
-    """The bad pixels (slow, fast) bool from the numbers of images on which they are suspect, of n_images."""
+    """
+    The bad pixels of a panel.
+
+    Parameters
+    ----------
+    votes : ndarray (slow, fast)
+        On how many images each pixel is suspect.
+    n_images : int
+        Of how many.
+
+    Returns
+    -------
+    ndarray (slow, fast) of bool
+    """
     chosen = votes > n_images // 2
     padded = np.pad(chosen, 1)
     n_slow, n_fast = chosen.shape

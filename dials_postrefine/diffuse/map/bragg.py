@@ -10,46 +10,78 @@ predicted one, or that of the bounding box.  Source: Kabsch, Acta Cryst. 2010, D
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
-from dials_postrefine.diffuse.map import kernels
-from dials_postrefine.diffuse.map.geometry import Panel
-
-
-@dataclass(frozen=True)
-class Peaks:
-    """
-    The peaks of a series: panel (m,), images from and to (m, 2), numbers in the scan array with parts of images.
-
-    Either centres (m, 2) fast and slow (pixels) and ellipses (m, 3) about them, a, b, c of
-    a dx^2 + 2 b dx dy + c dy^2 < 1, or boxes (m, 4) int: fast from and to, slow from and to (pixels).
-    """
-
-    panel: np.ndarray
-    images: np.ndarray
-    centres: np.ndarray | None = None
-    ellipses: np.ndarray | None = None
-    boxes: np.ndarray | None = None
+from dials_postrefine.diffuse.map.compiled import jit
+from dials_postrefine.diffuse.map.series import Panel, Peaks
 
 
 def mark(peaks: Peaks, image: float, panels: list[Panel], starts: np.ndarray, out: np.ndarray) -> None:
     """
-    Mark in out (n_pixels,) uint8 the pixels that peaks cover on the image from `image` to `image` + 1, and no
-    others; starts: the first pixel of each panel.
+    Mark the pixels that peaks cover on an image, and no others.
+
+    Parameters
+    ----------
+    peaks : Peaks
+    image : float
+        It reaches from `image` to `image` + 1 in the array of the scan.
+    panels : list of Panel
+    starts : ndarray (n_panels + 1,)
+        The first pixel of each panel (geometry.Pixels.starts).
+    out : ndarray (n_pixels,) of uint8
+        Set to 1 where a peak is, to 0 elsewhere.
     """
     out[:] = 0
     mark_also(peaks, image, panels, starts, out)
 
 
 def mark_also(peaks: Peaks, image: float, panels: list[Panel], starts: np.ndarray, out: np.ndarray) -> None:
-    """As mark, beside what is marked: for the peaks of several crystals."""
+    """
+    As mark, beside what is marked: for the peaks of several crystals.
+
+    Parameters
+    ----------
+    peaks, image, panels, starts, out
+        As of mark.
+    """
     here = np.flatnonzero((peaks.images[:, 0] < image + 1.0) & (peaks.images[:, 1] > image))
     for number in np.unique(peaks.panel[here]):
         panel, start = panels[number], starts[number]
-        own = here[peaks.panel[here] == number]
-        if peaks.boxes is not None:
-            kernels.mark_boxes(start, panel.shape, np.ascontiguousarray(peaks.boxes[own]), out)
-            continue
-        kernels.mark_ellipses(start, panel.shape, peaks.centres[own], peaks.ellipses[own], out)
+        rows = here[peaks.panel[here] == number]
+        if len(peaks.boxes):
+            _mark_boxes(start, panel.shape, np.ascontiguousarray(peaks.boxes[rows]), out)
+        else:
+            _mark_ellipses(start, panel.shape, peaks.centres[rows], peaks.ellipses[rows], out)
+
+
+@jit
+def _mark_ellipses(first_pixel, shape, centres, ellipses, out):
+    """
+    Mark in out (n,) the pixels of a panel of shape (slow, fast) whose middles are in ellipses: centres (m, 2) fast and
+    slow, a dx^2 + 2 b dx dy + c dy^2 < 1 of ellipses (m, 3) of a, b, c (pixels).  first_pixel: of the panel in out.
+    """
+    n_slow, n_fast = shape
+    for k in range(len(centres)):
+        x, y = centres[k, 0], centres[k, 1]
+        a, b, c = ellipses[k, 0], ellipses[k, 1], ellipses[k, 2]
+        half_y = np.sqrt(a / (a * c - b * b))
+        for i in range(max(0, int(np.ceil(y - half_y - 0.5))), min(n_slow, int(np.floor(y + half_y + 0.5)))):
+            dy = i + 0.5 - y
+            middle, square = x - b * dy / a, (b * dy / a) ** 2 - (c * dy * dy - 1.0) / a
+            if square <= 0.0:
+                continue
+            half_x = np.sqrt(square)
+            row = first_pixel + i * n_fast
+            for j in range(
+                max(0, int(np.ceil(middle - half_x - 0.5))), min(n_fast, int(np.floor(middle + half_x + 0.5)))
+            ):
+                out[row + j] = 1
+
+
+@jit
+def _mark_boxes(first_pixel, shape, boxes, out):
+    """Mark in out (n,) the pixels in boxes (m, 4), fast from and to, slow from and to, of a panel of shape."""
+    for box in range(len(boxes)):
+        for i in range(max(0, boxes[box, 2]), min(shape[0], boxes[box, 3])):
+            for j in range(max(0, boxes[box, 0]), min(shape[1], boxes[box, 1])):
+                out[first_pixel + i * shape[1] + j] = 1

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -22,6 +23,15 @@ import numpy as np
 MOST_VOXELS = 2**31 - 16
 # So many voxels a pixel may sweep while it is taken to stand still.
 MOST_SWEPT = 1.1
+
+
+class Rows(NamedTuple):
+    """What compiled loops need of a grid: low and the first two of shape, limits (5,); row_low, row_high, row_base."""
+
+    limits: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    base: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -49,16 +59,43 @@ class Grid:
     n_voxels: int
 
     @property
+    def rows(self) -> Rows:
+        """The rows of voxels, for compiled loops."""
+        return Rows(np.array([*self.low, *self.shape[:2]]), self.row_low, self.row_high, self.row_base)
+
+    @property
     def to_s(self) -> np.ndarray:
         """Voxel coordinates -> scattering vector in the frame of the crystal, B K^-1 (3, 3), 1/Angstrom."""
         return self.reciprocal @ np.linalg.inv(self.to_voxel)
 
     def voxels_swept(self, oscillation: float) -> float:
-        """How many voxels a pixel sweeps in a rotation (degrees), where it sweeps most of them: far from the axis."""
+        """
+        How many voxels a pixel sweeps, where it sweeps most of them: far from the axis.
+
+        Parameters
+        ----------
+        oscillation : float
+            The rotation, degrees.
+
+        Returns
+        -------
+        float
+        """
         return math.radians(oscillation) / self.d_min / float(np.linalg.norm(self.to_s, axis=0).min())
 
     def steps_to_follow(self, oscillation: float) -> int:
-        """In how many steps a rotation (degrees) must be followed for no pixel to sweep more than MOST_SWEPT in one."""
+        """
+        In how many steps a rotation must be followed for no pixel to sweep more than MOST_SWEPT voxels in one.
+
+        Parameters
+        ----------
+        oscillation : float
+            The rotation, degrees.
+
+        Returns
+        -------
+        int
+        """
         return max(1, math.ceil(self.voxels_swept(oscillation) / MOST_SWEPT))
 
     @property
@@ -77,10 +114,27 @@ def make_grid(
     spacing: float | None = None,
 ) -> Grid:
     """
-    The grid of the crystal with the reciprocal matrix B (3, 3), out to d_min (Angstrom).
+    The grid of a crystal.
 
-    spacing (1/Angstrom): a Cartesian grid of that step in place of one of subdivided indices.  Raises ValueError for
-    more voxels than can be addressed, with their number.
+    Parameters
+    ----------
+    reciprocal : ndarray (3, 3)
+        B: B h in the Cartesian frame of the crystal, 1/Angstrom.
+    d_min, d_max : float
+        Limits of resolution, Angstrom.
+    subdivide : tuple of three int
+        Voxels along an index.
+    spacing : float or None
+        1/Angstrom: a Cartesian grid of that step in place of one of subdivided indices.
+
+    Returns
+    -------
+    Grid
+
+    Raises
+    ------
+    ValueError
+        For more voxels than can be addressed, with their number.
     """
     frame = "hkl" if spacing is None else "cartesian"
     to_voxel = np.diag(np.array(subdivide, float)) if spacing is None else reciprocal / spacing
@@ -126,7 +180,20 @@ def make_grid(
 
 
 def addresses(grid: Grid, x: np.ndarray) -> np.ndarray:
-    """The addresses of the voxels with integer coordinates x (n, 3), -1 outside of the grid."""
+    """
+    The addresses of voxels.
+
+    Parameters
+    ----------
+    grid : Grid
+    x : ndarray (n, 3) of int
+        Voxel coordinates.
+
+    Returns
+    -------
+    ndarray (n,) of int64
+        -1 outside of the grid.
+    """
     x = np.asarray(x, dtype=np.int64)
     i, j = (x[:, :2] - grid.low[:2]).T
     inside = (i >= 0) & (i < grid.shape[0]) & (j >= 0) & (j < grid.shape[1])
@@ -136,7 +203,14 @@ def addresses(grid: Grid, x: np.ndarray) -> np.ndarray:
 
 
 def voxels(grid: Grid) -> np.ndarray:
-    """The integer coordinates x (n_voxels, 3) int32 of all voxels, in the order of their addresses."""
+    """
+    The coordinates of all voxels.
+
+    Returns
+    -------
+    ndarray (n_voxels, 3) of int32
+        In the order of their addresses.
+    """
     length = (grid.row_high - grid.row_low).ravel()
     row = np.repeat(np.arange(length.size), length)
     x = np.empty((grid.n_voxels, 3), np.int32)

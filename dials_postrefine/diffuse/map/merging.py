@@ -4,10 +4,10 @@ Sums -> the averaged map, its isotropic part and its statistics.
     I_v = L sum n / sum e        L the mean scale of the images where exposures are relative to their level, else 1
     sigma_v = L sqrt(sum var n) / sum e
 
-sums over the voxel and its symmetry mates.  Where nothing was counted, the variance is what the isotropic part leads to
-expect, one photon at most.  The isotropic part is the ratio of sums in narrow shells of |s|, linear between them; with
-a radial offset taken off each image, it is the mean of what was taken off, and is put back here.  Less it, a map is
-anisotropic; all correlations are of that, as the isotropic part correlates with anything (0.99 for a wrong
+sums over the voxel and its symmetry equivalents.  Where nothing was counted, the variance is what the isotropic part
+leads to expect, one photon at most.  The isotropic part is the ratio of sums in narrow shells of |s|, linear between
+them; with a radial offset taken off each image, it is the mean of what was taken off, and is put back here.  Less it, a
+map is anisotropic; all correlations are of that, as the isotropic part correlates with anything (0.99 for a wrong
 orientation).
 """
 
@@ -18,9 +18,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dials_postrefine.diffuse.map import kernels, orbits
+from dials_postrefine.diffuse.map import columns, orbits
 from dials_postrefine.diffuse.map.grid import Grid
-from dials_postrefine.diffuse.map.mapping import N_SHELLS, ImageResult, MappingSettings, shell_edges
+from dials_postrefine.diffuse.map.orbits import RadialCurve, Shells
+from dials_postrefine.diffuse.map.records import N_PROFILE, N_SHELLS, ImageResult, MappingSettings, shell_edges
 from dials_postrefine.numerics.correlation import correlation_from_sums
 from dials_postrefine.numerics.shells import equal_width_edges
 
@@ -47,11 +48,35 @@ class Radial:
     offset: np.ndarray
 
     def at(self, s: np.ndarray) -> np.ndarray:
-        """The isotropic intensity at s."""
+        """
+        The isotropic intensity.
+
+        Parameters
+        ----------
+        s : ndarray
+            1/Angstrom.
+
+        Returns
+        -------
+        ndarray
+            In the units of the map.
+        """
         return np.interp(s, self.s, self.plain) + self.offset_at(s)
 
     def offset_at(self, s: np.ndarray) -> np.ndarray:
-        """What was taken off images on average at s."""
+        """
+        What was taken off images on average.
+
+        Parameters
+        ----------
+        s : ndarray
+            1/Angstrom.
+
+        Returns
+        -------
+        ndarray
+            In the units of the map.
+        """
         return np.interp(s, self.offset_s, self.offset)
 
     @property
@@ -65,11 +90,11 @@ class MapShell:
     """
     Statistics of a shell of resolution (Angstrom); of voxels averaged over symmetry.
 
-    completeness, pixels and observed mates a voxel, mean intensity and sigma, root mean square of the anisotropic part,
-    less its noise, over that of sigma; correlations of the half sets, of Friedel mates, and of each voxel with the mean
-    of its mates by the Laue class; chi^2 per degree of freedom against Poisson's law; cos_2phi and sin_2phi, how the
-    corrected intensity varies with the azimuth on the detector, as parts of it; masked, the part of
-    the pixels that are Bragg.  None where there are no data.
+    completeness, pixels a voxel and of its symmetry equivalents those that were observed (mates), mean intensity and
+    sigma, root mean square of the anisotropic part, less its noise, over that of sigma; correlations of the half sets,
+    of Friedel pairs, and of each voxel with the mean of its equivalents by the Laue class; chi^2 per degree of freedom
+    against Poisson's law; cos_2phi and sin_2phi, how the corrected intensity varies with the azimuth on the detector,
+    as parts of it; masked, the part of the pixels that are Bragg.  None where there are no data.
     """
 
     d_max: float | None
@@ -108,26 +133,36 @@ class Map:
 
     def plane(self, i: int) -> dict[str, np.ndarray]:
         """
-        The voxels of the i-th plane along the first axis (n1, n2): intensity, sigma and anisotropic (NaN where there is
-        no pixel), counts (photons), exposure, pixels, half_1 and half_2 (the intensity of each half of the data).
+        The voxels of a plane.
+
+        Parameters
+        ----------
+        i : int
+            Its number along the first axis.
+
+        Returns
+        -------
+        dict of ndarray (n1, n2)
+            intensity, sigma and anisotropic (NaN where there is no pixel), counts (photons), exposure, pixels, half_1
+            and half_2 (the intensity of each half of the data).
         """
         grid, (exposure_scale, _) = self.grid, self.settings.quanta
         length = grid.row_high[i] - grid.row_low[i]
         first = int((grid.row_base[i] + grid.row_low[i])[0])
-        own = self.sums[first : first + int(length.sum())]  # the rows of a plane follow one another
-        observed = np.flatnonzero(own[:, kernels.EXPOSURE] > 0)
+        here = self.sums[first : first + int(length.sum())]  # the rows of a plane follow one another
+        observed = np.flatnonzero(here[:, columns.EXPOSURE] > 0)
         row = np.repeat(np.arange(grid.shape[1]), length)[observed]
         x = np.stack([np.full(len(row), i + grid.low[0]), row + grid.low[1], first + observed - grid.row_base[i, row]])
         s = np.linalg.norm(grid.to_s @ x, axis=0)
         inside = (s < 1.0 / grid.d_min) & (s >= 1.0 / grid.d_max)
         observed, x, s = observed[inside], x[:, inside], s[inside]
-        total = own[observed]
+        total = here[observed]
         counts, pixels, variance, half_counts = (
-            total[:, column] / kernels.COUNT_SCALE
-            for column in (kernels.COUNTS, kernels.PIXELS, kernels.VARIANCE, kernels.HALF_COUNTS)
+            total[:, column] / columns.COUNT_SCALE
+            for column in (columns.COUNTS, columns.PIXELS, columns.VARIANCE, columns.HALF_COUNTS)
         )
         exposure, half_exposure = (
-            total[:, column] / exposure_scale for column in (kernels.EXPOSURE, kernels.HALF_EXPOSURE)
+            total[:, column] / exposure_scale for column in (columns.EXPOSURE, columns.HALF_EXPOSURE)
         )
         offset = self.radial.offset_at(s)
         isotropic = self.radial.at(s)
@@ -160,32 +195,45 @@ def merge(
     grid: Grid,
     settings: MappingSettings,
     operations: np.ndarray,
-    laue: np.ndarray | None,
+    laue: np.ndarray,
     n_shells: int = 10,
 ) -> Map:
     """
-    Average the sums over operations, in place, and find the statistics.
+    Average the sums over symmetry, in place, and find the statistics.
 
-    laue (n, 3, 3): the operations of the Laue class, by which mates are compared; None where the grid has not its
-    symmetry.
+    Parameters
+    ----------
+    sums : ndarray (n_voxels, N_SUMS) of int64
+        Changed: all equivalents get the sums of all.
+    images : list of ImageResult
+    grid : Grid
+    settings : MappingSettings
+        With which the sums were made.
+    operations : ndarray (n, 3, 3) of int64
+        To average over (symmetry.operations).
+    laue : ndarray (m, 3, 3) of int64
+        Those of the Laue class, by which equivalents are compared; empty where the grid has not its symmetry.
+    n_shells : int
+        Of the statistics.
+
+    Returns
+    -------
+    Map
     """
     used = [image for image in images if image.error is None]
     level = math.fsum(image.scale for image in used) / len(used) if settings.normalised else 1.0
-    rows, to_s, (exposure_scale, _) = orbits.rows_of(grid), grid.to_s, settings.quanta
     radial = _radial(sums, used, grid, settings, level)
-    plain = radial.plain / level
     edges = equal_width_edges(grid.d_max, grid.d_min, n_shells)
-    mates_by = operations if laue is None else laue
-    pairs_laue, pairs_friedel, mates = orbits.compare_mates(
-        sums, rows, to_s, mates_by, edges, radial.s, plain, exposure_scale
+    rows, by_length = grid.rows, Shells(grid.to_s, edges)
+    isotropic, offset = RadialCurve(radial.s, radial.plain / level), RadialCurve(radial.offset_s, radial.offset / level)
+    pairs_laue, pairs_friedel, observed = orbits.compare_equivalents(
+        sums, rows, by_length, laue if len(laue) else operations, isotropic, settings.quanta[0]
     )
-    if laue is None:
+    if not len(laue):
         pairs_laue[:] = 0.0
     proper = np.linalg.det(operations) > 0.0 if settings.half_sets == "friedel" else np.zeros(0, bool)
     orbits.fold(sums, rows, operations, proper)
-    found, pairs_half = orbits.shell_sums(
-        sums, rows, to_s, operations, edges, radial.s, plain, radial.offset_s, radial.offset / level, settings.quanta
-    )
+    found, pairs_half = orbits.shell_sums(sums, rows, by_length, operations, isotropic, offset, settings.quanta)
     azimuth = azimuthal_residual(used, shell_edges(grid), edges)
     masked = masked_fraction(used, shell_edges(grid), edges)
 
@@ -194,7 +242,7 @@ def merge(
     shells = [
         _describe_shell(
             found[chosen],
-            mates[chosen],
+            observed[chosen],
             [pairs[chosen] for pairs in (pairs_half, pairs_friedel, pairs_laue)],
             limits[k],
             level,
@@ -208,7 +256,7 @@ def merge(
 
 def _describe_shell(
     found: np.ndarray,
-    mates: np.ndarray,
+    observed: np.ndarray,
     pairs: list[np.ndarray],
     limits: tuple[float, float],
     level: float,
@@ -218,7 +266,7 @@ def _describe_shell(
     """
     The statistics of n shells together, from their sums.
 
-    found (n, N_SHELL_SUMS) and mates (n,) by orbits.py; pairs: of the half sets, of Friedel mates and by the Laue
+    found (n, N_SHELL_SUMS) and observed (n,) by orbits.py; pairs: of the half sets, of Friedel pairs and by the Laue
     class, (n, N_PAIR) each; limits in |s|, 1/Angstrom; level L; azimuthal and masked as they are to be said.
     """
     total = found.sum(axis=0)
@@ -226,7 +274,7 @@ def _describe_shell(
     noise_sq = _ratio(total[orbits.SIGMA_SQ], n)
     anisotropic_sq = _ratio(total[orbits.ANISOTROPIC_SQ], n)
     sigma = _ratio(total[orbits.SIGMA], n)
-    cc_half, cc_friedel, cc_laue = (correlation_from_sums(own.sum(axis=0)) for own in pairs)
+    cc_half, cc_friedel, cc_laue = (correlation_from_sums(sums.sum(axis=0)) for sums in pairs)
     low, high = limits
     return MapShell(
         d_max=None if low == 0.0 else 1.0 / low,
@@ -235,7 +283,7 @@ def _describe_shell(
         n=int(n),
         completeness=_ratio(n, total[orbits.POSSIBLE]),
         pixels=_ratio(total[orbits.OBSERVED_PIXELS], n),
-        mates=_ratio(mates.sum(), n),
+        mates=_ratio(observed.sum(), n),
         mean=None if mean is None else level * mean,
         sigma=None if sigma is None else level * sigma,
         anisotropy=None
@@ -255,15 +303,28 @@ def azimuthal_residual(
     images: list[ImageResult], profile_edges: np.ndarray, edges: np.ndarray
 ) -> list[tuple[float, float] | None]:
     """
-    The amplitudes a, b of I(s) (1 + a cos 2 phi + b sin 2 phi) on the detector, by shells with edges (n + 1,) in |s|,
-    and over all: least squares in narrow shells, with weights of Poisson's law, and their mean with these weights.
+    The amplitudes a, b of I(s) (1 + a cos 2 phi + b sin 2 phi) on the detector: least squares in narrow shells, with
+    weights of Poisson's law, and their mean with these weights.
+
+    Parameters
+    ----------
+    images : list of ImageResult
+    profile_edges : ndarray (N_SHELLS + 1,)
+        Of the profiles (records.shell_edges), 1/Angstrom.
+    edges : ndarray (n + 1,)
+        Of the shells that are asked for, 1/Angstrom.
+
+    Returns
+    -------
+    list of n + 1 tuples
+        a and b of each shell, and of all; None where nothing tells.
     """
-    total = np.zeros((N_SHELLS, kernels.N_PROFILE))
+    total = np.zeros((N_SHELLS, N_PROFILE))
     for image in images:  # relative to the level of the image; one that has none tells nothing
         if not (np.isfinite(image.level) and image.level > 0.0 and np.isfinite(image.profile).all()):
             continue
         profile = image.profile / image.level
-        total += np.where(np.isin(np.arange(kernels.N_PROFILE), (0, 7, 8)), profile, image.profile)
+        total += np.where(np.isin(np.arange(N_PROFILE), (0, 7, 8)), profile, image.profile)
     amplitudes, weights = np.zeros((N_SHELLS, 2)), np.zeros((N_SHELLS, 2))
     for k, (n, e, c, s, cc, cs, ss, nc, ns) in enumerate(total[:, :9]):
         normal = np.array([[e, c, s], [c, cc, cs], [s, cs, ss]])
@@ -288,13 +349,34 @@ def _shells_of_profile(profile_edges: np.ndarray, edges: np.ndarray) -> list[np.
 
 
 def masked_fraction(images: list[ImageResult], profile_edges: np.ndarray, edges: np.ndarray) -> list[float | None]:
-    """The part of the pixels that are masked as Bragg peaks, by shells with edges (n + 1,) in |s|, and over all."""
+    """
+    The part of the pixels that are masked as Bragg peaks.
+
+    Parameters
+    ----------
+    images, profile_edges, edges
+        As of azimuthal_residual.
+
+    Returns
+    -------
+    list of n + 1 float
+        Of each shell, and of all; None where there is no pixel.
+    """
     inside, bragg = np.sum([image.profile[:, 9:] for image in images], axis=0).T
     return [_ratio(bragg[chosen].sum(), inside[chosen].sum()) for chosen in _shells_of_profile(profile_edges, edges)]
 
 
 def index_offset(images: list[ImageResult]) -> tuple[int, np.ndarray, np.ndarray]:
-    """The number of strong spots, the mean offset of their fractional indices (3,) and its esd (3,)."""
+    """
+    The offset of the fractional indices of strong spots, 0 where the orientation is right.
+
+    Returns
+    -------
+    n : int
+        The number of spots.
+    mean, esd : ndarray (3,)
+        NaN for fewer than two spots.
+    """
     n = sum(image.n_spots for image in images)
     if n < 2:
         return n, np.full(3, np.nan), np.full(3, np.nan)
@@ -312,7 +394,7 @@ def _radial(sums, images, grid, settings, level) -> Radial:
     step = np.linalg.norm(grid.to_s, axis=0).max()
     low, high = 1.0 / grid.d_max, 1.0 / grid.d_min
     n = int(np.clip((high - low) / step, 1, N_RADIAL))
-    found = orbits.radial_sums(sums, orbits.rows_of(grid), grid.to_s, np.linspace(low, high, n + 1))
+    found = orbits.radial_sums(sums, grid.rows, Shells(grid.to_s, np.linspace(low, high, n + 1)))
     found = found[found[:, 3] > 0.0]
     exposure = found[:, 1] / settings.quanta[0]
     s, plain = found[:, 2] / found[:, 1], found[:, 0] / exposure
@@ -321,8 +403,8 @@ def _radial(sums, images, grid, settings, level) -> Radial:
     offset = np.zeros(N_SHELLS)
     if settings.radial_offset:
         each = np.full((len(images), N_SHELLS), np.nan)
-        for own, image in zip(each, images):
-            np.divide(image.profile[:, 0], image.profile[:, 1] * image.scale, out=own, where=image.profile[:, 1] > 0.0)
+        for row, image in zip(each, images):
+            np.divide(image.profile[:, 0], image.profile[:, 1] * image.scale, out=row, where=image.profile[:, 1] > 0.0)
         counted = np.isfinite(each)
         offset = level * np.where(counted, each, 0.0).sum(axis=0) / np.maximum(counted.sum(axis=0), 1)
     return Radial(s, level * plain, sigma, found[:, 3], 0.5 * (edges[1:] + edges[:-1]), offset)

@@ -1,17 +1,17 @@
 """
-The compiled loops over voxels and their symmetry mates.
+The compiled loops over voxels and their symmetry equivalents.
 
-The orbit of a voxel is the set of voxels of the grid that operations (n, 3, 3) take it to; its representative is the
-one with the lowest address.  `rows` is what the loops need of a grid: see rows_of.
+The orbit of a voxel is the set of voxels of the grid that operations (n, 3, 3) take it to, its equivalents and itself;
+its representative is the one with the lowest address.  `rows` is what the loops need of a grid: grid.Rows.
 """
 
 from __future__ import annotations
 
-import numba
+from typing import NamedTuple
+
 import numpy as np
 
-from dials_postrefine.diffuse.map.grid import Grid
-from dials_postrefine.diffuse.map.kernels import (
+from dials_postrefine.diffuse.map.columns import (
     COUNT_SCALE,
     COUNTS,
     EXPOSURE,
@@ -21,8 +21,8 @@ from dials_postrefine.diffuse.map.kernels import (
     PIXELS,
     SQUARES,
     VARIANCE,
-    jit,
 )
+from dials_postrefine.diffuse.map.compiled import inlined, jit
 from dials_postrefine.numerics.indices import INDEX_BASE
 
 # Voxels that are looked at together.
@@ -45,12 +45,21 @@ N_SHELL_SUMS = 10
 ) = range(N_SHELL_SUMS)
 
 
-def rows_of(grid: Grid):
-    """low and shape of the grid (5,), and its row_low, row_high and row_base."""
-    return np.array([*grid.low, *grid.shape[:2]]), grid.row_low, grid.row_high, grid.row_base
+class Shells(NamedTuple):
+    """Shells of |s|: to_s (3, 3) from voxel coordinates to s, and edges (n + 1,), even steps, 1/Angstrom."""
+
+    to_s: np.ndarray
+    edges: np.ndarray
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+class RadialCurve(NamedTuple):
+    """A function of |s|, linear between points: s (n,) 1/Angstrom, value (n,)."""
+
+    s: np.ndarray
+    value: np.ndarray
+
+
+@inlined
 def _address(x, y, z, rows):
     limits, row_low, row_high, row_base = rows
     i, j = x - limits[0], y - limits[1]
@@ -61,7 +70,24 @@ def _address(x, y, z, rows):
 
 @jit
 def orbit(x, y, z, operations, rows, out):
-    """The distinct addresses of the orbit, out (n,); returns how many there are."""
+    """
+    The distinct addresses of an orbit.
+
+    Parameters
+    ----------
+    x, y, z : int
+        Voxel coordinates.
+    operations : (n, 3, 3) int64
+        symmetry.operations.
+    rows : grid.Rows
+    out : (n,) int64
+        Filled with addresses.
+
+    Returns
+    -------
+    int
+        How many there are.
+    """
     n = 0
     for o in range(len(operations)):
         m = operations[o]
@@ -91,6 +117,18 @@ def representatives(x, y, operations, rows):
 
     The representative is the one with the smallest p.x, p = (INDEX_BASE^2, INDEX_BASE, 1), which orders voxels as their
     addresses do: (R' p - p).x >= 0 for all operations R, for each of which z is on one side of a bound.
+
+    Parameters
+    ----------
+    x, y : int
+        Voxel coordinates.
+    operations, rows
+        As of orbit.
+
+    Returns
+    -------
+    low, high : int
+        low <= z < high.
     """
     limits, row_low, row_high, row_base = rows
     i, j = x - limits[0], y - limits[1]
@@ -120,11 +158,23 @@ def _length(x, y, z, to_s):
 
 
 @jit
-def radial_sums(sums, rows, to_s, edges):
+def radial_sums(sums, rows, shells):
     """
-    Sums over all voxels by |s|, even edges (n + 1,): counts (photons), exposure (quanta), |s| times exposure, voxels
-    that were observed, variance of the counts, as (n, 5).
+    Sums over all voxels by shells of |s|.
+
+    Parameters
+    ----------
+    sums : (n_voxels, N_SUMS) int64
+    rows : grid.Rows
+    shells : Shells
+        Of n shells.
+
+    Returns
+    -------
+    (n, 5)
+        Counts (photons), exposure (quanta), |s| times exposure, voxels that were observed, variance of the counts.
     """
+    to_s, edges = shells
     limits, row_low, row_high, row_base = rows
     first, step, n = edges[0], edges[1] - edges[0], len(edges) - 1
     out = np.zeros((n, 5))
@@ -148,6 +198,7 @@ def radial_sums(sums, rows, to_s, edges):
 
 @jit
 def add_pair(total, x, y):
+    """Add a pair of values to sums (N_PAIR,): 1, x, y, x^2, y^2, x y (numerics.correlation_from_sums)."""
     total[0] += 1.0
     total[1] += x
     total[2] += y
@@ -157,15 +208,35 @@ def add_pair(total, x, y):
 
 
 @jit
-def compare_mates(sums, rows, to_s, operations, edges, profile_s, profile, exposure_scale):
+def compare_equivalents(sums, rows, shells, operations, isotropic, exposure_scale):
     """
-    How well mates agree, before they are averaged, by even shells of |s|, edges (n + 1,): sums over pairs (n, N_PAIR)
-    of each voxel and the mean of its mates, of each voxel and its Friedel mate, both less the isotropic part, which is
-    profile at profile_s; and how many voxels are observed.
+    How well symmetry equivalents agree, before they are averaged, less the isotropic part.
+
+    Parameters
+    ----------
+    sums : (n_voxels, N_SUMS) int64
+    rows : grid.Rows
+    shells : Shells
+        Of n shells.
+    operations : (m, 3, 3) int64
+        Of the Laue class.
+    isotropic : RadialCurve
+        The isotropic part, in the units of sum n / sum e.
+    exposure_scale : float
+        Quanta of exposure (MappingSettings.quanta).
+
+    Returns
+    -------
+    laue, friedel : (n, N_PAIR)
+        Sums over pairs of a voxel and the mean of its equivalents, and over Friedel pairs.
+    observed : (n,)
+        How many voxels are observed.
     """
+    to_s, edges = shells
+    isotropic_s, isotropic_value = isotropic
     limits, row_low, row_high, row_base = rows
     first, step, n = edges[0], edges[1] - edges[0], len(edges) - 1
-    laue, friedel, mates = np.zeros((n, N_PAIR)), np.zeros((n, N_PAIR)), np.zeros(n)
+    laue, friedel, observed = np.zeros((n, N_PAIR)), np.zeros((n, N_PAIR)), np.zeros(n)
     found = np.empty(len(operations), np.int64)
     values, weights = np.empty(len(operations)), np.empty(len(operations))
     for i in range(limits[3]):
@@ -177,21 +248,21 @@ def compare_mates(sums, rows, to_s, operations, edges, profile_s, profile, expos
                 k = int(np.floor((s - first) / step))
                 if k < 0 or k >= n:
                     continue
-                n_found, n_mates, counts, exposure = orbit(x, y, z, operations, rows, found), 0, 0.0, 0.0
+                n_found, n_equivalent, counts, exposure = orbit(x, y, z, operations, rows, found), 0, 0.0, 0.0
                 for p in range(n_found):
                     a = found[p]
                     if sums[a, EXPOSURE] > 0:
-                        values[n_mates] = sums[a, COUNTS] / COUNT_SCALE
-                        weights[n_mates] = sums[a, EXPOSURE] / exposure_scale
-                        counts, exposure = counts + values[n_mates], exposure + weights[n_mates]
-                        n_mates += 1
-                mates[k] += n_mates
-                if n_mates < 2:
+                        values[n_equivalent] = sums[a, COUNTS] / COUNT_SCALE
+                        weights[n_equivalent] = sums[a, EXPOSURE] / exposure_scale
+                        counts, exposure = counts + values[n_equivalent], exposure + weights[n_equivalent]
+                        n_equivalent += 1
+                observed[k] += n_equivalent
+                if n_equivalent < 2:
                     continue
-                isotropic = np.interp(s, profile_s, profile)
-                for p in range(n_mates):
+                level = np.interp(s, isotropic_s, isotropic_value)
+                for p in range(n_equivalent):
                     others = (counts - values[p]) / (exposure - weights[p])
-                    add_pair(laue[k], values[p] / weights[p] - isotropic, others - isotropic)
+                    add_pair(laue[k], values[p] / weights[p] - level, others - level)
     for i in range(limits[3]):
         for j in range(limits[4]):
             for z in range(row_low[i, j], row_high[i, j]):
@@ -205,32 +276,39 @@ def compare_mates(sums, rows, to_s, operations, edges, profile_s, profile, expos
                 k = int(np.floor((s - first) / step))
                 if k < 0 or k >= n:
                     continue
-                isotropic = np.interp(s, profile_s, profile)
+                level = np.interp(s, isotropic_s, isotropic_value)
                 add_pair(
                     friedel[k],
-                    sums[a, COUNTS] / COUNT_SCALE / (sums[a, EXPOSURE] / exposure_scale) - isotropic,
-                    sums[b, COUNTS] / COUNT_SCALE / (sums[b, EXPOSURE] / exposure_scale) - isotropic,
+                    sums[a, COUNTS] / COUNT_SCALE / (sums[a, EXPOSURE] / exposure_scale) - level,
+                    sums[b, COUNTS] / COUNT_SCALE / (sums[b, EXPOSURE] / exposure_scale) - level,
                 )
-    return laue, friedel, mates
+    return laue, friedel, observed
 
 
 @jit
 def fold(sums, rows, operations, proper):
     """
-    Add up orbits in place: all mates get the sums of all.
+    Add up orbits in place: all equivalents get the sums of all.
 
-    proper (n,) bool: the half sets are the mates by these operations and the others, in place of those in the sums;
-    empty for the latter.
+    Parameters
+    ----------
+    sums : (n_voxels, N_SUMS) int64
+        Changed.
+    rows : grid.Rows
+    operations : (n, 3, 3) int64
+    proper : (n,) bool, or empty
+        If given, the half sets are the equivalents by these operations and by the others, in place of those in the
+        sums.
     """
     limits, row_low, row_high, row_base = rows
     found, rotated = np.empty(len(operations), np.int64), np.empty(len(operations), np.int64)
     rotations = operations[proper] if proper.size > 0 else operations
     total = np.empty(N_SUMS, np.int64)
-    # of a few images most mates have nothing, which is told sooner of a block of voxels than of each
-    seen = np.zeros(len(sums) // BLOCK + 1, np.bool_)
+    # of a few images most equivalents have nothing, which is told sooner of a block of voxels than of each
+    occupied = np.zeros(len(sums) // BLOCK + 1, np.bool_)
     for a in range(len(sums)):
         if sums[a, PIXELS] > 0:
-            seen[a // BLOCK] = True
+            occupied[a // BLOCK] = True
     for i in range(limits[3]):
         for j in range(limits[4]):
             x, y = i + limits[0], j + limits[1]
@@ -239,7 +317,7 @@ def fold(sums, rows, operations, proper):
                 n = orbit(x, y, z, operations, rows, found)
                 total[:] = 0
                 for p in range(n):
-                    if seen[found[p] // BLOCK]:
+                    if occupied[found[p] // BLOCK]:
                         for column in range(N_SUMS):
                             total[column] += sums[found[p], column]
                 if total[PIXELS] == 0:
@@ -255,15 +333,35 @@ def fold(sums, rows, operations, proper):
 
 
 @jit
-def shell_sums(sums, rows, to_s, operations, edges, profile_s, profile, offset_s, offset, scales):
+def shell_sums(sums, rows, shells, operations, isotropic, offset, scales):
     """
-    Sums over representatives of folded sums by even shells of |s|, edges (n + 1,): out (n, N_SHELL_SUMS), and of pairs
-    of half sets, less the isotropic part, (n, N_PAIR).  offset at offset_s is what was taken off images.  scales: of
-    exposure and squares, in quanta.
+    Statistics by shell, over representatives of folded sums.
 
     chi^2 of N pixels is N - 1 + [sum (n^2 - var n)/e - ((sum n)^2 - var(sum n)) / sum e] / mean(var n / e): by the
     law of Poisson both terms in the bracket are sum e I^2 on average, at any count, whether or not pixels are shared.
+
+    Parameters
+    ----------
+    sums : (n_voxels, N_SUMS) int64
+        After fold.
+    rows : grid.Rows
+    shells : Shells
+        Of n shells.
+    operations : (m, 3, 3) int64
+    isotropic, offset : RadialCurve
+        The isotropic part that is in the sums, and what was taken off images, in the units of sum n / sum e.
+    scales : tuple of two float
+        Quanta of exposure and squares (MappingSettings.quanta).
+
+    Returns
+    -------
+    out : (n, N_SHELL_SUMS)
+    halves : (n, N_PAIR)
+        Sums over pairs of half sets, less the isotropic part.
     """
+    to_s, edges = shells
+    isotropic_s, isotropic_value = isotropic
+    offset_s, offset_value = offset
     exposure_scale, square_scale = scales
     limits, row_low, row_high, row_base = rows
     first, step, n = edges[0], edges[1] - edges[0], len(edges) - 1
@@ -281,17 +379,17 @@ def shell_sums(sums, rows, to_s, operations, edges, profile_s, profile, offset_s
                 out[k, POSSIBLE] += 1.0
                 if sums[a, EXPOSURE] <= 0:
                     continue
-                isotropic = np.interp(s, profile_s, profile)
+                level = np.interp(s, isotropic_s, isotropic_value)
                 counts, exposure = sums[a, COUNTS] / COUNT_SCALE, sums[a, EXPOSURE] / exposure_scale
                 pixels, variance = sums[a, PIXELS] / COUNT_SCALE, sums[a, VARIANCE] / COUNT_SCALE
-                expected = max(variance, min(1.0, max(0.0, isotropic) * exposure))
+                expected = max(variance, min(1.0, max(0.0, level) * exposure))
                 intensity, sigma = counts / exposure, np.sqrt(expected) / exposure
                 out[k, OBSERVED] += 1.0
                 out[k, OBSERVED_PIXELS] += pixels
-                out[k, INTENSITY] += intensity + np.interp(s, offset_s, offset)
+                out[k, INTENSITY] += intensity + np.interp(s, offset_s, offset_value)
                 out[k, SIGMA] += sigma
-                out[k, ANISOTROPIC] += intensity - isotropic
-                out[k, ANISOTROPIC_SQ] += (intensity - isotropic) ** 2
+                out[k, ANISOTROPIC] += intensity - level
+                out[k, ANISOTROPIC_SQ] += (intensity - level) ** 2
                 out[k, SIGMA_SQ] += sigma * sigma
                 if pixels > 1.0 and variance > 0.0:
                     squares = sums[a, SQUARES] / square_scale
@@ -303,7 +401,7 @@ def shell_sums(sums, rows, to_s, operations, edges, profile_s, profile, offset_s
                     half = sums[a, HALF_COUNTS] / COUNT_SCALE
                     add_pair(
                         halves[k],
-                        half / half_exposure - isotropic,
-                        (counts - half) / (exposure - half_exposure) - isotropic,
+                        half / half_exposure - level,
+                        (counts - half) / (exposure - half_exposure) - level,
                     )
     return out, halves

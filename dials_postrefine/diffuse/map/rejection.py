@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dials_postrefine.diffuse.map.kernels import COUNT_SCALE, COUNTS, EXPOSURE, PIXELS, SQUARES, VARIANCE
+from dials_postrefine.diffuse.map.columns import COUNT_SCALE, COUNTS, EXPOSURE, PIXELS, SQUARES, VARIANCE
 
 CHI_SQ = 1.25
 SIGMAS = 8.0
@@ -41,9 +41,21 @@ class Rejection:
 
 def automatic_limit(sums: np.ndarray, quanta: tuple[float, float]) -> tuple[float | None, float | None]:
     """
-    From how many sigma on pixels are to be rejected, None for no rejection; and the mean chi^2, None without any.
+    Whether pixels are to be rejected, and from where on.
 
-    sums (n_voxels, N_SUMS) before they are folded; quanta: the scales of exposure and squares (MappingSettings.quanta).
+    Parameters
+    ----------
+    sums : ndarray (n_voxels, N_SUMS)
+        Before they are averaged over symmetry.
+    quanta : tuple of two float
+        Of exposure and squares (MappingSettings.quanta).
+
+    Returns
+    -------
+    limit : float or None
+        In sigma; None for no rejection.
+    chi_sq : float or None
+        The mean chi^2 per degree of freedom; None where no voxel has more than a pixel.
     """
     total, freedom = 0.0, 0.0
     every = -(-len(sums) // MOST_VOXELS)
@@ -62,7 +74,19 @@ def automatic_limit(sums: np.ndarray, quanta: tuple[float, float]) -> tuple[floa
 
 
 def chi_squared(sums: np.ndarray, quanta: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
-    """chi^2 and its degrees of freedom, of the voxels that have more than a pixel (module docstring)."""
+    """
+    chi^2 of voxels against Poisson's law (module docstring).
+
+    Parameters
+    ----------
+    sums, quanta
+        As of automatic_limit.
+
+    Returns
+    -------
+    chi_sq, freedom : ndarray (m,)
+        Of the m voxels that have more than a pixel.
+    """
     sums = sums[(sums[:, PIXELS] > COUNT_SCALE) & (sums[:, VARIANCE] > 0) & (sums[:, EXPOSURE] > 0)]
     counts, pixels, variance = (sums[:, k] / COUNT_SCALE for k in (COUNTS, PIXELS, VARIANCE))
     exposure, squares = sums[:, EXPOSURE] / quanta[0], sums[:, SQUARES] / quanta[1]

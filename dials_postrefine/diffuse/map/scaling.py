@@ -13,16 +13,40 @@ import numpy as np
 
 
 def level(profile: np.ndarray) -> float:
-    """The level k of an image from its profile (n_shells, N_PROFILE), photons / (s sr); NaN where it has no pixel."""
+    """
+    The level k of an image: the mean over shells of (sum n / sum e).
+
+    Parameters
+    ----------
+    profile : ndarray (n_shells, N_PROFILE)
+        Of kernels.profile.
+
+    Returns
+    -------
+    float
+        Photons / (s sr); NaN where it has no pixel.
+    """
     exposure = profile[:, 1]
-    seen = exposure > 0.0
-    return float(np.mean(profile[seen, 0] / exposure[seen])) if seen.any() else np.nan
+    exposed = exposure > 0.0
+    return float(np.mean(profile[exposed, 0] / exposure[exposed])) if exposed.any() else np.nan
 
 
 def smooth(numbers: np.ndarray, levels: np.ndarray) -> np.ndarray:
     """
-    Levels (n,) at the images' numbers (n,) as a smoothing spline of ln k, whose smoothness generalised
-    cross-validation chooses; NaN is interpolated.  A mean where there are fewer than five.
+    Levels as a smooth function of the number of the image.
+
+    Parameters
+    ----------
+    numbers : ndarray (n,)
+        Of the images of one series.
+    levels : ndarray (n,)
+        NaN where an image has none.
+
+    Returns
+    -------
+    ndarray (n,)
+        A smoothing spline of ln k, whose smoothness generalised cross-validation chooses; of fewer than five levels
+        their geometric mean.
     """
     from scipy.interpolate import make_smoothing_spline
 

@@ -36,23 +36,39 @@ KINDS = ("intensity", "sigma", "anisotropic")
 
 @dataclass(frozen=True)
 class Plane:
-    """A plane: the frame whose coordinates it is said in, the two that run, the one that is held, and at what."""
+    """A plane: the frame whose coordinates it is said in, the two that run, the one that is fixed, and at what."""
 
     frame: str
     running: tuple[int, int]
-    held: int
+    fixed: int
     value: float
 
     @property
     def name(self) -> str:
         """As parse_plane reads it."""
         letters = list(LETTERS[self.frame])
-        letters[self.held] = f"{round(self.value, 4) + 0.0:g}"
+        letters[self.fixed] = f"{round(self.value, 4) + 0.0:g}"
         return "".join(letters)
 
 
 def parse_plane(text: str) -> Plane:
-    """The plane that is called hk0, h,k,0.333, h1/3l or xy0; raises ValueError, with a sentence, for anything else."""
+    """
+    The plane of a name.
+
+    Parameters
+    ----------
+    text : str
+        hk0, h,k,0.333, h1/3l, xy0 and the like.
+
+    Returns
+    -------
+    Plane
+
+    Raises
+    ------
+    ValueError
+        With a sentence, for anything else.
+    """
     match = PATTERN.fullmatch(text.strip())
     parts = [part.lower() for part in match.groups()] if match else []
     numbers = [a for a, part in enumerate(parts) if not part.isalpha()]
@@ -69,23 +85,23 @@ def parse_plane(text: str) -> Plane:
             f"'{text}' is not a plane: hold one index at a number and let the other two run, as in hk0, h1l, 0kl or "
             "h,k,1/3; on a Cartesian grid as in xy0, x0z or 0yz (1/A)."
         )
-    held = numbers[0]
-    first, second = (a for a in range(3) if a != held)
-    return Plane(frames[0], (first, second), held, value)
+    fixed = numbers[0]
+    first, second = (a for a in range(3) if a != fixed)
+    return Plane(frames[0], (first, second), fixed, value)
 
 
 @dataclass(frozen=True)
 class MapSection:
     """
-    A plane of a map: its name, the letters of u and v, where it is held, a note where that is not where it was wanted
-    (else empty); u (n,) and v (m,); matrix M (2, 2), p_0 (2,) and height of (1); the limits of |s|, low and high
+    A plane of a map: its name, the letters of u and v, its position in words, a note where that is not the one that was
+    wanted (else empty); u (n,) and v (m,); matrix M (2, 2), p_0 (2,) and height of (1); the limits of |s|, low and high
     (1/Angstrom); and of KINDS the values (n, m), float32, NaN where nothing was observed.
     """
 
     name: str
     frame: str
     letters: tuple[str, str]
-    held: str
+    position: str
     note: str
     u: np.ndarray
     v: np.ndarray
@@ -137,28 +153,64 @@ class Collector:
         self.sections, self._places = [], []
         for plane in self.planes:
             number, section = _place(self.grid, plane)
-            if (plane.held, number) not in self._places:
-                self._places.append((plane.held, number))
+            if (plane.fixed, number) not in self._places:
+                self._places.append((plane.fixed, number))
                 self.sections.append(section)
 
     def needs(self, i: int) -> bool:
-        """Whether any section has voxels in the i-th plane along the first axis."""
-        return any(held != 0 or number == i for held, number in self._places)
+        """
+        Whether any section has voxels in a plane.
+
+        Parameters
+        ----------
+        i : int
+            Its number along the first axis.
+
+        Returns
+        -------
+        bool
+        """
+        return any(axis != 0 or number == i for axis, number in self._places)
 
     def add(self, i: int, voxels: dict[str, np.ndarray]) -> None:
-        """Take what sections need of the i-th plane, voxels as Map.plane has them."""
-        for (held, number), section in zip(self._places, self.sections):
+        """
+        Take what sections need of a plane.
+
+        Parameters
+        ----------
+        i : int
+            Its number along the first axis.
+        voxels : dict of ndarray
+            As Map.plane has them.
+        """
+        for (axis, number), section in zip(self._places, self.sections):
             for kind, out in section.values.items():
-                if held == 0 and number == i:
+                if axis == 0 and number == i:
                     out[:] = voxels[kind]
-                elif held == 1:
+                elif axis == 1:
                     out[i] = voxels[kind][number]
-                elif held == 2:
+                elif axis == 2:
                     out[i] = voxels[kind][:, number]
 
 
 def collect(found: Map, planes: Sequence[Plane]) -> list[MapSection]:
-    """The sections of a map, where nobody else goes through its planes."""
+    """
+    Sections of a map, where nobody else goes through its planes.
+
+    Parameters
+    ----------
+    found : Map
+    planes : sequence of Plane
+
+    Returns
+    -------
+    list of MapSection
+
+    Raises
+    ------
+    ValueError
+        For a plane that the grid does not have.
+    """
     collector = Collector(found.grid, planes)
     for i in range(found.grid.shape[0]):
         if collector.needs(i):
@@ -167,11 +219,11 @@ def collect(found: Map, planes: Sequence[Plane]) -> list[MapSection]:
 
 
 def _place(grid: Grid, plane: Plane) -> tuple[int, MapSection]:
-    """The number of the nearest plane of voxels along the axis that is held, and the section without its values."""
+    """The number of the nearest plane of voxels along the axis that is fixed, and the section without its values."""
     if plane.frame != grid.frame:
         examples = ", ".join(DEFAULT_PLANES[grid.frame])
         raise ValueError(f"Plane {plane.name}: planes of a grid with frame={grid.frame} are called as in {examples}.")
-    axis, letter = plane.held, LETTERS[grid.frame][plane.held]
+    axis, letter = plane.fixed, LETTERS[grid.frame][plane.fixed]
     steps = np.broadcast_to(grid.spacing if grid.frame == "cartesian" else 1.0 / np.array(grid.subdivide), 3)
     vectors = grid.to_s / steps
     a, b, c = (vectors[:, number] for number in (*plane.running, axis))
@@ -188,15 +240,15 @@ def _place(grid: Grid, plane: Plane) -> tuple[int, MapSection]:
             f"Plane {plane.name} is beyond d_min={grid.d_min:.2f}: {letter} goes from {-most:.4g} to {most:.4g}."
         )
     unit = " 1/Å" if grid.frame == "cartesian" else ""
-    held, note = f"{letter} = {round(value, 4) + 0.0:g}{unit}", ""
+    position, note = f"{letter} = {round(value, 4) + 0.0:g}{unit}", ""
     if abs(value - plane.value) > SAME:
-        note = f"There are no voxels at {letter} = {plane.value:g}{unit}: this is the nearest plane, {held}."
+        note = f"There are no voxels at {letter} = {plane.value:g}{unit}: this is the nearest plane, {position}."
     u, v = (grid.axes[number] for number in plane.running)
     section = MapSection(
         Plane(plane.frame, plane.running, axis, value).name,
         grid.frame,
         tuple(LETTERS[grid.frame][number] for number in plane.running),
-        held,
+        position,
         note,
         u,
         v,

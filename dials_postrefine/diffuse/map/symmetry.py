@@ -2,8 +2,8 @@
 Symmetry operations on voxels.
 
 A rotation R of the point group takes fractional indices h to R h; on voxel coordinates x = K h (grid.py) it acts as
-K R K^-1, which has to be a matrix of integers for voxels to have mates.  The intensity of diffuse scattering has the
-symmetry of the Laue class, without Friedel's law nothing is assumed:
+K R K^-1, which has to be a matrix of integers for voxels to have symmetry equivalents.  The intensity of diffuse
+scattering has the symmetry of the Laue class, without Friedel's law nothing is assumed:
 
     laue      the rotations of the point group, and their products with the inversion
     friedel   identity and inversion
@@ -22,9 +22,25 @@ TOLERANCE = 1e-3
 
 def operations(grid: Grid, rotations: np.ndarray, symmetry: str) -> np.ndarray:
     """
-    The operations (n, 3, 3) int64 on voxels of "laue", "friedel" or "p1", the identity first.
+    The operations on voxel coordinates, K R K^-1.
 
-    rotations (m, 3, 3) int: those of the point group, on indices.  Raises ValueError for a grid without the symmetry.
+    Parameters
+    ----------
+    grid : Grid
+    rotations : ndarray (m, 3, 3)
+        Those of the point group, on indices.
+    symmetry : str
+        "laue", "friedel" or "p1".
+
+    Returns
+    -------
+    ndarray (n, 3, 3) of int64
+        The identity first.
+
+    Raises
+    ------
+    ValueError
+        For a grid without the symmetry.
     """
     identity = np.eye(3)
     if symmetry == "p1":
@@ -38,5 +54,5 @@ def operations(grid: Grid, rotations: np.ndarray, symmetry: str) -> np.ndarray:
     if np.abs(on_voxels - rounded).max() > TOLERANCE:
         raise ValueError("an operation takes voxels to places between voxels")
     unique = {tuple(matrix.ravel()): matrix for matrix in rounded.astype(np.int64)}
-    # in an order of their own, so that sums over mates do not depend on how the group was made
+    # in an order of their own, so that sums over equivalents do not depend on how the group was made
     return np.array([identity, *(unique[key] for key in sorted(unique) if key != tuple(identity.ravel()))], np.int64)

@@ -31,7 +31,17 @@ FEWEST = 3  # spots, for any of the numbers
 
 @dataclass
 class SpotAgreement:
-    """The numbers of n_groups groups, (n_groups,) each (module docstring); n and n_strong count spots."""
+    """
+    The numbers of n_groups groups (module docstring).
+
+    Attributes
+    ----------
+    n, n_strong : ndarray of int, shape (n_groups,)
+        Matched spots, and those that are strong on both images.
+    log_spread, log_spread_esd, expected, r, r_esd, cc, cc_esd, cc_log, k, z_width, z_width_esd : ndarray, shape
+    (n_groups,)
+        NaN of a group with too few spots.
+    """
 
     n: np.ndarray
     n_strong: np.ndarray
@@ -47,8 +57,8 @@ class SpotAgreement:
     z_width: np.ndarray
     z_width_esd: np.ndarray
 
-    def of(self, k: int) -> dict[str, float]:
-        """The numbers of one group by name."""
+    def as_dict(self, k: int) -> dict[str, float]:
+        """The numbers of one group, k, by name."""
         return {one.name: getattr(self, one.name)[k].item() for one in fields(self)}
 
 
@@ -61,20 +71,31 @@ def measure_agreement(
     n_groups: int,
     strong: float = 3.0,
 ) -> SpotAgreement:
-    """The agreement of matched spots (m,) by group (m,); strong: the least I/sigma of a strong spot."""
+    """
+    The agreement of matched spots by group.
+
+    Parameters
+    ----------
+    i1, v1, i2, v2 : ndarray, shape (m,)
+        Intensities and variances on the first and on the second image.
+    group : ndarray of int, shape (m,)
+    n_groups : int
+    strong : float
+        The least I/sigma of a strong spot.
+    """
 
     def total(values: np.ndarray) -> np.ndarray:
         return np.bincount(group, values, n_groups)
 
     n = np.bincount(group, minlength=n_groups)
     both = (i1 > strong * np.sqrt(v1)) & (i2 > strong * np.sqrt(v2))
-    own, n_strong = group[both], np.bincount(group[both], minlength=n_groups)
+    strong_group, n_strong = group[both], np.bincount(group[both], minlength=n_groups)
     ln1, ln2 = np.log(i1[both]), np.log(i2[both])
     ratio = ln1 - ln2
-    deviation = np.abs(ratio - grouped_median(ratio, own, n_groups)[own])
+    deviation = np.abs(ratio - grouped_median(ratio, strong_group, n_groups)[strong_group])
     error = np.sqrt(v1[both] / i1[both] ** 2 + v2[both] / i2[both] ** 2)
     with np.errstate(divide="ignore", invalid="ignore"):
-        log_spread = _enough(MAD_TO_SIGMA / np.sqrt(2.0) * grouped_median(deviation, own, n_groups), n_strong)
+        log_spread = _enough(MAD_TO_SIGMA / np.sqrt(2.0) * grouped_median(deviation, strong_group, n_groups), n_strong)
         sums, differences = total(i1 + i2), np.abs(i1 - i2)
         r = _enough(np.where(sums > 0.0, total(differences) / sums, np.nan), n)
         r_esd = np.sqrt(total((differences - r[group] * (i1 + i2)) ** 2)) / sums
@@ -89,12 +110,12 @@ def measure_agreement(
             n_strong,
             log_spread,
             MAD_ESD * log_spread / np.sqrt(n_strong),
-            _enough(grouped_median(error, own, n_groups) / np.sqrt(2.0), n_strong),
+            _enough(grouped_median(error, strong_group, n_groups) / np.sqrt(2.0), n_strong),
             r,
             r_esd,
             cc,
             (1.0 - cc**2) / np.sqrt(n - 1.0),
-            grouped_correlation(ln1, ln2, own, n_groups),
+            grouped_correlation(ln1, ln2, strong_group, n_groups),
             k,
             z_width,
             MAD_ESD * z_width / np.sqrt(n),

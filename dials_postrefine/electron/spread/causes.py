@@ -1,8 +1,8 @@
 """
-What the spread between symmetry mates depends on: each cause by itself, quantified and ranked by what it explains.
+What the spread between symmetry equivalents depends on: each cause alone, quantified and ranked by what it explains.
 
-Of every observation the mates say what to expect (spread.Predictions).  A cause is one parameter more than the one tau
-of the data set, and its gain is that of ln L; the ranking is by the gain less one (Akaike).
+Of every observation the equivalents say what to expect (spread.Predictions).  A cause is one parameter more than the
+one tau of the data set, and its gain is that of ln L; the ranking is by the gain less one (Akaike).
 
 A cause of the size of the spread, by a number x_i of the observation:
 
@@ -16,7 +16,7 @@ A cause of a common factor g_m of an image m,
 
     g_m - 1 = sum m_i (I_i - m_i)/V_i / sum m_i^2/V_i,   e_m^2 = 1/sum m_i^2/V_i,   V_i = v_i + u_i + tau^2 m_i^2
 
-with m_i and u_i the mean and variance of J by the mates, over the observations of the image:
+with m_i and u_i the mean and variance of J by the equivalents, over the observations of the image:
 
     images      g_m - 1 ~ N(mu, s^2 + e_m^2): s is the variation between images, s^2/tau^2 its share
     beam        g_m - 1 ~ N(mu + beta x_m, s^2 + e_m^2), x_m = ln(beam intensity/its mean); s by restricted
@@ -39,7 +39,7 @@ import numpy as np
 from scipy.optimize import minimize, minimize_scalar
 from scipy.stats import chi2
 
-from dials_postrefine.electron.spread.spread import Mates, Predictions, Tau, fit_by_observation
+from dials_postrefine.electron.spread.spread import Equivalents, Predictions, Tau, fit_by_observation
 from dials_postrefine.numerics.grouped import rank
 
 MOST_OBSERVATIONS = 20_000
@@ -52,8 +52,24 @@ LEFT_OUT = 0.05, 0.1, 0.2, 0.5
 @dataclass
 class Cause:
     """
-    value, low, high: beta or s with its 95 % interval; gain in ln L and its p; tau_at: tau at the 10th and 90th
-    percentile x_at of x, of a cause of the size; share: of tau^2, of a factor of the images; n: observations or images.
+    One cause of the spread (module docstring).
+
+    Attributes
+    ----------
+    name : str
+    value, low, high : float
+        beta or s with its 95 % interval.
+    gain : float
+        In ln L.
+    p : float
+    n : int
+        Observations or images.
+    x_at : (float, float) or None
+        The 10th and 90th percentile of x, of a cause of the size of the spread.
+    tau_at : (float, float) or None
+        tau there.
+    share : float or None
+        Of tau^2, of a factor of the images.
     """
 
     name: str
@@ -70,7 +86,7 @@ class Cause:
 
 @dataclass
 class ImageFactors:
-    """g_m - 1 and its esd e_m (n_images,), NaN of images without a mate elsewhere."""
+    """g_m - 1 and its esd e_m (n_images,), NaN of images whose observations have no equivalent."""
 
     excess: np.ndarray
     esd: np.ndarray
@@ -87,7 +103,7 @@ class Causes:
 
 
 def find_causes(
-    mates: Mates,
+    equivalents: Equivalents,
     predicted: Predictions,
     ln_p: np.ndarray,
     tau: float,
@@ -96,21 +112,38 @@ def find_causes(
     zone_angle: np.ndarray,
 ) -> Causes:
     """
-    All causes; image (n,) of the observations that have mates, beam_intensity and zone_angle (radians) (n_images,).
+    All causes (module docstring).
+
+    Parameters
+    ----------
+    equivalents : Equivalents
+        n observations.
+    predicted : Predictions
+        What their equivalents say of them.
+    ln_p : ndarray, shape (n_grid, n)
+        As spread.ln_densities gives it.
+    tau : float
+        Of the data set.
+    image : ndarray of int, shape (n,)
+    beam_intensity : ndarray, shape (n_images,)
+        NaN where it is not known.
+    zone_angle : ndarray, shape (n_images,)
+        From the beam to the nearest zone axis (radians).
     """
     step = max(1, len(image) // MOST_OBSERVATIONS)
-    some = slice(None, None, step)
-    sample = Predictions(*(x[..., some] for x in vars(predicted).values()))
-    noise = rank(np.sqrt(mates.variance) / np.maximum(np.abs(mates.at(mates.mean)), 1e-300))
+    sample = Predictions(*(column[..., ::step] for column in vars(predicted).values()))
+    noise = rank(
+        np.sqrt(equivalents.variance) / np.maximum(np.abs(equivalents.at(equivalents.mean)), 1e-300),
+    )
     x_of = {
         "zone axis": np.degrees(zone_angle)[image],
-        "intensity": mates.at(rank(mates.mean)),
+        "intensity": equivalents.at(rank(equivalents.mean)),
         "noise": noise,
     }
     found, untested = [], {}
     for name, x in x_of.items():
         if np.ptp(x) > 0.0 and tau > 0.0:
-            found.append(_of_size(name, sample, x[some], tau, step))
+            found.append(_test_size(name, sample, x[::step], tau, step))
         else:
             untested[name] = "it is the same of all observations" if tau > 0.0 else "there is no excess spread"
     factors = image_factors(predicted, tau, image, len(beam_intensity))
@@ -119,26 +152,28 @@ def find_causes(
     if n_known < FEWEST_IMAGES:
         untested["images"] = untested["beam"] = "there are too few images"
     else:
-        found.append(_of_images(factors, tau))
+        found.append(_test_images(factors, tau))
         known = np.isfinite(x) & np.isfinite(factors.excess)
         if np.count_nonzero(known) < FEWEST_IMAGES or np.ptp(x[known]) == 0.0:
             untested["beam"] = "the beam intensity of the images is not known"
         else:
-            found.append(_of_beam(factors, x))
-    group = np.array([np.where(noise < 1.0 - fraction, 0, -1) for fraction in LEFT_OUT])
-    left_out = [(fraction, fit_by_observation(mates, ln_p, own, 1)[0]) for fraction, own in zip(LEFT_OUT, group)]
+            found.append(_test_beam(factors, x))
+    left_out = []
+    for fraction in LEFT_OUT:
+        quiet = np.where(noise < 1.0 - fraction, 0, -1)
+        left_out.append((fraction, fit_by_observation(equivalents, ln_p, quiet, 1)[0]))
     return Causes(sorted(found, key=lambda cause: -cause.gain), untested, factors, left_out)
 
 
-def _of_size(name: str, predicted: Predictions, x: np.ndarray, tau: float, step: int) -> Cause:
+def _test_size(name: str, predicted: Predictions, x: np.ndarray, tau: float, step: int) -> Cause:
     """A cause of the size of the spread; of every step-th observation, the gain then being that of all."""
     centre, width = x.mean(), x.std()
     u = (x - centre) / width
 
     def minus_ln_l(p: np.ndarray) -> tuple[float, np.ndarray]:
-        of_each = np.exp(np.clip(p[0] + p[1] * u, -20.0, 5.0))
-        slope = predicted.slope(of_each)
-        return -predicted.ln_density(of_each).sum(), -np.array([slope.sum(), (slope * u).sum()])
+        taus = np.exp(np.clip(p[0] + p[1] * u, -20.0, 5.0))
+        slope = predicted.slope(taus)
+        return -predicted.ln_density(taus).sum(), -np.array([slope.sum(), (slope * u).sum()])
 
     start = np.array([np.log(tau), 0.0])
     constant = minimize_scalar(lambda y: minus_ln_l(np.array([y, 0.0]))[0], bounds=(start[0] - 1.0, start[0] + 1.0))
@@ -164,7 +199,21 @@ def _p(gain: float, on_boundary: bool = False) -> float:
 
 
 def image_factors(predicted: Predictions, tau: float, image: np.ndarray, n_images: int) -> ImageFactors:
-    """g_m - 1 and e_m of all images, image (n,) of the observations."""
+    """
+    The common factor of each image (module docstring).
+
+    Parameters
+    ----------
+    predicted : Predictions
+        n observations.
+    tau : float
+    image : ndarray of int, shape (n,)
+    n_images : int
+
+    Returns
+    -------
+    ImageFactors
+    """
     mean, variance = predicted.moments()
     total = predicted.variance + variance + (tau * mean) ** 2
     weight = np.bincount(image, mean**2 / total, n_images)
@@ -201,7 +250,7 @@ def _component(y: np.ndarray, e_sq: np.ndarray, design: np.ndarray):
     return s, min(inside[0], s), max(inside[-1], s), ln_l[k] - ln_l[0], solve(s)[2:], full.max()
 
 
-def _of_images(factors: ImageFactors, tau: float) -> Cause:
+def _test_images(factors: ImageFactors, tau: float) -> Cause:
     known = np.isfinite(factors.excess)
     y, e_sq = factors.excess[known], factors.esd[known] ** 2
     s, low, high, gain, *_ = _component(y, e_sq, np.ones((len(y), 1)))
@@ -211,7 +260,7 @@ def _of_images(factors: ImageFactors, tau: float) -> Cause:
     )
 
 
-def _of_beam(factors: ImageFactors, x: np.ndarray) -> Cause:
+def _test_beam(factors: ImageFactors, x: np.ndarray) -> Cause:
     known = np.isfinite(factors.excess) & np.isfinite(x)
     y, e_sq, x = factors.excess[known], factors.esd[known] ** 2, x[known] - x[known].mean()
     one = np.ones(len(y))

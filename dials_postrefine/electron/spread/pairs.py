@@ -26,8 +26,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from dials_postrefine.electron.spread.images import Images, Spots, Unusable, make_spots, number_indices
+from dials_postrefine.electron.errors import Unusable
 from dials_postrefine.electron.spread.orientation import misorientations
+from dials_postrefine.electron.spread.spots import Spots, make_spots, number_indices
+from dials_postrefine.numerics.images import Images
 from dials_postrefine.numerics.indices import find_rows, pack
 
 BLOCK = 256  # images whose pairs are counted at a time
@@ -39,11 +41,27 @@ ENOUGH_IN_PAIRS = 0.5  # of the images, for match="auto" to be exact
 @dataclass
 class Pairs:
     """
-    Pairs of images a < b, most matches first; match: by what, of MATCHES but "auto".
+    Pairs of images a < b, most matches first, and the spots that they have in common.
 
-    a, b, n_common (n_pairs,), jaccard, misorientation (n_pairs,) in radians, operation (n_pairs,): which of the
-    operations (k, 3, 3) takes indices on a to those on b; n_found: how many there are, of which these were kept.  The
-    matched spots: pair (m,), first and second (m,), rows of the spots on a and b.
+    Attributes
+    ----------
+    match : str
+        By what, of MATCHES but ``auto``.
+    a, b : ndarray of int, shape (n_pairs,)
+    n_common : ndarray of int, shape (n_pairs,)
+    jaccard : ndarray, shape (n_pairs,)
+    misorientation : ndarray, shape (n_pairs,)
+        Radians.
+    operation : ndarray of int, shape (n_pairs,)
+        Which of the operations takes indices on a to those on b.
+    operations : ndarray, shape (k, 3, 3)
+    n_found : int
+        How many pairs there are, of which these were kept.
+    spots : Spots
+    pair : ndarray of int, shape (m,)
+        The pair of each matched spot.
+    first, second : ndarray of int, shape (m,)
+        Its rows in the spots, on a and on b.
     """
 
     match: str
@@ -62,14 +80,30 @@ class Pairs:
 
     @property
     def n_pairs(self) -> int:
+        """How many pairs were kept."""
         return len(self.a)
 
 
 def find_pairs(images: Images, match: str, min_common: int, min_angle: float = 0.0, max_pairs: int = 5_000) -> Pairs:
     """
-    The pairs of images with at least min_common keys in common and min_angle (radians) apart (module docstring).
+    The pairs of images that have indices in common (module docstring).
 
-    Raises Unusable where there is none.
+    Parameters
+    ----------
+    images : Images
+    match : str
+        One of MATCHES.
+    min_common : int
+        The fewest keys in common.
+    min_angle : float
+        The least misorientation (radians).
+    max_pairs : int
+        How many are kept, those with most in common.
+
+    Raises
+    ------
+    Unusable
+        Where there is none.
     """
     if match == "auto":
         match = "exact" if _part_in_pairs(images, "exact", min_common, min_angle) >= ENOUGH_IN_PAIRS else "laue"
@@ -194,9 +228,20 @@ def _match_spots(spots: Spots, a: np.ndarray, b: np.ndarray, translation: np.nda
 
 def match_matrix(images: Images, match: str) -> tuple[np.ndarray, np.ndarray]:
     """
-    The mean number of matches of two images, (n_bins, n_bins), the images being binned where there are many, and the
-    first image of each bin and n_images, (n_bins + 1,).  An image with itself does not count: NaN where nothing else
-    is.
+    The mean number of matches of two images, the images being binned where there are many.
+
+    Parameters
+    ----------
+    images : Images
+    match : str
+        One of MATCHES but ``auto``.
+
+    Returns
+    -------
+    matrix : ndarray, shape (n_bins, n_bins)
+        An image with itself does not count: NaN where nothing else is.
+    edges : ndarray of int, shape (n_bins + 1,)
+        The first image of each bin, and n_images.
     """
     spots, _, translation = _keys(images, match)
     n_bins = min(images.n_images, MOST_BINS)

@@ -1,7 +1,7 @@
 """
 What is known of an observation before it is made: the features from which its amplitude is predicted.
 
-    index         h, k, l of the representative of its symmetry mates
+    index         h, k, l of the representative of its symmetry equivalents
     resolution    d*, 1/Angstrom
     orientation   the unit vector of the beam in the crystal's Cartesian frame
     excitation    s_g = (K^2 - |K + g|^2)/(2 K), 1/Angstrom, in the middle of the image
@@ -9,46 +9,77 @@ What is known of an observation before it is made: the features from which its a
     background    mean background of the spot, counts a pixel
     f_calc        |F_calc| of a model
 
-Mates are told apart by the orientation alone: the operation of the Laue class (with inversion) that takes an index to
-its representative takes the beam along, so that what happens to one of them is known of the others.  The representative
-is the mate with the largest h, of these with the largest k, and l.
+Symmetry equivalents are told apart by the orientation alone: the operation of the Laue class (with inversion) that
+takes an index to its representative takes the beam along, so that what happens to one of them is known of the others.
+The representative is the equivalent with the largest h, of these with the largest k, and l.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import numpy as np
 
-from dials_postrefine.electron.spread.images import Images
 from dials_postrefine.electron.spread.orientation import excitation_error
+from dials_postrefine.numerics.images import Images
 from dials_postrefine.numerics.indices import pack
 
 
 @dataclass
 class Features:
-    """values (n, p), group (p,) of the names (module docstring) that each column belongs to, representative (n, 3)."""
+    """
+    The features of n observations.
+
+    Attributes
+    ----------
+    values : ndarray, shape (n, p)
+    group : ndarray of int, shape (p,)
+        Which of the names each column belongs to.
+    names : list of str
+        As in the module docstring.
+    representative : ndarray of int, shape (n, 3)
+    """
 
     values: np.ndarray
     group: np.ndarray
     names: list[str]
     representative: np.ndarray
 
-    def of(self, names: list[str]) -> np.ndarray:
-        """The columns that belong to these names."""
+    def columns(self, names: Sequence[str]) -> np.ndarray:
+        """The columns (n, ...) that belong to these names."""
         return self.values[:, np.isin(self.group, [self.names.index(name) for name in names])]
+
+    def select(self, rows: np.ndarray) -> Features:
+        """The features of these observations (mask or numbers)."""
+        return replace(self, values=self.values[rows], representative=self.representative[rows])
+
+    @property
+    def has_f_calc(self) -> bool:
+        """Whether there is a model."""
+        return "f_calc" in self.names
+
+    @property
+    def f_calc(self) -> np.ndarray:
+        """|F_calc| (n,) of the model, NaN where it is not known."""
+        return self.columns(["f_calc"])[:, 0]
 
 
 def make_features(
-    images: Images,
-    reciprocal: np.ndarray,
-    scale: np.ndarray | None = None,
-    background: np.ndarray | None = None,
-    f_calc: np.ndarray | None = None,
+    images: Images, reciprocal: np.ndarray, measured: Mapping[str, np.ndarray] = MappingProxyType({})
 ) -> Features:
     """
-    The features of all observations (n,); reciprocal: B (3, 3), which takes h to the crystal's Cartesian frame;
-    scale, background, f_calc (n,), NaN where unknown, or None.
+    The features of all observations.
+
+    Parameters
+    ----------
+    images : Images
+        Of n observations.
+    reciprocal : ndarray, shape (3, 3)
+        B, which takes h to the crystal's Cartesian frame (1/Angstrom).
+    measured : mapping of str to ndarray, shape (n,)
+        What is known besides the geometry: any of ``scale``, the inverse scale factor, ``background`` and ``f_calc``.
     """
     representative, operation = find_representatives(images.h, images.symmetry.laue)
     a_matrix, s0 = images.a_matrix[images.image], images.s0[images.image]
@@ -61,12 +92,7 @@ def make_features(
         "orientation": beam,
         "excitation": excitation_error(a_matrix, s0, images.h),
     }
-    if scale is not None:
-        columns["scale"] = np.log(scale)
-    if background is not None:
-        columns["background"] = background
-    if f_calc is not None:
-        columns["f_calc"] = f_calc
+    columns |= {name: np.log(values) if name == "scale" else values for name, values in measured.items()}
     names = list(columns)
     parts = [np.reshape(column, (len(images.h), -1)) for column in columns.values()]
     group = np.repeat(np.arange(len(names)), [part.shape[1] for part in parts])
@@ -75,12 +101,23 @@ def make_features(
 
 def find_representatives(h: np.ndarray, laue: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """
-    The representatives (n, 3) of indices h (n, 3) by the rotations laue (k, 3, 3), and the operations M (n, 3, 3), with
-    inversion where it takes one, that make them: h M.
+    The representative of each index among its symmetry equivalents.
+
+    Parameters
+    ----------
+    h : ndarray of int, shape (n, 3)
+    laue : ndarray, shape (k, 3, 3)
+        The rotations of the Laue group.
+
+    Returns
+    -------
+    representative : ndarray of int, shape (n, 3)
+    operation : ndarray, shape (n, 3, 3)
+        The M that makes it, h M, with inversion where it takes one.
     """
     operations = np.concatenate([laue, -laue])
-    mates = np.rint(np.einsum("ni,kij->knj", h, operations)).astype(np.int64)
-    base = 2 * int(np.abs(mates).max()) + 1
-    packed = np.array([pack(one, base) for one in mates])
+    equivalents = np.rint(np.einsum("ni,kij->knj", h, operations)).astype(np.int64)
+    base = 2 * int(np.abs(equivalents).max()) + 1
+    packed = np.array([pack(indices, base) for indices in equivalents])
     best = np.argmax(packed, axis=0)
-    return mates[best, np.arange(len(h))], operations[best]
+    return equivalents[best, np.arange(len(h))], operations[best]

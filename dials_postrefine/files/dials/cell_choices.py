@@ -24,7 +24,7 @@ from cctbx import crystal, sgtbx, uctbx
 from dials.util import Sorry
 
 from dials_postrefine.files.dials import models
-from dials_postrefine.numerics import cells as unit_cells
+from dials_postrefine.numerics.cells import cells_agree, change_cells, find_bases, find_main_cells, separate_cells
 
 # Where no experiment is to be left out: cells that agree, and the part of the experiments that may stray.
 COMMON_LENGTH, COMMON_ANGLE = 0.03, 2.0
@@ -71,7 +71,7 @@ def find_cell_choices(experiments, space_group, length: float, angle: float) -> 
     if (fits & centred).any():  # else the space group was given against what all crystals say
         fits &= centred
     cells = models.symmetric_cells(experiments, fits, space_group)
-    main = unit_cells.find_main_cells(cells, length, angle)
+    main = find_main_cells(cells, length, angle)
     operations, chosen = [sgtbx.change_of_basis_op()], np.zeros(len(experiments), dtype=int)
 
     # choices that differ by no more than the tolerance, where the cells are sharp enough to tell
@@ -80,12 +80,12 @@ def find_cell_choices(experiments, space_group, length: float, angle: float) -> 
     changes = _operations(real, [space_group], real, space_group, length, angle, strict=True)
     if len(changes) > 1:
         choices = np.array([_changed(cells[main], operation, space_group) for operation in changes])
-        best = unit_cells.separate_cells(choices)
+        best = separate_cells(choices)
         if best.any():
             best, changes = _most_stay(best, changes)
             operations, chosen[main] = changes, best
             cells[main] = [_changed(one[None], changes[m], space_group)[0] for one, m in zip(cells[main], best)]
-            main = unit_cells.find_main_cells(cells, length, angle) & main
+            main = find_main_cells(cells, length, angle) & main
             target = _median(cells[main], space_group)
 
     raw = np.full_like(cells, np.nan)
@@ -98,15 +98,15 @@ def find_cell_choices(experiments, space_group, length: float, angle: float) -> 
             break
         label = experiments[int(rest.argmax())].crystal.get_space_group()
         same = rest & np.array([e.crystal is not None and e.crystal.get_space_group() == label for e in experiments])
-        group = unit_cells.find_main_cells(np.where(same[:, None], raw, np.nan), length, angle)
+        group = find_main_cells(np.where(same[:, None], raw, np.nan), length, angle)
         cell = np.median(raw[group], axis=0)
         taken = np.zeros(len(rest), dtype=bool)
         labels = [label]
         if centred[group].all() and models.unit_cell_fits(uctbx.unit_cell(tuple(cell)), space_group):
             labels.insert(0, space_group)
         for operation in _operations(cell, labels, target, space_group, length, angle)[:1]:
-            changed = unit_cells.change_cells(raw[same], _basis(operation))
-            taken[same] = unit_cells.cells_agree(changed, np.array(target), length, angle)
+            changed = change_cells(raw[same], _basis(operation))
+            taken[same] = cells_agree(changed, np.array(target), length, angle)
             if operation not in operations:
                 operations.append(operation)
             chosen[taken] = operations.index(operation)
@@ -148,10 +148,10 @@ def common_cell(
 
 def _centred_alike(experiments, space_group) -> np.ndarray:
     """Which crystals are centred as the space group, or primitive, which may mean that it is not known: (n,)."""
-    own = space_group.conventional_centring_type_symbol()
+    centring = space_group.conventional_centring_type_symbol()
     return np.array(
         [
-            e.crystal is not None and e.crystal.get_space_group().conventional_centring_type_symbol() in ("P", own)
+            e.crystal is not None and e.crystal.get_space_group().conventional_centring_type_symbol() in ("P", centring)
             for e in experiments
         ],
         dtype=bool,
@@ -177,7 +177,7 @@ def _exact(cell: np.ndarray, space_group) -> np.ndarray:
 
 
 def _changed(cells: np.ndarray, operation, space_group) -> np.ndarray:
-    return np.array([_exact(cell, space_group) for cell in unit_cells.change_cells(cells, _basis(operation))])
+    return np.array([_exact(cell, space_group) for cell in change_cells(cells, _basis(operation))])
 
 
 def _basis(operation) -> np.ndarray:
@@ -186,16 +186,16 @@ def _basis(operation) -> np.ndarray:
 
 
 def _most_stay(best: np.ndarray, changes: list) -> tuple[np.ndarray, list]:
-    """The same choices, seen from that of most lattices, of equal ones the first."""
+    """The same choices, from that of most lattices, of equal ones the first."""
     counts = np.bincount(best, minlength=len(changes))
     most = int(counts.argmax())
     if most == 0:
         return best, changes
     # c_most^-1 c_m takes lattices that need m to where those are that need `most`
-    seen = [changes[most].inverse() * change for change in changes]
+    from_most = [changes[most].inverse() * change for change in changes]
     order = [most, *(m for m in range(len(changes)) if m != most)]
     return np.array([order.index(m) for m in best]), [
-        sgtbx.change_of_basis_op() if m == most else seen[m] for m in order
+        sgtbx.change_of_basis_op() if m == most else from_most[m] for m in order
     ]
 
 
@@ -220,14 +220,14 @@ def _operations(cell, labels, target, space_group, length, angle, strict: bool =
     wanted, found = space_group.build_derived_patterson_group(), []
     for label in labels:
         to_reduced = _reduction(cell, label)
-        own = np.array(uctbx.unit_cell(tuple(cell)).change_basis(to_reduced).parameters())
+        cell_reduced = np.array(uctbx.unit_cell(tuple(cell)).change_basis(to_reduced).parameters())
         # the limits are those of the cell as it is given, and serve the reduced one with some room
-        for basis in unit_cells.find_bases(own, reduced, 1.5 * length, 1.5 * angle):
+        for basis in find_bases(cell_reduced, reduced, 1.5 * length, 1.5 * angle):
             matrix = sgtbx.rt_mx(sgtbx.rot_mx([int(x) for x in basis.ravel()], 1))
             change = sgtbx.change_of_basis_op(matrix).inverse().new_denominators(to_reduced)
             operation = to_target.inverse() * change * to_reduced
-            new = unit_cells.change_cells(np.array([cell]), _basis(operation))
-            if not unit_cells.cells_agree(new, np.array(target), length, angle).all():
+            new = change_cells(np.array([cell]), _basis(operation))
+            if not cells_agree(new, np.array(target), length, angle).all():
                 continue
             keeps = _keeps_laue_group(label, operation, wanted)
             if strict and not keeps:

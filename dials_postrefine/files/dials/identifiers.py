@@ -90,7 +90,7 @@ def _reflections(table, n: int) -> list[bytes] | None:
         return None
     values = np.stack(columns, axis=1)
     parts = []
-    for own in rows_of_groups(flumpy.to_numpy(table["id"]), n):
-        part = values[own]
+    for rows in rows_of_groups(flumpy.to_numpy(table["id"]), n):
+        part = values[rows]
         parts.append(part[np.lexsort(part.T)].tobytes())
     return parts

@@ -313,7 +313,7 @@ def incident_beam(experiment, image: float) -> np.ndarray:
 
 def complete_set(cell: tuple[float, ...], space_group, d_min: float, d_max: float) -> np.ndarray:
     """
-    d*^2 (n,) of every unique index between d_min and d_max (Angstrom), absences left out, Friedel mates as one.
+    d*^2 (n,) of every unique index between d_min and d_max (Angstrom), absences left out, Friedel pairs as one.
 
     Raises Sorry where they are more than any data can have.
     """

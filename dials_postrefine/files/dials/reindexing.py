@@ -49,10 +49,10 @@ def find_operations(cell: tuple[float, ...], space_group) -> tuple[list, np.ndar
     ]
     number = {rotation.num(): i for i, part in enumerate(parts) for rotation in part}
     representatives = [part[0] for part in parts]
-    ways = [
-        [number[one.multiply(way).num()] for one in representatives]
-        for way in representatives
-        if all(number[way.inverse().multiply(rotation).multiply(way).num()] == 0 for rotation in parts[0])
+    products = [
+        [number[one.multiply(other).num()] for one in representatives]
+        for other in representatives
+        if all(number[other.inverse().multiply(rotation).multiply(other).num()] == 0 for rotation in parts[0])
     ]
     # a row of indices is multiplied from the right, and that is what the inverse of a change of basis does to it
     operations = [
@@ -61,7 +61,7 @@ def find_operations(cell: tuple[float, ...], space_group) -> tuple[list, np.ndar
         * to_minimum
         for r in representatives
     ]
-    return operations, np.array(ways)
+    return operations, np.array(products)
 
 
 def reindex(h: np.ndarray, operation) -> np.ndarray:
@@ -83,7 +83,7 @@ def open_operations(experiments, offsets, h, operations, space_group, cell) -> n
     allowed = np.zeros((len(experiments), len(operations)), dtype=bool)
     for k in np.flatnonzero(crystals):
         unit_cell = experiments[int(k)].crystal.get_unit_cell()
-        own = slice(offsets[k], offsets[k + 1])
+        rows = slice(offsets[k], offsets[k + 1])
         distance = None
         for m, operation in enumerate(operations):
             changed = unit_cell.change_basis(operation)
@@ -92,7 +92,7 @@ def open_operations(experiments, offsets, h, operations, space_group, cell) -> n
             now = difference[:3].max() / LENGTH_TOLERANCE, difference[3:].max() / ANGLE_TOLERANCE
             distance = now if distance is None else distance
             near = now[0] <= distance[0] + 1.0 and now[1] <= distance[1] + 1.0
-            allowed[k, m] = near and unit_cell_fits(changed, space_group) and whole[m][own].all()
+            allowed[k, m] = near and unit_cell_fits(changed, space_group) and whole[m][rows].all()
     return allowed
 
 
@@ -119,7 +119,7 @@ def reindex_files(table, experiments, operations, chosen: np.ndarray, space_grou
 
 
 def _friedel_mates_apart(table, name: str, h: np.ndarray, space_group) -> bool:
-    """Whether a column of asymmetric indices tells Friedel mates apart."""
+    """Whether a column of asymmetric indices tells Friedel pairs apart."""
     together = to_flex_miller(h)
     miller.map_to_asu(space_group.type(), False, together)
     return (table[name] != together).count(True) > 0

@@ -1,10 +1,17 @@
 """
-The operations of a space group on indices, and which of them the crystals had as they were read.
+What a space group does to indices: its operations, which of them the crystals had as they were read, the asymmetric
+unit, systematic absences and statistical factors.
 """
 
 from __future__ import annotations
 
 import numpy as np
+
+from cctbx import crystal, miller
+from dxtbx import flumpy
+
+from dials_postrefine.files.dials.versions import miller_indices_to_numpy
+from dials_postrefine.numerics.indices import pack, to_flex_miller
 
 
 def group_operations(experiments, space_group) -> tuple[np.ndarray, list[str], np.ndarray]:
@@ -14,9 +21,9 @@ def group_operations(experiments, space_group) -> tuple[np.ndarray, list[str], n
     """
     operations = _rotations(space_group)
     groups = {e.crystal.get_space_group().type().lookup_symbol(): e.crystal for e in experiments if e.crystal}
-    known = [set(_rotations(crystal.get_space_group())) for crystal in groups.values()]
+    known = [set(_rotations(one.get_space_group())) for one in groups.values()]
     rotations = np.array([np.reshape(matrix, (3, 3)) for matrix in operations])
-    in_input = np.array([all(matrix in own for own in known) for matrix in operations])
+    in_input = np.array([all(matrix in rotations_of for rotations_of in known) for matrix in operations])
     return rotations, list(operations.values()), in_input
 
 
@@ -25,3 +32,31 @@ def _rotations(group) -> dict[tuple[float, ...], str]:
     rotations = group.build_derived_point_group().build_derived_laue_group().build_derived_acentric_group()
     found = [(tuple(operation.r().as_double()), operation.r().as_hkl()) for operation in rotations]
     return dict(sorted(found, key=lambda one: one[1] != "h,k,l"))
+
+
+def map_to_asymmetric_unit(h: np.ndarray, space_group) -> np.ndarray:
+    """h (n, 3) in the asymmetric unit of the space group, Friedel pairs as one."""
+    indices = to_flex_miller(h)
+    miller.map_to_asu(space_group.type(), False, indices)
+    return miller_indices_to_numpy(indices)
+
+
+def number_unique(h: np.ndarray, space_group) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """
+    Number the indices of the asymmetric unit.
+
+    Returns unique (n,) int32, the indices themselves (n_unique, 3), and which of them are systematically absent.
+    """
+    asu = map_to_asymmetric_unit(h, space_group)
+    _, first, unique = np.unique(pack(asu), return_index=True, return_inverse=True)
+    h_unique = asu[first]
+    absent = flumpy.to_numpy(space_group.is_sys_absent(to_flex_miller(h_unique)))
+    return unique.astype(np.int32), h_unique, absent
+
+
+def statistical_factors(h_unique: np.ndarray, cell: tuple[float, ...], space_group) -> tuple[np.ndarray, np.ndarray]:
+    """epsilon (n_unique,) of the unique indices (n_unique, 3), and which of them are centric (n_unique,)."""
+    symmetry = crystal.symmetry(unit_cell=cell, space_group=space_group, assert_is_compatible_unit_cell=False)
+    indices = miller.set(symmetry, to_flex_miller(h_unique), anomalous_flag=False)
+    epsilon = flumpy.to_numpy(indices.epsilons().data()).astype(float)
+    return epsilon, flumpy.to_numpy(indices.centric_flags().data()).copy()

@@ -1,16 +1,5 @@
 """
-Scaled data sets -> what was observed on each image (electron/spread/images.py).
-
-    intensity_choice=scale     I = intensity.scale.value/g,  g = inverse_scale_factor
-    profile, sum        the column as it is: the INTEGRATED value, also in a table that dials.scale has written
-
-and the variance that goes with it: of scaled intensities by default that of the counts, as intensity.scale.variance has
-the error model in it, in other words the spread that is to be measured:
-
-    v = [w v_prf c^2 + (1 - w) v_sum (c/p)^2]/g^2,  c = lp/qe;   I_scale = w I_prf c + (1 - w) I_sum c/p
-
-dials.scale takes profile or summed intensities, or mixes them by w (Evans, Acta Cryst. 2006, D62, 72); which it was is
-seen from the values themselves.
+Scaled data sets -> what was observed on each image (numerics/images.py).
 
 Systematic absences are used like all others (multiple scattering of electrons makes them real), but counted.
 
@@ -31,19 +20,19 @@ from cctbx.sgtbx import lattice_symmetry
 from dials.util import Sorry
 from dxtbx import flumpy
 
-from dials_postrefine.electron.spread.images import Images, Symmetry
 from dials_postrefine.files.dials import models, tables
 from dials_postrefine.files.dials.cell_choices import common_cell
 from dials_postrefine.files.dials.reindexing import MAX_DELTA
 from dials_postrefine.files.dials.versions import miller_indices_to_numpy
+from dials_postrefine.files.electron.intensities import are_usable, has_intensity, intensities
 from dials_postrefine.files.images import beam_intensity
 from dials_postrefine.numerics.absences import N_SHELLS, Absences, weigh_absences
 from dials_postrefine.numerics.grouped import rows_of_groups
+from dials_postrefine.numerics.images import COLUMNS, Images, Symmetry
 from dials_postrefine.numerics.indices import pack, to_flex_miller
 from dials_postrefine.numerics.populations import MIN_GAP_DISTANCE, describe_groups
 from dials_postrefine.numerics.shells import shells_of_equal_numbers
 
-COLUMNS = {"scale": "intensity.scale", "profile": "intensity.prf", "sum": "intensity.sum"}
 # Spots on an image, on average, from which on images are not binned.
 FEW_SPOTS = 10
 
@@ -109,10 +98,10 @@ class ImageFiles:
         ratio = images.intensity / np.sqrt(images.variance)
         return weigh_absences(ratio, shells_of_equal_numbers(images.d_star_sq, N_SHELLS), self.absent)
 
-    def of_column(self, kind: str) -> tuple[Images, np.ndarray] | None:
+    def with_column(self, kind: str) -> tuple[Images, np.ndarray] | None:
         """
-        The same observations with other intensities, `kind` of COLUMNS, and which of them (n,) have such; None where
-        the table has none.
+        The images with the intensities of another column, `kind` of COLUMNS, and which of the observations (n,) have
+        such; None where the table has none.
         """
         if not has_intensity(self.table, kind):
             return None
@@ -134,6 +123,58 @@ def read_images(
     """
     if not experiment_paths or not reflection_paths:
         raise Sorry("Experiments and reflections are needed: give a scaled .expt file with its .refl file.")
+    experiments, table, identifiers, n_lost = _load(experiment_paths, reflection_paths)
+    remarks = _check_columns(table, choice)
+    group = models.common_space_group(experiments, choice.space_group)
+    if not models.cells_fit(experiments, group).all():
+        raise Sorry(
+            f"Not all unit cells fit the space group {group.type().lookup_symbol()}: give data sets of one crystal "
+            "form, in one setting."
+        )
+    cell = common_cell(experiments, group)
+    observed, n_excluded = _read_observations(table, choice, cell, n_lost)
+    ids = flumpy.to_numpy(table["id"])[observed.row]
+    z = flumpy.to_numpy(table["xyzcal.px"])[observed.row, 2]
+    image, frames = _number_images(experiments, ids, z, choice.image_width)
+    opened = beam_intensity.open_images(experiment_paths) if choice.beam in ("auto", "images") else None
+    if opened is not None:
+        level, source = _beam_on_images(opened, frames, choice, progress)
+    else:
+        level, source = _beam_behind_spots(table, observed, image, len(frames.experiment), choice)
+    images = Images(
+        experiment=frames.experiment,
+        number=frames.first + 1,
+        last=frames.first + frames.n,
+        angle=frames.angle,
+        a_matrix=frames.a_matrix,
+        s0=frames.s0,
+        beam_intensity=level,
+        image=image,
+        unique=_number_unique(observed.h, cell, group),
+        h=observed.h,
+        intensity=observed.intensity,
+        variance=observed.variance,
+        d_star_sq=observed.d_star_sq,
+        symmetry=symmetry_of(cell, group),
+    )
+    return ImageFiles(
+        experiments=experiments,
+        identifiers=[name for names in identifiers for name in names],
+        sizes=[len(names) for names in identifiers],
+        table=table,
+        images=images,
+        row=observed.row,
+        cell=cell,
+        space_group=group,
+        n_excluded=n_excluded,
+        beam_source=source,
+        remarks=remarks,
+        absent=flumpy.to_numpy(group.is_sys_absent(to_flex_miller(observed.h))).copy(),
+    )
+
+
+def _load(experiment_paths: Sequence[str], reflection_paths: Sequence[str]) -> tuple[Any, Any, list[list[str]], int]:
+    """All experiments, one table of all, the identifiers by file, and how many rows are of no experiment."""
     lists = [models.read_experiments(path) for path in experiment_paths]
     loaded = [tables.read_table(path) for path in reflection_paths]
     identifiers = models.set_identifiers(lists, loaded, list(zip(experiment_paths, reflection_paths)))
@@ -143,55 +184,38 @@ def read_images(
     _check_experiments(experiments)
     n_rows = sum(map(len, loaded))
     table = tables.join_tables(reflection_paths, loaded, identifiers)
-    del loaded
-    remarks = _check_columns(table, choice)
-    group = models.common_space_group(experiments, choice.space_group)
-    if not models.cells_fit(experiments, group).all():
-        raise Sorry(
-            f"Not all unit cells fit the space group {group.type().lookup_symbol()}: give data sets of one crystal "
-            "form, in one setting."
-        )
-    cell = common_cell(experiments, group)
+    return experiments, table, identifiers, n_rows - len(table)
+
+
+@dataclass
+class _Observed:
+    """The observations that are used: row (n,) in the table, h (n, 3), d*^2, intensity and variance (n,)."""
+
+    row: np.ndarray
+    h: np.ndarray
+    d_star_sq: np.ndarray
+    intensity: np.ndarray
+    variance: np.ndarray
+
+
+def _read_observations(
+    table, choice: ImageChoice, cell: tuple[float, ...], n_lost: int
+) -> tuple[_Observed, dict[str, int]]:
+    """The observations, and how many are out by reason; n_lost: of no experiment, and not in the table."""
     h = miller_indices_to_numpy(table["miller_index"])
     d_star_sq = models.d_star_sq(cell, h)
     intensity, variance = intensities(table, choice.intensity, choice.variance)
     row, n_excluded = _usable_rows(table, choice, h, d_star_sq, are_usable(intensity, variance))
-    if n_rows > len(table):
-        n_excluded = {"of no experiment": n_rows - len(table)} | n_excluded
+    if n_lost > 0:
+        n_excluded = {"of no experiment": n_lost} | n_excluded
     if not len(row):
         reasons = ", ".join(f"{n} {reason}" for reason, n in n_excluded.items() if n)
         raise Sorry(f"No observation can be used ({reasons or 'the tables are empty'}): check the .refl files.")
-    h, d_star_sq, intensity, variance = (x[row] for x in (h, d_star_sq, intensity, variance))
-    ids = flumpy.to_numpy(table["id"])[row]
-    image, frames = _number_images(experiments, ids, flumpy.to_numpy(table["xyzcal.px"])[row, 2], choice.image_width)
-    n_images = len(frames.experiment)
-    level, source = _beam_intensities(
-        experiments, experiment_paths, choice, table, row, d_star_sq, image, frames, progress
-    )
-    images = Images(
-        experiment=frames.experiment,
-        number=frames.first + 1,
-        last=frames.first + frames.n,
-        angle=frames.angle,
-        a_matrix=frames.a_matrix,
-        s0=frames.s0,
-        beam_intensity=level if level is not None else np.full(n_images, np.nan),
-        image=image,
-        unique=_number_unique(h, cell, group),
-        h=h,
-        intensity=intensity,
-        variance=variance,
-        d_star_sq=d_star_sq,
-        symmetry=symmetry_of(cell, group),
-    )
-    names = [name for of_file in identifiers for name in of_file]
-    sizes = [len(of_file) for of_file in identifiers]
-    absent = flumpy.to_numpy(group.is_sys_absent(to_flex_miller(h))).copy()
-    return ImageFiles(experiments, names, sizes, table, images, row, cell, group, n_excluded, source, remarks, absent)
+    return _Observed(row, *(column[row] for column in (h, d_star_sq, intensity, variance))), n_excluded
 
 
 def symmetry_of(cell: tuple[float, ...], space_group) -> Symmetry:
-    """The rotations of the Laue group and of the lattice, h to h M as electron/spread/images.py has them."""
+    """The rotations of the Laue group and of the lattice, h to h M as numerics/images.py has them."""
     symmetry = crystal.symmetry(unit_cell=cell, space_group=space_group)
     to_minimum = symmetry.change_of_basis_op_to_minimum_cell()
     lattice = lattice_symmetry.group(symmetry.change_basis(to_minimum).unit_cell(), max_delta=MAX_DELTA)
@@ -203,48 +227,6 @@ def _rotations(group) -> np.ndarray:
     """The rotations (n, 3, 3) of a group (cctbx), identity first."""
     found = np.array([np.reshape(operation.r().as_double(), (3, 3)) for operation in group])
     return found[np.argsort(~np.all(found == np.eye(3), axis=(1, 2)), kind="stable")]
-
-
-def has_intensity(table, kind: str) -> bool:
-    """Whether the table has intensities of a kind of COLUMNS, with their variances."""
-    return all(f"{COLUMNS[kind]}.{what}" in table for what in ("value", "variance"))
-
-
-def are_usable(intensity: np.ndarray, variance: np.ndarray) -> np.ndarray:
-    """Which intensities and variances (n,) are numbers, with a variance above zero."""
-    with np.errstate(invalid="ignore", over="ignore"):
-        return np.isfinite(intensity) & np.isfinite(variance) & (variance > 0.0) & (np.abs(intensity) < tables.LARGEST)
-
-
-def intensities(table, kind: str, variance: str = "counting") -> tuple[np.ndarray, np.ndarray]:
-    """Intensities and variances (n,) of all rows (module docstring), not finite where there are none."""
-    value = flumpy.to_numpy(table[f"{COLUMNS[kind]}.value"])
-    of_value = flumpy.to_numpy(table[f"{COLUMNS[kind]}.variance"])
-    if kind != "scale":
-        return value, of_value
-    scale = flumpy.to_numpy(table["inverse_scale_factor"])
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        scale = np.where(scale > 0.0, scale, np.nan)
-        v = counting_variance(table, value) if variance == "counting" else of_value
-        return value / scale, v / scale**2
-
-
-def counting_variance(table, value: np.ndarray) -> np.ndarray:
-    """The variance of the counts (n,), of intensity.scale.value (n,) before the scale factor (module docstring)."""
-    known = {name: flumpy.to_numpy(table[name]) for name in ("lp", "qe", "dqe", "partiality") if name in table}
-    c = known.get("lp", 1.0) / known.get("qe", known.get("dqe", 1.0))
-    factor = {"profile": c, "sum": c / known.get("partiality", 1.0)}
-    own = {}
-    for kind, f in factor.items():
-        if has_intensity(table, kind):
-            i, v = (flumpy.to_numpy(table[f"{COLUMNS[kind]}.{what}"]) for what in ("value", "variance"))
-            own[kind] = i * f, np.where(v > 0.0, v, np.nan) * f**2
-    if len(own) == 1:
-        return next(iter(own.values()))[1]
-    (i_prf, v_prf), (i_sum, v_sum) = own["profile"], own["sum"]
-    w = np.divide(value - i_sum, i_prf - i_sum, out=np.full(len(value), 0.5), where=i_prf != i_sum)
-    w = np.where(np.isnan(v_prf), 0.0, np.where(np.isnan(v_sum), 1.0, np.clip(w, 0.0, 1.0)))
-    return np.where(w > 0.0, w * v_prf, 0.0) + np.where(w < 1.0, (1.0 - w) * v_sum, 0.0)
 
 
 def _check_experiments(experiments) -> None:
@@ -335,21 +317,19 @@ def _number_images(experiments, ids: np.ndarray, z: np.ndarray, width: float | N
     image = np.empty(len(ids), dtype=np.int64)
     found: list[tuple] = []
     n_of = [e.scan.get_num_images() if e.scan is not None else 1 for e in experiments]
-    seen = np.bincount(ids, minlength=len(experiments))
-    rotating = [k for k, e in enumerate(experiments) if models.rotates(e) and seen[k]]
-    spots = sum(seen[k] for k in rotating) / max(1, sum(n_of[k] for k in rotating))
-    rows = rows_of_groups(ids, len(experiments))
-    for k, experiment in enumerate(experiments):
-        own, scan, n, first = rows[k], experiment.scan, n_of[k], 0
-        step = 1
+    n_spots = np.bincount(ids, minlength=len(experiments))
+    rotating = [k for k, e in enumerate(experiments) if models.rotates(e) and n_spots[k]]
+    spots_per_image = sum(n_spots[k] for k in rotating) / max(1, sum(n_of[k] for k in rotating))
+    for k, rows in enumerate(rows_of_groups(ids, len(experiments))):
+        experiment, n, first, step = experiments[k], n_of[k], 0, 1
+        scan = experiment.scan
         if scan is not None:
             first = scan.get_array_range()[0]
         if models.rotates(experiment):
             oscillation = abs(scan.get_oscillation()[1])
-            wanted = FEW_SPOTS / max(spots, 1e-9) if width is None else round(width / oscillation)
+            wanted = FEW_SPOTS / max(spots_per_image, 1e-9) if width is None else round(width / oscillation)
             step = int(np.clip(np.ceil(wanted), 1, n))
-        place = np.clip(np.floor(z[own]).astype(np.int64) - first, 0, n - 1) // step
-        image[own] = len(found) + place
+        image[rows] = len(found) + np.clip(np.floor(z[rows]).astype(np.int64) - first, 0, n - 1) // step
         for start in range(0, n, step):
             m = min(step, n - start)
             middle = first + start + 0.5 * m
@@ -359,8 +339,7 @@ def _number_images(experiments, ids: np.ndarray, z: np.ndarray, width: float | N
                 angle = np.radians(scan.get_angle_from_array_index(middle, deg=True))
             setting = models.setting_matrix(experiment, whole, middle - whole)
             found.append((k, first + start, m, start, angle, setting, models.incident_beam(experiment, whole)))
-    columns = zip(*found)
-    return image, _Frames(*(np.array(column) for column in columns))
+    return image, _Frames(*map(np.array, zip(*found)))
 
 
 def _number_unique(h: np.ndarray, cell: tuple[float, ...], space_group) -> np.ndarray:
@@ -371,26 +350,34 @@ def _number_unique(h: np.ndarray, cell: tuple[float, ...], space_group) -> np.nd
     return np.unique(packed, return_inverse=True)[1].ravel()
 
 
-def _beam_intensities(experiments, paths, choice, table, row, d_star_sq, image, frames, progress):
-    """The beam intensity (n_images,) relative to the mean of its experiment, or None, and where it is from."""
-    n_images = len(frames.experiment)
-    level, source = None, "not known"
-    opened = beam_intensity.open_images(paths) if choice.beam in ("auto", "images") else None
-    if opened is not None:
-        d_max, d_min = choice.annulus
-        means = [beam_intensity.annulus_means(e, d_min, d_max, progress) for e in opened]
-        binned = [means[k][start : start + n] for k, start, n in zip(frames.experiment, frames.start, frames.n)]
-        known = [values[np.isfinite(values)] for values in binned]
-        level = np.array([values.mean() if len(values) else np.nan for values in known])
-        source = f"mean photons of a pixel between {d_max:g} and {d_min:g} Angstrom on the images"
-    elif choice.beam == "images":
+def _beam_on_images(
+    opened: Sequence, frames: _Frames, choice: ImageChoice, progress: Callable[[str, int, int], None] | None
+) -> tuple[np.ndarray, str]:
+    """The beam intensity (n_images,) by the pixels of the annulus, NaN where unknown, and where it is from."""
+    d_max, d_min = choice.annulus
+    means = [beam_intensity.annulus_means(experiment, d_min, d_max, progress) for experiment in opened]
+    binned = [means[k][start : start + n] for k, start, n in zip(frames.experiment, frames.start, frames.n)]
+    known = [values[np.isfinite(values)] for values in binned]
+    level = np.array([values.mean() if len(values) else np.nan for values in known])
+    return _known_or_not(level, f"mean photons of a pixel between {d_max:g} and {d_min:g} Angstrom on the images")
+
+
+def _beam_behind_spots(
+    table, observed: _Observed, image: np.ndarray, n_images: int, choice: ImageChoice
+) -> tuple[np.ndarray, str]:
+    """The same by the background of the spots, where it is there and wanted."""
+    if choice.beam == "images":
         raise Sorry("The images can't be opened: they must lie where the .expt file says, or set beam.intensity.")
-    elif choice.beam in ("auto", "background") and "background.mean" in table:
-        background = flumpy.to_numpy(table["background.mean"])[row]
-        level = beam_intensity.background_levels(background, d_star_sq, image, n_images)
-        source = "background of the spots"
-    elif choice.beam == "background":
+    if choice.beam in ("auto", "background") and "background.mean" in table:
+        background = flumpy.to_numpy(table["background.mean"])[observed.row]
+        level = beam_intensity.background_levels(background, observed.d_star_sq, image, n_images)
+        return _known_or_not(level, "background of the spots")
+    if choice.beam == "background":
         raise Sorry("The reflections have no background.mean: set beam.intensity to something else.")
-    if level is not None and not np.isfinite(level).any():
-        return None, f"not known: no {source} is a positive number"
-    return level, source
+    return np.full(n_images, np.nan), "not known"
+
+
+def _known_or_not(level: np.ndarray, source: str) -> tuple[np.ndarray, str]:
+    if np.isfinite(level).any():
+        return level, source
+    return np.full(len(level), np.nan), f"not known: no {source} is a positive number"

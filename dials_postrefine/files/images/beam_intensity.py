@@ -18,8 +18,7 @@ import numpy as np
 from dials.util import Sorry
 from dxtbx.model.experiment_list import ExperimentListFactory
 
-from dials_postrefine.diffuse import BadImage
-from dials_postrefine.files.images.pixels import Reader, static_mask
+from dials_postrefine.files.images.pixels import BadImage, Reader, static_mask
 from dials_postrefine.numerics.grouped import grouped_median
 
 SHELL = 50  # spots of like d* whose background is compared
@@ -49,9 +48,9 @@ def annulus_means(
     """
     s0 = np.array(experiment.beam.get_s0())
     inside = [_annulus(panel, s0, d_min, d_max) for panel in experiment.detector]
-    if not any(own.any() for own in inside):
+    if not any(pixels.any() for pixels in inside):
         raise Sorry(f"No pixel lies between {d_max:g} and {d_min:g} Angstrom: set beam.annulus, or beam.intensity.")
-    inside = np.concatenate([own.ravel() for own in inside]) & static_mask(experiment).astype(bool)
+    inside = np.concatenate([pixels.ravel() for pixels in inside]) & static_mask(experiment).astype(bool)
     read = Reader(experiment)
     n = len(experiment.imageset)
     found = np.full(n, np.nan)
@@ -86,10 +85,10 @@ def background_levels(background: np.ndarray, d_star_sq: np.ndarray, image: np.n
 
     Backgrounds that are not positive are left out.
     """
-    some = np.flatnonzero(np.isfinite(background) & (background > 0.0))
-    some = some[np.argsort(d_star_sq[some], kind="stable")]
-    if not len(some):
+    spots = np.flatnonzero(np.isfinite(background) & (background > 0.0))
+    spots = spots[np.argsort(d_star_sq[spots], kind="stable")]
+    if not len(spots):
         return np.full(n_images, np.nan)
-    parts = np.array_split(some, max(1, len(some) // SHELL))
+    parts = np.array_split(spots, max(1, len(spots) // SHELL))
     ratio = np.concatenate([background[part] / np.median(background[part]) for part in parts])
-    return grouped_median(ratio, image[some], n_images)
+    return grouped_median(ratio, image[spots], n_images)

@@ -13,7 +13,7 @@ from dials.array_family import flex
 from dials.util import Sorry
 from dxtbx import flumpy
 
-from dials_postrefine.diffuse.map.bragg import Peaks
+from dials_postrefine.diffuse.map.series import Peaks
 from dials_postrefine.files.dials import models
 
 # Where the axis of rotation nearly lies in the plane of s0 and s1, a peak would never end.
@@ -53,9 +53,9 @@ def predict_peaks(experiment, d_min: float, n_sigma: float) -> Peaks:
     panel = flumpy.to_numpy(table["panel"].as_int())
     ellipses = np.empty((len(panel), 3))
     for number in np.unique(panel):
-        own = panel == number
-        ellipses[own] = _ellipses(
-            experiment.detector[int(number)], unit[own], n_sigma * np.broadcast_to(sigma_b, len(panel))[own]
+        here = panel == number
+        ellipses[here] = _ellipses(
+            experiment.detector[int(number)], unit[here], n_sigma * np.broadcast_to(sigma_b, len(panel))[here]
         )
     return Peaks(panel, images, centres=np.ascontiguousarray(pixel[:, :2]), ellipses=ellipses)
 

@@ -52,7 +52,7 @@ def given_times(times: Sequence[np.ndarray], given: Sequence[float] | None) -> l
         raise Sorry(
             f"exposure_time= has {len(given)} values for {len(times)} experiments: give one, or one for each of them."
         )
-    return [np.full(len(own), float(t)) for own, t in zip(times, np.resize(given, len(times)))]
+    return [np.full(len(known), float(t)) for known, t in zip(times, np.resize(given, len(times)))]
 
 
 def settle(
@@ -65,28 +65,28 @@ def settle(
     one go (stills of one image each); scale: "none", "per_image", "smooth" or "from_refl"; background: whether one is
     taken off.  Raises Sorry where the ratio of an unknown time to another one matters.
     """
-    unknown = [np.isnan(own) for own in times]
-    n, of = sum(int(own.sum()) for own in unknown), sum(len(own) for own in unknown)
+    unknown = [np.isnan(series) for series in times]
+    n, n_images = sum(int(series.sum()) for series in unknown), sum(len(series) for series in unknown)
     if not n:
         return list(times), True, []
-    some = next(name for name, own in zip(names, unknown) if own.any())
-    what = f"The exposure time of {n} of {of} images is unknown ({some}{' and others' * (n > 1)})"
+    example = next(name for name, series in zip(names, unknown) if series.any())
+    what = f"The exposure time of {n} of {n_images} images is unknown ({example}{' and others' * (n > 1)})"
     if background:
         raise Sorry(f"{what}, so that a background can't be taken off in proportion: give exposure_time=, in seconds.")
-    uniform = all(own.all() or not own.any() for own in unknown)
-    alone = n == of and len(set(runs)) == 1
+    uniform = all(series.all() or not series.any() for series in unknown)
+    alone = n == n_images and len(set(runs)) == 1
     if not (alone or scale == "per_image" or (scale == "smooth" and uniform)):
         raise Sorry(
             f"{what}, and their scale to other images depends on it: give exposure_time=, in seconds, one for each "
             "experiment, or scale.model=per_image."
         )
-    filled = [np.where(own, ONE, time) for own, time in zip(unknown, times)]
-    return filled, False, [remark(n, of, alone and scale in ("none", "from_refl"))]
+    filled = [np.where(series, ONE, time) for series, time in zip(unknown, times)]
+    return filled, False, [remark(n, n_images, alone and scale in ("none", "from_refl"))]
 
 
-def remark(n: int, of: int, alone: bool) -> str:
+def remark(n: int, n_images: int, alone: bool) -> str:
     """What is said of unknown exposure times of n of so many images; alone: whether they are taken for equal."""
-    start = f"The exposure time of {n} of {of} images is unknown and taken for {ONE:g} s: "
+    start = f"The exposure time of {n} of {n_images} images is unknown and taken for {ONE:g} s: "
     if alone:
         return start + "the map is right but for its unit if they are all equal; else give exposure_time=."
     return start + "the map does not depend on it, the levels of these images do; exposure_time= gives it."

@@ -52,8 +52,8 @@ class Reader:
         self.chosen = np.arange(len(self.imageset)) if chosen is None else chosen
         panels = list(experiment.detector)
         self._shapes = [panel.get_image_size()[::-1] for panel in panels]
-        own = [panel.get_gain() for panel in panels]
-        gains = own if min(own) > 0.0 else [1.0] * len(own)
+        gains = [panel.get_gain() for panel in panels]
+        gains = gains if min(gains) > 0.0 else [1.0] * len(gains)
         pedestals = [panel.get_pedestal() for panel in panels]
         lookup = self.imageset.external_lookup
         self._gains = [gain] * len(panels) if gain is not None else self._map(lookup.gain, "gain") or gains

@@ -10,7 +10,7 @@ Maps of diffuse scattering as HDF5/NeXus.
                                     observed), counts, exposure, pixels (0 there), float32
       radial          NXdata        the isotropic part by |s|
       statistics      NXcollection  by shell and overall
-      sums            NXcollection  map_sums.py
+      sums            NXcollection  sums.py
 
 Volumes are kept in blocks of CHUNK voxels, compressed as HDF5's filters shuffle and gzip have it; blocks in which no
 voxel was observed are not written.  They are compressed here and handed over whole: noise has runs, but hardly any
@@ -29,7 +29,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from dials_postrefine.diffuse.map.merging import Map
-    from dials_postrefine.files.maps.writing import Description
+    from dials_postrefine.diffuse.map.records import Description
 
 PROGRAM = "dials.diffuse_map"
 LIBVER = ("v110", "v110")
@@ -104,7 +104,7 @@ def write_entry(file, description: Description, reciprocal: np.ndarray) -> None:
     sample["unit_cell_alphabetagamma"] = np.array(description.unit_cell[3:], float)
     sample["unit_cell_alphabetagamma"].attrs["units"] = "degrees"
     sample["space_group"] = description.space_group
-    if description.ub is not None:
+    if description.ub.size:
         sample["ub_matrix"] = np.array([description.ub], float)
         sample["ub_matrix"].attrs["units"] = "1/angstrom"
         left, _, right = np.linalg.svd(description.ub @ np.linalg.inv(reciprocal))

@@ -1,9 +1,9 @@
 """
-The sums of a map of diffuse scattering, as they were before mates were averaged, in its NeXus file, and added.
+The sums of a map of diffuse scattering, before the average over symmetry, in its NeXus file, and added.
 
     /entry/sums       NXcollection, with the attributes format and totals (of each sum, modulo 2^64)
       header          JSON: the grid, the settings, and the crystal and origin of the map
-      images/...      the fields of diffuse.mapping.ImageResult, (n, ...) each
+      images/...      the fields of diffuse.map.records.ImageResult, (n, ...) each
       occupied        one bit a voxel, in the order of addresses: whether there is anything in it
       values          (N_SUMS, n) int64: the sums of those voxels
 
@@ -26,20 +26,20 @@ import numpy as np
 
 from dials.util import Sorry
 
-from dials_postrefine.diffuse.map import kernels
-from dials_postrefine.diffuse.map.geometry import Corrections
+from dials_postrefine.diffuse.map.columns import N_SUMS, PIXELS, make_sums
 from dials_postrefine.diffuse.map.grid import Grid, addresses, make_grid
-from dials_postrefine.diffuse.map.mapping import ImageResult, MappingSettings, make_sums
+from dials_postrefine.diffuse.map.records import Corrections, Description, ImageResult, MappingSettings
 from dials_postrefine.files.images import exposure
-from dials_postrefine.files.images.series import CELL_ANGLE, CELL_LENGTH
+from dials_postrefine.files.images.crystals import CELL_ANGLE, CELL_LENGTH
 from dials_postrefine.files.maps.nexus import COMPRESSION, create_file, make_group, write_chunks, write_entry
-from dials_postrefine.files.maps.writing import Description, cell_parameters
+from dials_postrefine.files.maps.writing import cell_parameters
 from dials_postrefine.files.reference.file_kinds import Kind, refuse_compressed, what_else
 from dials_postrefine.files.safety.guarded import ChildFailed, call_in_child
 
 FORMAT = 1
 PIECE = 1 << 16  # voxels that are read or written at once
 SMALL = {"compression": "gzip", "shuffle": True, "fletcher32": True}  # how small tables are kept
+NO_UB = np.empty((0, 3))  # of several crystals
 SAME = 1e-9  # how much limits and spacings of one grid may differ, relative
 
 
@@ -68,36 +68,28 @@ def sort_images(images: Sequence[ImageResult], identifiers: Sequence[str]) -> tu
     return sorted(renumbered, key=lambda image: (image.series, image.number)), names
 
 
-def write_sums(
-    path: str,
-    sums: np.ndarray,
-    images: Sequence[ImageResult],
-    grid: Grid,
-    settings: MappingSettings,
-    description: Description,
-) -> None:
+def write_sums(path: str, total: Sums) -> None:
     """Begin the NeXus file of a map with its sums; merging.merge changes them, and comes later."""
-
-    images, identifiers = sort_images(images, description.identifiers)
-    description = replace(description, identifiers=identifiers)
-    pixels = sums[:, kernels.PIXELS]
+    images, identifiers = sort_images(total.images, total.description.identifiers)
+    total = replace(total, images=images, description=replace(total.description, identifiers=identifiers))
+    sums, pixels = total.sums, total.sums[:, PIXELS]
     occupied = np.concatenate([np.packbits(pixels[i : i + 8 * PIECE] != 0) for i in range(0, len(sums), 8 * PIECE)])
     n = sum(len(piece) for piece in _pieces(occupied))
     with create_file(path) as file:
-        write_entry(file, description, grid.reciprocal)
+        write_entry(file, total.description, total.grid.reciprocal)
         group = make_group(file["entry"], "sums", "NXcollection")
         group.attrs["format"] = FORMAT
-        _write_header(group, images, grid, settings, description)
+        _write_header(group, total)
         group.create_dataset("occupied", data=occupied, chunks=(min(PIECE, len(occupied)),), **SMALL)
         values = group.create_dataset(
-            "values", (kernels.N_SUMS, n), np.int64, maxshape=(kernels.N_SUMS, None), chunks=(1, PIECE), **COMPRESSION
+            "values", (N_SUMS, n), np.int64, maxshape=(N_SUMS, None), chunks=(1, PIECE), **COMPRESSION
         )
-        totals, start = np.zeros(kernels.N_SUMS, np.int64), 0
+        totals, start = np.zeros(N_SUMS, np.int64), 0
         for piece in _pieces(occupied):
-            found = np.zeros((kernels.N_SUMS, PIECE), np.int64)
+            found = np.zeros((N_SUMS, PIECE), np.int64)
             found[:, : len(piece)] = sums[piece].T
             totals += found.sum(axis=1)
-            write_chunks(values, [(k, start) for k in range(kernels.N_SUMS)], found)
+            write_chunks(values, [(k, start) for k in range(N_SUMS)], found)
             start += PIECE
         group.attrs["totals"] = totals
 
@@ -153,13 +145,13 @@ def _common(parts: Sequence[Sums]) -> Description:
     every = [part.description for part in parts]
     first = every[0]
 
-    def same(name: str):
+    def same(name: str, otherwise=None):
         values = [getattr(one, name) for one in every]
-        return values[0] if all(np.array_equal(values[0], value) for value in values[1:]) else None
+        return values[0] if all(np.array_equal(values[0], value) for value in values[1:]) else otherwise
 
     return replace(
         first,
-        ub=same("ub"),
+        ub=same("ub", NO_UB),
         wavelength=common_wavelength([one.wavelength for one in every], [_n_used(part.images) for part in parts]),
         times_known=all(one.times_known for one in every),
         oscillation=max(one.oscillation for one in every),
@@ -206,7 +198,8 @@ def _pieces(occupied: np.ndarray) -> Iterator[np.ndarray]:
         yield waiting
 
 
-def _write_header(group, images, grid: Grid, settings: MappingSettings, description: Description) -> None:
+def _write_header(group, total: Sums) -> None:
+    grid, description = total.grid, total.description
     text = json.dumps(
         {
             "grid": {
@@ -217,15 +210,15 @@ def _write_header(group, images, grid: Grid, settings: MappingSettings, descript
                 "spacing": grid.spacing,
             },
             "voxels": _fingerprint(grid),
-            "settings": asdict(settings),
-            "description": {**asdict(description), "ub": None if description.ub is None else description.ub.tolist()},
+            "settings": asdict(total.settings),
+            "description": {**asdict(description), "ub": description.ub.tolist() if description.ub.size else None},
         },
         default=lambda value: value.tolist(),  # what numpy has put among the numbers
     )
     _write_small(group, "header", np.array([text.encode()]))
     tables = make_group(group, "images", "NXcollection")
     for field in fields(ImageResult):
-        values = [getattr(image, field.name) for image in images]
+        values = [getattr(image, field.name) for image in total.images]
         if field.name == "error":
             values = [(error or "").encode() for error in values]
         _write_small(tables, field.name, np.array(values))
@@ -280,13 +273,13 @@ def _read_header(group) -> Sums:
     corrections = Corrections(**_tuples(corrections))
     settings = MappingSettings(corrections, **_tuples(header["settings"]))
     ub = header["description"].pop("ub")
-    description = Description(ub=None if ub is None else np.array(ub), **_tuples(header["description"]))
+    description = Description(ub=np.array(ub) if ub else NO_UB, **_tuples(header["description"]))
     if any(field.name not in group["images"] for field in fields(ImageResult)):
         raise Sorry(f"{group.file.filename} was written by another version of dials_postrefine: make the map again.")
     columns = {field.name: group["images"][field.name][:] for field in fields(ImageResult)}
     columns["error"] = [error.decode() or None for error in columns["error"]]
     images = [ImageResult(**dict(zip(columns, map(_plain, row)))) for row in zip(*columns.values())]
-    return Sums(np.empty((0, kernels.N_SUMS), np.int64), images, grid, settings, description)
+    return Sums(np.empty((0, N_SUMS), np.int64), images, grid, settings, description)
 
 
 def _tuples(value):
@@ -300,20 +293,20 @@ def _plain(value):
     return value.item() if isinstance(value, np.generic) else value
 
 
-def _add(group, own: Grid, grid: Grid, sums: np.ndarray) -> None:
-    """Add the sums of a file, on its own grid, to sums on the grid."""
+def _add(group, written: Grid, grid: Grid, sums: np.ndarray) -> None:
+    """Add the sums of a file, on the grid they were written with, to sums on another one."""
     occupied, values = group["occupied"][:], group["values"]
-    if len(occupied) != -(-own.n_voxels // 8) or values.shape[0] != kernels.N_SUMS or values.dtype != np.int64:
+    if len(occupied) != -(-written.n_voxels // 8) or values.shape[0] != N_SUMS or values.dtype != np.int64:
         raise ValueError("shapes")
-    same = _fingerprint(own) == _fingerprint(grid)
-    totals, start = np.zeros(kernels.N_SUMS, np.int64), 0
+    same = _fingerprint(written) == _fingerprint(grid)
+    totals, start = np.zeros(N_SUMS, np.int64), 0
     for piece in _pieces(occupied):
-        found = np.empty((kernels.N_SUMS, len(piece)), np.int64)
+        found = np.empty((N_SUMS, len(piece)), np.int64)
         values.read_direct(found, np.s_[:, start : start + len(piece)])
         totals += found.sum(axis=1)
         start += len(piece)
         if not same:
-            piece = addresses(grid, _coordinates(own, piece))
+            piece = addresses(grid, _coordinates(written, piece))
             inside = piece >= 0
             piece, found = piece[inside], found[:, inside]
         sums[piece] += found.T

@@ -1,7 +1,7 @@
 """
 A map of diffuse scattering -> files, each plane of it computed once.
 
-NeXus      map_nexus.py (and map_sums.py: the sums that add= takes).
+NeXus      nexus.py (and sums.py: the sums that add= takes).
 CCP4       The box of the grid is the "unit cell" of a map in P 1, its lengths a hundred times those in 1/Angstrom, as
            viewers take them for Angstrom.  NSTART is below zero: the grid point 0 0 0 is the origin, and n h that of
            the fractional index h.  Planes along the first axis are the sections, as cctbx has it (MAPC, MAPR, MAPS =
@@ -9,70 +9,35 @@ CCP4       The box of the grid is the "unit cell" of a map in P 1, its lengths a
            allows, and needs no library.  Viewers do not take NaN: a voxel that was not observed is 0, in both maps, and
            a label says so; which ones these are is told by diffuse.nxs.  Minimum, maximum, mean and rms are those of
            the observed voxels.
-MTZ        The supercell n_a a, n_b b, n_c c, in which fractional indices are integers, and of mates one, in cctbx's
-           asymmetric unit, but for the origin.  The space group is the symmetry that was averaged, in the setting of
-           the crystal, without translations but with the inversion.  Where that is not among it (symmetry p1), a row
-           has both mates as (+) and (-).  Columns I, SIGI, IANISO, SIGIANISO and NPIX, the number of pixels.
+MTZ        The supercell n_a a, n_b b, n_c c, in which fractional indices are integers, and of symmetry equivalents one,
+           in cctbx's asymmetric unit, but for the origin.  The space group is the symmetry that was averaged, in the
+           setting of the crystal, without translations but with the inversion.  Where that is not among it (symmetry
+           p1), a row has a Friedel pair as (+) and (-).  Columns I, SIGI, IANISO, SIGIANISO and NPIX, the number of
+           pixels.
 CSV        The isotropic part.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dials_postrefine.diffuse.map.grid import Grid
-from dials_postrefine.diffuse.map.merging import Map, Radial
-from dials_postrefine.diffuse.map.sections import Collector
 from dials_postrefine.files.maps.nexus import NexusWriter
 from dials_postrefine.numerics.indices import INDEX_BASE, pack
+
+if TYPE_CHECKING:
+    from dials_postrefine.diffuse.map.grid import Grid
+    from dials_postrefine.diffuse.map.merging import Map, Radial
+    from dials_postrefine.diffuse.map.records import Description
+    from dials_postrefine.diffuse.map.sections import Collector
 
 # Cell lengths of a CCP4 map in steps of the grid: 1/Angstrom in viewers' Angstrom.
 CCP4_SCALE = 100.0
 # More are not written to an MTZ, which is held in memory, and which no program would take.
 MOST_REFLECTIONS = 10_000_000
 MTZ_COLUMNS = (("I", "JK"), ("SIGI", "QM"), ("IANISO", "JK"), ("SIGIANISO", "QM"), ("NPIX", "RR"))
-
-
-@dataclass(frozen=True)
-class Description:
-    """
-    What files say of a map's crystal and origin.
-
-    unit_cell (Angstrom, degrees), space_group its symbol, ub (3, 3; 1/Angstrom; None where there is not one),
-    wavelength (Angstrom), symmetry "laue", "friedel" or "p1", the version of the program, its changed parameters, the
-    input files, and the identifiers of the experiments, in the order of their series; the widest oscillation of an
-    image (degrees), followed in phi_steps, the masks of Bragg peaks in words, the polarisation fraction (None where
-    there is not one), the .expt of the background, and whether exposure times are known; of the corrections (fields of
-    geometry.Corrections) those that were made, for "all" series or "some" (None of older files, which do not say); from
-    how many sigma on pixels were rejected (None: not).
-    """
-
-    unit_cell: tuple[float, ...]
-    space_group: str
-    ub: np.ndarray | None
-    wavelength: float
-    symmetry: str
-    version: str
-    parameters: str
-    input_files: tuple[str, ...]
-    identifiers: tuple[str, ...]
-    oscillation: float = 0.0
-    phi_steps: int = 1
-    mask: str = ""
-    polarization_fraction: float | None = None
-    background: str | None = None
-    times_known: bool = True
-    corrections: Mapping[str, str] | None = None
-    rejected_beyond: float | None = None
-
-    @property
-    def unit(self) -> str:
-        """Of intensities: photons into a steradian, in a second where exposure times are known."""
-        return "photons/(s sr)" if self.times_known else "photons/sr"
 
 
 def write_map(
@@ -85,7 +50,7 @@ def write_map(
     sections: Collector | None = None,
 ) -> list[str]:
     """
-    Write the files whose paths are given (module docstring); nxs is one that map_sums.write_sums has begun;
+    Write the files whose paths are given (module docstring); nxs is one that sums.write_sums has begun;
     and collect the sections that are asked for.
 
     Returns sentences that the user should read: what could not be written, and why.
@@ -208,7 +173,7 @@ def cell_parameters(basis: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 class UniqueVoxels:
     """
-    Collects of the planes of a map one observed voxel of each set of mates: that with the largest packed coordinates.
+    Collects of the planes of a map one observed voxel of each orbit: that with the largest packed coordinates.
 
     Packing is linear in x, p.x, so x is the one if (R' p - p).x <= 0 for all operations R.
     """
@@ -247,7 +212,7 @@ def _write_mtz(path: str, merged: Map, description: Description, reflections: Un
     from dxtbx import flumpy
     from iotbx import mtz
 
-    from dials_postrefine.files.dials.tables import map_to_asymmetric_unit
+    from dials_postrefine.files.dials.symmetry import map_to_asymmetric_unit
 
     group = sgtbx.space_group()
     for operation in merged.operations:  # on indices as a column; cctbx has them as a row

@@ -1,8 +1,8 @@
 """
 A reference that is a reflection file -> one intensity for each unique index of the data.
 
-Amplitudes are squared, equivalents and Friedel mates merged.  reflection_files.py reads the file, compatibility.py says
-whether it can be one of the data; atomic models are for reference_model.py.
+Amplitudes are squared, symmetry equivalents and Friedel pairs merged.  reflection_files.py reads the file,
+compatibility.py says whether it can be one of the data; atomic models are for programs/reference_model.py.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ from dials.array_family import flex
 from dials.util import Sorry
 from iotbx.cif.builders import crystal_structure_builder, crystal_symmetry_builder
 
-from dials_postrefine.files.reference.file_kinds import Kind, kind_of, read_text
+from dials_postrefine.files.reference.file_kinds import MODELS, REFLECTIONS, Kind, kind_of, read_text
 from dials_postrefine.files.reference.redundant_records import (
     HALL,
     HERMANN_MAUGUIN,
@@ -37,11 +37,12 @@ from dials_postrefine.files.reference.redundant_records import (
 from dials_postrefine.files.safety.names import printable
 from dials_postrefine.scattering.form_factors import is_known
 
+MODEL_ENDINGS = (".pdb", ".ent", ".cif", ".mmcif")
 UNTOLD = (Kind.TEXT, Kind.UNKNOWN, Kind.EMPTY)  # whose reader says what is wrong
 N_NAMED = 3  # atoms that a message names
 SMALLEST_CELL = 10.0  # Angstrom^3: the 1 x 1 x 1 cell of models without a crystal (NMR, microscopy) is below
 SMALL_MOLECULE, MACROMOLECULE = "_atom_site_fract_x", "_atom_site.Cartn_x"
-REFLECTIONS = ("_refln_index_h", "_refln.index_h")
+REFLECTION_ITEMS = ("_refln_index_h", "_refln.index_h")
 
 
 @dataclass
@@ -60,6 +61,25 @@ class AtomicModel:
     def types(self) -> list[str]:
         """The scattering types, each once."""
         return sorted({scatterer.scattering_type for scatterer in self.structure.scatterers()})
+
+
+def is_atomic_model(path: str) -> bool:
+    """
+    Whether the file is one of atoms: by its content (file_kinds.py), where that says nothing by its ending.
+
+    Raises Sorry where it is neither a model nor reflections, or is not there.
+    """
+    kind = kind_of(path)
+    if kind is Kind.CIF:
+        return has_atoms(read_cif(path))
+    if kind in MODELS:
+        return True
+    if kind not in (*REFLECTIONS, Kind.EMPTY):
+        raise Sorry(
+            f"{path} is {kind.value}: give an atomic model (PDB, mmCIF, CIF) or reflections (MTZ, structure-factor "
+            "CIF, scaled .refl) instead."
+        )
+    return kind is not Kind.MTZ and path.lower().endswith(MODEL_ENDINGS)
 
 
 def read_atomic_model(path: str, block: str | None = None) -> AtomicModel:
@@ -222,9 +242,9 @@ def _check_atoms(model: AtomicModel) -> None:
 
 
 def _named(labels: list[str]) -> str:
-    some = ", ".join(" ".join(label.replace("pdb=", "").split()) for label in labels[:N_NAMED])
+    named = ", ".join(" ".join(label.replace("pdb=", "").split()) for label in labels[:N_NAMED])
     more = ", ..." if len(labels) > N_NAMED else ""
-    return f"{len(labels)} atom{'s' * (len(labels) > 1)} ({some}{more})"
+    return f"{len(labels)} atom{'s' * (len(labels) > 1)} ({named}{more})"
 
 
 def symmetry_of(model: AtomicModel):

@@ -1,7 +1,7 @@
 """
 Reference intensities written: as MTZ, and as a scaled reflection table with an experiment that goes with it.
 
-MTZ: I and SIGI, FC and PHIFC (degrees), F in place of these where phases are not known; with Friedel mates apart the
+MTZ: I and SIGI, FC and PHIFC (degrees), F in place of these where phases are not known; with Friedel pairs apart the
 same as (+) and (-).  Its wavelength is 0, as CCP4 has it, where none is known.  Table: one row an index, with the
 columns of a scaled one (files/dials/tables.py; scale and partiality one) and
 
@@ -10,6 +10,8 @@ columns of a scaled one (files/dials/tables.py; scale and partiality one) and
 
 Experiment: the crystal, in an arbitrary orientation, and a beam of the wavelength and radiation that were calculated
 with, none where the wavelength is not known; the detector is that of the data where they have one.
+
+reference is a programs.reference_model.Reference throughout.
 """
 
 from __future__ import annotations
@@ -22,12 +24,11 @@ from dxtbx.model import Crystal, Experiment
 from dxtbx.model.experiment_list import ExperimentList
 
 from dials_postrefine.files.dials.versions import make_beam
-from dials_postrefine.files.reference.reference_model import Reference
 
 IDENTIFIER = "reference"
 
 
-def write_mtz(reference: Reference, path: str, title: str) -> None:
+def write_mtz(reference, path: str, title: str) -> None:
     """Write the MTZ (module docstring) of what is known."""
     result, indices = reference.result, reference.known_set()
     known = np.isfinite(result.intensity)
@@ -35,7 +36,7 @@ def write_mtz(reference: Reference, path: str, title: str) -> None:
     array.set_observation_type_xray_intensity()
     dataset = array.as_mtz_dataset(column_root_label="I", title=title, wavelength=reference.wavelength or 0.0)
     amplitude = result.amplitude[known]
-    if result.phase is None:
+    if not result.has_phases:
         factors = indices.array(data=_flex(amplitude)).set_observation_type_xray_amplitude()
         dataset.add_miller_array(factors, column_root_label="F")
     else:
@@ -44,7 +45,7 @@ def write_mtz(reference: Reference, path: str, title: str) -> None:
     dataset.mtz_object().write(path)
 
 
-def make_table(reference: Reference):
+def make_table(reference):
     """The reflection table (module docstring) of what is known."""
     result, indices = reference.result, reference.known_set()
     known = np.isfinite(result.intensity)
@@ -60,14 +61,14 @@ def make_table(reference: Reference):
     table["partiality"] = flex.double(n, 1.0)
     table["d"] = indices.d_spacings().data()
     table["reference.amplitude"] = _flex(result.amplitude[known])
-    if result.phase is not None:
+    if result.has_phases:
         table["reference.phase"] = _flex(result.phase[known])
     table["flags"] = flex.size_t(n, int(table.flags.integrated_sum) | int(table.flags.scaled))
     table.experiment_identifiers()[0] = IDENTIFIER
     return table
 
 
-def make_experiments(reference: Reference, detector=None) -> ExperimentList:
+def make_experiments(reference, detector=None) -> ExperimentList:
     """The experiment (module docstring), with a detector where there is one."""
     symmetry = reference.indices.crystal_symmetry()
     orthogonal = np.array(symmetry.unit_cell().orthogonalization_matrix()).reshape(3, 3)

@@ -3,10 +3,10 @@ Reflections of any kind of file: MTZ, structure-factor CIF, or a scaled .refl be
 
 In: a path, whose content tells which of these it is (file_kinds.py), compressed or not, and which columns by their
 labels; out: one miller.array of intensities with unit cell and space group, as the file has them: merged or not,
-Friedel mates together or not.  Amplitudes are squared, sigma_I = 2 F sigma_F.
+Friedel pairs together or not.  Amplitudes are squared, sigma_I = 2 F sigma_F.
 
 Without labels measured intensities come before measured amplitudes, and these before calculated ones (F with a phase);
-of the best kind there must be one, with Friedel mates or without as is wanted, or it is an error that lists all.
+of the best kind there must be one, with Friedel pairs or without as is wanted, or it is an error that lists all.
 
 What is left out is counted by reason (Tally), of a table from its rows, of other files from the values that are there.
 """
@@ -29,9 +29,8 @@ from dials_postrefine.files.dials.cell_choices import common_cell
 from dials_postrefine.files.dials.models import read_experiments
 from dials_postrefine.files.dials.tables import forget_identifiers, read_table
 from dials_postrefine.files.dials.versions import miller_indices_to_numpy
-from dials_postrefine.files.reference.atomic_models import REFLECTIONS, choose_block, read_cif
-from dials_postrefine.files.reference.file_kinds import REFLECTIONS as KINDS
-from dials_postrefine.files.reference.file_kinds import Kind, kind_of, plain_file, read_text
+from dials_postrefine.files.reference.atomic_models import REFLECTION_ITEMS, choose_block, read_cif
+from dials_postrefine.files.reference.file_kinds import REFLECTIONS, Kind, kind_of, plain_file, read_text
 from dials_postrefine.files.reference.redundant_records import space_group_of
 from dials_postrefine.files.safety.guarded import ChildFailed, call_in_child
 from dials_postrefine.numerics.absences import N_SHELLS, Absences, weigh_absences
@@ -68,13 +67,13 @@ def read_intensities(
     """
     The intensities of the file (module docstring); labels: of the columns, as I,SIGI, or the first of them.
 
-    anomalous: what to take where a file has both, Friedel mates apart and their mean.  Raises Sorry where the file
+    anomalous: what to take where a file has both, Friedel pairs apart and their mean.  Raises Sorry where the file
     can't be read, or does not say which columns are meant.
     """
     if not os.path.isfile(path):
         raise Sorry(f"The reflection file {path} does not exist: check the name.")
     kind = kind_of(path)
-    if kind not in (*KINDS, Kind.EMPTY):
+    if kind not in (*REFLECTIONS, Kind.EMPTY):
         raise Sorry(f"{path} is {kind.value}, not reflections: give an MTZ, a structure-factor CIF, or a scaled .refl.")
     if kind is Kind.TABLE or path.endswith((".refl", ".pickle")):
         return scaled_intensities(path)
@@ -97,7 +96,7 @@ def wavelength_of(array) -> float | None:
 
 def scaled_intensities(path: str, experiments_path: str | None = None) -> UnmergedIntensities:
     """
-    The merging values I/(inverse scale factor) of a scaled table, Friedel mates apart, not merged.
+    The merging values I/(inverse scale factor) of a scaled table, Friedel pairs apart, not merged.
 
     experiments_path: its .expt file, by default that of the same name.  Raises Sorry where the table is not scaled.
     """
@@ -257,7 +256,7 @@ def _read_mtz(path: str) -> list:
 
 def _arrays_of_cif(path: str, block: str | None) -> list:
     blocks = read_cif(path)
-    name = choose_block(path, blocks, REFLECTIONS, "reflections", block)
+    name = choose_block(path, blocks, REFLECTION_ITEMS, "reflections", block)
     group = space_group_of(path, blocks[name])
     try:
         arrays = iotbx.cif.reader(input_string=read_text(path)).as_miller_arrays(data_block_name=name)

@@ -28,7 +28,8 @@ from dials.array_family import flex
 from dials.util import Sorry
 from dxtbx import flumpy
 
-from dials_postrefine.files.dials.tables import identifiers_by_id, map_to_asymmetric_unit, select_rows
+from dials_postrefine.files.dials.symmetry import map_to_asymmetric_unit
+from dials_postrefine.files.dials.tables import identifiers_by_id, select_rows
 from dials_postrefine.files.dials.versions import miller_indices_to_numpy
 from dials_postrefine.numerics.indices import to_flex_miller
 
@@ -84,8 +85,8 @@ def xfel_merge_table(table, experiments):
     new["miller_index_asymmetric"] = to_flex_miller(map_to_asymmetric_unit(h, experiments[0].crystal.get_space_group()))
     lattice = flumpy.to_numpy(kept["id"])
     for column, name in {"correlation": "correlation_before", "correlation_after_post": "correlation_after"}.items():
-        of_lattice = np.array([experiment.scaling_model.configdict[name] for experiment in experiments], dtype=float)
-        new[column] = flumpy.from_numpy(np.nan_to_num(of_lattice)[lattice])
+        correlations = np.array([experiment.scaling_model.configdict[name] for experiment in experiments], dtype=float)
+        new[column] = flumpy.from_numpy(np.nan_to_num(correlations)[lattice])
     for i, identifier in identifiers_by_id(table).items():
         new.experiment_identifiers()[i] = identifier
     return new

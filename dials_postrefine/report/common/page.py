@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from dials_postrefine.report.common import tables
 from dials_postrefine.report.common.summary import write_summary
 
 NO_NUMBER = "–"
@@ -81,11 +82,8 @@ class Page:
 
 
 def number(value: float | None, pattern: str, factor: float = 1.0) -> str:
-    """A number as text, a dash where there is none."""
-    if value is None:
-        return NO_NUMBER
-    text = format(factor * value, pattern)
-    return text.lstrip("-") if not text.strip("-0.%") else text  # no minus nothing
+    """A number as the page has it: tables.number by the format alone, with another dash and no minus nothing."""
+    return tables.positive_zero(tables.number(value, f"{{:{pattern}}}", factor, NO_NUMBER))
 
 
 def render(page: Page) -> str:

@@ -61,7 +61,7 @@ class Colours:
     low: float
     high: float
 
-    def of(self, values: np.ndarray) -> np.ndarray:
+    def rgba(self, values: np.ndarray) -> np.ndarray:
         """RGBA (..., 4) uint8 of finite values; that of UNOBSERVED of others."""
         from matplotlib import colormaps
 
@@ -78,6 +78,7 @@ class PlaneAxes:
     """
     Where a picture lies: coordinates u (n,) and v (m,) in even steps, and p = matrix (u, v) + origin, matrix (2, 2) of
     rows (m_00, m_01) and (0, m_11); the radius that is shown about p = 0; height: s^2 = |p|^2 + height^2 of circles.
+    labels of u and v; circles, dashed, and limits are resolutions d (Angstrom).
     """
 
     u: np.ndarray
@@ -86,6 +87,18 @@ class PlaneAxes:
     origin: np.ndarray
     radius: float
     height: float = 0.0
+    labels: tuple[str, str] = ("", "")
+    circles: Sequence[float] = ()
+    limits: Sequence[float] = ()
+
+
+@dataclass(frozen=True)
+class ColourBar:
+    """What colours mean: a quantity and its unit."""
+
+    colours: Colours
+    quantity: str
+    unit: str = ""
 
 
 def sequential(values: np.ndarray) -> Colours:
@@ -108,32 +121,23 @@ def picture(
     values: np.ndarray,
     inside: np.ndarray,
     plane: PlaneAxes,
-    colours: Colours,
-    labels: tuple[str, str],
-    quantity: str,
-    unit: str,
-    circles: Sequence[float] = (),
-    limits: Sequence[float] = (),
+    bar: ColourBar,
     why_empty: str = "Nothing of it was observed.",
 ) -> str:
-    """
-    values (n, m) at u, v of the plane, NaN where there is none; inside (n, m): where there could be one.
-
-    labels: of u and v.  circles, dashed, and limits are resolutions d; with a colour bar of the quantity in the unit.
-    """
+    """values (n, m) at u, v of the plane, NaN where there is none; inside (n, m): where there could be one."""
     if not np.isfinite(values).any():
         return empty(name, title, why_empty)
     from matplotlib.patches import Circle
 
-    pixels, extent = raster(values, inside, plane, colours)
+    pixels, extent = raster(values, inside, plane, bar.colours)
     radius = 1.03 * plane.radius
 
     def paint(axes):
         axes.grid(False)
         axes.add_artist(_raster_artist(axes, pixels, extent, plane))
-        axes.set(xlim=(-radius, radius), ylim=(-radius, radius), aspect="equal", xlabel=labels[0])
-        axes.set_ylabel(labels[1], rotation=0, labelpad=8.0, va="center")
-        for d, style in [*((d, (0, (4, 3))) for d in circles), *((d, "-") for d in limits)]:
+        axes.set(xlim=(-radius, radius), ylim=(-radius, radius), aspect="equal", xlabel=plane.labels[0])
+        axes.set_ylabel(plane.labels[1], rotation=0, labelpad=8.0, va="center")
+        for d, style in [*((d, (0, (4, 3))) for d in plane.circles), *((d, "-") for d in plane.limits)]:
             size_sq = d**-2.0 - plane.height**2
             if size_sq <= 0.0:
                 continue
@@ -143,7 +147,7 @@ def picture(
             box = {"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 0.8}
             axes.annotate(f"{d:.3g} Å", place, ha="center", va="center", fontsize=6.0, bbox=box)
         _lattice_axes(axes, plane, radius)
-        colour_bar(axes, colours, quantity, unit)
+        add_colour_bar(axes, bar)
 
     return draw(name, title, paint, SIZE, margins=MARGINS)
 
@@ -165,7 +169,7 @@ def raster(
         count = known.sum(axis=(1, 3))
         values = np.where(count > 0, np.where(known, padded, 0.0).sum(axis=(1, 3)) / np.maximum(count, 1), np.nan)
         inside = np.pad(inside, margin).reshape(n, factor, m, factor).any(axis=(1, 3))
-    pixels = colours.of(values)
+    pixels = colours.rgba(values)
     pixels[~inside & ~np.isfinite(values), 3] = 0
     steps = [factor * (axis[1] - axis[0]) if len(axis) > 1 else 1.0 for axis in (plane.u, plane.v)]
     edges = []
@@ -251,17 +255,19 @@ def _nice(span: float, most: int = 7) -> float:
     return next(step * power for step in (*NICE_STEPS, 10.0) if step * power >= least * (1.0 - 1e-9))
 
 
-def colour_bar(axes, colours: Colours, quantity: str, unit: str) -> None:
+def add_colour_bar(axes, bar: ColourBar) -> None:
     """A colour bar beside the axes, and below it what is not observed."""
+    colours = bar.colours
     factor, power = power_of(max(abs(colours.low), abs(colours.high)))
-    bar = axes.inset_axes([1.05, 0.13, 0.05, 0.87])
+    scale = axes.inset_axes([1.05, 0.13, 0.05, 0.87])
     steps = np.linspace(colours.low, colours.high, BAR_PIXELS)
     extent = (0.0, 1.0, factor * colours.low, factor * colours.high)
-    bar.imshow(colours.of(steps)[:, None], extent=extent, origin="lower", interpolation="none", aspect="auto")
-    bar.set_ylabel(f"{quantity} ({(power + unit).strip()})" if power or unit else quantity)
+    scale.imshow(colours.rgba(steps)[:, None], extent=extent, origin="lower", interpolation="none", aspect="auto")
+    unit = (power + bar.unit).strip()
+    scale.set_ylabel(f"{bar.quantity} ({unit})" if power or bar.unit else bar.quantity)
     none = axes.inset_axes([1.05, 0.0, 0.05, 0.06])
     none.set(facecolor=[value / 255.0 for value in UNOBSERVED], yticks=[0.5], yticklabels=["no data"], ylim=(0.0, 1.0))
-    for one in (bar, none):
+    for one in (scale, none):
         one.grid(False)
         one.set_xticks(())
         one.yaxis.tick_right()

@@ -158,13 +158,12 @@ def lines(
     x_label: str,
     y_label: str,
     why_empty: str = "There are no data.",
-    diagonal: bool = False,
-    square: bool = False,
+    guides: str = "",
     **limits,
 ) -> str:
     """
-    Curves or points; square: both axes of one scale about zero, diagonal: with the line y = x; limits are what
-    matplotlib's Axes.set takes.
+    Curves or points; guides: "cross" for lines through zero and both axes of one scale, "diagonal" for the line y = x;
+    limits are what matplotlib's Axes.set takes.
     """
     if not has_points(curves):
         return empty(name, title, why_empty)
@@ -172,16 +171,16 @@ def lines(
     def paint(axes):
         add_curves(axes, curves)
         axes.set(xlabel=x_label, ylabel=y_label, **limits)
-        if square:
+        if guides == "cross":
             axes.set_aspect("equal", adjustable="datalim")
             axes.locator_params(nbins=6)
             axes.axhline(0.0, color="black", lw=0.5)
             axes.axvline(0.0, color="black", lw=0.5)
-        if diagonal:
+        if guides == "diagonal":
             axes.axline((0.0, 0.0), slope=1.0, color="black", lw=0.6)
         add_legend(axes, len(curves))
 
-    return draw(name, title, paint, (SIZE[0], 3.9) if square else SIZE)
+    return draw(name, title, paint, (SIZE[0], 3.9) if guides == "cross" else SIZE)
 
 
 def horizontal(name: str, title: str, names: Sequence[str], curve: Curve, x_label: str, why_empty: str) -> str:

@@ -45,9 +45,14 @@ def _tabulate(rows: Sequence[Sequence], headers: Sequence[str], formats: Sequenc
         tabulate.MIN_PADDING = padding
 
 
-def number(value: float | None, pattern: str, factor: float = 1.0) -> str:
+def number(value: float | None, pattern: str, factor: float = 1.0, missing: str = "-") -> str:
     """A number, times a factor, as text, a dash for one that does not exist."""
-    return pattern.format(factor * value) if value is not None and np.isfinite(value) else "-"
+    return pattern.format(factor * value) if value is not None and np.isfinite(value) else missing
+
+
+def positive_zero(text: str) -> str:
+    """No minus nothing."""
+    return text.lstrip("-") if not text.strip("-0.%") and text.strip("-") else text
 
 
 def absences_line(absences: dict, used: bool = False) -> str:

@@ -9,7 +9,7 @@ from functools import partial
 
 import numpy as np
 
-from dials_postrefine.diffuse.map import sections as planes
+from dials_postrefine.diffuse.map.sections import MapSection
 from dials_postrefine.report.common import pictures, plots
 from dials_postrefine.report.common.page import NO_NUMBER, Fact, Figure, Page, Section, Table, number
 from dials_postrefine.report.common.plots import BLUE, GREEN, GREY, RED, Curve
@@ -50,7 +50,7 @@ SCALES = {
 }
 
 
-def make_page(summary: dict, sections: Sequence[planes.MapSection]) -> Page:
+def make_page(summary: dict, sections: Sequence[MapSection]) -> Page:
     """The page of a summary (summary.make_summary, or its JSON read back) and sections of the map."""
     return Page(
         title="dials.diffuse_map",
@@ -130,7 +130,7 @@ def _facts(summary: dict) -> list[Fact]:
     ]
 
 
-def _planes(sections: Sequence[planes.MapSection], kind: str, unit: str) -> Section:
+def _planes(sections: Sequence[MapSection], kind: str, unit: str) -> Section:
     title = f"Planes, {NAMES[kind]}"
     if not sections:
         return Section(title, ["No plane was asked for (planes=)."])
@@ -145,32 +145,31 @@ def _planes(sections: Sequence[planes.MapSection], kind: str, unit: str) -> Sect
     return Section(title, [text], [show_plane(section, kind, unit) for section in sections])
 
 
-def show_plane(section: planes.MapSection, kind: str, unit: str) -> Figure:
+def show_plane(section: MapSection, kind: str, unit: str) -> Figure:
     """The picture of a plane: the intensity in sequential, its anisotropic part in diverging colours."""
     values, inside = section.values[kind], section.inside()
     low, high = section.limits
     radius = (high**2 - section.height**2) ** 0.5
-    place = pictures.PlaneAxes(section.u, section.v, section.matrix, section.origin, radius, section.height)
     total = kind == "intensity"
     colours = pictures.sequential(values) if total else pictures.diverging(values)
     units = "" if section.frame == "hkl" else " (1/Å)"
-    svg = pictures.picture(
-        f"plane-{section.name.replace('.', '-')}-{kind}",
-        f"{section.name}, {NAMES[kind]}",
-        values,
-        inside,
-        place,
-        colours,
-        tuple(letter + units for letter in section.letters),
-        kind,
-        unit,
-        pictures.round_resolutions(high, max(low, abs(section.height))),
-        [1.0 / s for s in (low, high) if s > 0.0],
-        f"Nothing of {section.name} was observed.",
+    axes = pictures.PlaneAxes(
+        section.u,
+        section.v,
+        section.matrix,
+        section.origin,
+        radius,
+        section.height,
+        labels=tuple(letter + units for letter in section.letters),
+        circles=pictures.round_resolutions(high, max(low, abs(section.height))),
+        limits=[1.0 / s for s in (low, high) if s > 0.0],
     )
+    name, title = f"plane-{section.name.replace('.', '-')}-{kind}", f"{section.name}, {NAMES[kind]}"
+    bar = pictures.ColourBar(colours, kind, unit)
+    svg = pictures.picture(name, title, values, inside, axes, bar, f"Nothing of {section.name} was observed.")
     known, possible = np.count_nonzero(np.isfinite(values)), np.count_nonzero(inside)
     caption = (
-        f"{section.name} ({section.held}), {NAMES[kind]}; {known / max(possible, 1):.0%} of it was observed. "
+        f"{section.name} ({section.position}), {NAMES[kind]}; {known / max(possible, 1):.0%} of it was observed. "
         f"{section.note}"
     )
     return Figure(svg, caption.strip())
@@ -178,71 +177,10 @@ def show_plane(section: planes.MapSection, kind: str, unit: str) -> Figure:
 
 def _by_resolution(summary: dict) -> Section:
     shells = summary["shells"][:-1]
-
-    def panel(name, title, keys, y_label, caption, more=(), **limits):
-        styles = ((BLUE, "o-"), (RED, "^--"), (GREEN, "s:"))
-        curves = [
-            Curve(label, [], [shell[key] for shell in shells], colour, style)
-            for (key, label), (colour, style) in zip(keys, styles)
-        ]
-        curves += more
-        return Figure(
-            plots.by_resolution(name, title, shells, curves, y_label, "There are no data.", **limits), caption
-        )
-
-    limits = [
-        Curve("±0.02", [], [AZIMUTHAL] * len(shells), GREY, "--"),
-        Curve("_", [], [-AZIMUTHAL] * len(shells), GREY, "--"),
-    ]
-    azimuthal = [shell[key] or 0.0 for shell in shells for key in ("cos_2phi", "sin_2phi")]
-    reach = 1.1 * max(1.5 * AZIMUTHAL, *(abs(value) for value in azimuthal))
     figures = [
         _radial(summary["radial"], summary["settings"]["radial_offset"], _unit(summary)),
-        panel(
-            "correlations",
-            "Correlations by resolution",
-            (("cc_half", "CC1/2"), ("cc_laue", "CC_Laue"), ("cc_friedel", "CC_Friedel")),
-            "correlation",
-            "Of the anisotropic part, so that no water ring makes them good. CC1/2: between half sets of the averaged "
-            "map. CC_Laue: of a voxel with the mean of its symmetry mates, each with the noise of one voxel.",
-            ylim=(None, 1.03),
-        ),
-        panel(
-            "azimuthal",
-            "Azimuthal residual by resolution",
-            (("cos_2phi", "cos 2φ"), ("sin_2phi", "sin 2φ")),
-            "part of the intensity",
-            "How the intensity varies with the azimuth on the detector after all corrections. Polarisation that is "
-            "wrong grows as cos 2φ to high angles. Good: within 0.02; few images leave more at low resolution.",
-            limits,
-            ylim=(-reach, reach),
-        ),
-        panel(
-            "chi-sq",
-            "Chi squared by resolution",
-            (("chi_sq", "χ²"),),
-            "χ² per degree of freedom",
-            "Pixels of a voxel against Poisson's law: 1 where they differ by noise alone, more where the intensity "
-            "changes within voxels, masks leave Bragg peaks, or the gain is too small.",
-            ylim=(0.0, max(1.5, *(1.1 * (shell["chi_sq"] or 0.0) for shell in shells))),
-        ),
-        panel(
-            "anisotropy",
-            "Anisotropic part over sigma by resolution",
-            (("anisotropy", "rms anisotropic/sigma"),),
-            "rms anisotropic / sigma",
-            "The root mean square of the anisotropic part, less that of noise, over the noise of a voxel. Where it is "
-            "far below 1, larger voxels show more.",
-            ylim=(0.0, None),
-        ),
-        panel(
-            "completeness",
-            "Completeness and masked part by resolution",
-            (("completeness", "completeness"), ("masked", "masked as Bragg")),
-            "fraction",
-            "Unique voxels that were observed, of all that there are, and pixels that belong to Bragg peaks.",
-            ylim=(0.0, 1.05),
-        ),
+        *_agreement_figures(shells),
+        *_noise_figures(shells),
     ]
     factor, power = pictures.power_of(max((shell["mean"] or 0.0 for shell in summary["shells"]), default=0.0))
     rows = [
@@ -262,6 +200,99 @@ def _by_resolution(summary: dict) -> Section:
     return Section(
         "By resolution", figures=figures, tables=[Table(caption, headers, rows), _offset(summary["index_offset"])]
     )
+
+
+def _agreement_figures(shells: list[dict]) -> list[Figure]:
+    """How well the data agree, by resolution."""
+    limits = [
+        Curve("±0.02", [], [AZIMUTHAL] * len(shells), GREY, "--"),
+        Curve("_", [], [-AZIMUTHAL] * len(shells), GREY, "--"),
+    ]
+    azimuthal = [shell[key] or 0.0 for shell in shells for key in ("cos_2phi", "sin_2phi")]
+    reach = 1.1 * max(1.5 * AZIMUTHAL, *(abs(value) for value in azimuthal))
+    return [
+        _by_shell(
+            shells,
+            (
+                "correlations",
+                "Correlations by resolution",
+                "correlation",
+                "Of the anisotropic part, so that no water ring makes them good. CC1/2: between half sets of the "
+                "averaged map. CC_Laue: of a voxel with the mean of its symmetry mates, each with the noise of one "
+                "voxel.",
+            ),
+            (("cc_half", "CC1/2"), ("cc_laue", "CC_Laue"), ("cc_friedel", "CC_Friedel")),
+            ylim=(None, 1.03),
+        ),
+        _by_shell(
+            shells,
+            (
+                "azimuthal",
+                "Azimuthal residual by resolution",
+                "part of the intensity",
+                "How the intensity varies with the azimuth on the detector after all corrections. Polarisation that is "
+                "wrong grows as cos 2φ to high angles. Good: within 0.02; few images leave more at low resolution.",
+            ),
+            (("cos_2phi", "cos 2φ"), ("sin_2phi", "sin 2φ")),
+            limits,
+            ylim=(-reach, reach),
+        ),
+    ]
+
+
+def _noise_figures(shells: list[dict]) -> list[Figure]:
+    """Noise, signal and completeness, by resolution."""
+    return [
+        _by_shell(
+            shells,
+            (
+                "chi-sq",
+                "Chi squared by resolution",
+                "χ² per degree of freedom",
+                "Pixels of a voxel against Poisson's law: 1 where they differ by noise alone, more where the intensity "
+                "changes within voxels, masks leave Bragg peaks, or the gain is too small.",
+            ),
+            (("chi_sq", "χ²"),),
+            ylim=(0.0, max(1.5, *(1.1 * (shell["chi_sq"] or 0.0) for shell in shells))),
+        ),
+        _by_shell(
+            shells,
+            (
+                "anisotropy",
+                "Anisotropic part over sigma by resolution",
+                "rms anisotropic / sigma",
+                "The root mean square of the anisotropic part, less that of noise, over the noise of a voxel. Where it "
+                "is far below 1, larger voxels show more.",
+            ),
+            (("anisotropy", "rms anisotropic/sigma"),),
+            ylim=(0.0, None),
+        ),
+        _by_shell(
+            shells,
+            (
+                "completeness",
+                "Completeness and masked part by resolution",
+                "fraction",
+                "Unique voxels that were observed, of all that there are, and pixels that belong to Bragg peaks.",
+            ),
+            (("completeness", "completeness"), ("masked", "masked as Bragg")),
+            ylim=(0.0, 1.05),
+        ),
+    ]
+
+
+def _by_shell(
+    shells: list[dict], texts: tuple[str, str, str, str], keys: Sequence[tuple[str, str]], more=(), **limits
+) -> Figure:
+    """Curves of the shells' keys with their labels, and more of them; texts: name, title, label of y and caption."""
+    name, title, y_label, caption = texts
+    styles = ((BLUE, "o-"), (RED, "^--"), (GREEN, "s:"))
+    curves = [
+        Curve(label, [], [shell[key] for shell in shells], colour, style)
+        for (key, label), (colour, style) in zip(keys, styles)
+    ]
+    curves += more
+    return Figure(plots.by_resolution(name, title, shells, curves, y_label, "There are no data.", **limits), caption)
 
 
 def _radial(radial: dict, with_offset: bool, unit: str) -> Figure:
@@ -306,9 +337,9 @@ def _images(summary: dict) -> Section:
     if len(names) <= len(SERIES_COLOURS) and len(images) > len(names):
         curves, x_label = [], "image"
         for name, colour in zip(names, SERIES_COLOURS):
-            own = [image for image in images if image["series"] == name]
+            chosen = [image for image in images if image["series"] == name]
             label = name if len(names) > 1 else key
-            curves.append(Curve(label, [i["number"] for i in own], [i[key] for i in own], colour, "o-"))
+            curves.append(Curve(label, [i["number"] for i in chosen], [i[key] for i in chosen], colour, "o-"))
     else:
         count = list(range(1, len(images) + 1))
         curves, x_label = [Curve(key, count, [image[key] for image in images], BLUE, "o")], "image, in order"

@@ -166,7 +166,7 @@ def _on_statistics(summary: dict) -> Iterator[Remark]:
 def _on_correlations(summary: dict) -> Iterator[Remark]:
     """What CC1/2, CC_Laue and the size of the anisotropic part say."""
     shells, total = summary["shells"][:-1], summary["shells"][-1]
-    cc_half, cc_laue, mates = total["cc_half"], total["cc_laue"], total["mates"]
+    cc_half, cc_laue, n_equivalent = total["cc_half"], total["cc_laue"], total["mates"]
     if cc_half is None:
         if summary["n_images_used"] > 1 and summary["settings"]["half_sets"] != "friedel":
             yield care(
@@ -199,7 +199,8 @@ def _on_correlations(summary: dict) -> Iterator[Remark]:
             "cc_laue",
         )
         return
-    expected = expected_cc_laue(cc_half, mates) if cc_half is not None and cc_half > 0.0 and mates > 1.5 else None
+    comparable = cc_half is not None and cc_half > 0.0 and n_equivalent > 1.5
+    expected = expected_cc_laue(cc_half, n_equivalent) if comparable else None
     if expected is not None and cc_laue < expected - CC_SHORT:
         yield care(
             f"CC_Laue is {cc_laue:.2f}, not {expected:.2f}",
@@ -224,15 +225,16 @@ def _on_correlations(summary: dict) -> Iterator[Remark]:
         )
 
 
-def expected_cc_laue(cc_half: float, mates: float) -> float:
+def expected_cc_laue(cc_half: float, n_equivalent: float) -> float:
     """
-    The correlation of a voxel with the mean of its mates that CC1/2 lets expect, where they differ by noise alone.
+    The correlation of a voxel with the mean of its symmetry equivalents that CC1/2 lets expect, where they differ by
+    noise alone.
 
-    With v the ratio of variances of signal and noise of one voxel, halves of m / 2 mates have CC1/2 = r(m / 2) where
-    r(n) = n v / (1 + n v), and one against the mean of m - 1 correlates with sqrt(r(1) r(m - 1)).
+    With v the ratio of variances of signal and noise of one voxel, halves of m / 2 equivalents have CC1/2 = r(m / 2)
+    where r(n) = n v / (1 + n v), and one against the mean of m - 1 correlates with sqrt(r(1) r(m - 1)).
     """
-    ratio = cc_half / max(1e-6, 1.0 - cc_half) / (0.5 * mates)
-    one, others = (n * ratio / (1.0 + n * ratio) for n in (1.0, mates - 1.0))
+    ratio = cc_half / max(1e-6, 1.0 - cc_half) / (0.5 * n_equivalent)
+    one, others = (n * ratio / (1.0 + n * ratio) for n in (1.0, n_equivalent - 1.0))
     return math.sqrt(one * others)
 
 

@@ -1,5 +1,5 @@
 """
-The JSON summary of dials.diffuse_map: the numbers of its log and of its page, which is made from it (diffuse.py).
+The JSON summary of dials.diffuse_map: the numbers of its log and of its page, which is made from it (page.py).
 
 Lengths in Angstrom, angles in degrees, intensities in the units of the map; a number that does not exist is null.
 """
@@ -10,53 +10,31 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
-from dials_postrefine.diffuse.map.mapping import ImageResult
 from dials_postrefine.diffuse.map.merging import Map, index_offset
+from dials_postrefine.diffuse.map.records import Description, ImageResult
 from dials_postrefine.report.common.summary import finite
 
 OFFSET_LETTERS = "hkl"
 
 
-def describe_dataset(
-    *,
-    files: Sequence[str],
-    space_group: str,
-    laue_class: str,
-    symmetry: str,
-    unit_cell: Sequence[float],
-    wavelength: float,
-    oscillation: float,
-    phi_steps: int,
-    mask: str,
-    polarization_fraction: float | None,
-    background: str | None = None,
-    unit: str = "photons/(s sr)",
-    corrections: Mapping[str, str] | None = None,
-    rejected_beyond: float | None = None,
-) -> dict:
-    """
-    What the data set is, and what was done that the map does not know, as plain numbers and text.
-
-    symmetry: laue, friedel or p1; oscillation: the widest of an image (degrees, 0 for stills), followed in phi_steps;
-    mask and background: a few words on how Bragg peaks and background were taken out; unit of the intensities;
-    corrections that were made, for "all" or "some" series, None: not known; rejected_beyond: from how many sigma on
-    pixels were rejected, None: not.
-    """
+def describe_dataset(description: Description, laue_class: str) -> dict:
+    """What the data set is, and what was done that the map does not know, as plain numbers and text."""
+    fraction = description.polarization_fraction
     return {
-        "files": [str(name) for name in files],
-        "space_group": space_group,
+        "files": [str(name) for name in description.input_files],
+        "space_group": description.space_group,
         "laue_class": laue_class,
-        "symmetry": symmetry,
-        "unit_cell": [float(x) for x in unit_cell],
-        "wavelength": float(wavelength),
-        "oscillation": float(oscillation),
-        "phi_steps": int(phi_steps),
-        "mask": mask,
-        "polarization_fraction": None if polarization_fraction is None else float(polarization_fraction),
-        "background": background,
-        "unit": unit,
-        "corrections": None if corrections is None else dict(corrections),
-        "rejected_beyond": rejected_beyond,
+        "symmetry": description.symmetry,
+        "unit_cell": [float(x) for x in description.unit_cell],
+        "wavelength": float(description.wavelength),
+        "oscillation": float(description.oscillation),
+        "phi_steps": int(description.phi_steps),
+        "mask": description.mask,
+        "polarization_fraction": None if fraction is None else float(fraction),
+        "background": description.background,
+        "unit": description.unit,
+        "corrections": None if description.corrections is None else dict(description.corrections),
+        "rejected_beyond": description.rejected_beyond,
     }
 
 
@@ -68,7 +46,7 @@ def make_summary(
     dataset: dict,
 ) -> dict:
     """
-    The summary as plain numbers and text, but for the remarks on it (diffuse_remarks.py).
+    The summary as plain numbers and text, but for the remarks on it (remarks.py).
 
     names: of the series; not_used: reason -> what was left out (experiments, files); dataset: describe_dataset's.
     """
@@ -115,7 +93,7 @@ def make_summary(
 
 
 def count_pixels(images: Sequence[ImageResult]) -> dict:
-    """All pixels of all images: n_input = n_averaged + the sum of not_used, by reason (mapping.ImageResult)."""
+    """All pixels of all images: n_input = n_averaged + the sum of not_used, by reason (records.ImageResult)."""
     used = [image for image in images if image.error is None]
 
     def add(name: str) -> int:
@@ -163,5 +141,5 @@ def _mean(values: Sequence[float]) -> float:
     return math.fsum(known) / len(known) if known else math.nan
 
 
-def _part(n: int, of: int) -> float | None:
-    return n / of if of else None
+def _part(n: int, total: int) -> float | None:
+    return n / total if total else None

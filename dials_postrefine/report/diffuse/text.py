@@ -30,7 +30,7 @@ EXPLANATION = (
 )
 
 
-def text(summary: dict, wide: bool = False) -> str:
+def summary_text(summary: dict, wide: bool = False) -> str:
     """The map, its statistics by shell, the index offset, the images that were not used."""
     parts = [
         map_lines(summary),

@@ -19,7 +19,7 @@ from dials_postrefine.report.common.summary import finite
 from dials_postrefine.report.common.tables import absences_line, number, table
 from dials_postrefine.scattering.form_factors import FormFactors
 from dials_postrefine.scattering.prior import Combined
-from dials_postrefine.scattering.reference import Way
+from dials_postrefine.scattering.reference import Indexing
 from dials_postrefine.scattering.scaling import ScaleFit
 
 CC_LITTLE = 0.3  # of intensities
@@ -49,9 +49,9 @@ def summarise(path: str, reference: Any) -> dict:
             "n_unmatched": reference.n_unique - reference.n_data,
             "notes": list(reference.notes),
             "form_factors": None if reference.factors is None else describe_factors(reference.factors),
-            "ways": [describe_way(way) for way in result.ways] if reference.n_data else [],
-            "chosen": describe_way(result.way),
-            "fit": None if result.way.fit is None else describe_fit(result.way.fit),
+            "ways": [describe_indexing(indexing) for indexing in result.indexings] if reference.n_data else [],
+            "chosen": describe_indexing(result.indexing),
+            "fit": None if result.indexing.fit is None else describe_fit(result.indexing.fit),
             "shells": [vars(shell) for shell in result.shells],
         }
     )
@@ -108,9 +108,9 @@ def describe_factors(factors: FormFactors) -> dict:
     }
 
 
-def describe_way(way: Way) -> dict:
-    """One way to index, with its agreement."""
-    return {"operation": way.name, "hand": way.hand, "r": way.r, "cc": way.cc}
+def describe_indexing(indexing: Indexing) -> dict:
+    """How data may be indexed, with the agreement."""
+    return {"operation": indexing.name, "hand": indexing.hand, "r": indexing.r, "cc": indexing.cc}
 
 
 def describe_fit(fit: ScaleFit) -> dict:

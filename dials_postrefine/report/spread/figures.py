@@ -1,5 +1,5 @@
 """
-What the page of dials.image_spread draws beyond its summary: the points of some pairs with the cloud of the same
+What the page of dials.image_spread draws beyond its summary: the points of the first pairs with the cloud of the same
 indices on all other images, the matrix of matches, and the directions of the beam.
 """
 
@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dials_postrefine.electron.spread.images import Images
 from dials_postrefine.electron.spread.imagespread import ImageSpread
 from dials_postrefine.electron.spread.orientation import beam_directions, stereographic
 from dials_postrefine.electron.spread.pairs import match_matrix
+from dials_postrefine.numerics.images import Images
 
 N_PAIRS = 6
 MOST_CLOUD = 4000  # points
@@ -44,17 +44,17 @@ class SpreadFigures:
     directions: np.ndarray
 
 
-def collect(images: Images, found: ImageSpread, match: str) -> SpreadFigures:
+def collect_figures(images: Images, found: ImageSpread) -> SpreadFigures:
     """The points of the figures."""
-    matrix, edges = match_matrix(images, match)
+    matrix, edges = match_matrix(images, found.pairs.match)
     pairs = [_points(found, k) for k in range(min(N_PAIRS, found.pairs.n_pairs))]
     return SpreadFigures(pairs, matrix, edges, stereographic(beam_directions(images.a_matrix, images.s0)))
 
 
 def _points(found: ImageSpread, k: int) -> PairPoints:
     pairs, spots = found.pairs, found.pairs.spots
-    own = pairs.pair == k
-    first, second = pairs.first[own], pairs.second[own]
+    matched = pairs.pair == k
+    first, second = pairs.first[matched], pairs.second[matched]
     a, b = int(pairs.a[k]), int(pairs.b[k])
     others = np.flatnonzero(np.isin(spots.unique, spots.unique[first]) & (spots.image != a) & (spots.image != b))
     others = others[:: max(1, len(others) // MOST_CLOUD)]

@@ -1,22 +1,19 @@
 """
-The page of dials.image_spread: what its JSON summary (spread_summary.py) says, and figures of pairs and images.
+The page of dials.image_spread: what its JSON summary (summary.py) says, and figures of pairs and images.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from dials_postrefine.report.common import pictures, plots
+from dials_postrefine.report.common import plots
 from dials_postrefine.report.common.page import Fact, Figure, Page, Section, Table, number
-from dials_postrefine.report.common.plots import BLUE, GREY, PALE, RED, Curve
+from dials_postrefine.report.common.plots import BLUE, GREY, Curve
 from dials_postrefine.report.common.remarks import grade_of
+from dials_postrefine.report.spread.drawing import SQUARE, interval, tau_figure
 from dials_postrefine.report.spread.figures import PairPoints, SpreadFigures
+from dials_postrefine.report.spread.image_section import image_section
 from dials_postrefine.report.spread.text import CAUSES, CAUSES_EXPLAINED, ERRORS
-
-MANY_BARS = 150  # that hide what they belong to
-FEW_IMAGES = 3  # observations of an image, below which its tau is not drawn
-SQUARE = (4.4, 3.9)
-BAR_MARGINS = (0.72, 0.95, 0.45, 0.2, 0.0)
 
 
 def make_page(summary: dict, figures: SpreadFigures) -> Page:
@@ -31,7 +28,7 @@ def make_page(summary: dict, figures: SpreadFigures) -> Page:
             _spread(summary),
             _causes(summary),
             _pairs(summary, figures),
-            _images(summary, figures),
+            image_section(summary, figures),
             _dataset(summary),
         ],
     )
@@ -51,12 +48,6 @@ def _percent(value: float) -> str:
     return f"{100.0 * value:.3g} %"
 
 
-def _interval(tau: dict) -> str:
-    if tau["tau"] is None:
-        return number(None, ".3f")
-    return f"{tau['tau']:.3f} [{tau['low']:.3f}, {tau['high']:.3f}]"
-
-
 def _facts(summary: dict) -> list[Fact]:
     spread, pairs, test = summary["spread"], summary["pairs"], summary["random_match"]
     parts = {part["name"]: part for part in spread["parts"]}
@@ -65,7 +56,7 @@ def _facts(summary: dict) -> list[Fact]:
         Fact(
             "excess spread τ",
             number(spread["overall"]["tau"], ".3f"),
-            f"95 %: {_interval(spread['overall'])}",
+            f"95 %: {interval(spread['overall'])}",
             grade_of(summary, "tau"),
         ),
         Fact("weakest half", number(parts["weakest half"]["tau"], ".3f"), "τ of the weaker unique reflections"),
@@ -86,31 +77,15 @@ def _facts(summary: dict) -> list[Fact]:
     ]
 
 
-def _tau_figure(name: str, title: str, groups: list[dict], x: list, x_label: str, logarithmic: bool = False) -> str:
-    """tau with its intervals over x."""
-    known = [k for k, group in enumerate(groups) if group["tau"] is not None and x[k] is not None]
-    if not known:
-        return plots.empty(name, title, "There are too few observations.")
-    tau = plots.numbers([groups[k]["tau"] for k in known])
-    low, high = (plots.numbers([groups[k][end] for k in known]) for end in ("low", "high"))
-    places = plots.numbers([x[k] for k in known])
-
-    def paint(axes):
-        bars = [np.maximum(tau - low, 0.0), np.maximum(high - tau, 0.0)]
-        many = len(places) > MANY_BARS
-        axes.errorbar(places, tau, bars, fmt="none", ecolor=PALE if many else BLUE, elinewidth=0.8, rasterized=many)
-        axes.plot(places, tau, "o", color=BLUE, markersize=2.0 if many else 3.5, rasterized=many)
-        axes.set(xlabel=x_label, ylabel="excess relative spread τ")
-        axes.set_ylim(0.0, 1.15 * _top(high, 95.0))
-        if logarithmic and (places > 0.0).all():
-            axes.set_xscale("log")
-
-    return plots.draw(name, title, paint)
-
-
 def _spread(summary: dict) -> Section:
     spread = summary["spread"]
-    by_intensity = _tau_figure(
+    tables = [_groups_table(spread), _shells_table(spread["shells"])]
+    if len(spread["experiments"]) > 1:
+        rows = [[e["name"], interval(e), str(e["n"])] for e in spread["experiments"]]
+        tables.append(Table("By experiment.", ("experiment", "τ [95 %]", "observations"), rows, long=len(rows) > 20))
+    if summary["compare"]:
+        tables.append(_compared(summary["compare"]))
+    by_intensity = tau_figure(
         "by-intensity",
         "Spread by intensity",
         spread["tenths"],
@@ -118,56 +93,6 @@ def _spread(summary: dict) -> Section:
         "median intensity of the tenth",
         logarithmic=True,
     )
-    shells = spread["shells"]
-    by_resolution = plots.by_resolution(
-        "by-resolution",
-        "Spread by resolution",
-        shells,
-        [
-            Curve(
-                "τ",
-                [],
-                [shell["tau"] for shell in shells],
-                BLUE,
-                "o",
-                [None if s["high"] is None else 0.25 * (s["high"] - s["low"]) for s in shells],
-            )
-        ],
-        "excess relative spread τ",
-        "There are too few observations.",
-        ylim=(0.0, None),
-    )
-    groups = [("all", spread["overall"] | {"intensity": None, "relative_error": None})]
-    groups += [(f"quartile {k + 1} by intensity", group) for k, group in enumerate(spread["quartiles"])]
-    groups += [(part["name"], part) for part in spread["parts"]]
-    rows = [
-        [
-            name,
-            _interval(group),
-            str(group["n"]),
-            str(group["n_unique"]),
-            number(group["intensity"], ".4g"),
-            number(group["relative_error"], ".3f"),
-        ]
-        for name, group in groups
-    ]
-    headers = ("", "τ [95 %]", "observations", "unique", "median I", "σ/I")
-    tables = [Table("Excess relative spread of symmetry mates.", headers, rows)]
-    rows = [
-        [
-            f"{number(shell['d_max'], '.2f')} – {number(shell['d_min'], '.2f')}",
-            _interval(shell),
-            str(shell["n"]),
-            str(shell["n_unique"]),
-        ]
-        for shell in shells
-    ]
-    tables.append(Table("By resolution.", ("d range (Å)", "τ [95 %]", "observations", "unique"), rows))
-    if len(spread["experiments"]) > 1:
-        rows = [[e["name"], _interval(e), str(e["n"])] for e in spread["experiments"]]
-        tables.append(Table("By experiment.", ("experiment", "τ [95 %]", "observations"), rows, long=len(rows) > 20))
-    if summary["compare"]:
-        tables.append(_compared(summary["compare"]))
     return Section(
         "Spread of symmetry mates",
         [
@@ -178,17 +103,73 @@ def _spread(summary: dict) -> Section:
         ],
         [
             Figure(by_intensity, "By tenths of the unique reflections, weakest to strongest; bars are 95 % intervals."),
-            Figure(by_resolution, "In shells of equal numbers of unique reflections; bars are one standard deviation."),
+            Figure(
+                _shells_figure(spread["shells"]),
+                "In shells of equal numbers of unique reflections; bars are one standard deviation.",
+            ),
         ],
         tables,
     )
+
+
+def _shells_figure(shells: list[dict]) -> str:
+    curve = Curve(
+        "τ",
+        [],
+        [shell["tau"] for shell in shells],
+        BLUE,
+        "o",
+        [None if s["high"] is None else 0.25 * (s["high"] - s["low"]) for s in shells],
+    )
+    return plots.by_resolution(
+        "by-resolution",
+        "Spread by resolution",
+        shells,
+        [curve],
+        "excess relative spread τ",
+        "There are too few observations.",
+        ylim=(0.0, None),
+    )
+
+
+def _groups_table(spread: dict) -> Table:
+    """tau of all, of quartiles and of parts by intensity."""
+    groups = [("all", spread["overall"] | {"intensity": None, "relative_error": None})]
+    groups += [(f"quartile {k + 1} by intensity", group) for k, group in enumerate(spread["quartiles"])]
+    groups += [(part["name"], part) for part in spread["parts"]]
+    rows = [
+        [
+            name,
+            interval(group),
+            str(group["n"]),
+            str(group["n_unique"]),
+            number(group["intensity"], ".4g"),
+            number(group["relative_error"], ".3f"),
+        ]
+        for name, group in groups
+    ]
+    headers = ("", "τ [95 %]", "observations", "unique", "median I", "σ/I")
+    return Table("Excess relative spread of symmetry mates.", headers, rows)
+
+
+def _shells_table(shells: list[dict]) -> Table:
+    rows = [
+        [
+            f"{number(shell['d_max'], '.2f')} – {number(shell['d_min'], '.2f')}",
+            interval(shell),
+            str(shell["n"]),
+            str(shell["n_unique"]),
+        ]
+        for shell in shells
+    ]
+    return Table("By resolution.", ("d range (Å)", "τ [95 %]", "observations", "unique"), rows)
 
 
 def _compared(compared: dict) -> Table:
     rows = [
         [
             name,
-            _interval(column["tau"]),
+            interval(column["tau"]),
             number(column["r_meas"], ".3f"),
             number(column["pairs"]["log_spread"], ".3f"),
             number(column["pairs"]["r"], ".3f"),
@@ -218,7 +199,7 @@ def _causes(summary: dict) -> Section:
         rows.append([CAUSES[cause["name"]], effect, number(cause["share"], ".0%"), gain, p])
     rows += [[CAUSES[name], f"not tested: {why}", "–", "–", "–"] for name, why in causes["untested"].items()]
     headers = ("cause", "effect", "share of τ²", "gain in ln L", "p")
-    left = [[f"{out['fraction']:.0%}", _interval(out), str(out["n"])] for out in causes["left_out"]]
+    left = [[f"{out['fraction']:.0%}", interval(out), str(out["n"])] for out in causes["left_out"]]
     return Section(
         "What the spread depends on",
         [
@@ -234,70 +215,59 @@ def _causes(summary: dict) -> Section:
 
 
 def _pairs(summary: dict, figures: SpreadFigures) -> Section:
-    best = summary["pairs"]["best"]
-    shown = [
-        Figure(
-            _pair_figure(k, points, best[k]),
-            f"Images {best[k]['first']} and {best[k]['second']}, {best[k]['misorientation']:.1f}° apart: intensities "
-            f"of the {best[k]['n_common']} reflections they have in common (blue), and the same reflections on all "
-            "other images (grey). Where the pair is no nearer to the line than the cloud, it is as good as any "
-            "other.",
-        )
-        for k, points in enumerate(figures.pairs)
-    ]
-    headers = (
-        "images",
-        "common",
-        "Jaccard",
-        "angle (°)",
-        "log spread",
-        "expected",
-        "R",
-        "CC",
-        "CC of ln I",
-        "z",
-        "LLR",
-        "p",
-    )
-    rows = [
-        [
-            f"{pair['first']}, {pair['second']}",
-            str(pair["n_common"]),
-            number(pair["jaccard"], ".2f"),
-            number(pair["misorientation"], ".1f"),
-            number(pair["log_spread"], ".3f"),
-            number(pair["expected"], ".3f"),
-            number(pair["r"], ".3f"),
-            number(pair["cc"], ".3f"),
-            number(pair["cc_log"], ".3f"),
-            number(pair["z_width"], ".2f"),
-            number(pair["llr"], "+.2f"),
-            number(pair["p"], ".3f"),
-        ]
-        for pair in best
-    ]
-    test = summary["random_match"]
+    pairs, test = summary["pairs"], summary["random_match"]
+    shown = [_figure_of_pair(k, points, pairs["best"][k]) for k, points in enumerate(figures.pairs)]
     return Section(
         "Pairs of images",
         [
-            f"{summary['pairs']['n_found']} pairs have {summary['settings']['min_common']} reflections or more in "
+            f"{pairs['n_found']} pairs have {summary['settings']['min_common']} reflections or more in "
             "common. LLR is the logarithm of the likelihood that the matched spots are mates over that of their "
             f"being any spots; p is how often a random pair does as well, by {test['n_permutations']} permutations. "
             f"A matched pair has the higher LLR with a probability (AUC) of {number(test['auc'], '.3f')} ± "
             f"{number(test['auc_esd'], '.3f')}."
         ],
         shown,
-        [
-            Table(
-                f"The {len(rows)} pairs with most in common"
-                + (f"; {summary['pairs']['file']} has all that were analysed." if summary["pairs"]["file"] else "."),
-                headers,
-                rows,
-                sortable=True,
-                long=len(rows) > 20,
-            )
-        ],
+        [_pairs_table(pairs["best"], pairs["file"])],
     )
+
+
+def _figure_of_pair(k: int, points: PairPoints, pair: dict) -> Figure:
+    return Figure(
+        _pair_figure(k, points, pair),
+        f"Images {pair['first']} and {pair['second']}, {pair['misorientation']:.1f}° apart: intensities "
+        f"of the {pair['n_common']} reflections they have in common (blue), and the same reflections on all "
+        "other images (grey). Where the pair is no nearer to the line than the cloud, it is as good as any "
+        "other.",
+    )
+
+
+# What the table of pairs has of each, by its header: the number of the summary, and how it is written.
+PAIR_COLUMNS = {
+    "common": ("n_common", ".0f"),
+    "Jaccard": ("jaccard", ".2f"),
+    "angle (°)": ("misorientation", ".1f"),
+    "log spread": ("log_spread", ".3f"),
+    "expected": ("expected", ".3f"),
+    "R": ("r", ".3f"),
+    "CC": ("cc", ".3f"),
+    "CC of ln I": ("cc_log", ".3f"),
+    "z": ("z_width", ".2f"),
+    "LLR": ("llr", "+.2f"),
+    "p": ("p", ".3f"),
+}
+
+
+def _pairs_table(best: list[dict], file: str | None) -> Table:
+    """The pairs with most in common; file: what has all of them, None where none was written."""
+    rows = [
+        [
+            f"{pair['first']}, {pair['second']}",
+            *(number(pair[key], pattern) for key, pattern in PAIR_COLUMNS.values()),
+        ]
+        for pair in best
+    ]
+    caption = f"The {len(rows)} pairs with most in common" + (f"; {file} has all that were analysed." if file else ".")
+    return Table(caption, ("images", *PAIR_COLUMNS), rows, sortable=True, long=len(rows) > 20)
 
 
 def _pair_figure(k: int, points: PairPoints, pair: dict) -> str:
@@ -323,123 +293,6 @@ def _pair_figure(k: int, points: PairPoints, pair: dict) -> str:
         axes.set(xlabel=f"I on image {pair['first']}", ylabel=f"I on image {pair['second']}, or others")
 
     return plots.draw(name, title, paint, SQUARE)
-
-
-def _images(summary: dict, figures: SpreadFigures) -> Section:
-    images = summary["images"]
-    enough = [image if image["n"] >= FEW_IMAGES else image | {"tau": None} for image in images]
-    by_image = _tau_figure("by-image", "Spread by image", enough, list(range(1, len(images) + 1)), "image, in order")
-    shown = [
-        Figure(by_image, "Each image against the symmetry mates on all others; bars are 95 % intervals."),
-        Figure(
-            _beam_figure(images),
-            "The factor that brings an image to the scale of the others (blue), and how bright the beam was, over "
-            "its mean (red). What scaling has left shows in the first; a factor that follows the beam is a matter "
-            "of scaling.",
-        ),
-        Figure(_orientation_map(images, figures), _orientation_caption()),
-        Figure(_matrix(figures), _matrix_caption(summary, figures)),
-    ]
-    headers = ("image", "τ [95 %]", "observations", "log spread", "R", "factor", "beam", "zone axis", "angle (°)")
-    rows = [
-        [
-            image["image"],
-            _interval(image),
-            str(image["n"]),
-            number(image["pairs"]["log_spread"], ".3f"),
-            number(image["pairs"]["r"], ".3f"),
-            number(image["factor"], ".3f"),
-            number(image["beam_intensity"], ".3g"),
-            image["zone_axis"],
-            number(image["zone_angle"], ".1f"),
-        ]
-        for image in images
-    ]
-    table = Table("All images; a click on a header sorts.", headers, rows, sortable=True, long=True)
-    return Section("Images", figures=shown, tables=[table])
-
-
-def _beam_figure(images: list[dict]) -> str:
-    place = list(range(1, len(images) + 1))
-    beam = plots.numbers([image["beam_intensity"] for image in images])
-    mean = float(np.nanmean(beam)) if np.isfinite(beam).any() else np.nan
-    curves = [
-        Curve(
-            "factor of the image",
-            place,
-            [image["factor"] for image in images],
-            BLUE,
-            "o",
-            [image["factor_esd"] for image in images],
-        ),
-        Curve("beam intensity / mean", place, list(beam / mean), RED, "-"),
-    ]
-    curves = [curve for curve in curves if plots.has_points([curve])]
-    ticks = pictures.integer_ticks(1, len(images))
-    return plots.lines(
-        "factors", "Factors of the images", curves, "image, in order", "relative to the mean", xticks=ticks,
-        ylim=(0.0, None),
-    )  # fmt: skip
-
-
-def _orientation_map(images: list[dict], figures: SpreadFigures) -> str:
-    tau = plots.numbers([image["tau"] if image["n"] >= FEW_IMAGES else None for image in images])
-    x, y = figures.directions.T
-
-    def paint(axes):
-        from matplotlib.patches import Circle
-
-        axes.add_patch(Circle((0.0, 0.0), 1.0, fill=False, lw=0.6, color="black"))
-        known = np.isfinite(tau)
-        axes.plot(x[~known], y[~known], "o", color=PALE, markersize=2.5)
-        drawn = axes.scatter(
-            x[known], y[known], c=tau[known], s=12.0, cmap="viridis", vmin=0.0, vmax=_top(tau, 95.0), zorder=3
-        )
-        axes.set(xlim=(-1.05, 1.05), ylim=(-1.05, 1.05), aspect="equal", xticks=(), yticks=())
-        axes.set(xlabel="a*", ylabel="normal to a* and c")
-        bar = axes.inset_axes([1.05, 0.0, 0.05, 1.0])
-        axes.figure.colorbar(drawn, cax=bar, label="τ of the image")
-        bar.grid(False)
-
-    return plots.draw("orientations", "Directions of the beam in the crystal", paint, SQUARE, margins=BAR_MARGINS)
-
-
-def _orientation_caption() -> str:
-    return (
-        "Where the beam went through the crystal, in stereographic projection along c; colours are τ of the image. "
-        "Images near a zone axis, where many beams are excited at once, should stand out if the scattering is "
-        "dynamical."
-    )
-
-
-def _top(values: np.ndarray, percent: float) -> float:
-    """Where a scale that begins at zero ends: the percentile of what is a number, 1 where it is not above zero."""
-    known = values[np.isfinite(values)]
-    top = float(np.percentile(known, percent)) if len(known) else 0.0
-    return top if top > 0.0 else 1.0
-
-
-def _matrix(figures: SpreadFigures) -> str:
-    matrix, edges = figures.matrix, figures.edges
-    colours = pictures.Colours("viridis", 0.0, _top(matrix, 99.5))
-
-    def paint(axes):
-        extent = (edges[0] + 0.5, edges[-1] + 0.5, edges[0] + 0.5, edges[-1] + 0.5)
-        axes.imshow(colours.of(matrix), extent=extent, origin="lower", interpolation="none")
-        axes.grid(False)
-        axes.set(xlabel="image, in order", ylabel="image, in order")
-        pictures.colour_bar(axes, colours, "reflections in common", "")
-
-    return plots.draw("matches", "Matrix of matches", paint, SQUARE, margins=BAR_MARGINS)
-
-
-def _matrix_caption(summary: dict, figures: SpreadFigures) -> str:
-    size = int(np.diff(figures.edges).max())
-    binned = f" A pixel is {size} × {size} images, of which the mean is shown." if size > 1 else ""
-    return (
-        f"How many reflections two images have in common (match={summary['settings']['match']}).{binned} An image with "
-        "itself is left out (grey)."
-    )
 
 
 def _taken_as_one(data: dict) -> str:

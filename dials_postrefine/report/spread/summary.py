@@ -13,14 +13,18 @@ from dataclasses import asdict, replace
 import numpy as np
 
 from dials_postrefine.electron.spread.imagespread import Group, ImageSpread, Overall, SpreadSettings
-from dials_postrefine.files.electron.scaled_images import COLUMNS, ImageChoice, ImageFiles
 from dials_postrefine.numerics.populations import main_value
+from dials_postrefine.report.common.images import (
+    ImageDataset,
+    describe_images,
+    describe_losses,
+    population_remarks,
+)
 from dials_postrefine.report.common.remarks import (
     Remark,
     absences_remarks,
     care,
     conclude,
-    distance_remarks,
     distrust,
     not_used_remarks,
     note,
@@ -40,8 +44,7 @@ FLAT = 2.5  # tau of the weakest over that of the strongest tenth, up to which i
 
 
 def make_summary(
-    files: ImageFiles,
-    choice: ImageChoice,
+    dataset: ImageDataset,
     settings: SpreadSettings,
     found: ImageSpread,
     other: tuple[str, Overall] | None = None,
@@ -52,106 +55,90 @@ def make_summary(
     The summary (module docstring); other: a column of integrated intensities by name, and its spread; pairs_file: what
     the table of all pairs is called, None where it is not written; said: remarks beside those on the data.
     """
-    images, mates, pairs = files.images, found.mates, found.pairs
+    summary = finite(
+        {
+            "dataset": _dataset(dataset),
+            **describe_losses(dataset),
+            "settings": asdict(replace(settings, min_angle=float(np.degrees(settings.min_angle)))),
+            "spread": _spread(dataset, found),
+            "pairs": _pairs(dataset, found) | {"file": pairs_file},
+            "random_match": _random_match(found),
+            "images": [_image(dataset, found, k) for k in range(dataset.images.n_images)],
+            "causes": {
+                "ranked": [asdict(cause) for cause in found.causes.ranked],
+                "untested": found.causes.untested,
+                "left_out": [{"fraction": fraction, **asdict(tau)} for fraction, tau in found.causes.left_out],
+            },
+            "compare": None if other is None else _compare({dataset.kind: found.overall, other[0]: other[1]}),
+        }
+    )
+    return summary | conclude([*dataset.remarks, *remarks(summary), *said])
+
+
+def _dataset(dataset: ImageDataset) -> dict:
+    images = dataset.images
     wavelength = 1.0 / np.linalg.norm(images.s0, axis=1)
-    summary = {
-        "dataset": {
-            "experiments": files.identifiers,
-            "space_group": files.space_group.type().lookup_symbol(),
-            "unit_cell": list(files.cell),
-            "wavelength": main_value(wavelength),
-            "wavelength_min": wavelength.min(),
-            "wavelength_max": wavelength.max(),
-            **describe_populations(files),
-            "n_images": images.n_images,
-            "n_input": files.n_input,
-            "n_observations": len(images.h),
-            "n_unique": len(np.unique(images.unique)),
-            "d_max": images.d_star_sq.min() ** -0.5,
-            "d_min": images.d_star_sq.max() ** -0.5,
-            "images_taken_as_one": int(np.max(images.last - images.number + 1)),
-            "column": f"{COLUMNS[choice.intensity]}.value",
-            "variance": choice.variance if choice.intensity == "scale" else "of the column",
-            "outliers": "kept" if choice.keep_outliers else "excluded",
-            "beam_intensity": files.beam_source,
-        },
-        "absences": asdict(files.absences()),
-        "not_used": files.n_excluded,
-        "settings": asdict(replace(settings, min_angle=float(np.degrees(settings.min_angle)))),
-        "spread": {
-            "overall": asdict(mates.tau),
-            "r_meas": mates.r_meas,
-            "n_without_mate": mates.n_alone,
-            "parts": [{"name": name, **_group(group)} for name, group in mates.parts.items()],
-            "quartiles": [_group(group) for group in mates.quartiles],
-            "tenths": [_group(group) for group in mates.tenths],
-            "shells": [_group(group) for group in mates.shells],
-            "experiments": [{"name": name, **asdict(tau)} for name, tau in zip(files.identifiers, found.by_experiment)],
-        },
-        "pairs": {
-            "n_found": pairs.n_found,
-            "n_analysed": pairs.n_pairs,
-            "file": pairs_file,
-            "whole": found.overall.agreement.of(0),
-            "experiments": [
-                {"first": files.identifiers[a], "second": files.identifiers[b], **found.of_experiments.of(k)}
-                for k, (a, b) in enumerate(found.experiment_pairs)
-            ],
-            "best": [_pair(files, found, k) for k in range(min(MOST_PAIRS, pairs.n_pairs))],
-        },
-        "random_match": _random_match(found),
-        "images": [_image(files, found, k) for k in range(images.n_images)],
-        "causes": {
-            "ranked": [asdict(cause) for cause in found.causes.ranked],
-            "untested": found.causes.untested,
-            "left_out": [{"fraction": fraction, **asdict(tau)} for fraction, tau in found.causes.left_out],
-        },
-        "compare": None if other is None else _compare(choice.intensity, found.overall, *other),
-    }
-    summary = finite(summary)
-    return summary | conclude([*files.remarks, *remarks(summary), *said])
-
-
-def describe_populations(files: ImageFiles) -> dict:
-    """The groups of wavelengths and of detector distances."""
     return {
-        "wavelengths": [{"wavelength": value, "n_images": n} for value, n in files.wavelengths()],
-        "detector_distances": [{"distance": value, "n_images": n} for value, n in files.detector_distances()],
+        **describe_images(dataset),
+        "space_group": dataset.space_group,
+        "unit_cell": list(dataset.unit_cell),
+        "wavelength": main_value(wavelength),
+        "wavelength_min": wavelength.min(),
+        "wavelength_max": wavelength.max(),
+        "n_images": images.n_images,
+        "d_max": images.d_star_sq.min() ** -0.5,
+        "d_min": images.d_star_sq.max() ** -0.5,
+        "images_taken_as_one": int(np.max(images.last - images.number + 1)),
+        "variance": dataset.variance,
+        "outliers": dataset.outliers,
+        "beam_intensity": dataset.beam_intensity,
     }
 
 
-def population_remarks(dataset: dict) -> list[Remark]:
-    """A remark where wavelengths, and one where detector distances fall into groups (describe_populations)."""
-    found, groups = [], dataset["wavelengths"]
-    if len(groups) > 1:
-        named = ", ".join(f"{one['wavelength']:.5f} A ({one['n_images']} images)" for one in groups)
-        found.append(
-            care(
-                f"{len(groups)} wavelengths",
-                f"The images are of {len(groups)} wavelengths, {named}: what differs between these (dispersion, "
-                "multiple scattering) is taken for a spread of one crystal form; analyse each wavelength by itself.",
-            )
-        )
-    distances = [(one["distance"], one["n_images"]) for one in dataset["detector_distances"]]
-    return found + distance_remarks(distances, "images")
+def _spread(dataset: ImageDataset, found: ImageSpread) -> dict:
+    spread = found.spread
+    return {
+        "overall": asdict(spread.tau),
+        "r_meas": spread.r_meas,
+        "n_without_mate": spread.n_alone,
+        "parts": [{"name": name, **_group(group)} for name, group in spread.parts.items()],
+        "quartiles": [_group(group) for group in spread.quartiles],
+        "tenths": [_group(group) for group in spread.tenths],
+        "shells": [_group(group) for group in spread.shells],
+        "experiments": [{"name": name, **asdict(tau)} for name, tau in zip(dataset.experiments, found.by_experiment)],
+    }
 
 
-def _compare(intensity: str, own: Overall, column: str, other: Overall) -> dict:
+def _pairs(dataset: ImageDataset, found: ImageSpread) -> dict:
+    pairs, names = found.pairs, dataset.experiments
+    return {
+        "n_found": pairs.n_found,
+        "n_analysed": pairs.n_pairs,
+        "whole": found.overall.agreement.as_dict(0),
+        "experiments": [
+            {"first": names[a], "second": names[b], **found.experiment_agreement.as_dict(k)}
+            for k, (a, b) in enumerate(found.experiment_pairs)
+        ],
+        "best": [_pair(dataset, found, k) for k in range(min(MOST_PAIRS, pairs.n_pairs))],
+    }
+
+
+def _compare(spreads: dict[str, Overall]) -> dict:
     """The spread of the intensities beside that of a column of integrated ones."""
     return {
         "columns": {
-            name: {"tau": asdict(one.tau), "r_meas": one.r_meas, "pairs": one.agreement.of(0)}
-            for name, one in ((intensity, own), (column, other))
+            name: {"tau": asdict(spread.tau), "r_meas": spread.r_meas, "pairs": spread.agreement.as_dict(0)}
+            for name, spread in spreads.items()
         }
     }
 
 
-def name_image(files: ImageFiles, k: int) -> str:
+def name_image(dataset: ImageDataset, k: int) -> str:
     """What an image is called: its experiment, where there are several, and its number or numbers."""
-    images = files.images
+    images = dataset.images
     first, last = images.number[k], images.last[k]
     number = f"{first}" if first == last else f"{first}-{last}"
-    return number if len(files.identifiers) == 1 else f"{images.experiment[k]}: {number}"
+    return number if len(dataset.experiments) == 1 else f"{images.experiment[k]}: {number}"
 
 
 def _group(group: Group) -> dict:
@@ -165,15 +152,15 @@ def _group(group: Group) -> dict:
     }
 
 
-def _pair(files: ImageFiles, found: ImageSpread, k: int) -> dict:
+def _pair(dataset: ImageDataset, found: ImageSpread, k: int) -> dict:
     pairs = found.pairs
     return {
-        "first": name_image(files, pairs.a[k]),
-        "second": name_image(files, pairs.b[k]),
+        "first": name_image(dataset, pairs.a[k]),
+        "second": name_image(dataset, pairs.b[k]),
         "n_common": pairs.n_common[k],
         "jaccard": pairs.jaccard[k],
         "misorientation": np.degrees(pairs.misorientation[k]),
-        **found.of_pairs.of(k),
+        **found.pair_agreement.as_dict(k),
         "llr": found.random_match.llr[k],
         "posterior": found.random_match.posterior[k],
         "p": found.random_match.p[k],
@@ -187,7 +174,7 @@ def _random_match(found: ImageSpread) -> dict:
         "auc": test.auc,
         "auc_esd": test.auc_esd,
         "rho": test.rho,
-        "n_mates": test.n_mates,
+        "n_mates": test.n_equivalents,
         "n_permutations": test.n_permutations,
         "n_shells": test.n_shells,
         "n_tested": int(tested.sum()),
@@ -197,14 +184,14 @@ def _random_match(found: ImageSpread) -> dict:
     }
 
 
-def _image(files: ImageFiles, found: ImageSpread, k: int) -> dict:
-    images, agreement = files.images, found.of_images
+def _image(dataset: ImageDataset, found: ImageSpread, k: int) -> dict:
+    images = dataset.images
     return {
-        "experiment": files.identifiers[images.experiment[k]],
-        "image": name_image(files, k),
+        "experiment": dataset.experiments[images.experiment[k]],
+        "image": name_image(dataset, k),
         "angle": np.degrees(images.angle[k]),
         **asdict(found.by_image[k]),
-        "pairs": agreement.of(k),
+        "pairs": found.image_agreement.as_dict(k),
         "factor": 1.0 + found.causes.factors.excess[k],
         "factor_esd": found.causes.factors.esd[k],
         "beam_intensity": images.beam_intensity[k],
@@ -215,9 +202,22 @@ def _image(files: ImageFiles, found: ImageSpread, k: int) -> dict:
 
 def remarks(summary: dict) -> list[Remark]:
     """The remarks on a summary as it is written."""
-    found, test = [], summary["random_match"]
-    overall, parts = summary["spread"]["overall"], {part["name"]: part for part in summary["spread"]["parts"]}
-    found += population_remarks(summary["dataset"])
+    dataset = summary["dataset"]
+    losses = {reason: n for reason, n in summary["not_used"].items() if reason != OUTLIERS}
+    return [
+        *population_remarks(dataset),
+        *_spread_remarks(summary["spread"]),
+        *_random_match_remarks(summary["random_match"]),
+        *_error_remarks(summary["pairs"]["whole"]["z_width"]),
+        *absences_remarks(summary["absences"], dataset["space_group"], electrons=True),
+        *not_used_remarks(losses, dataset["n_input"]),
+        *_outlier_remarks(summary["not_used"].get(OUTLIERS, 0), dataset["n_observations"]),
+    ]
+
+
+def _spread_remarks(spread: dict) -> list[Remark]:
+    """On tau that can't be told, that is zero, and that is not one number."""
+    found, overall, parts = [], spread["overall"], {part["name"]: part for part in spread["parts"]}
     if overall["tau"] is None:
         found.append(
             distrust(
@@ -241,6 +241,12 @@ def remarks(summary: dict) -> list[Remark]:
                     "tau",
                 )
             )
+    return found
+
+
+def _random_match_remarks(test: dict) -> list[Remark]:
+    """On residuals that are not normal, and on pairs that are no better than chance."""
+    found = []
     if test["p_normal"] is not None and test["p_normal"] < NOT_NORMAL:
         found.append(
             note(
@@ -258,25 +264,29 @@ def remarks(summary: dict) -> list[Remark]:
                 "auc",
             )
         )
-    width = summary["pairs"]["whole"]["z_width"]
-    if width is not None and not WIDTH_RANGE[0] <= width <= WIDTH_RANGE[1]:
-        found.append(
-            note(
-                f"Differences of pairs are {width:.1f} times as wide as their errors say (z): the errors are "
-                f"{'too small' if width > 1.0 else 'too large'}, or the spread is real, as the table of causes tells."
-            )
-        )
-    found += absences_remarks(summary["absences"], summary["dataset"]["space_group"], electrons=True)
-    others = {reason: n for reason, n in summary["not_used"].items() if reason != OUTLIERS}
-    found += not_used_remarks(others, summary["dataset"]["n_input"])
-    excluded = summary["not_used"].get(OUTLIERS, 0)
-    n = summary["dataset"]["n_observations"]
-    if excluded > 0.05 * (n + excluded):
-        found.append(
-            care(
-                f"{excluded / (n + excluded):.0%} outliers were left out",
-                f"{excluded / (n + excluded):.0%} of the observations are outliers to dials.scale and were left out: "
-                "with outliers=keep the spread is larger.",
-            )
-        )
     return found
+
+
+def _error_remarks(width: float | None) -> list[Remark]:
+    """On errors that are too small or too large; width: the robust width of z of all matched spots."""
+    if width is None or WIDTH_RANGE[0] <= width <= WIDTH_RANGE[1]:
+        return []
+    return [
+        note(
+            f"Differences of pairs are {width:.1f} times as wide as their errors say (z): the errors are "
+            f"{'too small' if width > 1.0 else 'too large'}, or the spread is real, as the table of causes tells."
+        )
+    ]
+
+
+def _outlier_remarks(excluded: int, n: int) -> list[Remark]:
+    """On many outliers of scaling beside n observations that are used."""
+    if excluded <= 0.05 * (n + excluded):
+        return []
+    return [
+        care(
+            f"{excluded / (n + excluded):.0%} outliers were left out",
+            f"{excluded / (n + excluded):.0%} of the observations are outliers to dials.scale and were left out: "
+            "with outliers=keep the spread is larger.",
+        )
+    ]

@@ -181,8 +181,18 @@ def collect_diagnostics(
     curve = partiality_curve(ratio[known], full, i_ref[known], result.partiality[known], result.profile)
     chosen = ranked_lattices(result)
     plots = [*chosen.items(), *((k, "named") for k in dict.fromkeys(named) if k not in chosen)]
-    drawn = [_lattice_plot(stills, result, k, rank, ratio, i_ref, d_star_sq, z) for k, rank in plots]
-    return Diagnostics(curve, residuals, drawn)
+    shown = _Shown(ratio, i_ref, d_star_sq[unique], z)
+    return Diagnostics(curve, residuals, [_lattice_plot(stills, result, k, rank, shown) for k, rank in plots])
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """Of each observation (n,): r_h/r_s, what it is compared with, d*^2 (1/Angstrom^2) and the normalised residual."""
+
+    ratio: np.ndarray
+    i_ref: np.ndarray
+    d_star_sq: np.ndarray
+    z: np.ndarray
 
 
 def excitation_ratios(stills: Stills, result: PostrefinedStills) -> np.ndarray:
@@ -209,10 +219,10 @@ def means_of_others(stills: Stills, result: PostrefinedStills, used: np.ndarray)
     total = np.bincount(stills.unique, weight, stills.n_unique)[stills.unique]
     weighted = sum_of_others(weighted, stills.unique, stills.n_unique)
     left = total - weight
-    some = left > MIN_OTHER_WEIGHT * total
+    has_others = left > MIN_OTHER_WEIGHT * total
     nothing = np.full(len(used), np.nan)
-    mean = np.divide(weighted, left, out=nothing.copy(), where=some)
-    return mean, np.divide(1.0, left, out=nothing, where=some)
+    mean = np.divide(weighted, left, out=nothing.copy(), where=has_others)
+    return mean, np.divide(1.0, left, out=nothing, where=has_others)
 
 
 def partiality_curve(
@@ -287,7 +297,8 @@ def ranked_lattices(result: PostrefinedStills) -> dict[int, str]:
     return dict(sorted(ranked.items(), key=lambda item: order.index(item[0])))
 
 
-def _lattice_plot(stills, result, k, rank, ratio, i_ref, d_star_sq, z) -> LatticePlot:
+def _lattice_plot(stills: Stills, result: PostrefinedStills, k: int, rank: str, shown: _Shown) -> LatticePlot:
+    ratio, i_ref = shown.ratio, shown.i_ref
     rows = np.arange(stills.offsets[k], stills.offsets[k + 1])
     full = result.scale[rows] * i_ref[rows]
     rows = rows[np.isfinite(full) & np.isfinite(ratio[rows])]
@@ -301,12 +312,12 @@ def _lattice_plot(stills, result, k, rank, ratio, i_ref, d_star_sq, z) -> Lattic
         n=n,
         i_obs=_rounded(stills.intensity[rows]),
         i_calc=_rounded(full * p),
-        d=_rounded(d_star_sq[stills.unique[rows]] ** -0.5),
+        d=_rounded(shown.d_star_sq[rows] ** -0.5),
         ratio=_rounded(ratio[rows]),
         p_observed=_rounded(stills.intensity[rows] / positive),
         p_observed_esd=_rounded(np.sqrt(stills.variance[rows]) / positive),
         p_predicted=_rounded(p),
-        z=_rounded(z[rows]),
+        z=_rounded(shown.z[rows]),
     )
 
 
@@ -325,32 +336,32 @@ def histogram(
     logarithmic: the bins are of equal widths in the logarithm.
     """
     known = np.isfinite(values) & (values > 0.0 if logarithmic else True)
-    own, others, esd = values[known & accepted], values[known & ~accepted], esds[known & accepted]
-    if not len(own):
+    shown, others, esd = values[known & accepted], values[known & ~accepted], esds[known & accepted]
+    if not len(shown):
         return None
     forth, back = (np.log, np.exp) if logarithmic else (np.array, np.array)
-    x = np.sort(forth(own))
+    x = np.sort(forth(shown))
     outside = int(HISTOGRAM_OUTSIDE * len(x))
     low, high = x[outside], x[-1 - outside]
     if not high > low:
         room = 0.5 * (abs(low) or 1.0)
         low, high = low - room, high + room
-    n_bins = int(np.clip(2 * int(np.sqrt(len(own))) + 1, *HISTOGRAM_BINS))
+    n_bins = int(np.clip(2 * int(np.sqrt(len(shown))) + 1, *HISTOGRAM_BINS))
     edges = back(np.linspace(low, high, n_bins + 1))
     if not outside:  # lest the logarithm and back lose the smallest or the largest one
-        edges[[0, -1]] = min(edges[0], own.min()), max(edges[-1], own.max())
-    median, esd = float(np.median(own)), esd[np.isfinite(esd)]
+        edges[[0, -1]] = min(edges[0], shown.min()), max(edges[-1], shown.max())
+    median, esd = float(np.median(shown)), esd[np.isfinite(esd)]
     middle_esd = float(np.median(esd)) if len(esd) else np.nan
     esd_edges = np.linspace(0.0, 4.0 * middle_esd if middle_esd > 0.0 else 1.0, n_bins + 1)
     return Histogram(
-        n=len(own),
+        n=len(shown),
         edges=edges.tolist(),
-        counts=np.histogram(own, edges)[0].tolist(),
+        counts=np.histogram(shown, edges)[0].tolist(),
         counts_rejected=np.histogram(others, edges)[0].tolist(),
-        below=int(np.count_nonzero(own < edges[0])),
-        above=int(np.count_nonzero(own > edges[-1])),
+        below=int(np.count_nonzero(shown < edges[0])),
+        above=int(np.count_nonzero(shown > edges[-1])),
         median=median,
-        spread=float(robust_width(own - median)),
+        spread=float(robust_width(shown - median)),
         median_esd=middle_esd,
         esd_edges=esd_edges.tolist(),
         esd_counts=np.histogram(esd, esd_edges)[0].tolist(),

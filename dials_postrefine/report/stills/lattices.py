@@ -81,10 +81,10 @@ def show_parameters(summary: dict) -> Section:
 def _angles(summary: dict) -> Figure:
     curves = []
     for accepted, name, colour, style in ((True, "accepted", BLUE, "."), (False, "rejected", RED, "x")):
-        some = [one for one in summary["lattices"] if one["accepted"] is accepted and one["refined"]]
-        if some:
-            x, y = ([one[key] for one in some] for key in ("theta_x", "theta_y"))
-            curves.append(Curve(f"{name} ({len(some)})", x, y, colour, style))
+        chosen = [one for one in summary["lattices"] if one["accepted"] is accepted and one["refined"]]
+        if chosen:
+            x, y = ([one[key] for one in chosen] for key in ("theta_x", "theta_y"))
+            curves.append(Curve(f"{name} ({len(chosen)})", x, y, colour, style))
     svg = plots.lines(
         "angles",
         "theta_y against theta_x of each lattice",
@@ -92,7 +92,7 @@ def _angles(summary: dict) -> Figure:
         "theta_x (degrees)",
         "theta_y (degrees)",
         "No lattice was refined: they have too few reflections in common with the reference.",
-        square=True,
+        guides="cross",
     )
     return Figure(
         svg,
@@ -177,7 +177,7 @@ def _one_lattice(i: int, plot: dict, lattice: dict, summary: dict) -> Section:
                 "calculated sign(I) √|I|",
                 "observed sign(I) √|I|",
                 why,
-                diagonal=True,
+                guides="diagonal",
             ),
             "Signed roots of the observed and the calculated intensities (counts). Good: along the line.",
         ),

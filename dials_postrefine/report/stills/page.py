@@ -13,10 +13,12 @@ from dials_postrefine.report.common.plots import BLUE, GREEN, GREY, RED, Curve
 from dials_postrefine.report.common.remarks import grade_of
 from dials_postrefine.report.common.tables import absences_line
 from dials_postrefine.report.stills.lattices import show_lattices, show_parameters
+from dials_postrefine.report.stills.shells import has_number, meaning_of_sigma, show_by_resolution
 from dials_postrefine.report.stills.systematics import show_systematics
+from dials_postrefine.report.stills.text import symmetry_rows
 from dials_postrefine.stills.selection import MARGIN
 
-UNSEEN = "halves that never saw each other"
+INDEPENDENT = "independently refined half sets"
 
 
 def numbers_of(identifiers: Sequence[str], wanted: Sequence[str | None]) -> list[int]:
@@ -34,7 +36,7 @@ def numbers_of(identifiers: Sequence[str], wanted: Sequence[str | None]) -> list
 
 def make_page(summary: dict) -> Page:
     """The page of a summary (summary.make_summary, or its JSON read back)."""
-    honest = _has(summary, "cc_half_honest")
+    honest = has_number(summary, "cc_half_honest")
     return Page(
         title="dials.postrefine",
         provenance=summary["provenance"],
@@ -45,7 +47,7 @@ def make_page(summary: dict) -> Page:
         sections=[
             _dataset(summary),
             *([_model(summary["reference_model"], honest)] if summary.get("reference_model") else []),
-            _by_resolution(summary),
+            show_by_resolution(summary),
             _symmetry(summary),
             show_parameters(summary),
             _partiality(summary),
@@ -55,11 +57,6 @@ def make_page(summary: dict) -> Page:
             show_lattices(summary),
         ],
     )
-
-
-def _has(summary: dict, key: str) -> bool:
-    """Whether any shell has this number."""
-    return any(shell[key] is not None for when in ("before", "after") for shell in summary[when])
 
 
 def _verdict(summary: dict) -> str:
@@ -84,19 +81,19 @@ def _facts(summary: dict) -> list[Fact]:
 
     grade = partial(grade_of, summary)
     facts = [Fact("lattices accepted", f"{dataset['n_accepted']}", f"of {dataset['n_lattices']}", grade("n_accepted"))]
-    if _has(summary, "cc_half_honest"):
+    if has_number(summary, "cc_half_honest"):
         facts += [
-            Fact("CC1/2, honest", number(after["cc_half_honest"], ".3f"), UNSEEN, grade("cc_half_honest")),
-            Fact("CC1/2, customary", number(after["cc_half"], ".3f"), change("cc_half", ".3f"), grade("cc_half")),
-            Fact("R_split, honest", number(after["r_split_honest"], ".3f"), UNSEEN),
-            Fact("R_split, customary", number(after["r_split"], ".3f"), change("r_split", ".3f"), grade("r_split")),
+            Fact("CC1/2, honest", number(after["cc_half_honest"], ".3f"), INDEPENDENT, grade("cc_half_honest")),
+            Fact("CC1/2, conventional", number(after["cc_half"], ".3f"), change("cc_half", ".3f"), grade("cc_half")),
+            Fact("R_split, honest", number(after["r_split_honest"], ".3f"), INDEPENDENT),
+            Fact("R_split, conventional", number(after["r_split"], ".3f"), change("r_split", ".3f"), grade("r_split")),
         ]
     else:
         facts += [
             Fact("CC1/2", number(after["cc_half"], ".3f"), change("cc_half", ".3f"), grade("cc_half")),
             Fact("R_split", number(after["r_split"], ".3f"), change("r_split", ".3f"), grade("r_split")),
         ]
-    if _has(summary, "cc_reference"):
+    if has_number(summary, "cc_reference"):
         facts.append(
             Fact(
                 "CC to the reference",
@@ -113,12 +110,8 @@ def _facts(summary: dict) -> list[Fact]:
         Fact(
             "multiplicity", number(after["multiplicity"], ".1f"), change("multiplicity", ".1f"), grade("multiplicity")
         ),
-        Fact("mean I/sigma", number(after["i_over_sigma"], ".1f"), _meaning_of_sigma(summary), grade("i_over_sigma")),
+        Fact("mean I/sigma", number(after["i_over_sigma"], ".1f"), meaning_of_sigma(summary), grade("i_over_sigma")),
     ]
-
-
-def _meaning_of_sigma(summary: dict) -> str:
-    return "sigma by the error model" if summary["error_model"] else "sigma of the counts alone"
 
 
 def _dataset(summary: dict) -> Section:
@@ -185,18 +178,7 @@ def _dataset(summary: dict) -> Section:
 
 def _symmetry(summary: dict) -> Section:
     """What the observations say of the space group."""
-    verdicts = {None: "can't be told", True: "supported", False: "not supported"}
-    rows = [
-        [
-            one["name"],
-            "yes" if one["in_input"] else "no",
-            number(one["cc"], ".3f"),
-            str(one["n_pairs"]),
-            number(one["chance"], ".3f"),
-            verdicts[one["supported"]],
-        ]
-        for one in summary["symmetry"]["operations"]
-    ]
+    rows = symmetry_rows(summary, partial(number, pattern=".3f"), "not supported")
     text = [
         "Does the space group hold? Each operation relates reflections that were measured apart, in different half "
         "sets of lattices: their correlation, before any correction by a fit, should be that of a reflection with "
@@ -239,124 +221,6 @@ def _model(model: dict, honest: bool = True) -> Section:
     else:
         text[0] = "The lattices were fitted to the model alone: one cycle, or too few merged reflections to weigh it."
     return Section("Atomic model", text, tables=tables)
-
-
-def _by_resolution(summary: dict) -> Section:
-    before, after = summary["before"][:-1], summary["after"][:-1]
-    honest = _has(summary, "cc_half_honest")
-
-    def panel(key, title, y_label, caption, why="There are too few reflections.", honest_key=None, **limits):
-        curves = []
-        if any(shell[key] is not None for shell in before):
-            curves.append(Curve("scaled only", [], [shell[key] for shell in before], GREY, "s--", hollow=True))
-        curves += [
-            Curve("customary" if honest_key else "postrefined", [], [shell[key] for shell in after], BLUE),
-        ]
-        if honest_key:
-            curves.append(Curve("honest", [], [shell[honest_key] for shell in after], RED, "^-"))
-        svg = plots.by_resolution(key.replace("_", "-"), title, after, curves, y_label, why, **limits)
-        return Figure(svg, caption)
-
-    few = "No shell has three indices that both half sets observed: nothing to correlate."
-    figures = [
-        panel(
-            "cc_half",
-            "CC1/2 by resolution",
-            "CC1/2",
-            "Correlation of two half sets of lattices, one where they agree. Data are useful to where it falls below "
-            "about 0.3. Customary halves were fitted to one mean, and are too good; honest ones never saw each other.",
-            few,
-            "cc_half_honest" if honest else None,
-            ylim=(-0.1, 1.03),
-        ),
-        panel(
-            "r_split",
-            "R_split by resolution",
-            "R_split",
-            "Relative difference of the two half sets, 0 where they agree. It rises to high resolution; postrefined "
-            "should lie below scaled only.",
-            few,
-            "r_split_honest" if honest else None,
-            ylim=(0.0, None),
-        ),
-    ]
-    if _has(summary, "cc_reference"):
-        figures.append(
-            panel(
-                "cc_reference",
-                "Correlation with the reference by resolution",
-                "CC to the reference",
-                "Correlation of the merged intensities with the reference that the lattices were fitted to. It can "
-                "only say that something is wrong: a low value is bad, a high one is not yet good.",
-                ylim=(None, 1.03),
-            )
-        )
-    figures += [
-        panel(
-            "completeness",
-            "Completeness by resolution",
-            "completeness",
-            "Fraction of the possible unique reflections that were merged. It should be near one to the resolution "
-            "limit.",
-            ylim=(0.0, 1.05),
-        ),
-        panel(
-            "multiplicity",
-            "Multiplicity by resolution",
-            "multiplicity",
-            "Observations per unique reflection. Partiality and outliers average out with many; below about four they "
-            "do not.",
-            ylim=(0.0, None),
-        ),
-        panel(
-            "i_over_sigma",
-            "Mean I/sigma by resolution",
-            "mean I/sigma",
-            f"Merged intensity over its standard deviation, {_meaning_of_sigma(summary)}."
-            + (
-                " There is none to compare with before: no error model is fitted then."
-                if summary["error_model"]
-                else ""
-            ),
-            ylim=(0.0, None),
-        ),
-    ]
-    if not honest:
-        external = summary["dataset"]["reference"] is not None
-        why = (
-            "the lattices were fitted to an external reference, so that the half sets never met."
-            if external
-            else "cross_validation is not half_sets, or a half has no lattice that is accepted."
-        )
-        text = [f"There are no honest CC1/2 and R_split beside the customary ones: {why}"]
-    else:
-        text = []
-    folded = [Section("Numbers by shell", tables=[_shells(summary, "before"), _shells(summary, "after")])]
-    return Section("By resolution", text, figures, folded=folded)
-
-
-def _shells(summary: dict, when: str) -> Table:
-    honest = when == "after" and _has(summary, "cc_half_honest")
-    reference = _has(summary, "cc_reference")
-    headers = ["d (Å)", "observations", "unique", "completeness", "multiplicity", "I/sigma", "CC1/2", "R_split"]
-    headers += ["CC to the reference"] * reference + ["honest CC1/2", "honest R_split"] * honest
-    rows = [
-        [
-            f"{number(s['d_max'], '.2f')} to {s['d_min']:.2f}",
-            str(s["n_observations"]),
-            str(s["n_unique"]),
-            number(s["completeness"], ".1%"),
-            number(s["multiplicity"], ".2f"),
-            number(s["i_over_sigma"], ".1f"),
-            number(s["cc_half"], ".3f"),
-            number(s["r_split"], ".3f"),
-            *[number(s["cc_reference"], ".3f")] * reference,
-            *[number(s["cc_half_honest"], ".3f"), number(s["r_split_honest"], ".3f")] * honest,
-        ]
-        for s in summary[when]
-    ]
-    caption = {"before": "Scaled only", "after": "Postrefined"}[when] + "; the last row is all shells together."
-    return Table(caption, headers, rows)
 
 
 def _partiality(summary: dict) -> Section:

@@ -3,7 +3,7 @@ The remarks of dials.postrefine: what somebody who knows would point at in its s
 
 Each statement of the page that something is good, or should be so and so, is checked here.  The limits:
 
-    CC1/2 between halves that never saw each other, or else the customary one.  The merged intensities correlate with
+    CC1/2 of independently refined half sets, or else the conventional one.  The merged intensities correlate with
     the true ones by CC* = sqrt(2 CC1/2 / (1 + CC1/2)) (Karplus & Diederichs, Science 2012, 336, 1030): below 0.143 by
     less than 1/2.
 """
@@ -38,7 +38,7 @@ FEW_OBSERVATIONS = 4.0
 MIN_OTHERS, OTHER_FORM = 5, 0.05  # lattices of another crystal form, and as a fraction of all
 WIDTH_RANGE = (0.7, 1.4)
 MANY_FAR_OUT = 0.01  # of the residuals, beyond the histogram
-TOO_GOOD = 0.1  # CC1/2 by custom above the honest one
+TOO_GOOD = 0.1  # conventional CC1/2 above the honest one
 WORSE = 0.01  # R_split after above before
 # The profile does not fit where more than a quarter of the bins is off by 0.1 and three esds.
 PROFILE_OFF = (0.1, 3.0, 0.25)
@@ -212,12 +212,12 @@ def _on_cycles(summary: dict) -> Iterator[Remark]:
 
 def _on_agreement(summary: dict) -> Iterator[Remark]:
     before, after = summary["before"][-1], summary["after"][-1]
-    custom, honest = after["cc_half"], after["cc_half_honest"]
-    if custom is not None and honest is not None and custom - honest > TOO_GOOD:
+    conventional, honest = after["cc_half"], after["cc_half_honest"]
+    if conventional is not None and honest is not None and conventional - honest > TOO_GOOD:
         yield care(
-            f"CC1/2 by custom is too good by {custom - honest:.2f}",
-            f"CC1/2 is {custom:.3f} by custom but {honest:.3f} between halves that never saw each other: believe the "
-            "latter; more lattices, a simpler model or a reference= make the difference smaller.",
+            f"the conventional CC1/2 is too good by {conventional - honest:.2f}",
+            f"The conventional CC1/2 is {conventional:.3f}, that of independently refined half sets {honest:.3f}: "
+            "believe the latter; more lattices, a simpler model or a reference= make the difference smaller.",
             "cc_half",
         )
     key = "cc_half" if honest is None else "cc_half_honest"

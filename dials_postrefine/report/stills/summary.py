@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 
 import numpy as np
 
@@ -68,6 +68,40 @@ class Counts:
     n_of_rejected: np.ndarray
 
 
+@dataclass(frozen=True)
+class DatasetFacts:
+    """
+    What of a data set is not in its arrays.
+
+    n_excluded: observations that can't be used, by reason; reference: the name of an external one; cell_choices: the
+    operations of lattices that were indexed with another choice of the cell, and how many; reindexed or not.
+    other_cells: cells of another crystal form, and how many.  distances (L,): of the detectors, mm.
+    """
+
+    space_group: str
+    cell: Sequence[float]
+    n_excluded: dict[str, int]
+    reference: str | None
+    convergence: float
+    cell_choices: Sequence[tuple[str, int]] = ()
+    reindexed: bool = True
+    other_cells: Sequence[tuple[Sequence[float], int]] = ()
+    distances: np.ndarray = field(default_factory=lambda: np.empty(0))
+
+
+@dataclass(frozen=True)
+class ListedLattices:
+    """
+    The lattices of a summary, L of each: identifiers, parameters as programs.stills_output.lattice_parameters gives
+    them, counts of their observations, and the order of their numbers in which they are to be listed.
+    """
+
+    identifiers: Sequence[str]
+    parameters: Sequence[dict[str, float]]
+    counts: Counts
+    order: Sequence[int]
+
+
 def count_observations(stills: Stills, result: PostrefinedStills, n_input: np.ndarray) -> Counts:
     """The counts by lattice; n_input (L,) rows of each in the tables."""
     lattice, absent = stills.lattice(), stills.absent[stills.unique]
@@ -95,94 +129,50 @@ def usable_and_not(stills: Stills, n_excluded: dict[str, int]) -> tuple[int, dic
     return len(stills.unique) - n_absent, n_excluded | ({ABSENT: n_absent} if n_absent else {})
 
 
-def describe_dataset(
-    stills: Stills,
-    result: PostrefinedStills,
-    space_group: str,
-    cell: Sequence[float],
-    n_excluded: dict[str, int],
-    counts: Counts,
-    reference: str | None,
-    convergence: float,
-    cell_choices: Sequence[tuple[str, int]] = (),
-    reindexed: bool = True,
-    other_cells: Sequence[tuple[Sequence[float], int]] = (),
-    distances: np.ndarray = np.empty(0),
-) -> dict:
-    """
-    What the data set is, and what of it was merged, as plain numbers and text.
-
-    cell_choices: the operations of lattices that were indexed with another choice of the cell, and how many; reindexed
-    or not.  other_cells: cells of another crystal form, and how many.  distances (L,): of the detectors, mm.
-    """
+def describe_dataset(stills: Stills, result: PostrefinedStills, counts: Counts, facts: DatasetFacts) -> dict:
+    """What the data set is, and what of it was merged, as plain numbers and text."""
     wavelength = 1.0 / np.linalg.norm(stills.s0, axis=1)
-    n_usable, not_used = usable_and_not(stills, n_excluded)
+    n_usable, not_used = usable_and_not(stills, facts.n_excluded)
     names = ("n_merged", "n_outliers", "n_below_threshold", "n_of_rejected")
     return {
-        "space_group": space_group,
-        "unit_cell": [float(x) for x in cell],
+        "space_group": facts.space_group,
+        "unit_cell": [float(x) for x in facts.cell],
         "wavelength": main_value(wavelength),
         "wavelength_min": float(wavelength.min()),
         "wavelength_max": float(wavelength.max()),
         "wavelengths": [{"wavelength": value, "n_lattices": n} for value, n in describe_groups(wavelength)],
         "detector_distances": [
-            {"distance": value, "n_lattices": n} for value, n in describe_groups(distances, MIN_GAP_DISTANCE)
+            {"distance": value, "n_lattices": n} for value, n in describe_groups(facts.distances, MIN_GAP_DISTANCE)
         ],
-        "cell_choices": [{"operation": name, "n_lattices": n, "reindexed": reindexed} for name, n in cell_choices],
-        "other_cells": [{"unit_cell": [float(x) for x in own], "n_lattices": n} for own, n in other_cells],
+        "cell_choices": [
+            {"operation": name, "n_lattices": n, "reindexed": facts.reindexed} for name, n in facts.cell_choices
+        ],
+        "other_cells": [{"unit_cell": [float(x) for x in cell], "n_lattices": n} for cell, n in facts.other_cells],
         "n_lattices": stills.n_lattices,
         "n_accepted": int(np.count_nonzero(result.accepted)),
         "n_input": n_usable + sum(not_used.values()),
         "n_observations": n_usable,
         **{name: int(getattr(counts, name).sum()) for name in names},
         "not_used": not_used,
-        "reference": reference,
-        "convergence": convergence,
+        "reference": facts.reference,
+        "convergence": facts.convergence,
     }
 
 
 def make_summary(
-    identifiers: Sequence[str],
     result: PostrefinedStills,
     statistics: Statistics,
-    parameters: Sequence[dict[str, float]],
-    merge_command: str,
-    diagnostics: Diagnostics,
+    lattices: ListedLattices,
     dataset: dict,
-    counts: Counts,
+    diagnostics: Diagnostics,
     symmetry: SymmetryEvidence,
     tried: Sequence[Candidate] = (),
-    order: Sequence[int] | None = None,
 ) -> dict:
-    """
-    The summary as plain numbers and text; parameters (L) as files.stills.lattice_parameters gives them, order (L,) the
-    numbers of the lattices as they are to be listed; counts of their observations.
-    """
-    lattices, free = [], result.free
-    for k in range(len(identifiers)) if order is None else order:
-        reason, fit, values = result.reasons[k], result.fits[k], parameters[k]
-        lattices.append(
-            {
-                "identifier": identifiers[k],
-                "accepted": reason is None,
-                "reason": None if reason is None else reason.value,
-                "n_matched": fit.n_matched,
-                "n_kept": fit.n_kept,
-                **{field.name: getattr(counts, field.name)[k] for field in fields(counts)},
-                "n_iterations": fit.n_iterations,
-                "n_free": free.n[k],
-                "cc_free_before": free.cc_before[k],
-                "cc_free_after": free.cc_after[k],
-                "r_free_before": free.r_before[k],
-                "r_free_after": free.r_after[k],
-                "reverted": free.reverted[k],
-                **values,
-            }
-        )
+    """The summary as plain numbers and text; dataset as describe_dataset gives it."""
     collected = asdict(diagnostics)
     for plot in collected["lattice_plots"]:
-        plot["identifier"] = identifiers[plot.pop("number")]
-    summary = finite(
+        plot["identifier"] = lattices.identifiers[plot.pop("number")]
+    return finite(
         {
             "dataset": dataset | {"merged_d_max": statistics.d_max, "merged_d_min": statistics.d_min},
             "model": result.model,
@@ -202,13 +192,32 @@ def make_summary(
             "cycles": [asdict(cycle) for cycle in result.cycles],
             "course": describe_course(result, dataset["convergence"]),
             "rejected": count_rejected(result),
-            "histograms": parameter_histograms(parameters, result),
+            "histograms": parameter_histograms(lattices.parameters, result),
             **collected,
-            "lattices": lattices,
-            "merge_command": merge_command,
+            "lattices": [_describe_lattice(lattices, result, k) for k in lattices.order],
         }
     )
-    return summary
+
+
+def _describe_lattice(lattices: ListedLattices, result: PostrefinedStills, k: int) -> dict:
+    """Lattice k with its parameters, or the reason of its rejection."""
+    reason, fit, free, counts = result.reasons[k], result.fits[k], result.free, lattices.counts
+    return {
+        "identifier": lattices.identifiers[k],
+        "accepted": reason is None,
+        "reason": None if reason is None else reason.value,
+        "n_matched": fit.n_matched,
+        "n_kept": fit.n_kept,
+        **{count.name: getattr(counts, count.name)[k] for count in fields(counts)},
+        "n_iterations": fit.n_iterations,
+        "n_free": free.n[k],
+        "cc_free_before": free.cc_before[k],
+        "cc_free_after": free.cc_after[k],
+        "r_free_before": free.r_before[k],
+        "r_free_after": free.r_after[k],
+        "reverted": free.reverted[k],
+        **lattices.parameters[k],
+    }
 
 
 def count_rejected(result: PostrefinedStills) -> dict[str, int]:
@@ -247,7 +256,7 @@ def parameter_histograms(parameters: Sequence[dict], result: PostrefinedStills) 
     found = {}
     for name, logarithmic in HISTOGRAMS.items():
         if wanted.get(name, True):
-            values, esds = (np.array([own[key] for own in parameters]) for key in (name, name + "_esd"))
+            values, esds = (np.array([lattice[key] for lattice in parameters]) for key in (name, name + "_esd"))
             data = histogram(np.where(refined, values, np.nan), esds, result.accepted, logarithmic)
             found[name] = None if data is None else asdict(data)
     return found

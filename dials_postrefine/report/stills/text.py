@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 
-from dials_postrefine.report.common.tables import absences_line, number, table
+from dials_postrefine.report.common.tables import absences_line, number, positive_zero, table
 from dials_postrefine.report.stills.course import describe_course
 from dials_postrefine.report.stills.summary import PARAMETERS, count_rejected, label, usable_and_not
 from dials_postrefine.report.stills.systematics import systematics_table
@@ -79,20 +80,25 @@ def observations_line(dataset: dict) -> str:
 
 def symmetry_table(summary: dict) -> str:
     """The operations of the space group and its absences (stills/symmetry.py)."""
-    verdicts = {None: "can't be told", True: "supported", False: "NOT supported"}
-    rows = [
+    rows = symmetry_rows(summary, partial(number, pattern="{:.3f}"), "NOT supported")
+    headers = ["operation", "of the crystals", "CC", "pairs", "by chance", "verdict"]
+    return f"{table(rows, headers)}\n{absences_line(summary['symmetry']['absences'])}"
+
+
+def symmetry_rows(summary: dict, correlation: Callable[[float | None], str], not_supported: str) -> list[list[str]]:
+    """A row an operation of the space group; how correlations are written, and the verdict on one that is not there."""
+    verdicts = {None: "can't be told", True: "supported", False: not_supported}
+    return [
         [
             one["name"],
             "yes" if one["in_input"] else "no",
-            number(one["cc"], "{:.3f}"),
+            correlation(one["cc"]),
             str(one["n_pairs"]),
-            number(one["chance"], "{:.3f}"),
+            correlation(one["chance"]),
             verdicts[one["supported"]],
         ]
         for one in summary["symmetry"]["operations"]
     ]
-    headers = ["operation", "of the crystals", "CC", "pairs", "by chance", "verdict"]
-    return f"{table(rows, headers)}\n{absences_line(summary['symmetry']['absences'])}"
 
 
 def error_model_lines(model: dict | None) -> str:
@@ -183,11 +189,6 @@ def parameters_table(summary: dict) -> str:
     n = 0 if data is None else data["n"]
     line = f"{n} of {summary['dataset']['n_accepted']} accepted lattices were refined and are counted here."
     return f"{table(rows, ['parameter', 'median', 'spread', 'esd'])}\n{line}" if rows else line
-
-
-def positive_zero(text: str) -> str:
-    """No minus nothing."""
-    return text.lstrip("-") if not text.strip("-0.%") and text.strip("-") else text
 
 
 def cycles_table(cycles: list[Cycle]) -> str:

@@ -55,6 +55,16 @@ class Regions:
 
 
 @dataclass(frozen=True)
+class _Problem:
+    """What is fitted, and what it is fitted to; stokes None where there is no polarisation."""
+
+    deviations: Deviations
+    recording: Recording
+    stokes: Stokes | None
+    regions: Regions
+
+
+@dataclass(frozen=True)
 class AzimuthBin:
     """Observations about an azimuth (radians): what polarisation adds for sin^2(2 theta) = 1, esd, and as found."""
 
@@ -122,13 +132,14 @@ def fit_intensities(deviations: Deviations, recording: Recording, lattice: np.nd
     """Fit all of them to deviations; lattice (n,) is the number of each observation's among all lattices."""
     stokes = stokes_of(recording, deviations.row, lattice)
     regions = find_regions(recording, deviations.row)
+    problem = _Problem(deviations, recording, stokes, regions)
     gain, gain_esd = np.zeros(len(regions.names)), np.zeros(len(regions.names))
     n_pol = 2 if stokes else 0
     n_others = n_pol + 2 + N_PROFILE
     now, robust = stokes.model.copy() if stokes else np.zeros(2), np.ones(len(deviations.value))
     for k in range(N_ROUNDS + 1):
         with_gains = k >= N_ROUNDS - 1 and len(gain) > 0
-        projected = _linearise(deviations, stokes, recording, now, gain, robust, regions, with_gains)
+        projected = _linearise(problem, now, gain, robust, with_gains)
         found = projected.solve(_gain_precision(projected, n_others))
         now = now + (found.a[:n_pol] if stokes else 0.0)
         robust = _robust_weight((projected.residual - projected.columns @ found.a) / np.sqrt(robust))
@@ -154,7 +165,7 @@ def fit_intensities(deviations: Deviations, recording: Recording, lattice: np.nd
         gain_esd,
         len(deviations.value),
         deviations.n_lattices,
-        [] if stokes is None else _by_azimuth(deviations, stokes, recording, now, robust),
+        [] if stokes is None else _by_azimuth(problem, now, robust),
     )
 
 
@@ -192,27 +203,19 @@ def _widening(robust: np.ndarray) -> float:
     return float(robust.sum()) / max(np.count_nonzero(robust >= 1.0), 1)
 
 
-def _linearise(
-    deviations: Deviations,
-    stokes: Stokes | None,
-    recording: Recording,
-    now: np.ndarray,
-    gain: np.ndarray,
-    robust: np.ndarray,
-    regions: Regions,
-    with_gains: bool,
-) -> Projected:
+def _linearise(problem: _Problem, now: np.ndarray, gain: np.ndarray, robust: np.ndarray, with_gains: bool) -> Projected:
     """
     What the nuisances leave at Q, U and the gains (R,) as they are now, with robust weights (n,) besides those of the
     variances; with_gains: with a column for the gain of each region.
     """
+    deviations, stokes, regions = problem.deviations, problem.stokes, problem.regions
     columns = [np.sign(deviations.ratio), deviations.cell_gradient, *_profile_columns(deviations)]
     if stokes is not None:
         columns = [*(stokes.slopes / stokes.factor(now)[:, None]).T, *columns]
     if with_gains:
         columns += list((regions.number[:, None] == np.arange(len(regions.names))).T.astype(float))
     of_region = np.append(1.0 + gain, 1.0)[regions.number]
-    value, mean, root = _corrected(deviations, stokes, recording, now, robust, of_region)
+    value, mean, root = _corrected(problem, now, robust, of_region)
     mean_of = mean[deviations.unique]
     nuisances = make_nuisances(deviations, mean, root)
     weighted = np.column_stack(columns) * (mean_of * root)[:, None]
@@ -221,35 +224,30 @@ def _linearise(
 
 
 def _corrected(
-    deviations: Deviations,
-    stokes: Stokes | None,
-    recording: Recording,
-    now: np.ndarray,
-    robust: np.ndarray,
-    factor: np.ndarray | float = 1.0,
+    problem: _Problem, now: np.ndarray, robust: np.ndarray, factor: np.ndarray | float = 1.0
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """
     Values (n,) with Q and U as they are now, and without a factor (n,), their means (n_unique,), and the square roots
     of weights (n,).
     """
+    deviations, stokes = problem.deviations, problem.stokes
     if stokes is not None:
-        factor = factor * stokes.factor(now) * recording.correction[deviations.row]
+        factor = factor * stokes.factor(now) * problem.recording.correction[deviations.row]
     value, weight = deviations.value / factor, robust * factor**2 / deviations.variance
     mean = merge(value, 1.0 / weight, deviations.unique, deviations.n_unique).intensity
     return value, mean, np.sqrt(weight)
 
 
-def _by_azimuth(
-    deviations: Deviations, stokes: Stokes, recording: Recording, now: np.ndarray, robust: np.ndarray
-) -> list[AzimuthBin]:
+def _by_azimuth(problem: _Problem, now: np.ndarray, robust: np.ndarray) -> list[AzimuthBin]:
     """
     What a wrong polarisation does, by N_AZIMUTHS of the angle phi from e to n about the beam, modulo pi.
 
     In each the slope of (y/M - 1) on sin^2(2 theta) and its esd, y as it was corrected and M the means with Q and U as
     found, and what these say it should be.
     """
-    value, mean, root = _corrected(deviations, stokes, recording, now, robust)
-    factor = stokes.factor(now) * recording.correction[deviations.row]
+    deviations, stokes = problem.deviations, problem.stokes
+    value, mean, root = _corrected(problem, now, robust)
+    factor = stokes.factor(now) * problem.recording.correction[deviations.row]
     mean_of = mean[deviations.unique]
     # s_e^2 - s_n^2 and 2 s_e s_n are sin^2(2 theta) times cos and sin of 2 phi
     sin_sq = 2.0 * np.hypot(*stokes.slopes.T)

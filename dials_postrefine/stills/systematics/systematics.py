@@ -39,7 +39,7 @@ from dials_postrefine.stills.model import (
     radius,
 )
 from dials_postrefine.stills.outcome import PostrefinedStills
-from dials_postrefine.stills.reference import Reference
+from dials_postrefine.stills.reference import FitReference
 from dials_postrefine.stills.systematics.deviations import MOST, Deviations, Recording, collect_deviations
 from dials_postrefine.stills.systematics.intensities import (
     AzimuthBin,
@@ -88,7 +88,7 @@ class Verdict(str, Enum):
 
 
 @dataclass(frozen=True)
-class Gain:
+class RegionGain:
     """The gain of a panel, or of a part of it, over the mean, less one."""
 
     name: str
@@ -111,12 +111,12 @@ class Systematic:
     verdict: Verdict
     reason: str = ""
     where: str = ""
-    gains: list[Gain] = field(default_factory=list)
+    gains: list[RegionGain] = field(default_factory=list)
     azimuths: list[AzimuthBin] = field(default_factory=list)
 
 
 def find_systematics(
-    stills: Stills, result: PostrefinedStills, recording: Recording, reference: Reference = Reference()
+    stills: Stills, result: PostrefinedStills, recording: Recording, reference: FitReference = FitReference()
 ) -> dict[str, Systematic]:
     """
     What the residuals say.
@@ -127,7 +127,7 @@ def find_systematics(
     result : PostrefinedStills
     recording : Recording
         Of the observations of the stills.
-    reference : Reference
+    reference : FitReference
         What the lattices were fitted to.
 
     Returns
@@ -148,16 +148,14 @@ def find_systematics(
 
 
 def judge(
-    name: str,
-    value: float,
-    esd: float,
-    expected: float,
-    size: float,
-    n_lattices: int,
-    n_tries: int = 1,
-    **more,
+    name: str, found: tuple[float, float], expected: float, size: float, n_lattices: int, n_tries: int = 1, **more
 ) -> Systematic:
-    """The verdict on a value (module docstring); size is what counts beside the limit; it is one of n_tries."""
+    """
+    The verdict on what was found, a value and its esd (module docstring).
+
+    size is what counts beside the limit, n_tries of how many values this is the most striking; more are other fields.
+    """
+    value, esd = found
     if not (np.isfinite(value) and np.isfinite(esd) and esd > 0.0):
         return unknown(name, expected, "the data do not determine it")
     probability = n_tries * 2.0 * stats.t.sf(abs(value - expected) / esd, max(n_lattices - 1, 1))
@@ -189,8 +187,8 @@ def _of_intensities(stills, result, deviations: Deviations, recording: Recording
     return [
         *_polarisation(shared, expected, float(np.ptp(fraction))),
         _gain(shared),
-        judge("asymmetry", shared.asymmetry, shared.asymmetry_esd, 0.0, shared.asymmetry, n),
-        judge("cell_scale", shared.cell_scale, cell_esd, 0.0, shared.cell_scale * reach[0], n),
+        judge("asymmetry", (shared.asymmetry, shared.asymmetry_esd), 0.0, shared.asymmetry, n),
+        judge("cell_scale", (shared.cell_scale, cell_esd), 0.0, shared.cell_scale * reach[0], n),
     ]
 
 
@@ -215,13 +213,13 @@ def _polarisation(shared: SharedErrors, expected: float, spread: float) -> list[
     if not fraction_esd < USELESS[names[0]]:
         return [unknown(names[0], expected, "too few observations at high angles"), unknown(names[1], 0.0, "as above")]
     size = 2.0 * (fraction - expected) * shared.stokes_effect[0]
-    found = [judge(names[0], fraction, fraction_esd, expected, size, n, azimuths=shared.azimuths)]
+    found = [judge(names[0], (fraction, fraction_esd), expected, size, n, azimuths=shared.azimuths)]
     if spread > 1e-3:
         found = [unknown(names[0], expected, "the beam models differ among themselves")]
     if direction_esd < USELESS[names[1]]:
         # U itself: that of an angle is no normal distribution
         size = shared.stokes[1] * shared.stokes_effect[1]
-        found.append(judge(names[1], direction, direction_esd, 0.0, size, n))
+        found.append(judge(names[1], (direction, direction_esd), 0.0, size, n))
     else:
         found.append(unknown(names[1], 0.0, "hardly polarised, or too few observations at high angles"))
     # what is beyond the possible range is at its end
@@ -234,12 +232,12 @@ def _gain(shared: SharedErrors) -> Systematic:
         return unknown("panel_gain", 0.0, "no two parts of the detector have enough observations, or no positions")
     z = np.abs(shared.gain) / shared.gain_esd
     k = int(np.argmax(z))
-    gains = [Gain(name, float(v), float(e)) for name, v, e in zip(shared.regions, shared.gain, shared.gain_esd)]
+    gains = [RegionGain(name, float(v), float(e)) for name, v, e in zip(shared.regions, shared.gain, shared.gain_esd)]
     more = {"where": shared.regions[k], "gains": gains, "n_tries": len(gains)}
-    return judge("panel_gain", shared.gain[k], shared.gain_esd[k], 0.0, shared.gain[k], shared.n_lattices, **more)
+    return judge("panel_gain", (shared.gain[k], shared.gain_esd[k]), 0.0, shared.gain[k], shared.n_lattices, **more)
 
 
-def _radial(deviations: Deviations, reference: Reference, stills: Stills) -> Systematic:
+def _radial(deviations: Deviations, reference: FitReference, stills: Stills) -> Systematic:
     name = "radial"
     if not reference.external:
         return unknown(name, 0.0, "each index has one resolution: only an external reference= can tell")
@@ -250,7 +248,7 @@ def _radial(deviations: Deviations, reference: Reference, stills: Stills) -> Sys
     if why:
         return unknown(name, 0.0, why)
     value, esd = fit_radial(part, own[known])
-    return judge(name, value, esd, 0.0, 1.5 * value, part.n_unique)
+    return judge(name, (value, esd), 0.0, 1.5 * value, part.n_unique)
 
 
 def _refined(result: PostrefinedStills) -> np.ndarray:
@@ -281,7 +279,7 @@ def _of_lattices(stills: Stills, result: PostrefinedStills, recording: Recording
             continue
         value, esd = common_mean(-result.x[free, column])
         size = value * _reach(stills, result)[1]
-        found.append(judge(name, value, esd, 0.0, size, int(np.count_nonzero(free))))
+        found.append(judge(name, (value, esd), 0.0, size, int(np.count_nonzero(free))))
     for name, (column, factor) in DRIFTS.items():
         if n < FEWEST_LATTICES:
             found.append(unknown(name, 0.0, few))
@@ -291,5 +289,5 @@ def _of_lattices(stills: Stills, result: PostrefinedStills, recording: Recording
             found.append(unknown(name, 0.0, "the radius was not refined: algorithm=rs_hybrid"))
         else:
             value, esd = drift(factor * result.x[good, column], recording.order[good])
-            found.append(judge(name, value, esd, 0.0, value, n))
+            found.append(judge(name, (value, esd), 0.0, value, n))
     return found

@@ -1,0 +1,55 @@
+"""Indices of the asymmetric unit against cctbx."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import dials_postrefine  # noqa: F401  (makes cctbx findable)
+
+pytest.importorskip("cctbx", reason="the tables are those of DIALS")
+pytest.importorskip("dials.array_family.flex", reason="the tables are those of DIALS")
+
+from cctbx import crystal, miller, sgtbx, uctbx
+from dials.array_family import flex
+
+from dials_postrefine.files.dials.symmetry import number_unique
+from dials_postrefine.numerics.indices import pack
+
+pytestmark = pytest.mark.dials
+
+
+def test_pack_gives_equal_integers_for_equal_indices_alone():
+    rng = np.random.default_rng(0)
+    h = rng.integers(-3, 4, size=(2000, 3))
+    h = np.concatenate([h, rng.integers(-5000, 5000, size=(2000, 3))]).astype(np.int32)
+    _, by_rows = np.unique(h, axis=0, return_inverse=True)
+    _, by_pack = np.unique(pack(h), return_inverse=True)
+    assert len(set(zip(by_rows.ravel().tolist(), by_pack.tolist()))) == by_rows.max() + 1 == by_pack.max() + 1
+
+
+@pytest.mark.parametrize(
+    "space_group, cell",
+    [
+        ("P1", (30, 40, 50, 80, 95, 100)),
+        ("C2", (60, 40, 50, 90, 105, 90)),
+        ("P43212", (79, 79, 38, 90, 90, 90)),
+        ("R3:H", (60, 60, 90, 90, 90, 120)),
+        ("I23", (70, 70, 70, 90, 90, 90)),
+    ],
+)
+def test_unique_indices_are_those_of_cctbx(space_group, cell):
+    group = sgtbx.space_group_info(space_group).group()
+    h = np.random.default_rng(1).integers(-6, 7, size=(3000, 3)).astype(np.int32)
+    h = h[np.any(h != 0, axis=1)]
+    unique, h_unique, absent = number_unique(h, group)
+
+    symmetry = crystal.symmetry(unit_cell=uctbx.unit_cell(cell), space_group=group)
+    indices = flex.miller_index(h.tolist() and [tuple(map(int, row)) for row in h])
+    whole = miller.set(symmetry, indices, anomalous_flag=False)
+    mapped = list(whole.map_to_asu().indices())
+    assert [tuple(row) for row in h_unique[unique].tolist()] == mapped
+    assert len(h_unique) == whole.unique_under_symmetry().size() == len(set(mapped))
+    assert unique.max() == len(h_unique) - 1
+    theirs = dict(zip(mapped, whole.sys_absent_flags().data()))
+    assert [theirs[tuple(row)] for row in h_unique.tolist()] == absent.tolist()
