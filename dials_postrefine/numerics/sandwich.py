@@ -11,6 +11,9 @@ D corrects for what the fit has taken off the residuals, and two are in use:
           without it the esds come out too small
     hc1   D = n/(n - k): for many observations of a few parameters
 
+Where observations hang together in clusters, sums over each cluster take the place of its observations
+(sandwich_clusters).
+
 Sources: Huber (1967), Proc. 5th Berkeley Symp. 1, 221; White (1982), Econometrica 50, 1; MacKinnon and White (1985),
 J. Econometrics 29, 305.
 """
