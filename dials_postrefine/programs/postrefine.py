@@ -10,6 +10,8 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from dials.util import Sorry
 
 from dials_postrefine import log
@@ -31,6 +33,7 @@ from dials_postrefine.programs.launch import Launch, Result, launched, temporary
 from dials_postrefine.programs.merged_data import take_reference
 from dials_postrefine.programs.stills_input import StillsFiles, read_stills
 from dials_postrefine.programs.stills_output import apply_result, lattice_parameters
+from dials_postrefine.programs.stills_recording import read_recording
 from dials_postrefine.report.common.page import write_reports
 from dials_postrefine.report.common.remarks import DISTRUST, conclude, remark_lines
 from dials_postrefine.report.reference import summary as model_report
@@ -46,6 +49,7 @@ from dials_postrefine.report.stills.summary import (
     describe_dataset,
     make_summary,
 )
+from dials_postrefine.report.stills.systematics import describe_systematics
 from dials_postrefine.scattering.prior import ModelPrior
 from dials_postrefine.settings.postrefine import PostrefineRequest
 from dials_postrefine.stills.freereflections import free_set
@@ -54,6 +58,7 @@ from dials_postrefine.stills.reference import FitReference, make_reference
 from dials_postrefine.stills.refinement import Refinement, refine
 from dials_postrefine.stills.statistics import ResolutionShells
 from dials_postrefine.stills.symmetry import weigh_symmetry
+from dials_postrefine.stills.systematics.systematics import find_systematics
 
 logger = logging.getLogger("dials.postrefine")
 
@@ -184,8 +189,10 @@ def _summarise(request: PostrefineRequest, given: _Given, refinement: Refinement
         diagnostics=collect_diagnostics(stills, result, reference, files.d_star_sq, given.drawn),
         symmetry=weigh_symmetry(stills, result.linear_scale, result.accepted, files.d_star_sq, *operations),
     )
+    recording = read_recording(files)
     where = request.output.xfel_merge, files.space_group, files.cell, refinement.statistics.d_min
     record |= {
+        "systematics": describe_systematics(find_systematics(stills, result, recording, given.reference)),
         "merge_command": merge_command,
         "xfel_merge_command": handover.xfel_merge_command(*where),
         "reference_model": described,
@@ -194,6 +201,8 @@ def _summarise(request: PostrefineRequest, given: _Given, refinement: Refinement
     }
     said = [] if given.tally is None else model_report.tally_remarks(given.tally, given.symbol)
     said += described["notes"] if described else []
+    if request.polarization_fraction is not None and np.isnan(recording.fraction).all():
+        said.append("polarization_fraction= has no effect, as the radiation is not X-rays.")
     return record | conclude([*remarks(record), *said, *launch.unused_parameters(request)])
 
 

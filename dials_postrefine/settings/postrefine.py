@@ -92,6 +92,7 @@ class PostrefineRequest:
     reindex: str = choice("reindex", "auto")
     fix: tuple[str, ...] = phil("fix", (), convert=tuple)
     intensity_choice: str = choice("intensity_choice", "sum")
+    polarization_fraction: float | None = phil("polarization_fraction", None)
     d_min: float | None = phil("d_min", None)
     d_max: float | None = phil("d_max", None)
     partiality_threshold: float = phil("partiality_threshold", 0.2)

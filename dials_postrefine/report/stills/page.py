@@ -15,6 +15,7 @@ from dials_postrefine.report.common.tables import absences_line
 from dials_postrefine.report.stills.choice import HEADERS, TRIED, candidate_rows, model_words
 from dials_postrefine.report.stills.lattices import show_lattices, show_parameters
 from dials_postrefine.report.stills.shells import has_number, meaning_of_sigma, show_by_resolution
+from dials_postrefine.report.stills.systematics import show_systematics
 from dials_postrefine.report.stills.text import symmetry_rows
 
 INDEPENDENT = "independently refined half sets"
@@ -51,6 +52,7 @@ def make_page(summary: dict) -> Page:
             show_parameters(summary),
             _partiality(summary),
             _residuals(summary),
+            show_systematics(summary),
             _convergence(summary),
             show_lattices(summary),
         ],

@@ -25,6 +25,8 @@ from dials_postrefine.report.common.remarks import (
     not_used_remarks,
     note,
 )
+from dials_postrefine.report.stills.systematics import systematics_remarks
+from dials_postrefine.stills.systematics.systematics import Verdict
 
 FAR_FROM_SETTLED = 10.0  # times the convergence limit, after the last cycle
 CC_HALF_NOTHING, CC_HALF_LITTLE = 0.143, 0.5
@@ -55,6 +57,7 @@ def remarks(summary: dict) -> list[Remark]:
         *_on_agreement(summary),
         *_on_parameters(summary),
         *_on_fit(summary),
+        *systematics_remarks(summary["systematics"]),
     ]
 
 
@@ -286,6 +289,8 @@ def _outermost(shells: Sequence[dict], key: str) -> float | None:
 def _on_parameters(summary: dict) -> Iterator[Remark]:
     for name in ("theta_x", "theta_y"):
         data = summary["histograms"].get(name)
+        if summary["systematics"][f"beam_direction_{name[-1]}"]["verdict"] == Verdict.DIFFERS.value:
+            continue  # said there
         if data is None or data["n"] < 2 or None in (data["median"], data["spread"]):
             continue
         esd = 1.2533 * data["spread"] / np.sqrt(data["n"])  # of the median of a normal distribution

@@ -12,6 +12,7 @@ from dials_postrefine.report.common.tables import absences_line, number, positiv
 from dials_postrefine.report.stills.choice import HEADERS, TRIED, candidate_rows, describe_choice, model_words
 from dials_postrefine.report.stills.course import describe_course
 from dials_postrefine.report.stills.summary import PARAMETERS, count_rejected, label, usable_and_not
+from dials_postrefine.report.stills.systematics import systematics_table
 from dials_postrefine.stills.convergence import Cycle
 from dials_postrefine.stills.dataset import Stills
 from dials_postrefine.stills.merging import MergedShell
@@ -58,6 +59,8 @@ Scaled only, by resolution:
 {parameters_table(summary)}
 
 {error_model_lines(summary["error_model"])}
+
+{systematics_table(summary["systematics"])}
 
 {symmetry_table(summary)}"""
 
