@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from dials_postrefine.stills.fits import FitSettings, Reason
-from dials_postrefine.stills.model import Observations
+from dials_postrefine.stills.model import JoinedObservations, Observations
 from dials_postrefine.stills.wilson import WilsonPrior
 
 
@@ -90,6 +90,21 @@ class Stills:
         rows = self.rows(k)
         return Observations(
             self.q[rows], self.q_sq[rows], self.s0[k], self.intensity[rows], self.variance[rows], reference
+        )
+
+    def joined(self, reference: np.ndarray, first: int = 0, last: int | None = None) -> JoinedObservations:
+        """The observations of the lattices from first up to and without last together, with their reference."""
+        last = self.n_lattices if last is None else last
+        rows = self.rows(first, last) if last > first else slice(0, 0)
+        lattice = np.repeat(np.arange(last - first), np.diff(self.offsets[first : last + 1]))
+        return JoinedObservations(
+            self.q[rows],
+            self.q_sq[rows],
+            self.s0[first:last],
+            self.intensity[rows],
+            self.variance[rows],
+            reference,
+            lattice,
         )
 
     def unmatched(self, k: int) -> Observations:

@@ -21,9 +21,9 @@ from typing import NamedTuple
 import numba
 import numpy as np
 
+from dials_postrefine.numerics.compiled import compiler
 from dials_postrefine.numerics.leastsquares import CURVATURE_FLOOR
 from dials_postrefine.numerics.robust import HUBER_K, STUDENT_NU
-from dials_postrefine.numerics.sandwich import MAX_LEVERAGE, SINGULAR
 from dials_postrefine.stills.model import (
     B_FACTOR,
     CELL_SCALE,
@@ -31,7 +31,6 @@ from dials_postrefine.stills.model import (
     LN_RADIUS,
     LN_SCALE,
     MAX_EXPONENT,
-    MAX_RELATIVE_VARIANCE,
     N_PARAMETERS,
     THETA_X,
     THETA_Y,
@@ -52,13 +51,22 @@ LENGTH, CELL, RADIUS_SQ, MOSAICITY_SQ, RADIUS, SHAPE, N_CONSTANTS = range(9, 16)
 CURVATURE, PULL, PRODUCT = range(N_PARAMETERS, N_PARAMETERS + 3)
 N_ROWS = N_PARAMETERS + 3
 
-jit = numba.njit(cache=True, nogil=True, error_model="numpy")
+jit = compiler(
+    "dials_postrefine.numerics.leastsquares",
+    "dials_postrefine.numerics.robust",
+    "dials_postrefine.stills.model",
+    error_model="numpy",
+)
+# What other loops are made of.
+part = numba.njit(nogil=True, error_model="numpy")
+# Sums in any order, which only their length decides: neighbours in memory are added together.
+sums = numba.njit(nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz"})
 
 
 class KernelData(NamedTuple):
     """
     Those of L lattices, n in all: lattice k has the rows first[k] to first[k + 1]; first (L + 1,), q (n, 3) and
-    q_sq (n,) in 1/Angstrom, s0 (L, 3), intensity, reference and weight, what multiplies the residuals (n,).
+    q_sq (n,) in 1/Angstrom, s0 (L, 3), intensity, variance, reference and weight, what multiplies the residuals (n,).
     """
 
     first: np.ndarray
@@ -66,14 +74,22 @@ class KernelData(NamedTuple):
     q_sq: np.ndarray
     s0: np.ndarray
     intensity: np.ndarray
+    variance: np.ndarray
     reference: np.ndarray
     weight: np.ndarray
+
+
+class KernelProfile(NamedTuple):
+    """The number of the profile, and the exponent m of Pearson VII."""
+
+    kind: int
+    exponent: float
 
 
 class KernelTask(NamedTuple):
     """
     What is minimised: the numbers of the free parameters (k,), mean and precision = 1/width^2 of the restraints (7,),
-    lower and upper bounds (L, 7), the numbers of profile and loss, and the exponent m of Pearson VII.
+    lower and upper bounds (L, 7), the profile, and the number of the loss.
     """
 
     free: np.ndarray
@@ -81,14 +97,14 @@ class KernelTask(NamedTuple):
     precision: np.ndarray
     lower: np.ndarray
     upper: np.ndarray
-    profile: int
-    exponent: float
+    profile: KernelProfile
     loss: int
 
 
-@jit
-def _profile(kind, m, a, r_h, per_radius):
-    """p, dp/dr_h and dp/dr_s (partiality.py) from r_h and 1/r_s; m and a are those of Pearson VII."""
+@part
+def _profile(profile, a, r_h, per_radius):
+    """p, dp/dr_h and dp/dr_s (partiality.py) from r_h and 1/r_s; a is that of Pearson VII."""
+    kind, m = profile
     t = r_h * per_radius
     t_sq = t * t
     if kind == HARD_SPHERE:
@@ -105,8 +121,8 @@ def _profile(kind, m, a, r_h, per_radius):
     return p, -slope * t, slope * t_sq
 
 
-@jit
-def _loss(kind, z):
+@part
+def part_loss(kind, z):
     """rho, rho' and psi' at z = u^2 (robust.py)."""
     if kind == LINEAR:
         return z, 1.0, 1.0
@@ -119,8 +135,8 @@ def _loss(kind, z):
     return (n + 1.0) * np.log1p(z / n), (n + 1.0) / (n + z), (n + 1.0) * (n - z) / (n + z) ** 2
 
 
-@jit
-def _constants(x, s0, m, c):
+@part
+def part_constants(x, s0, m, c):
     """What all reflections of a lattice share: R^T s0 and its derivatives, |s0|, k, r_0^2, eta^2, r_0 and a."""
     cos_x, sin_x, cos_y, sin_y = np.cos(x[THETA_X]), np.sin(x[THETA_X]), np.cos(x[THETA_Y]), np.sin(x[THETA_Y])
     # R = R_y R_x; c[ROTATED:] = R^T s0, c[ROTATED_X:] = (R_y dR_x)^T s0, c[ROTATED_Y:] = (dR_y R_x)^T s0
@@ -145,8 +161,8 @@ def _constants(x, s0, m, c):
     c[SHAPE] = 2.0 * np.expm1(LN2 / m)
 
 
-@jit
-def _calculate(x, c, data, i, problem, derivatives):
+@part
+def part_calculate(x, c, data, i, profile, derivatives):
     """I_calc/I_ref and p of reflection i; fills derivatives (7,) of the former by the parameters."""
     q_x, q_y, q_z, q_sq = data.q[i, 0], data.q[i, 1], data.q[i, 2], data.q_sq[i]
     along = c[ROTATED] * q_x + c[ROTATED + 1] * q_y + c[ROTATED + 2] * q_z
@@ -159,7 +175,7 @@ def _calculate(x, c, data, i, problem, derivatives):
     r_s = np.sqrt(c[RADIUS_SQ] + c[MOSAICITY_SQ] * q_sq)
     per_radius = 1.0 / r_s
     height = c[RADIUS] * per_radius
-    p, dp_dr_h, dp_dr_s = _profile(problem.profile, problem.exponent, c[SHAPE], r_h, per_radius)
+    p, dp_dr_h, dp_dr_s = _profile(profile, c[SHAPE], r_h, per_radius)
     full = np.exp(min(max(x[LN_SCALE] - 2.0 * x[B_FACTOR] * q_sq, -MAX_EXPONENT), MAX_EXPONENT)) * height
     y = full * p
     slope = full * dp_dr_h
@@ -175,20 +191,20 @@ def _calculate(x, c, data, i, problem, derivatives):
     return y, p
 
 
-@jit
+@part
 def _evaluate(k, x, data, problem, hessian, gradient, work):
     """f of lattice k at x (7,); fills H (7, 7) and g (7,) of its free parameters; work (N_ROWS, n)."""
     free = problem.free
     n_free = len(free)
     c, derivatives = np.empty(N_CONSTANTS), np.empty(N_PARAMETERS)
-    _constants(x, data.s0[k], problem.exponent, c)
+    part_constants(x, data.s0[k], problem.profile.exponent, c)
     first, last = data.first[k], data.first[k + 1]
     f = 0.0
     for i in range(first, last):
-        y, p = _calculate(x, c, data, i, problem, derivatives)
+        y, p = part_calculate(x, c, data, i, problem.profile, derivatives)
         w = data.weight[i]
         u = w * (y * data.reference[i] - data.intensity[i])
-        rho, outer, slope = _loss(problem.loss, u * u)
+        rho, outer, slope = part_loss(problem.loss, u * u)
         f += rho
         w *= data.reference[i]
         work[CURVATURE, i - first] = max(slope, CURVATURE_FLOOR * outer) * w * w
@@ -196,11 +212,11 @@ def _evaluate(k, x, data, problem, hessian, gradient, work):
         for a in range(n_free):
             work[a, i - first] = derivatives[free[a]]
     for a in range(n_free):
-        gradient[a] = _product(work[a], work[PULL], last - first)
+        gradient[a] = part_product(work[a], work[PULL], last - first)
         for i in range(last - first):
             work[PRODUCT, i] = work[a, i] * work[CURVATURE, i]
         for b in range(a + 1):
-            hessian[a, b] = hessian[b, a] = _product(work[PRODUCT], work[b], last - first)
+            hessian[a, b] = hessian[b, a] = part_product(work[PRODUCT], work[b], last - first)
         off = x[free[a]] - problem.mean[free[a]]
         precision = problem.precision[free[a]]
         if precision > 0.0:
@@ -210,8 +226,8 @@ def _evaluate(k, x, data, problem, hessian, gradient, work):
     return 0.5 * f
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz"})
-def _product(one, two, n):
+@sums
+def part_product(one, two, n):
     """The sum of products of the first n."""
     total = 0.0
     for i in range(n):
@@ -219,7 +235,7 @@ def _product(one, two, n):
     return total
 
 
-@jit
+@part
 def _solve(matrix, damping, vector, n, step):
     """step (n,) of (matrix + damping diag) step = -vector by Cholesky's decomposition; whether there is one."""
     floor = 0.0
@@ -253,7 +269,7 @@ def _solve(matrix, damping, vector, n, step):
     return True
 
 
-@jit
+@part
 def _minimise(k, x, data, problem, n_max_iterations, step_threshold, work):
     """Move x (7,) of lattice k to its minimum; f there and the number of iterations, f NaN of a singular matrix."""
     free = problem.free
@@ -299,145 +315,35 @@ def _minimise(k, x, data, problem, n_max_iterations, step_threshold, work):
 
 
 @jit
-def _covariance(k, x, data, problem, covariance):
-    """Fill the covariance (7, 7) of lattice k at its minimum: sandwich.sandwich_hc3."""
-    free = problem.free
-    n = len(free)
-    first, last = data.first[k], data.first[k + 1]
-    c, derivatives = np.empty(N_CONSTANTS), np.empty(N_PARAMETERS)
-    jacobian = np.empty((last - first, n))
-    weight, slope, size = np.empty(last - first), np.empty(last - first), np.empty(last - first)
-    units = np.zeros(n)
-    _constants(x, data.s0[k], problem.exponent, c)
-    n_restraints = 0
-    for a in range(n):
-        covariance[free[a], free[a]] = np.inf
-        units[a] = problem.precision[free[a]]
-        n_restraints += problem.precision[free[a]] > 0.0
-    for i in range(first, last):
-        y, p = _calculate(x, c, data, i, problem, derivatives)
-        u = data.weight[i] * (y * data.reference[i] - data.intensity[i])
-        rho, outer, curvature = _loss(problem.loss, u * u)
-        size[i - first], weight[i - first], slope[i - first] = u, outer, curvature
-        for a in range(n):
-            d = data.weight[i] * data.reference[i] * derivatives[free[a]]
-            jacobian[i - first, a] = d
-            units[a] += d * d
-    if last - first + n_restraints <= n or not units.min() > 0.0:
-        return
-    units = np.sqrt(units)
-    for which in range(2):  # psi' of a loss that is not convex may give no positive matrix
-        curvatures = slope if which == 0 else weight
-        hessian = np.zeros((n, n))
-        for i in range(last - first):
-            for a in range(n):
-                d = curvatures[i] * jacobian[i, a] / units[a]
-                for b in range(a + 1):
-                    hessian[a, b] += d * jacobian[i, b] / units[b]
-        for a in range(n):
-            hessian[a, a] += problem.precision[free[a]] / units[a] ** 2
-            for b in range(a):
-                hessian[b, a] = hessian[a, b]
-        eigenvalues, vectors = np.linalg.eigh(hessian)
-        if not (eigenvalues[0] > SINGULAR * eigenvalues[-1] and eigenvalues[-1] > 0.0):
-            continue
-        inverse = np.zeros((n, n))
-        for a in range(n):
-            for b in range(n):
-                for e in range(n):
-                    inverse[a, b] += vectors[a, e] * vectors[b, e] / eigenvalues[e]
-        middle = np.zeros((n, n))
-        for a in range(n):
-            middle[a, a] = problem.precision[free[a]] / units[a] ** 2
-        for i in range(last - first):
-            leverage = 0.0
-            for a in range(n):
-                d = jacobian[i, a] / units[a]
-                leverage += d * d * inverse[a, a]
-                for b in range(a):
-                    leverage += 2.0 * d * inverse[a, b] * jacobian[i, b] / units[b]
-            leverage = min(max(curvatures[i] * leverage, 0.0), MAX_LEVERAGE)
-            psi = (weight[i] * size[i] / (1.0 - leverage)) ** 2
-            for a in range(n):
-                d = psi * jacobian[i, a] / units[a]
-                for b in range(a + 1):
-                    middle[a, b] += d * jacobian[i, b] / units[b]
-        for a in range(n):
-            for b in range(a):
-                middle[b, a] = middle[a, b]
-        found = inverse @ middle @ inverse
-        for a in range(n):
-            for b in range(n):
-                covariance[free[a], free[b]] = found[a, b] / (units[a] * units[b])
-        return
-
-
-@jit
-def minimise_lattices(x, data, problem, n_max_iterations, step_threshold, esds):
+def minimise_lattices(numbers, x, data, problem, n_max_iterations, step_threshold):
     """
-    Move each lattice's x (L, 7), in place, to its minimum over the free parameters.
+    Move some lattices' x (L, 7), in place, to their minimum over the free parameters.
 
-    Returns f (L,), NaN of a lattice whose normal matrix is singular, the numbers of iterations (L,), and the
-    covariances (L, 7, 7), zero without esds.
+    Parameters
+    ----------
+    numbers : ndarray of int, shape (l,)
+        Which of the L lattices.
+    x : ndarray, shape (L, 7)
+        Stays as it is of a lattice whose normal matrix is singular.
+    data : KernelData
+    problem : KernelTask
+    n_max_iterations : int
+    step_threshold : float
+        Module docstring.
+
+    Returns
+    -------
+    f : ndarray, shape (l,)
+        NaN of a lattice whose normal matrix is singular.
+    n_iterations : ndarray of int, shape (l,)
     """
-    n_lattices = len(x)
+    n_lattices = len(numbers)
     f, n_iterations = np.empty(n_lattices), np.zeros(n_lattices, np.int64)
-    covariance = np.zeros((n_lattices, N_PARAMETERS, N_PARAMETERS))
     work = np.empty((N_ROWS, np.max(np.diff(data.first)) if n_lattices else 0))
-    for k in range(n_lattices):
-        f[k], n_iterations[k] = _minimise(k, x[k], data, problem, n_max_iterations, step_threshold, work)
-        if esds:
-            _covariance(k, x[k], data, problem, covariance[k])
-    return f, n_iterations, covariance
-
-
-@jit
-def calculate_lattices(x, data, problem):
-    """I_calc/I_ref and p, each (n,), at x (L, 7)."""
-    n = len(data.q_sq)
-    y, p = np.empty(n), np.empty(n)
-    c, derivatives = np.empty(N_CONSTANTS), np.empty(N_PARAMETERS)
-    for k in range(len(x)):
-        _constants(x[k], data.s0[k], problem.exponent, c)
-        for i in range(data.first[k], data.first[k + 1]):
-            y[i], p[i] = _calculate(
-                x[k],
-                c,
-                data.q[i, 0],
-                data.q[i, 1],
-                data.q[i, 2],
-                data.q_sq[i],
-                problem.profile,
-                problem.exponent,
-                derivatives,
-            )
-    return y, p
-
-
-@jit
-def relative_variances(x, covariance, data, problem):
-    """model.partiality_with_variance: the variance (n,) from the covariance (L, 7, 7) of x (L, 7)."""
-    variance = np.empty(len(data.q_sq))
-    c, derivatives = np.empty(N_CONSTANTS), np.empty(N_PARAMETERS)
-    for k in range(len(x)):
-        _constants(x[k], data.s0[k], problem.exponent, c)
-        for i in range(data.first[k], data.first[k + 1]):
-            y, p = _calculate(
-                x[k],
-                c,
-                data.q[i, 0],
-                data.q[i, 1],
-                data.q[i, 2],
-                data.q_sq[i],
-                problem.profile,
-                problem.exponent,
-                derivatives,
-            )
-            total = 0.0
-            for a in range(N_PARAMETERS):
-                for b in range(N_PARAMETERS):
-                    if covariance[k, a, b] != 0.0:
-                        total += derivatives[a] * covariance[k, a, b] * derivatives[b]
-            total = total / (y * y) if y != 0.0 else np.nan
-            variance[i] = min(max(total, 0.0), MAX_RELATIVE_VARIANCE) if np.isfinite(total) else MAX_RELATIVE_VARIANCE
-    return variance
+    for number in range(n_lattices):
+        k = numbers[number]
+        start = x[k].copy()
+        f[number], n_iterations[number] = _minimise(k, x[k], data, problem, n_max_iterations, step_threshold, work)
+        if np.isnan(f[number]):
+            x[k] = start
+    return f, n_iterations

@@ -346,7 +346,5 @@ def _fit_scales(
     """Fits (L) of the scale alone, all else at its start, to the reference (n,) of each observation."""
     others = tuple(name for name in PARAMETERS if name != PARAMETERS[LN_SCALE])
     alone = replace(settings, fix=(*others, *settings.fix))
-    references = np.split(reference, stills.offsets[1:-1])
-    lattices = [stills.observations(k, values) for k, values in enumerate(references)]
     start = Start(no_starts(stills.n_lattices), linear_scale)
-    return fit_chunk(Chunk(lattices, stills.rejected, start, alone, "lstbx"))
+    return fit_chunk(Chunk(stills.joined(reference), stills.rejected, start, alone, "lstbx"))

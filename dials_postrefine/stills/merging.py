@@ -19,7 +19,7 @@ import numpy as np
 from scipy.optimize import minimize
 
 from dials_postrefine.numerics.correlation import correlation
-from dials_postrefine.numerics.grouped import grouped_median
+from dials_postrefine.numerics.loops import medians_of_groups
 from dials_postrefine.numerics.robust import MAD_TO_SIGMA
 from dials_postrefine.numerics.shells import resolution_range
 from dials_postrefine.stills.wilson import LEAST_PROBABLE, LEAST_PROBABLE_OF_TWO, WilsonPrior
@@ -130,10 +130,10 @@ def find_outliers(
     -------
     ndarray of bool, shape (n,)
     """
-    median = grouped_median(value, unique, n_unique)
+    median = medians_of_groups(value, unique, n_unique, False)
     n = np.bincount(unique, minlength=n_unique)
     off = np.abs(value - median[unique])
-    mad = np.where(n >= FEWEST_FOR_MAD, MAD_TO_SIGMA * grouped_median(off, unique, n_unique), 0.0)
+    mad = np.where(n >= FEWEST_FOR_MAD, MAD_TO_SIGMA * medians_of_groups(off, unique, n_unique, False), 0.0)
     out = (n >= 3)[unique] & (off > z_max * np.maximum(np.sqrt(variance), mad[unique]))
     if prior is None:
         return out

@@ -135,6 +135,14 @@ class JoinedObservations(Observations):
         """The observations where mask (n,) holds."""
         return replace(super().select(mask), lattice=self.lattice[mask])
 
+    def split(self) -> list[Observations]:
+        """The observations of each lattice."""
+        edges = np.searchsorted(self.lattice, np.arange(len(self.s0) + 1))
+        return [
+            Observations(s0=s0, **{name: getattr(self, name)[first:last] for name in BY_REFLECTION})
+            for s0, first, last in zip(self.s0, edges[:-1], edges[1:])
+        ]
+
     def parameters(self, x: np.ndarray) -> np.ndarray:
         """
         The parameters x (L, 7) of each reflection's lattice (7, n).

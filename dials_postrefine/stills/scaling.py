@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from dials_postrefine.numerics.amplitudes import signed_root
-from dials_postrefine.numerics.grouped import grouped_median
+from dials_postrefine.numerics.loops import medians_of_groups, without_own_group
 from dials_postrefine.numerics.robust import slope_through_origin
 from dials_postrefine.stills.dataset import Stills
 from dials_postrefine.stills.errormodel import ErrorModel, expected_counts, fit_error_model
@@ -230,7 +230,7 @@ def mean_of_kept(stills: Stills, scaled: Scaled, model: ErrorModel, outlier_z: f
     kept = scaled.kept
     value, counts, slope = scaled_values(stills, scaled, kept)
     unique, relative = stills.unique[kept], scaled.relative_variance[kept]
-    median = grouped_median(value, unique, stills.n_unique, lower=True)
+    median = medians_of_groups(value, unique, stills.n_unique, True)
     variance = modelled_variance(value, counts, slope, relative, unique, median, model)
     at_least = model.at_least(value, counts, relative)
     out = find_outliers(value, variance, unique, stills.n_unique, outlier_z, stills.prior, at_least)
@@ -296,12 +296,10 @@ def mean_of_others(stills: Stills, mean: WeightedMean, first: int = 0, last: int
     """
     last = stills.n_lattices if last is None else last
     rows = stills.rows(first, last)
-    unique, n = stills.unique[rows], np.diff(stills.offsets[first : last + 1])
-    key = np.repeat(np.arange(last - first, dtype=np.int64), n) * len(mean.reference) + unique
-    _, group = np.unique(key, return_inverse=True)
+    unique, offsets = stills.unique[rows], stills.offsets[first : last + 1] - stills.offsets[first]
     total = mean.sum_w[unique]
-    weight = total - np.bincount(group, mean.weight[rows])[group]
-    weighted = mean.sum_wi[unique] - np.bincount(group, mean.weighted[rows])[group]
+    weight = without_own_group(mean.sum_w, mean.weight[rows], unique, offsets)
+    weighted = without_own_group(mean.sum_wi, mean.weighted[rows], unique, offsets)
     left = (weight > MIN_OTHER_WEIGHT * total) & np.isfinite(mean.reference[unique])
     return np.divide(weighted, weight, out=np.full(len(weight), np.nan), where=left)
 
