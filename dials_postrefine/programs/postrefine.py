@@ -16,6 +16,7 @@ from dials.util import Sorry
 
 from dials_postrefine import log
 from dials_postrefine.executors.processes import make_run, single_thread
+from dials_postrefine.files.dials.experiment_lists import OneSpaceGroup
 from dials_postrefine.files.dials.models import detector_distances
 from dials_postrefine.files.dials.symmetry import group_operations
 from dials_postrefine.files.dials.tables import write_table
@@ -231,5 +232,6 @@ def _write(given: _Given, refinement: Refinement, names: dict[str, str | None]) 
         write_table(handover.xfel_merge_table(files.table, files.experiments), names["xfel_reflections"])
     # what the experiments become on their way to a file is large: make room first
     del files.table, files.usable, files.stills, given.reference, refinement.result, refinement.statistics
+    experiments = OneSpaceGroup(files.experiments, files.space_group)
     for name in filter(None, (names["experiments"], names["xfel_experiments"])):
-        files.experiments.as_file(name, **scaled_history(files.experiments))
+        experiments.as_file(name, **scaled_history(experiments))
