@@ -15,7 +15,12 @@ from dials.util import Sorry
 
 from dials_postrefine.files.dials import models, reindexing
 from dials_postrefine.files.dials.cell_choices import CellChoices, find_cell_choices
-from dials_postrefine.files.dials.integrated import Usable, check_integrated, usable_observations
+from dials_postrefine.files.dials.integrated import (
+    Usable,
+    check_integrated,
+    set_polarization_fraction,
+    usable_observations,
+)
 from dials_postrefine.files.dials.symmetry import number_unique, statistical_factors
 from dials_postrefine.files.reference.alignment import align
 from dials_postrefine.files.stills.observations import StillsTables, in_second_half, read_fit, read_tables
@@ -35,7 +40,8 @@ class StillsChoice:
     Which observations are read, and how lattices are taken.
 
     space_group in place of that of the crystals; intensity sum, profile or strong_spots; d_min and d_max in Angstrom;
-    radiation xray, electron or neutron, None for what the beam models say; reindex: lattices that were indexed with
+    radiation xray, electron or neutron, None for what the beam models say; polarization_fraction, of X-rays, goes into
+    all beam models, None leaves them; reindex: lattices that were indexed with
     another choice of the unit cell are reindexed, else they are rejected; the half set of a lattice follows from its
     identifier and the seed alone.
     """
@@ -48,6 +54,7 @@ class StillsChoice:
     filters: InputFilters = field(default_factory=InputFilters)
     radiation: str | None = None
     reindex: bool = True
+    polarization_fraction: float | None = None
 
 
 @dataclass
@@ -94,6 +101,8 @@ def read_stills(
         reindexing.reindex_files(table, experiments, cell_choices.operations, cell_choices.chosen, group)
         for k in np.flatnonzero(cell_choices.chosen):
             experiments[int(k)].crystal.set_space_group(group)
+    if choice.polarization_fraction is not None:
+        set_polarization_fraction(table, experiments, choice.polarization_fraction, choice.radiation)
     usable = usable_observations(
         table, experiments, choice.intensity, choice.d_min, choice.d_max, radiation=choice.radiation
     )

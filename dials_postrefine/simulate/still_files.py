@@ -28,6 +28,7 @@ from dials_postrefine.simulate.stills import (
 )
 from dials_postrefine.stills.dataset import Stills
 from dials_postrefine.stills.geometry import vectors_of_lattices
+from dials_postrefine.stills.systematics.deviations import Recording
 from dials_postrefine.stills.wilson import WilsonPrior
 
 PIXEL_SIZE = 0.1  # mm
@@ -92,6 +93,25 @@ def as_stills(sim: SimulatedStills) -> Stills:
         half=np.arange(n) % 2 == 1,
         absent=np.zeros(len(sim.reference_h), dtype=bool),
         prior=WilsonPrior(d_star_sq(cell, sim.reference_h), *statistical_factors(sim.reference_h, cell, space_group)),
+    )
+
+
+def as_recording(sim: SimulatedStills) -> Recording:
+    """How the observations of as_stills were recorded: on one panel, the lattices in their order, no goniometer."""
+    n = len(sim.identifiers)
+    unit = sim.s1 / np.linalg.norm(sim.s1, axis=1)[:, None]
+    reach = math.tan(sim.options.highest_angle)
+    s0, normal = beam_frame(sim.options)
+    return Recording(
+        s1=unit,
+        panel=np.zeros(len(unit), dtype=int),
+        position=0.5 + 0.5 * unit[:, :2] / np.abs(unit[:, 2:]) / reach,
+        correction=1.0 / sim.polarisation,
+        s0=np.tile(s0, (n, 1)),
+        normal=np.tile(normal, (n, 1)),
+        fraction=np.full(n, sim.options.polarization_fraction),
+        order=np.arange(n, dtype=float),
+        shared=np.zeros(n, dtype=bool),
     )
 
 

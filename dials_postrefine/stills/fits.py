@@ -12,7 +12,7 @@ from enum import Enum
 import numpy as np
 
 from dials_postrefine.stills.model import MAX_RELATIVE_VARIANCE, N_PARAMETERS, Observations
-from dials_postrefine.stills.partiality import Profile
+from dials_postrefine.stills.partiality import Profile, find_profile
 
 
 class Reason(str, Enum):
@@ -44,11 +44,11 @@ class FitSettings:
     """
     What a fit needs to know; angles in radians, B in A^2 of this model's convention.
 
-    The name alone stands for a profile that has no parameter of its own, and for Pearson VII with the usual exponent.
+    A profile may be given by its name (partiality.find_profile).
     """
 
     model: str = "rs_hybrid"
-    profile: Profile = Profile()
+    profile: Profile = Profile("lorentzian")
     radius: str = "constant"
     unit_cell: str = "fixed"
     weighting: str = "sigma"
@@ -64,8 +64,7 @@ class FitSettings:
     step_threshold: float = 1e-6
 
     def __post_init__(self) -> None:
-        if isinstance(self.profile, str):
-            object.__setattr__(self, "profile", Profile(self.profile))
+        object.__setattr__(self, "profile", find_profile(self.profile))
 
 
 @dataclass

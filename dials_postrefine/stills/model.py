@@ -37,7 +37,7 @@ import numpy as np
 
 from dials_postrefine.numerics.rotations import rotate_many_with_derivatives, rotate_with_derivatives
 from dials_postrefine.stills.geometry import excitation_with_derivatives
-from dials_postrefine.stills.partiality import Profile
+from dials_postrefine.stills.partiality import Profile, find_profile
 
 PARAMETERS = ("scale", "b_factor", "theta_x", "theta_y", "radius", "mosaicity", "cell_scale")
 N_PARAMETERS = len(PARAMETERS)
@@ -255,7 +255,7 @@ def scale_variance(x: np.ndarray, covariance: np.ndarray, q_sq: np.ndarray) -> n
     return scale_factor(x, q_sq) ** 2 * relative
 
 
-def partiality(x: np.ndarray, observations: Observations, profile: Profile) -> np.ndarray:
+def partiality(x: np.ndarray, observations: Observations, profile: Profile | str) -> np.ndarray:
     """
     The partiality p of each observation.
 
@@ -265,17 +265,18 @@ def partiality(x: np.ndarray, observations: Observations, profile: Profile) -> n
         Parameters.
     observations : Observations
         n of them.
-    profile : Profile
+    profile : Profile or str
+        Or its name.
 
     Returns
     -------
     ndarray, shape (n,)
     """
     r_h, *_ = observations.excitation(x)
-    return profile(r_h, radius(observations.parameters(x), observations.q_sq))[0]
+    return find_profile(profile)(r_h, radius(observations.parameters(x), observations.q_sq))[0]
 
 
-def calculate(x: np.ndarray, observations: Observations, profile: Profile) -> np.ndarray:
+def calculate(x: np.ndarray, observations: Observations, profile: Profile | str) -> np.ndarray:
     """
     The calculated intensities I_calc (module docstring).
 
@@ -294,7 +295,7 @@ def calculate(x: np.ndarray, observations: Observations, profile: Profile) -> np
 
 
 def calculate_with_jacobian(
-    x: np.ndarray, observations: Observations, profile: Profile
+    x: np.ndarray, observations: Observations, profile: Profile | str
 ) -> tuple[np.ndarray, np.ndarray]:
     """
     The calculated intensities and their derivatives by the parameters of their lattice (module docstring).
@@ -315,7 +316,7 @@ def calculate_with_jacobian(
     by_reflection = observations.parameters(x)
     r_s = radius(by_reflection, q_sq)
     height = np.exp(by_reflection[LN_RADIUS]) / r_s
-    p, dp_dr_h, dp_dr_s = profile(r_h, r_s)
+    p, dp_dr_h, dp_dr_s = find_profile(profile)(r_h, r_s)
     full = _decay(by_reflection, q_sq) * observations.reference * height
     jacobian = np.empty((len(q_sq), N_PARAMETERS))
     jacobian[:, LN_SCALE] = i_calc = full * p
@@ -332,7 +333,7 @@ def calculate_with_jacobian(
 
 
 def partiality_with_variance(
-    x: np.ndarray, covariance: np.ndarray, observations: Observations, profile: Profile
+    x: np.ndarray, covariance: np.ndarray, observations: Observations, profile: Profile | str
 ) -> tuple[np.ndarray, np.ndarray]:
     """
     The partiality, and the variance of ln(G e p r_0/r_s) by first-order propagation: g^T C g with g = d ln I_calc/dx.
@@ -345,7 +346,8 @@ def partiality_with_variance(
         Their covariance C.
     observations : Observations
         n of them; their reference does not matter.
-    profile : Profile
+    profile : Profile or str
+        Or its name.
 
     Returns
     -------

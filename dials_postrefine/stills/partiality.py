@@ -102,3 +102,8 @@ class Profile:
 
     def __str__(self) -> str:
         return f"{self.name}({self.exponent:.3g})" if self.name == "pearson_vii" else self.name
+
+
+def find_profile(profile: Profile | str) -> Profile:
+    """The profile, or the one of a name: of Pearson VII with the usual exponent."""
+    return Profile(profile) if isinstance(profile, str) else profile

@@ -2,7 +2,10 @@
 Scaling alone: what the data are without postrefinement, for comparison and where that is all they can bear.
 
 Each lattice has one scale, that of its amplitudes (scaling.linear_scales), and its geometry as indexed; every
-observation counts as full, p = 1.  It is merged with the error model and the outlier test that postrefined data have.
+observation counts as full, p = 1.  It is merged with the error model that postrefined data have, but without their
+outlier test: beside observations of unknown partiality those that are nearly full look like outliers, and are the best
+(16 simulated sets of 3 to 20 lattices: CC to the truth with it 0.02 lower on average, and below the mean with the
+weights of the counts in 6 of them; without it in none by more than 0.0001).
 """
 
 from __future__ import annotations
@@ -51,7 +54,7 @@ def scale_alone(stills: Stills, settings: DatasetSettings, linear_scale: np.ndar
     slope = slope_of_variance(stills.intensity, stills.variance)
     scaled = Scaled(ones, np.where(known, scale, 1.0), np.zeros(len(scale)), known, slope)
     model = ErrorModel(b=UNKNOWN_PARTIALITY)
-    return scaled, mean_of_kept(stills, scaled, model, settings.outlier_z, settings.error_model == "basic")
+    return scaled, mean_of_kept(stills, scaled, model, np.inf, settings.error_model == "basic")
 
 
 def predict_by_scale(stills: Stills, settings: DatasetSettings, reference: FitReference) -> np.ndarray:

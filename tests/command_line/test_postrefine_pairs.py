@@ -77,6 +77,7 @@ CONSTANT = {
     "nproc": "the number of processes changes nothing: tests/executors/test_processes.py",
     "lattice_plots": "what is drawn",
     "n_shells": "the rows of tables",
+    "polarization_fraction": "what the corrections are made of: tests/programs/test_stills_recording.py",
     "convergence": "when the cycles end, as n_cycles says",
     "reference_model.*": "of atomic models, which test_atomic_reference.py has",
     "min_correlation": N_USELESS_TESTS,

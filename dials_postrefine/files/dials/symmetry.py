@@ -20,11 +20,19 @@ def group_operations(experiments, space_group) -> tuple[np.ndarray, list[str], n
     their names, as h,k,l; and whether all crystals had them as well (m,).
     """
     operations = _rotations(space_group)
-    groups = {e.crystal.get_space_group().type().lookup_symbol(): e.crystal for e in experiments if e.crystal}
-    known = [set(_rotations(one.get_space_group())) for one in groups.values()]
+    known = [set(_rotations(group)) for group in distinct_groups(experiments)]
     rotations = np.array([np.reshape(matrix, (3, 3)) for matrix in operations])
     in_input = np.array([all(matrix in rotations_of for rotations_of in known) for matrix in operations])
     return rotations, list(operations.values()), in_input
+
+
+def distinct_groups(experiments) -> list:
+    """The space groups of the crystals, each once: few, where to name the one of each crystal would take long."""
+    found: list = []
+    for group in (e.crystal.get_space_group() for e in experiments if e.crystal is not None):
+        if group not in found:
+            found.append(group)
+    return found
 
 
 def _rotations(group) -> dict[tuple[float, ...], str]:
@@ -47,11 +55,13 @@ def number_unique(h: np.ndarray, space_group) -> tuple[np.ndarray, np.ndarray, n
 
     Returns unique (n,) int32, the indices themselves (n_unique, 3), and which of them are systematically absent.
     """
-    asu = map_to_asymmetric_unit(h, space_group)
+    # each index is mapped once: in many lattices there are few, and mapping takes longer than sorting
+    _, first, observed = np.unique(pack(h), return_index=True, return_inverse=True)
+    asu = map_to_asymmetric_unit(h[first], space_group)
     _, first, unique = np.unique(pack(asu), return_index=True, return_inverse=True)
     h_unique = asu[first]
     absent = flumpy.to_numpy(space_group.is_sys_absent(to_flex_miller(h_unique)))
-    return unique.astype(np.int32), h_unique, absent
+    return unique.astype(np.int32)[observed], h_unique, absent
 
 
 def statistical_factors(h_unique: np.ndarray, cell: tuple[float, ...], space_group) -> tuple[np.ndarray, np.ndarray]:

@@ -9,36 +9,33 @@ from functools import partial
 import numpy as np
 
 from dials_postrefine.report.common.tables import absences_line, number, positive_zero, table
+from dials_postrefine.report.stills.choice import HEADERS, TRIED, candidate_rows, describe_choice, model_words
 from dials_postrefine.report.stills.course import describe_course
 from dials_postrefine.report.stills.summary import PARAMETERS, count_rejected, label, usable_and_not
+from dials_postrefine.report.stills.systematics import systematics_table
 from dials_postrefine.stills.convergence import Cycle
 from dials_postrefine.stills.dataset import Stills
 from dials_postrefine.stills.merging import MergedShell
 from dials_postrefine.stills.outcome import PostrefinedStills
+from dials_postrefine.stills.refinement import Refinement
 from dials_postrefine.stills.reindexing import Ambiguity
-from dials_postrefine.stills.selection import MARGIN, Candidate
 
 
 def course(
-    identifiers: Sequence[str],
-    result: PostrefinedStills,
-    tried: Sequence[Candidate],
-    order: Sequence[int],
-    convergence: float,
-    wide: bool = False,
+    identifiers: Sequence[str], refinement: Refinement, order: Sequence[int], convergence: float, wide: bool = False
 ) -> str:
     """
     How the run went: what was tried where there was a choice, the cycles and how they ended by the limit of
     convergence, and the lattices that were rejected, in this order of their numbers.  wide: all columns, also where
     they don't fit the log.
     """
-    parts = [cycles_table(result.cycles), describe_course(result, convergence)["words"]]
-    if tried:
-        parts.insert(
-            0,
-            f"{candidates_table(tried, wide)}\nChosen: profile={result.profile} radius={result.radius} "
-            f"unit_cell={result.unit_cell}",
-        )
+    result, described = refinement.result, describe_choice(refinement)
+    parts = [f"Model: {model_words(described)}", cycles_table(result.cycles)]
+    if described["tried"]:
+        parts.insert(0, candidates_table(described, wide))
+    parts.append(describe_course(result, convergence)["words"])
+    if described["gain"]:
+        parts.append(described["gain"]["words"])
     if not result.accepted.all():
         parts += ["", rejections_table(result), rejected_table(identifiers, result, order, wide)]
     return "\n".join(parts)
@@ -56,12 +53,14 @@ def outcome(summary: dict, wide: bool = False) -> str:
 Scaled only, by resolution:
 {shells_table(summary["before"], wide)}
 
-Postrefined, by resolution:
+{"Written, scaled only" if summary["scaled_only"] else "Postrefined"}, by resolution:
 {shells_table(summary["after"], wide)}
 
 {parameters_table(summary)}
 
 {error_model_lines(summary["error_model"])}
+
+{systematics_table(summary["systematics"])}
 
 {symmetry_table(summary)}"""
 
@@ -206,28 +205,9 @@ def cycles_table(cycles: list[Cycle]) -> str:
     return table(rows, headers)
 
 
-def candidates_table(candidates: Sequence[Candidate], wide: bool = False) -> str:
-    """What was tried: the mean held-out correlation of a lattice, and the test that decided (selection.py)."""
-    rows = [
-        [
-            c.profile,
-            c.radius,
-            c.unit_cell,
-            number(c.correlation, "{:.3f}"),
-            number(c.difference, "{:+.4f}"),
-            number(c.difference_esd, "{:.4f}"),
-            str(c.n_accepted),
-            c.decision.value,
-        ]
-        for c in candidates
-    ]
-    headers = ["profile", "radius", "unit cell", "held-out CC", "difference", "esd", "accepted", "decision"]
-    return (
-        f"{table(rows, headers, optional=('accepted', 'held-out CC'), wide=wide)}\n"
-        "held-out CC: mean over the lattices, of amplitudes that no fit has seen; difference: to the default, lattice "
-        f"by lattice, less {MARGIN:g} for each parameter more; the largest one is chosen if it is above its esd, else "
-        "the default stays."
-    )
+def candidates_table(described: dict, wide: bool = False) -> str:
+    """What was tried, as choice.describe_choice has it."""
+    return f"{table(candidate_rows(described), list(HEADERS), optional=('accepted', 'n'), wide=wide)}\n{TRIED}"
 
 
 def all_rejected(result: PostrefinedStills) -> str:

@@ -13,8 +13,10 @@ pytest.importorskip("dials.array_family.flex", reason="the tables are those of D
 from cctbx import crystal, miller, sgtbx, uctbx
 from dials.array_family import flex
 
-from dials_postrefine.files.dials.symmetry import number_unique
+from dials_postrefine.files.dials.symmetry import distinct_groups, group_operations, number_unique
 from dials_postrefine.numerics.indices import pack
+from dials_postrefine.simulate.still_files import make_experiments
+from dials_postrefine.simulate.stills import StillsOptions, simulate_stills
 
 pytestmark = pytest.mark.dials
 
@@ -53,3 +55,20 @@ def test_unique_indices_are_those_of_cctbx(space_group, cell):
     assert unique.max() == len(h_unique) - 1
     theirs = dict(zip(mapped, whole.sys_absent_flags().data()))
     assert [theirs[tuple(row)] for row in h_unique.tolist()] == absent.tolist()
+
+
+def test_operations_that_only_some_crystals_had_are_not_of_the_input():
+    experiments = make_experiments(simulate_stills(StillsOptions(n_lattices=4, seed=2, d_min=8.0)))
+    group = sgtbx.space_group_info("P422").group()
+    for experiment, symbol in zip(experiments, ("P422", "P4", "P422", "P43212")):
+        experiment.crystal.set_space_group(sgtbx.space_group_info(symbol).group())
+    assert [each.info().type().lookup_symbol() for each in distinct_groups(experiments)] == [
+        "P 4 2 2",
+        "P 4",
+        "P 43 21 2",
+    ]
+    rotations, names, in_input = group_operations(experiments, group)
+    assert names[0] == "h,k,l" and len(set(names)) == 8
+    four_fold = {"h,k,l", "-h,-k,l", "k,-h,l", "-k,h,l"}
+    assert {name for name, had in zip(names, in_input) if had} == four_fold
+    assert all(round(np.linalg.det(rotation)) == 1 for rotation in rotations)

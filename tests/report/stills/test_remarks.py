@@ -33,6 +33,11 @@ def test_the_worst_remark_makes_the_verdict_and_comes_first():
     assert remark_lines(nothing).startswith("No remarks.") and "Trust: nothing" in remark_lines(nothing)
 
 
+def differs(**values) -> dict:
+    """What a systematic error is like where it differs."""
+    return {"expected": 0.0, "verdict": "differs", "reason": None, "where": "panel 3", "gains": []} | values
+
+
 def good(summary: dict) -> dict:
     """The summary of a run with which nothing is wrong."""
     fine = copy.deepcopy(summary)
@@ -54,6 +59,8 @@ def good(summary: dict) -> dict:
             data.update(median=0.001, spread=1.0, median_esd=0.1)
     for operation in fine["symmetry"]["operations"]:
         operation["supported"] = True
+    for one in fine["systematics"].values():
+        one["verdict"] = "as expected"
     return fine
 
 
@@ -127,6 +134,22 @@ def test_a_good_run_has_no_remark(run):
             "of b_factor are as",
         ),
         ("residuals.by_intensity.0.width", 2.0, "care", "between 1.00 and 2.00 wide where one is right"),
+        (
+            "systematics.polarization_fraction",
+            differs(value=0.987, esd=0.012, expected=0.5),
+            "care",
+            r"models, 0.5, is not that of the data, 0.987 \+- 0.012: run again with polarization_fraction=0.99",
+        ),
+        ("systematics.polarization_direction", differs(value=12.0, esd=1.0), "care", r"by 12.00 \+- 1.00 degrees"),
+        ("systematics.panel_gain", differs(value=0.11, esd=0.01), "care", r"panel 3 .* strong by 11.00 \+- 1.00 %"),
+        ("systematics.radial", differs(value=0.11, esd=0.01), "note", r"reference by 11.00 \+- 1.00 %"),
+        ("systematics.cell_scale", differs(value=0.001, esd=0.0001), "care", r"off by 0.1000 \+- 0.0100 %"),
+        ("systematics.asymmetry", differs(value=-0.1, esd=0.01), "care", r"by -10.00 \+- 1.00 %"),
+        ("systematics.beam_direction_y", differs(value=0.1, esd=0.01), "care", r"0.1000 \+- 0.0100 degrees .* y axis"),
+        ("systematics.drift_scale", differs(value=1.0, esd=0.1), "note", r"ln G changes by 1.000 \+- 0.100:"),
+        ("systematics.drift_b", differs(value=9.0, esd=1.0), "note", r"B changes by 9.00 \+- 1.00 Å²:"),
+        ("systematics.drift_radius", differs(value=0.3, esd=0.1), "note", r"ln r_s changes by 0.300 \+- 0.100:"),
+        ("systematics.drift_mosaicity", differs(value=0.3, esd=0.1), "note", r"ln eta changes by 0.300 \+- 0.100:"),
         ("residuals.above", 50, "care", r"51 of 1000 residuals \(5.1%\) are beyond"),
     ],
 )
