@@ -205,7 +205,7 @@ def slopes_of_groups(y, x, first):
     slope = np.empty(len(first) - 1)
     for k in range(len(slope)):
         n_rows = first[k + 1] - first[k]
-        rows, n = np.empty((3, n_rows)), 0
+        rows, n = np.empty((3, n_rows)), np.int64(0)
         for i in range(first[k], first[k + 1]):
             if np.isfinite(x[i]):
                 rows[0, n], rows[1, n] = y[i], x[i]

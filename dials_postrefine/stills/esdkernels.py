@@ -110,13 +110,13 @@ def _rows(k, x, data, problem, units, work):
 
 
 @part
-def _weighted_products(by, problem, units, n, work):
-    """J^T diag(work[by]) J + P (n_free, n_free)."""
+def _weighted_products(weight, problem, units, n, work):
+    """J^T diag(weight) J + P (n_free, n_free)."""
     n_free = len(units)
     matrix, product = np.empty((n_free, n_free)), np.empty(n)
     for a in range(n_free):
         for i in range(n):
-            product[i] = work[a, i] * work[by, i]
+            product[i] = work[a, i] * weight[i]
         for b in range(a + 1):
             matrix[a, b] = matrix[b, a] = part_product(product, work[b], n)
         matrix[a, a] += problem.precision[problem.free[a]] / units[a] ** 2
@@ -154,7 +154,7 @@ def _covariance(k, x, data, problem, covariance, work):
         for i in range(n):
             rho, outer, slope = part_loss(problem.loss, work[RESIDUAL, i] ** 2)
             work[CURVATURE, i] = slope if which == 0 else outer
-        inverse, exists = _inverse(_weighted_products(CURVATURE, problem, units, n, work))
+        inverse, exists = _inverse(_weighted_products(work[CURVATURE], problem, units, n, work))
         if not exists:
             continue
         _leverages(inverse, n, work)
@@ -162,7 +162,7 @@ def _covariance(k, x, data, problem, covariance, work):
             leverage = min(max(work[CURVATURE, i] * work[SPREAD, i], 0.0), MAX_LEVERAGE)
             rho, outer, slope = part_loss(problem.loss, work[RESIDUAL, i] ** 2)
             work[SPREAD, i] = (outer * work[RESIDUAL, i] / (1.0 - leverage)) ** 2
-        middle = _weighted_products(SPREAD, problem, units, n, work)
+        middle = _weighted_products(work[SPREAD], problem, units, n, work)
         for a in range(n_free):
             for b in range(n_free):
                 total = 0.0

@@ -31,6 +31,8 @@ from dials_postrefine.stills.model import (
     N_PARAMETERS,
 )
 
+# Where counts begin: a plain 0 is a type of its own to numba, for which it would compile all that takes it once more.
+ZERO = np.int64(0)
 # Columns of the figures.
 N_KEPT, BEFORE, AFTER, MODEL, PARTIAL, N_FIGURES = range(6)
 
@@ -94,7 +96,7 @@ def start_lattices(data, profile, start_radius, mosaic):
         part_constants(x[k], data.s0[k], profile.exponent, c)
         _start_radius(k, data, c, start_radius, mosaic, x[k], work[0])
         part_constants(x[k], data.s0[k], profile.exponent, c)
-        x_k, n, total = x[k], 0, 0.0
+        x_k, n, total = x[k], ZERO, 0.0
         for i in range(data.first[k], data.first[k + 1]):
             y, p = part_calculate(x_k, c, data, i, profile, derivatives)
             total += np.sqrt(y)
@@ -201,7 +203,7 @@ def _signed_root(intensity):
 @part
 def _judge(k, recorded, p, data, threshold, figures, work):
     """Fill the figures (5,) of lattice k; work (4, n)."""
-    n_kept, n = 0, 0
+    n_kept, n = ZERO, ZERO
     for i in range(data.first[k], data.first[k + 1]):
         if p[i] >= threshold:
             n_kept += 1
@@ -212,7 +214,7 @@ def _judge(k, recorded, p, data, threshold, figures, work):
     figures[N_KEPT] = n_kept
     figures[BEFORE] = part_correlation(work[0], work[1], n)
     figures[AFTER] = part_correlation(work[2], work[1], n)
-    n = 0
+    n = ZERO
     for i in range(data.first[k], data.first[k + 1]):
         if np.isfinite(data.reference[i]):
             work[0, n] = _signed_root(data.intensity[i])
@@ -258,7 +260,7 @@ def conclude_lattices(numbers, x, covariance, data, profile, threshold):
     work = np.empty((4, part_longest(data.first)))
     for number in range(len(numbers)):
         k = numbers[number]
-        n_known = 0
+        n_known = ZERO
         for a in range(N_PARAMETERS):
             if covariance[k, a, a] != 0.0:
                 known[n_known] = a

@@ -38,7 +38,7 @@ def lattices(as_stills):
 @pytest.mark.parametrize("loss", ["linear", "huber", "student_t"])
 def test_both_engines_reach_the_same_minimum(lattices, loss, unit_cell, radius, restrained):
     settings = FitSettings(
-        profile="gaussian", loss=loss, radius=radius, unit_cell=unit_cell, step_threshold=1e-11, min_correlation=-1.0
+        profile="gaussian", loss=loss, radius=radius, unit_cell=unit_cell, step_threshold=1e-13, min_correlation=-1.0
     )
     restraint = None
     if restrained:
