@@ -32,7 +32,7 @@ SUPPLIED_BY_DIALS = """
 boost_adaptbx cctbx dials dxtbx iotbx libtbx mmtbx scitbx simtbx smtbx xfel
 h5py jinja2 matplotlib mrcfile psutil sklearn tabulate threadpoolctl tqdm
 """
-# numba, which compiles the loops of stills/ and diffuse/, asks for a coverage that is newer than Debian's, wherever there
+# numba, which compiles the loops of stills/ and diffuse/, asks for a coverage newer than that of Debian, wherever there
 # is one.
 REQUIRED = ["numpy", "scipy", "numba", "coverage>=7"]
 TEST = ["gemmi", "hypothesis", "pytest>=7", "pytest-xdist", "pyyaml"]

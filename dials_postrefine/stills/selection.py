@@ -20,9 +20,10 @@ observations count together, so that lattices of a few spots each can tell, and 
 The search goes in stages, each at what the one before has found:
 
 1. The exponent m of Pearson VII, one for the data set, by u = 1/m (0 is the Gaussian, 1 the Lorentzian).  A parabola
-   through S at the best of EXPONENTS and its neighbours, with the restraint (u - u_0)^2/(2 s_u^2), u_0 = 1/2 of real
-   stills, has its minimum at u, within 1/50 and 1; the esd is that of M-estimators (sandwich.py) with lattices as
-   clusters, sqrt(sum g_k^2)/H, g_k the slope of S_k there and H the curvature of the whole.
+   through S at the best of EXPONENTS and its neighbours has its minimum at u; its esd is that of M-estimators
+   (sandwich.py) with lattices as clusters, s = sqrt(sum g_k^2)/H, g_k the slope of S_k there and H the curvature of the
+   whole.  What is known of real stills, u_0 = 1/2 with s_0 = 0.15, is another measurement of it: u and u_0 are averaged
+   with the weights 1/s^2 and 1/s_0^2, so that sparse data have the usual exponent, and then kept within 1/50 and 1.
 2. The cell: its scale is refined if that is better; else the cell stays as indexed.
 3. The radius: constant if that is better than the mosaic one; of two that do not differ by more than chance the mosaic
    one is taken, which has the constant one as a limit and is restrained to the population; without restraints, and
@@ -55,6 +56,7 @@ MOST_OBSERVATIONS = 25_000
 FEWEST_LATTICES = 80
 EXPONENTS = (1.0, 2.0, 4.0, 50.0)
 USUAL, USUAL_WIDTH = 0.5, 0.15  # of u = 1/m
+FEWEST_CLUSTERS = 10  # lattices, for an esd that they tell
 
 
 class Decision(str, Enum):
@@ -321,22 +323,21 @@ def find_exponent(u: np.ndarray, scores: np.ndarray) -> Exponent:
     -------
     Exponent
     """
-    total = scores.sum(axis=1) + (u - USUAL) ** 2 / (2.0 * USUAL_WIDTH**2)
+    total, contributing = scores.sum(axis=1), np.any(scores != scores[:1], axis=0)
+    n = int(np.count_nonzero(contributing))
     middle = int(np.clip(np.argmin(total), 1, len(u) - 2))
     near = slice(middle - 1, middle + 2)
-    # S_k(u) = a_k u^2 + b_k u + c_k through three points; the restraint is one of them in all
-    parabola = np.linalg.inv(np.vander(u[near], 3))
-    a, b, _ = parabola @ scores[near]
-    curvature = 2.0 * a.sum() + USUAL_WIDTH**-2.0
-    slope = b.sum() - USUAL / USUAL_WIDTH**2
-    low, high = u.min(), u.max()
-    if curvature > 0.0:
-        best = float(np.clip(-slope / curvature, low, high))
-    else:
-        best, curvature = float(u[np.argmin(total)]), USUAL_WIDTH**-2.0
-    by_lattice = 2.0 * a * best + b
-    esd = np.sqrt(np.sum((by_lattice - by_lattice.mean()) ** 2) + USUAL_WIDTH**-2.0) / curvature
-    return Exponent(1.0 / best, float(min(esd, USUAL_WIDTH)))
+    # S_k(u) = a_k u^2 + b_k u + c_k through three points
+    a, b, _ = np.linalg.inv(np.vander(u[near], 3)) @ scores[near][:, contributing]
+    curvature = 2.0 * a.sum()
+    best, weight = USUAL, 0.0
+    if n >= FEWEST_CLUSTERS and curvature > 0.0:
+        best = -float(b.sum()) / curvature
+        slopes = 2.0 * a * best + b
+        weight = curvature**2 / (np.sum(slopes**2) * n / (n - 1))
+    usual_weight = USUAL_WIDTH**-2.0
+    best = (weight * best + usual_weight * USUAL) / (weight + usual_weight)
+    return Exponent(1.0 / float(np.clip(best, u.min(), u.max())), float((weight + usual_weight) ** -0.5))
 
 
 def _with(settings: DatasetSettings, **choice) -> DatasetSettings:

@@ -152,22 +152,29 @@ def test_a_score_is_the_likelihood_of_students_t_with_the_width_of_the_best():
     assert scores.difference(*numbers[::-1])[0] == pytest.approx(-difference)
 
 
-def test_the_exponent_is_the_minimum_of_the_parabola_with_its_sandwich_esd():
-    """Scores that are parabolas in 1/m: the restraint moves the minimum by its weight, lattices scatter the esd."""
-    centres, weight = np.array([0.40, 0.50, 0.45, 0.55, 0.35]), 400.0
-    scores = np.array([0.5 * weight * (u - centres) ** 2 for u in U])
+def test_the_exponent_is_the_minimum_of_the_parabola_averaged_with_the_usual_one():
+    """Scores that are parabolas in 1/m, whose minima scatter: the esd is that of their mean."""
+    centres = np.random.default_rng(2).normal(0.35, 0.3, size=40)
+    scores = np.array([200.0 * (u - centres) ** 2 for u in U])
     found = find_exponent(U, scores)
-    total = 5 * weight + USUAL_WIDTH**-2.0
-    expected = (weight * centres.sum() + USUAL / USUAL_WIDTH**2) / total
-    assert 1.0 / found.value == pytest.approx(expected)
-    spread = weight * (centres - centres.mean())
-    assert found.inverse_esd == pytest.approx(np.sqrt(np.sum(spread**2) + USUAL_WIDTH**-2.0) / total)
+    esd = centres.std(ddof=1) / np.sqrt(40)
+    weights = np.array([esd**-2, USUAL_WIDTH**-2])
+    assert 1.0 / found.value == pytest.approx((weights @ [centres.mean(), USUAL]) / weights.sum())
+    assert found.inverse_esd == pytest.approx(weights.sum() ** -0.5)
     assert found.esd == pytest.approx(found.value**2 * found.inverse_esd)
 
 
+def test_few_lattices_have_the_usual_exponent():
+    found = find_exponent(U, np.array([np.full(9, 200.0 * (u - 0.1) ** 2) for u in U]))
+    assert 1.0 / found.value == pytest.approx(USUAL) and found.inverse_esd == pytest.approx(USUAL_WIDTH)
+
+
 def test_the_exponent_stays_within_its_ends():
+    scatter = np.random.default_rng(3).normal(0.0, 0.05, size=50)
     for centre, exponent in ((1.6, EXPONENTS[0]), (-0.4, EXPONENTS[-1])):
-        assert find_exponent(U, np.array([[2000.0 * (u - centre) ** 2] for u in U])).value == pytest.approx(exponent)
+        assert find_exponent(U, np.array([2000.0 * (u - centre + scatter) ** 2 for u in U])).value == pytest.approx(
+            exponent
+        )
 
 
 def test_without_a_word_of_the_data_the_exponent_is_the_usual_one():
