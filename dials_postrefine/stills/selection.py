@@ -1,10 +1,11 @@
 """
 Which profile, which radius and which cell describe a data set: the choice by what reflections that no fit has seen say.
 
-A quarter of the unique indices, the same for every lattice, takes no part in the fits.  Each candidate i postrefines a
-sample of the lattices for a few cycles and predicts every unseen observation j of lattice k from the mean of the other
-lattices, I_ij = G e p <I>.  Its score is the negative logarithm of a likelihood with Student's t (robust.py), summed
-over all observations that all compared candidates predict,
+A quarter of the unique indices, the same for every lattice, takes no part in the fits; of small data sets one quarter
+after the other, up to all four.  Each candidate i postrefines a sample of the lattices for a few cycles and predicts
+every unseen observation j of lattice k from the mean of the other lattices, I_ij = G e p <I>.  Its score is the
+negative logarithm of a likelihood with Student's t (robust.py), summed over all observations that all compared
+candidates predict,
 
     S_ik = sum over j of lattice k of rho(z_ij^2)/2,      z_ij = (I_j - I_ij) / (w sigma_j),
     sigma_j^2 = v_j + (m mean_i I_ij)^2,
@@ -34,7 +35,7 @@ What is named is not searched.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
@@ -49,13 +50,16 @@ from dials_postrefine.stills.partiality import Profile
 from dials_postrefine.stills.reference import FitReference
 from dials_postrefine.stills.unrefined import predict_by_scale
 
-FRACTION = 0.25
+N_QUARTERS = 4
 N_CYCLES = 3
 # The sample: every so many lattices that they have no more observations than this, but FEWEST_LATTICES of them.
 MOST_OBSERVATIONS = 25_000
 FEWEST_LATTICES = 80
+# As many quarters are left out in turn as there are observations for in this number.
+OBSERVATIONS_OF_ALL = 60_000
 EXPONENTS = (1.0, 2.0, 4.0, 50.0)
 USUAL, USUAL_WIDTH = 0.5, 0.15  # of u = 1/m
+GAIN_ESDS = 2.0
 FEWEST_CLUSTERS = 10  # lattices, for an esd that they tell
 
 
@@ -140,8 +144,8 @@ class Gain:
 
     @property
     def is_there(self) -> bool:
-        """Whether postrefinement is better than scaling alone by more than chance."""
-        return bool(self.difference > self.difference_esd)
+        """Whether postrefinement is better than scaling alone by more than chance, which is GAIN_ESDS of s."""
+        return bool(self.difference > GAIN_ESDS * self.difference_esd)
 
 
 @dataclass
@@ -243,11 +247,12 @@ class _Search:
         step = max(1, len(stills.unique) // MOST_OBSERVATIONS)
         step = max(1, min(step, stills.n_lattices // FEWEST_LATTICES))
         self.sample = select_lattices(stills, np.arange(stills.n_lattices) % step == 0)
-        unseen = np.random.default_rng(run.seed).random(stills.n_unique) < FRACTION
-        self.reference, self.run = FitReference(reference.working, unseen), run
+        quarter = np.floor(N_QUARTERS * np.random.default_rng(run.seed).random(stills.n_unique))
+        n = int(np.clip(OBSERVATIONS_OF_ALL // max(len(self.sample.unique), 1), 1, N_QUARTERS))
+        self.references, self.run = [FitReference(reference.working, quarter == i) for i in range(n)], run
         self.settings = settings
         self.quick = replace(settings, n_cycles=None if reference.external else N_CYCLES, takes_best=False)
-        rows = np.flatnonzero(unseen[self.sample.unique])
+        rows = np.flatnonzero(quarter[self.sample.unique] < n)
         self.scores = Scores(self.sample, rows, settings.fit.model_error)
         self.tried: list[Candidate] = []
         self.exponent: Exponent | None = None
@@ -261,14 +266,23 @@ class _Search:
         progress, named = self.run.progress, f"{profile}, {radius}, {unit_cell}"
         run = replace(self.run, progress=lambda what, *rest: progress(f"{named}, {what}", *rest))
         settings = _with(self.quick, profile=profile, radius=radius, unit_cell=unit_cell)
-        result = postrefine(self.sample, settings, self.reference, run)
-        number = self.scores.add(result.free.predicted)
-        candidate = Candidate(profile, radius, unit_cell, int(result.accepted.sum()), number)
+        results = [postrefine(self.sample, settings, reference, run) for reference in self.references]
+        number = self.scores.add(self._join(result.free.predicted for result in results))
+        accepted = round(np.mean([np.count_nonzero(result.accepted) for result in results]))
+        candidate = Candidate(profile, radius, unit_cell, accepted, number)
         if against is not None:
             candidate.against = against
             candidate.difference, candidate.difference_esd, candidate.n = self.scores.difference(number, against)
         self.tried.append(candidate)
         return number
+
+    def _join(self, predictions: Iterable[np.ndarray]) -> np.ndarray:
+        """Of each observation (n,) the prediction of the fits that have not seen it."""
+        joined = np.full(len(self.sample.unique), np.nan)
+        for reference, predicted in zip(self.references, predictions):
+            unseen = reference.free[self.sample.unique]
+            joined[unseen] = predicted[unseen]
+        return joined
 
     def find_exponent(self, first: int) -> int:
         """The exponent of the data; gives the candidate that is nearest to it."""
@@ -303,7 +317,8 @@ class _Search:
         settings = _with(self.settings, profile=profile, radius=chosen.radius, unit_cell=chosen.unit_cell)
         found = ModelChoice(settings, self.tried, self.exponent)
         if tests_gain:
-            scaled = self.scores.add(predict_by_scale(self.sample, settings, self.reference))
+            predictions = (predict_by_scale(self.sample, settings, reference) for reference in self.references)
+            scaled = self.scores.add(self._join(predictions))
             found.gain = Gain(*self.scores.difference(best, scaled))
         return found
 

@@ -60,8 +60,8 @@ def test_the_radius_is_mosaic_unless_the_constant_one_is_better(as_stills):
         assert found.settings.fit.radius == ("constant" if better else "mosaic")
         if stills is mosaic:
             assert other.difference < -5.0 * other.difference_esd
-        else:  # the mosaic radius has the constant one as its limit
-            assert abs(other.difference) < 5.0 * other.difference_esd
+        else:  # the mosaic radius has the constant one as its limit: hardly a difference an observation
+            assert abs(other.difference) < 0.01 * other.n
 
 
 @pytest.mark.parametrize(("spread", "expected"), [(1e-3, "scale"), (0.0, "fixed")])
