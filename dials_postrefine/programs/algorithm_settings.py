@@ -52,6 +52,7 @@ def stills_choice(request: PostrefineRequest):
         filters=input_filters(request),
         radiation=reference_settings(request.reference_model).radiation,
         reindex=request.reindex == "auto",
+        anomalous=request.anomalous,
     )
 
 

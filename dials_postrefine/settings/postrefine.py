@@ -76,6 +76,7 @@ class PostrefineRequest:
     unit_cell: str = choice("unit_cell", "fixed")
     reference: str | None = phil("reference", None)
     reference_model: ReferenceModel = part("reference_model", ReferenceModel)
+    anomalous: bool = phil("anomalous", False)
     reference_excludes_self: bool = phil("reference_excludes_self", True)
     cross_validation: str = choice("cross_validation", "half_sets")
     free_fraction: float = phil("free_fraction", 0.1)

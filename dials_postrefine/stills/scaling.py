@@ -70,7 +70,7 @@ def linear_scales(stills: Stills, reference: np.ndarray | None, n_rounds: int = 
     Parameters
     ----------
     stills : Stills
-        L lattices, n_unique indices.
+        L lattices, n_unique indices; of a Friedel pair either counts as both.
     reference : ndarray, shape (n_unique,), or None
         Full intensities, NaN where unknown.  None: the mean of the scaled observations takes its place, in n_rounds
         rounds from the lattices' mean intensities on, and the median of the scales is one.
@@ -96,11 +96,14 @@ def linear_scales(stills: Stills, reference: np.ndarray | None, n_rounds: int = 
         return slopes(reference)
     with np.errstate(invalid="ignore", divide="ignore"):
         scale = np.bincount(lattice, np.abs(stills.intensity), stills.n_lattices) / np.diff(stills.offsets)
+    one_of_pair = stills.unique if stills.friedel is None else stills.friedel.one_of_pair()[stills.unique]
     for _ in range(n_rounds):
         scale = np.where(scale > 0.0, scale / _median(scale), np.nan)
         used = np.isfinite(scale)[lattice]
         s = scale[lattice[used]]
-        mean = merge(stills.intensity[used] / s, np.ones(len(s)), stills.unique[used], stills.n_unique).intensity
+        mean = merge(stills.intensity[used] / s, np.ones(len(s)), one_of_pair[used], stills.n_unique).intensity
+        if stills.friedel is not None:
+            mean = mean[stills.friedel.one_of_pair()]
         mean[stills.absent] = np.nan
         scale = slopes(mean)
     return scale / _median(scale)

@@ -155,6 +155,8 @@ def choose_model(
     reference = FitReference() if reference is None else reference
     stills = reference.hide(stills)
     unseen = np.random.default_rng(run.seed).random(stills.n_unique) < FRACTION
+    if stills.friedel is not None:  # one of a pair tells of the other
+        unseen = unseen[stills.friedel.one_of_pair()]
     step = max(1, -(-stills.n_lattices // MOST_LATTICES))
     sample = select_lattices(stills, np.arange(stills.n_lattices) % step == 0)
     n_cycles = None if reference.external else N_CYCLES

@@ -100,6 +100,18 @@ def _facts(summary: dict) -> list[Fact]:
                 grade("cc_reference"),
             )
         )
+    if dataset["anomalous"]:
+        if has_number(summary, "cc_anom_honest"):
+            facts.append(Fact("CC_anom, honest", number(after["cc_anom_honest"], ".3f"), INDEPENDENT))
+        facts += [
+            Fact("CC_anom", number(after["cc_anom"], ".3f"), change("cc_anom", ".3f")),
+            Fact(
+                "anomalous completeness",
+                number(after["anom_completeness"], ".1%"),
+                change("anom_completeness", ".1%"),
+            ),
+            Fact("mean |DANO|/sigma", number(after["dano_over_sigma"], ".2f"), "of I(+) - I(-)"),
+        ]
     return [
         *facts,
         Fact(
@@ -133,7 +145,7 @@ def _dataset(summary: dict) -> Section:
         [
             "model",
             f"{summary['model']}, profile {summary['profile']}, radius {summary['radius']}, "
-            f"unit cell {summary['unit_cell']}",
+            f"unit cell {summary['unit_cell']}, Friedel pairs {'apart' if dataset['anomalous'] else 'merged'}",
         ],
     ]
     tables = [Table("What was read, and how it was treated.", ("", ""), rows, n_text=2)]
