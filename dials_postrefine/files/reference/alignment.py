@@ -16,7 +16,12 @@ from dxtbx import flumpy
 from dials_postrefine.files.dials.symmetry import map_to_asymmetric_unit
 from dials_postrefine.files.dials.versions import miller_indices_to_numpy
 from dials_postrefine.files.reference.compatibility import check_compatibility
-from dials_postrefine.files.reference.reflection_files import Tally, merge_intensities, read_intensities
+from dials_postrefine.files.reference.reflection_files import (
+    Tally,
+    has_friedel_pairs_apart,
+    merge_intensities,
+    read_intensities,
+)
 from dials_postrefine.numerics.indices import find_rows, pack
 
 
@@ -47,9 +52,8 @@ def read_tallied(
     observations = read_intensities(path, labels, block, anomalous)
     symmetry = crystal.symmetry(unit_cell=cell, space_group=space_group)
     check_compatibility(path, observations.array.crystal_symmetry(), symmetry)
-    merged, tally = merge_intensities(
-        path, observations, symmetry, anomalous and bool(observations.array.anomalous_flag())
-    )
+    apart = anomalous and has_friedel_pairs_apart(observations.array)
+    merged, tally = merge_intensities(path, observations, symmetry, apart)
     return miller_indices_to_numpy(merged.indices()), flumpy.to_numpy(merged.data()).copy(), tally
 
 
