@@ -262,7 +262,15 @@ def take_reference(
     intensity[files.stills.absent] = np.nan
     if not np.isfinite(intensity).any():
         raise Sorry(f"No observed reflection is in the reference {path}: check its resolution.")
+    if anomalous:
+        files = replace(files, friedel_merged=not _tells_pairs_apart(files, intensity))
     return replace(files, reference_tally=tally), intensity, reference
+
+
+def _tells_pairs_apart(files: StillsFiles, intensity: np.ndarray) -> bool:
+    """Whether the intensities (n_unique,) of a reference differ for any Friedel pair."""
+    differences = files.stills.friedel.differences(intensity)
+    return bool(np.any(np.abs(differences[np.isfinite(differences)]) > 0.0))
 
 
 def _of_stills(files: StillsFiles, symmetry, radiation: str | None) -> Data:

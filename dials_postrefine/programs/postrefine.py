@@ -136,7 +136,7 @@ def _read(request: PostrefineRequest) -> _Given:
     if model is not None:
         wilson = files.stills.prior
         prior = ModelPrior(intensity, files.d_star_sq, wilson.epsilon, wilson.centric)
-    given = _Given(files, make_reference(intensity, free, prior))
+    given = _Given(files, make_reference(intensity, free, prior, files.friedel_merged))
     given.drawn = report.numbers_of(given.identifiers, request.lattice_plots)
     found = files.cell, files.usable.n_excluded, files.ambiguity, files.cell_choices.counts(), files.choice.reindex
     logger.info(text.input_lines(files.stills, given.symbol, *found))

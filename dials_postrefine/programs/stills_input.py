@@ -61,7 +61,8 @@ class StillsFiles(StillsTables):
     (n_unique,) of the unique indices, complete (m,) of all that exist in their range and complete_pairs (k,) of the
     Friedel pairs there that are kept apart, in 1/Angstrom^2; choice what was asked for, and cell_choices which lattices
     were indexed with another choice of the cell; ambiguity what was found of the indexing ambiguity, where there is
-    one; reference_tally what became of the observations of a reflection file as reference (reflection_files.Tally).
+    one; reference_tally what became of the observations of a reflection file as reference (reflection_files.Tally);
+    friedel_merged: Friedel pairs are kept apart and the reference has them merged.
     """
 
     usable: Usable
@@ -76,6 +77,7 @@ class StillsFiles(StillsTables):
     ambiguity: Ambiguity | None = None
     reference_tally: Any = None
     complete_pairs: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    friedel_merged: bool = False
 
 
 def read_stills(

@@ -17,9 +17,11 @@ import numpy as np
 
 from dials_postrefine.numerics.amplitudes import signed_root
 from dials_postrefine.numerics.grouped import grouped_median
+from dials_postrefine.numerics.indices import find_rows
 from dials_postrefine.numerics.robust import slope_through_origin
 from dials_postrefine.stills.dataset import Stills
 from dials_postrefine.stills.errormodel import ErrorModel, expected_counts, fit_error_model
+from dials_postrefine.stills.friedel import about_centre, prior_variance, with_mate
 from dials_postrefine.stills.merging import MIN_OTHER_WEIGHT, find_outliers, merge
 
 
@@ -31,7 +33,10 @@ class WeightedMean:
     weight and weighted (n,): what each observation adds to the sums of weights and of weight times value; outlier (n,)
     of bool;
     reference (n_unique,) the means, NaN where nothing is known or the index is absent; sum_w, sum_wi (n_unique,);
-    error_model: the one that fits the residuals about this mean, or what was assumed.
+    error_model: the one that fits the residuals about this mean, or what was assumed;
+    difference_variance (n_unique,) of the prior of the differences of Friedel pairs, where these are kept apart and one
+    is to tell of the other (friedel.py), else None; centre (n_unique,): the means of pairs, where they are known from
+    elsewhere, else None.
     """
 
     weight: np.ndarray
@@ -41,6 +46,8 @@ class WeightedMean:
     sum_wi: np.ndarray
     reference: np.ndarray
     error_model: ErrorModel
+    difference_variance: np.ndarray | None = None
+    centre: np.ndarray | None = None
 
     @property
     def sigma(self) -> np.ndarray:
@@ -252,7 +259,10 @@ def mean_of_kept(stills: Stills, scaled: Scaled, model: ErrorModel, outlier_z: f
     weighted[kept] = weight[kept] * value
     intensity = merged.intensity
     intensity[stills.absent] = np.nan
-    return WeightedMean(weight, weighted, outlier, merged.sum_w, merged.sum_wi, intensity, model)
+    differences = None
+    if stills.friedel is not None:
+        differences = prior_variance(stills.friedel, merged.sum_w, intensity, stills.prior.d_star_sq)
+    return WeightedMean(weight, weighted, outlier, merged.sum_w, merged.sum_wi, intensity, model, differences)
 
 
 def add_prior(mean: WeightedMean, model: np.ndarray, variance: np.ndarray) -> WeightedMean:
@@ -277,12 +287,14 @@ def add_prior(mean: WeightedMean, model: np.ndarray, variance: np.ndarray) -> We
     sum_w, sum_wi = mean.sum_w + weight, mean.sum_wi + weight * np.where(weight > 0.0, model, 0.0)
     reference = np.divide(sum_wi, sum_w, out=np.full(len(sum_w), np.nan), where=sum_w > 0.0)
     reference[np.isnan(mean.reference) & (mean.sum_w > 0.0)] = np.nan  # an absence
-    return replace(mean, sum_w=sum_w, sum_wi=sum_wi, reference=reference)
+    # a model says itself by how much Friedel pairs differ
+    return replace(mean, sum_w=sum_w, sum_wi=sum_wi, reference=reference, difference_variance=None)
 
 
 def mean_of_others(stills: Stills, mean: WeightedMean, first: int = 0, last: int | None = None) -> np.ndarray:
     """
-    The mean without each lattice's own observations.
+    The mean without each lattice's own observations; of a Friedel pair that is kept apart, with what the other one of
+    them says.
 
     Parameters
     ----------
@@ -301,12 +313,30 @@ def mean_of_others(stills: Stills, mean: WeightedMean, first: int = 0, last: int
     rows = stills.rows(first, last)
     unique, n = stills.unique[rows], np.diff(stills.offsets[first : last + 1])
     key = np.repeat(np.arange(last - first, dtype=np.int64), n) * len(mean.reference) + unique
-    _, group = np.unique(key, return_inverse=True)
+    keys, group = np.unique(key, return_inverse=True)
+    own = np.bincount(group, mean.weight[rows]), np.bincount(group, mean.weighted[rows])
+    left = np.isfinite(mean.reference[unique])
+    weight, weighted = _without(mean, unique, left, *(sums[group] for sums in own))
+    if mean.difference_variance is not None:
+        mate = stills.friedel.mate[unique]
+        place, found = find_rows(keys, key - unique + mate)
+        found &= mate >= 0
+        known = (mate >= 0) & np.isfinite(mean.reference[mate])
+        of_mate = _without(mean, mate, known, *(np.where(found, sums[place], 0.0) for sums in own))
+        variance = mean.difference_variance[unique]
+        if mean.centre is not None:
+            return about_centre(mean.centre[unique], (weight, weighted), of_mate, variance)
+        weight, weighted = with_mate((weight, weighted), of_mate, variance)
+    return np.divide(weighted, weight, out=np.full(len(weight), np.nan), where=weight > 0.0)
+
+
+def _without(
+    mean: WeightedMean, unique: np.ndarray, known: np.ndarray, weight: np.ndarray, weighted: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The sums (n,) of indices without these parts of them; zero where hardly anything is left, or nothing is known."""
     total = mean.sum_w[unique]
-    weight = total - np.bincount(group, mean.weight[rows])[group]
-    weighted = mean.sum_wi[unique] - np.bincount(group, mean.weighted[rows])[group]
-    left = (weight > MIN_OTHER_WEIGHT * total) & np.isfinite(mean.reference[unique])
-    return np.divide(weighted, weight, out=np.full(len(weight), np.nan), where=left)
+    known = known & (total - weight > MIN_OTHER_WEIGHT * total)
+    return np.where(known, total - weight, 0.0), np.where(known, mean.sum_wi[unique] - weighted, 0.0)
 
 
 def relative_change(old: np.ndarray, new: np.ndarray) -> float:
