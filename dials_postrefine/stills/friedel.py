@@ -11,7 +11,7 @@ that over the reflections of a resolution shell
 (North 1965, Acta Cryst. 18, 212).  s is found from the merged data themselves, by shell, as what is left of D^2 above
 the variances of I+ and I-,
 
-    s = sum w (D^2 - v+ - v-) / sum w 2 I,    w = 1/(v+ + v-)^2, at least 0.
+    s = sum w (D^2 - v+ - v-) / sum w 2 I,    w = 1/(v+ + v- + 2 s I)^2, at least 0.
 
 What a lattice is fitted to
 ---------------------------
@@ -44,7 +44,8 @@ from dials_postrefine.stills.merging import Merged, MergedShell
 
 N_SHELLS = 10
 FEWEST_IN_SHELL = 40
-WIDER = 16.0  # times the variance of D, its prior has
+N_ROUNDS = 4
+WIDER = 50.0  # times the variance of D, its prior has
 
 
 @dataclass(frozen=True)
@@ -110,9 +111,12 @@ def prior_variance(mates: FriedelMates, sum_w: np.ndarray, intensity: np.ndarray
     edges = equal_number_edges(d_star_sq[plus], N_SHELLS, FEWEST_IN_SHELL)
     shell, n = shell_of(d_star_sq[plus], edges), len(edges) - 1
     excess = (intensity[plus] - intensity[minus]) ** 2 - variance
-    norm = np.bincount(shell, 2.0 * mean[plus] / variance**2, n)
-    found = np.bincount(shell, excess / variance**2, n)
-    strength = np.maximum(np.divide(found, norm, out=np.zeros(n), where=norm > 0.0), 0.0)
+    strength = np.zeros(n)
+    for _ in range(N_ROUNDS):
+        weight = (variance + 2.0 * strength[shell] * mean[plus]) ** -2.0
+        found = np.bincount(shell, weight * excess, n)
+        norm = np.bincount(shell, weight * 2.0 * mean[plus], n)
+        strength = np.maximum(np.divide(found, norm, out=np.zeros(n), where=norm > 0.0), 0.0)
     return WIDER * 2.0 * mean * strength[shell_of(d_star_sq, edges)]
 
 
