@@ -29,7 +29,7 @@ pytestmark = pytest.mark.dials
 SETTINGS = DatasetSettings(fit=FitSettings(profile="gaussian"))
 # 62 reflections a lattice, which the model describes
 OPTIONS = StillsOptions(
-    n_lattices=200,
+    n_lattices=300,
     d_min=2.65,
     unit_cell=(50.0, 50.0, 38.0, 90.0, 90.0, 90.0),
     profile="gaussian",
@@ -92,11 +92,18 @@ def test_the_simulated_structure_has_the_bijvoet_ratio_that_was_asked_for():
     assert intensity.mean() == pytest.approx(plain.mean(), rel=1e-9)
 
 
-def test_fits_to_pairs_apart_keep_what_fits_to_their_mean_take_off(simulated, alone, whole):
-    sim, stills = simulated
-    (as_one, cc_as_one), (apart, cc_apart) = (slope_and_cc(*differences(sim, stills, result)) for result in alone)
+def test_fits_to_pairs_apart_keep_what_fits_to_their_mean_take_off(as_stills):
+    found = []
+    for seed in range(3):
+        sim = simulate_stills(replace(OPTIONS, seed=seed))
+        stills = as_stills(sim)
+        to_truth = postrefine(stills, SETTINGS, make_reference(sim.reference_intensity))
+        results = to_truth, postrefine(merged_pairs(stills), SETTINGS), postrefine(stills, SETTINGS)
+        found.append([slope_and_cc(*differences(sim, stills, result)) for result in results])
+    (whole, _), (as_one, cc_as_one), (apart, cc_apart) = np.mean(found, axis=0)
+    assert whole == pytest.approx(1.0, abs=0.03)
     assert as_one < 0.95 * whole < 0.97 * whole < apart < 1.03 * whole
-    assert cc_apart > cc_as_one - 0.005
+    assert cc_apart > cc_as_one - 0.003  # a third of what it varies by between the seeds
 
 
 def test_a_reference_that_tells_pairs_apart_gives_them_whole(simulated, alone, whole):
