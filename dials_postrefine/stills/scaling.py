@@ -310,23 +310,37 @@ def mean_of_others(stills: Stills, mean: WeightedMean, first: int = 0, last: int
         By observation of these lattices, NaN where nothing else is left.
     """
     last = stills.n_lattices if last is None else last
+    if mean.difference_variance is not None:
+        return _mean_with_mates(stills, mean, first, last)
+    rows = stills.rows(first, last)
+    unique, n = stills.unique[rows], np.diff(stills.offsets[first : last + 1])
+    key = np.repeat(np.arange(last - first, dtype=np.int64), n) * len(mean.reference) + unique
+    _, group = np.unique(key, return_inverse=True)
+    total = mean.sum_w[unique]
+    weight = total - np.bincount(group, mean.weight[rows])[group]
+    weighted = mean.sum_wi[unique] - np.bincount(group, mean.weighted[rows])[group]
+    left = (weight > MIN_OTHER_WEIGHT * total) & np.isfinite(mean.reference[unique])
+    return np.divide(weighted, weight, out=np.full(len(weight), np.nan), where=left)
+
+
+def _mean_with_mates(stills: Stills, mean: WeightedMean, first: int, last: int) -> np.ndarray:
+    """The same with Friedel pairs apart, the lattice being left out of both hands (friedel.py)."""
     rows = stills.rows(first, last)
     unique, n = stills.unique[rows], np.diff(stills.offsets[first : last + 1])
     key = np.repeat(np.arange(last - first, dtype=np.int64), n) * len(mean.reference) + unique
     keys, group = np.unique(key, return_inverse=True)
     own = np.bincount(group, mean.weight[rows]), np.bincount(group, mean.weighted[rows])
     left = np.isfinite(mean.reference[unique])
-    weight, weighted = _without(mean, unique, left, *(sums[group] for sums in own))
-    if mean.difference_variance is not None:
-        mate = stills.friedel.mate[unique]
-        place, found = find_rows(keys, key - unique + mate)
-        found &= mate >= 0
-        known = (mate >= 0) & np.isfinite(mean.reference[mate])
-        of_mate = _without(mean, mate, known, *(np.where(found, sums[place], 0.0) for sums in own))
-        variance = mean.difference_variance[unique]
-        if mean.centre is not None:
-            return about_centre(mean.centre[unique], (weight, weighted), of_mate, variance)
-        weight, weighted = with_mate((weight, weighted), of_mate, variance)
+    sums = _without(mean, unique, left, *(values[group] for values in own))
+    mate = stills.friedel.mate[unique]
+    place, found = find_rows(keys, key - unique + mate)
+    found &= mate >= 0
+    known = (mate >= 0) & np.isfinite(mean.reference[mate])
+    of_mate = _without(mean, mate, known, *(np.where(found, values[place], 0.0) for values in own))
+    variance = mean.difference_variance[unique]
+    if mean.centre is not None:
+        return about_centre(mean.centre[unique], sums, of_mate, variance)
+    weight, weighted = with_mate(sums, of_mate, variance)
     return np.divide(weighted, weight, out=np.full(len(weight), np.nan), where=weight > 0.0)
 
 
