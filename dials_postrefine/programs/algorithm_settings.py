@@ -57,6 +57,7 @@ def stills_choice(request: PostrefineRequest):
         radiation=reference_settings(request.reference_model).radiation,
         reindex=request.reindex == "auto",
         polarization_fraction=request.polarization_fraction,
+        anomalous=request.anomalous,
     )
 
 

@@ -18,7 +18,7 @@ from dials_postrefine import log
 from dials_postrefine.executors.processes import make_run, single_thread
 from dials_postrefine.files.dials.experiment_lists import OneSpaceGroup
 from dials_postrefine.files.dials.models import detector_distances
-from dials_postrefine.files.dials.symmetry import group_operations
+from dials_postrefine.files.dials.symmetry import group_operations, map_to_asymmetric_unit
 from dials_postrefine.files.dials.tables import write_table
 from dials_postrefine.files.dials.versions import available_cores, scaled_history
 from dials_postrefine.files.safety.outputs import Outputs
@@ -136,11 +136,13 @@ def _read(request: PostrefineRequest) -> _Given:
     files, intensity, model = take_reference(files, request.reference, settings, reindex)
     free, prior = None, None
     if request.cross_validation == "free_reflections":
-        free = free_set(files.h_unique, request.free_fraction, request.seed)
+        # the same for both of a Friedel pair, one of which tells of the other
+        one_of_pair = map_to_asymmetric_unit(files.h_unique, files.space_group)
+        free = free_set(one_of_pair, request.free_fraction, request.seed)
     if model is not None:
         wilson = files.stills.prior
         prior = ModelPrior(intensity, files.d_star_sq, wilson.epsilon, wilson.centric)
-    given = _Given(files, make_reference(intensity, free, prior))
+    given = _Given(files, make_reference(intensity, free, prior, files.friedel_merged))
     given.drawn = report.numbers_of(given.identifiers, request.lattice_plots)
     found = files.cell, files.usable.n_excluded, files.ambiguity, files.cell_choices.counts(), files.choice.reindex
     logger.info(text.input_lines(files.stills, given.symbol, *found))
@@ -164,7 +166,7 @@ def _refine(request: PostrefineRequest, given: _Given) -> Refinement:
             files.stills,
             dataset_settings(request),
             model_candidates(request),
-            ResolutionShells(files.d_star_sq, files.complete, request.n_shells),
+            ResolutionShells(files.d_star_sq, files.complete, request.n_shells, files.complete_pairs),
             given.reference,
             half_sets=request.cross_validation == "half_sets",
             run=make_run(nproc, show, request.seed),
@@ -191,7 +193,13 @@ def _summarise(request: PostrefineRequest, given: _Given, refinement: Refinement
         symmetry=weigh_symmetry(stills, result.linear_scale, result.accepted, files.d_star_sq, *operations),
     )
     recording = read_recording(files)
-    where = request.output.xfel_merge, files.space_group, files.cell, refinement.statistics.d_min
+    where = (
+        request.output.xfel_merge,
+        files.space_group,
+        files.cell,
+        refinement.statistics.d_min,
+        request.anomalous,
+    )
     record |= {
         "systematics": describe_systematics(find_systematics(stills, result, recording, given.reference)),
         "merge_command": merge_command,
@@ -214,6 +222,7 @@ def _describe_dataset(request: PostrefineRequest, given: _Given, result: Postref
         cell=files.cell,
         n_excluded=files.usable.n_excluded,
         reference=request.reference,
+        anomalous=request.anomalous,
         convergence=request.convergence,
         cell_choices=files.cell_choices.counts(),
         reindexed=files.choice.reindex,
@@ -229,7 +238,9 @@ def _write(given: _Given, refinement: Refinement, names: dict[str, str | None]) 
     apply_result(files, refinement.result)
     write_table(files.table, names["reflections"])
     if names["xfel_reflections"]:
-        write_table(handover.xfel_merge_table(files.table, files.experiments), names["xfel_reflections"])
+        write_table(
+            handover.xfel_merge_table(files.table, files.experiments, files.choice.anomalous), names["xfel_reflections"]
+        )
     # what the experiments become on their way to a file is large: make room first
     del files.table, files.usable, files.stills, given.reference, refinement.result, refinement.statistics
     experiments = OneSpaceGroup(files.experiments, files.space_group)

@@ -78,6 +78,7 @@ class PostrefineRequest:
     require_gain: bool = phil("require_gain", True)
     reference: str | None = phil("reference", None)
     reference_model: ReferenceModel = part("reference_model", ReferenceModel)
+    anomalous: bool = phil("anomalous", False)
     reference_excludes_self: bool = phil("reference_excludes_self", True)
     cross_validation: str = choice("cross_validation", "half_sets")
     free_fraction: float = phil("free_fraction", 0.1)

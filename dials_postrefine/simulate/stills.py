@@ -79,6 +79,7 @@ class StillsOptions:
     observed_variance: bool = False  # report the variance of the noisy counts, as an integrator has to
     wild_fraction: float = 0.0  # of the intensities
     useless_fraction: float = 0.0  # of the lattices
+    bijvoet_ratio: float = 0.0  # mean |I+ - I-| over mean I of acentric reflections, by f'' of a few atoms
 
     def __post_init__(self):
         object.__setattr__(self, "unit_cell", tuple(float(x) for x in self.unit_cell))
@@ -161,7 +162,7 @@ class SimulatedStills:
     variance: np.ndarray  # (m,) reported for it
     wild: np.ndarray  # (m,) bool
     # the structure
-    reference_h: np.ndarray  # (k, 3) int32, asymmetric unit
+    reference_h: np.ndarray  # (k, 3) int32, asymmetric unit; Friedel pairs apart where bijvoet_ratio > 0
     reference_intensity: np.ndarray  # (k,)
 
 
@@ -287,12 +288,15 @@ def reference_intensities(options: StillsOptions) -> tuple[np.ndarray, np.ndarra
     """
     Intensities of a random C, N, O structure (B about 20 A^2) between d_max and d_min, scaled to a mean of 1000.
 
-    Returns h (k, 3) int32 in the asymmetric unit without absences, intensity (k,), and both as a cctbx miller array.
+    Returns h (k, 3) int32 in the asymmetric unit without absences, intensity (k,), and both as a cctbx miller array;
+    Friedel pairs are apart where bijvoet_ratio > 0 (anomalous.py).
     The random states of Python and of flex are left as they were.
     """
     from cctbx import crystal, uctbx
     from cctbx.array_family import flex
     from cctbx.development import random_structure
+
+    from dials_postrefine.simulate.anomalous import anomalous_structure_factors
 
     symmetry = crystal.symmetry(unit_cell=options.unit_cell, space_group_symbol=options.space_group)
     volume = uctbx.unit_cell(options.unit_cell).volume() / symmetry.space_group().order_z()
@@ -313,6 +317,8 @@ def reference_intensities(options: StillsOptions) -> tuple[np.ndarray, np.ndarra
             random_u_iso_scale=0.2,
         )
         f_calc = structure.structure_factors(d_min=options.d_min, algorithm="fft").f_calc()
+        if options.bijvoet_ratio > 0.0:
+            f_calc = anomalous_structure_factors(structure, options.d_min, options.bijvoet_ratio)
     finally:
         random.setstate(python_state)
         flex.random_generator.setstate(flex_state)
@@ -353,7 +359,9 @@ def _whole_sphere(array) -> _Sphere:
     from cctbx.array_family import flex
 
     rows = array.customized_copy(data=flex.int(range(array.size())), sigmas=None).set_observation_type(None)
-    rows = rows.expand_to_p1().generate_bijvoet_mates()
+    rows = rows.expand_to_p1()
+    if not rows.anomalous_flag():
+        rows = rows.generate_bijvoet_mates()
     h_float = rows.indices().as_vec3_double().as_double().as_numpy_array().reshape(-1, 3).copy()
     return _Sphere(
         h=np.rint(h_float).astype(np.int32),

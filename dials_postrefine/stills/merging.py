@@ -54,7 +54,8 @@ class MergedShell:
     Statistics of one resolution shell, d in Angstrom; NaN where too little is there.
 
     cc_half and r_split compare half sets of one data set, cc_half_honest and r_split_honest those of
-    crossvalidation.py.
+    crossvalidation.py.  Where Friedel pairs are apart, n_pairs, anom_completeness, cc_anom, cc_anom_honest and
+    dano_over_sigma are of the differences I+ - I- (friedel.py); else these are 0 and NaN.
     """
 
     d_max: float
@@ -70,6 +71,11 @@ class MergedShell:
     cc_reference: float
     cc_half_honest: float = np.nan
     r_split_honest: float = np.nan
+    n_pairs: int = 0
+    anom_completeness: float = np.nan
+    cc_anom: float = np.nan
+    cc_anom_honest: float = np.nan
+    dano_over_sigma: float = np.nan
 
 
 def merge(value: np.ndarray, variance: np.ndarray, unique: np.ndarray, n_unique: int) -> Merged:

@@ -248,6 +248,8 @@ class _Search:
         step = max(1, min(step, stills.n_lattices // FEWEST_LATTICES))
         self.sample = select_lattices(stills, np.arange(stills.n_lattices) % step == 0)
         quarter = np.floor(N_QUARTERS * np.random.default_rng(run.seed).random(stills.n_unique))
+        if stills.friedel is not None:  # one of a pair tells of the other
+            quarter = quarter[stills.friedel.one_of_pair()]
         n = int(np.clip(OBSERVATIONS_OF_ALL // max(len(self.sample.unique), 1), 1, N_QUARTERS))
         self.references, self.run = [FitReference(reference.working, quarter == i) for i in range(n)], run
         self.settings = settings

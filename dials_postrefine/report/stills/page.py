@@ -102,6 +102,18 @@ def _facts(summary: dict) -> list[Fact]:
                 grade("cc_reference"),
             )
         )
+    if dataset["anomalous"]:
+        if has_number(summary, "cc_anom_honest"):
+            facts.append(Fact("CC_anom, honest", number(after["cc_anom_honest"], ".3f"), INDEPENDENT))
+        facts += [
+            Fact("CC_anom", number(after["cc_anom"], ".3f"), change("cc_anom", ".3f")),
+            Fact(
+                "anomalous completeness",
+                number(after["anom_completeness"], ".1%"),
+                change("anom_completeness", ".1%"),
+            ),
+            Fact("mean |DANO|/sigma", number(after["dano_over_sigma"], ".2f"), "of I(+) - I(-)"),
+        ]
     return [
         *facts,
         Fact(
@@ -134,7 +146,8 @@ def _dataset(summary: dict) -> Section:
         ["reference", dataset["reference"] or "the mean of the data themselves"],
         [
             "model",
-            f"{summary['model']}, {model_words(summary)}",
+            f"{summary['model']}, {model_words(summary)}, "
+            f"Friedel pairs {'apart' if dataset['anomalous'] else 'merged'}",
         ],
         *([["gain over scaling alone", summary["gain"]["words"]]] if summary["gain"] else []),
     ]

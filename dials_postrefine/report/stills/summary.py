@@ -73,7 +73,8 @@ class DatasetFacts:
     """
     What of a data set is not in its arrays.
 
-    n_excluded: observations that can't be used, by reason; reference: the name of an external one; cell_choices: the
+    n_excluded: observations that can't be used, by reason; reference: the name of an external one; anomalous: Friedel
+    pairs are kept apart; cell_choices: the
     operations of lattices that were indexed with another choice of the cell, and how many; reindexed or not.
     other_cells: cells of another crystal form, and how many.  distances (L,): of the detectors, mm.
     """
@@ -83,6 +84,7 @@ class DatasetFacts:
     n_excluded: dict[str, int]
     reference: str | None
     convergence: float
+    anomalous: bool = False
     cell_choices: Sequence[tuple[str, int]] = ()
     reindexed: bool = True
     other_cells: Sequence[tuple[Sequence[float], int]] = ()
@@ -155,6 +157,7 @@ def describe_dataset(stills: Stills, result: PostrefinedStills, counts: Counts, 
         **{name: int(getattr(counts, name).sum()) for name in names},
         "not_used": not_used,
         "reference": facts.reference,
+        "anomalous": facts.anomalous,
         "convergence": facts.convergence,
     }
 

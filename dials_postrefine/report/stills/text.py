@@ -55,7 +55,7 @@ Scaled only, by resolution:
 
 {"Written, scaled only" if summary["scaled_only"] else "Postrefined"}, by resolution:
 {shells_table(summary["after"], wide)}
-
+{anomalous_table(summary)}
 {parameters_table(summary)}
 
 {error_model_lines(summary["error_model"])}
@@ -133,6 +133,38 @@ def shells_table(shells: Sequence[MergedShell | dict], wide: bool = False) -> st
     return table(rows, headers, optional=("CC ref", "obs", "I/sigma"), wide=wide)
 
 
+def anomalous_table(summary: dict) -> str:
+    """The differences of Friedel pairs by resolution shell, as the summary has them; empty where they are merged."""
+    if not summary["dataset"]["anomalous"]:
+        return ""
+    shells = summary["after"]
+    honest = any(s["cc_anom_honest"] is not None for s in shells)
+    headers = ["d range (A)", "pairs", "anom. compl.", "|DANO|/sigma", "CC_anom"] + ["honest CC_anom"] * honest
+    rows = [
+        [
+            f"{number(s['d_max'], '{:.2f}')} - {s['d_min']:.2f}",
+            str(s["n_pairs"]),
+            number(s["anom_completeness"], "{:.1%}"),
+            number(s["dano_over_sigma"], "{:.2f}"),
+            number(s["cc_anom"], "{:.3f}"),
+            *[number(s["cc_anom_honest"], "{:.3f}")] * honest,
+        ]
+        for s in shells
+    ]
+    return f"\nAnomalous differences I(+) - I(-), by resolution:\n{table(rows, headers)}\n"
+
+
+def anomalous_rows(before: dict, after: dict) -> list[list[str]]:
+    """The differences of Friedel pairs in all: none where these are merged."""
+    names = {
+        "anomalous completeness": ("anom_completeness", "{:.1%}"),
+        "CC_anom": ("cc_anom", "{:.3f}"),
+        "CC_anom, honest half sets": ("cc_anom_honest", "{:.3f}"),
+        "mean |DANO|/sigma": ("dano_over_sigma", "{:.2f}"),
+    }
+    return [[name, number(before[key], pattern), number(after[key], pattern)] for name, (key, pattern) in names.items()]
+
+
 def dataset_table(summary: dict) -> str:
     """The data set before and after in one column each."""
     dataset, before, after = summary["dataset"], summary["before"][-1], summary["after"][-1]
@@ -152,6 +184,7 @@ def dataset_table(summary: dict) -> str:
         ["CC1/2, honest half sets", "-", number(after["cc_half_honest"], "{:.3f}")],
         ["R_split, honest half sets", "-", number(after["r_split_honest"], "{:.3f}")],
         both("mean I/sigma", "i_over_sigma", "{:.1f}"),
+        *(anomalous_rows(before, after) if dataset["anomalous"] else []),
         both("CC to the reference", "cc_reference", "{:.3f}"),
         ["median CC of a lattice", *correlations],
         *free_rows(summary["free"]),
