@@ -86,8 +86,11 @@ def model_words(summary: dict) -> str:
     """The model in words, with the exponent of its profile."""
     exponent, profile = summary["exponent"], summary["profile"]
     if exponent is not None:
-        esd = f" (esd {exponent['esd']:.2g})" if exponent["esd"] is not None else ""
-        profile += f" with exponent {exponent['value']:.3g}{esd}"
+        profile += f" with exponent {exponent['value']:.3g}"
+        if exponent["esd"] is not None:
+            # beyond, one is as good as the other, and as the Gaussian
+            large = exponent["esd"] > exponent["value"]
+            profile += " or any that is large, like a Gaussian" if large else f" (esd {exponent['esd']:.2g})"
     return f"profile {profile}, radius {summary['radius']}, unit cell {summary['unit_cell']}"
 
 
