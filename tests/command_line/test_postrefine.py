@@ -564,7 +564,7 @@ def test_scale_model_is_what_dials_makes_of_it(postrefined):
         for name in (*extra, "theta_x_esd", "theta_y_esd", "radius_esd"):
             assert model.configdict[name] == pytest.approx(lattice[name]), name
         assert model.configdict["postrefinement"] == "rs_hybrid"
-        assert model.configdict["profile"] == "lorentzian"
+        assert model.configdict["profile"] == "pearson_vii"
 
         # the factor of each reflection, by DIALS' own formula of the components
         rows = np.flatnonzero(ids == i)

@@ -202,7 +202,7 @@ def test_an_observed_partiality_off_the_predicted_one(run):
     for one in changed["partiality"]["bins"]:
         one.update(observed=one["predicted"] + 0.2, observed_esd=0.01)
     (remark,) = remarks(changed)
-    assert "more than 0.1 off the predicted one: try profile=auto" in remark.text
+    assert "more than 0.1 off the predicted one: the profile is another one" in remark.text
 
 
 def test_every_program_ends_its_log_with_the_verdict_of_its_page_and_json(run):
@@ -211,3 +211,14 @@ def test_every_program_ends_its_log_with_the_verdict_of_its_page_and_json(run):
     verdict = run.summary["verdict"]
     place = run.html.index(f'<p class="verdict {verdict["grade"]}"><strong>{verdict["text"].capitalize()}</strong>')
     assert place < run.html.index('<ul class="remarks"') < run.html.index('<dl class="facts">')
+
+
+def test_scaling_alone_is_said_and_what_postrefinement_did_is_not(run):
+    changed = good(run.summary)
+    changed["scaled_only"] = True
+    changed["gain"] = {"words": "3 observations are predicted no better."}
+    changed["course"] = changed["course"] | {"ended": "no_lattice"}
+    changed["after"][-1]["r_split"] = changed["before"][-1]["r_split"] + 0.1
+    (remark,) = remarks(changed)
+    assert remark.grade == "distrust" and "3 observations are predicted no better." in remark.text
+    assert "scaling alone" in remark.reason
