@@ -148,24 +148,45 @@ def calculate_parts(atoms: Atoms, box: Box) -> np.ndarray:
     ndarray (m, n_1, n_2, n_3/2 + 1) of complex
         By type; right to s_max of the box, 0 beyond.
     """
+    weights = np.where(atoms.kind == np.arange(len(atoms.c))[:, None], atoms.occupancy, 0.0)
+    return transform_points(atoms.sites, atoms.u, weights, box)
+
+
+def transform_points(sites: np.ndarray, u: np.ndarray, weights: np.ndarray, box: Box) -> np.ndarray:
+    """
+    sum_j w_j exp(i q.r_j - q'u_j q/2).
+
+    Parameters
+    ----------
+    sites : ndarray (n, 3)
+        Fractions of the cell.
+    u : ndarray (n, 3, 3)
+        Angstrom^2; eigenvalues may be below zero where these are small beside the width of the grid's points.
+    weights : ndarray (m, n)
+    box : Box
+
+    Returns
+    -------
+    ndarray (m, n_1, n_2, n_3/2 + 1) of complex
+        Right to s_max of the box, 0 beyond.
+    """
     width_sq = (WIDTH / box.s_max) ** 2
-    basis = atoms.orthogonal * box.cells
-    blurred = atoms.u + width_sq * np.eye(3)
-    precise = np.einsum("ba,nbc,cd->nad", basis, np.linalg.inv(blurred), basis)
-    reach = TAIL * np.sqrt(np.linalg.eigvalsh(blurred)[:, -1])
+    basis = box.orthogonal * box.cells
+    axes, vectors = np.linalg.eigh(u + width_sq * np.eye(3))
+    axes = np.maximum(axes, 0.3 * width_sq)
+    precise = np.einsum("ba,nbc,nc,ndc,de->nae", basis, vectors, 1.0 / axes, vectors, basis)
     # of the box's fractions: a sphere of that radius
-    half = reach[:, None] * np.sqrt(np.diag(np.linalg.inv(basis.T @ basis)))[None]
-    height = atoms.occupancy / np.sqrt((2.0 * np.pi) ** 3 * np.linalg.det(blurred))
-    height *= abs(np.linalg.det(basis)) / np.prod(box.grid)
+    half = TAIL * np.sqrt(axes[:, -1:] * np.diag(np.linalg.inv(basis.T @ basis)))
+    height = abs(np.linalg.det(basis)) / np.prod(box.grid) / np.sqrt((2.0 * np.pi) ** 3 * axes.prod(axis=1))
     s_sq = box.s_sq()
     inside = s_sq <= box.s_max**2 * (1.0 + 1e-9)
     unblur = np.where(inside, np.exp(2.0 * np.pi**2 * width_sq * np.where(inside, s_sq, 0.0)), 0.0)
-    parts = np.zeros((len(atoms.c), *s_sq.shape), complex)
-    for kind in range(len(atoms.c)):
-        chosen = atoms.kind == kind
+    parts = np.zeros((len(weights), *s_sq.shape), complex)
+    for part, weight in zip(parts, weights):
+        here = weight != 0.0
         density = np.zeros(tuple(box.grid))
-        _add_gaussians(density, atoms.sites[chosen] / box.cells, half[chosen], precise[chosen], height[chosen])
-        parts[kind] = np.conj(fft.rfftn(density, workers=2)) * unblur  # +i q.r
+        _add_gaussians(density, sites[here] / box.cells, half[here], precise[here], (weight * height)[here])
+        part[:] = np.conj(fft.rfftn(density, workers=2)) * unblur  # +i q.r
     return parts
 
 

@@ -22,7 +22,8 @@ from dials_postrefine.diffuse.model.parameters import Model
 from dials_postrefine.diffuse.model.voxels import Voxels
 
 MOST_STEPS = 40
-CONVERGED = 1e-4  # standard deviations by which a last step moves, and the same of values
+SMALLEST_STEP = 1e-2  # standard deviations
+SMALLEST_GAIN = 1e-2  # of chi^2, times what it is a voxel
 CLIP = 4.0
 REWEIGHTED = 3  # times
 
@@ -152,23 +153,30 @@ def _minimise(model, problem, variance, values, limits):
         basis = np.linalg.qr(solution.columns.T)[0]
         jacobian = jacobian - (jacobian @ basis) @ basis.T
         normal, gradient = jacobian @ jacobian.T, jacobian @ solution.residual
-        diagonal = np.maximum(np.diag(normal), 1e-300)
+        # what would leave its limits stays there
+        free = np.where(gradient > 0.0, values < limits[1], values > limits[0]) & (np.diag(normal) > 0.0)
+        size = np.sqrt(np.maximum(np.diag(normal), 1e-300))
         better = False
-        while damping < 1e8:
-            step = np.linalg.solve(normal + np.diag(damping * diagonal), gradient)
+        while free.any() and damping < 1e6:
+            part = normal[np.ix_(free, free)]
+            step = np.zeros(len(values))
+            step[free] = np.linalg.solve(part + damping * np.diag(np.diag(part)), gradient[free])
             trial = np.clip(values + step, *limits)
+            moved = (np.abs(trial - values) * size).max()
+            if moved < SMALLEST_STEP:
+                break
             intensity, derivatives_there = model.evaluate(trial)
             there = _solve(intensity, problem, weight)
             if there.cost <= solution.cost:
                 better = True
                 break
-            damping *= 10.0
+            damping = max(10.0 * damping, 1e-2)
         if not better:
             return values, solution, True
-        moved = np.abs(trial - values) * np.sqrt(diagonal)
+        gain = solution.cost - there.cost
         values, solution, derivatives = trial, there, derivatives_there
         damping = max(damping / 10.0, 1e-9)
-        if moved.max() < 1e-2 or np.allclose(values, values - step, rtol=CONVERGED, atol=0.0):
+        if gain < SMALLEST_GAIN * max(1.0, solution.cost / problem.used.sum()):
             return values, solution, True
     return values, solution, False
 

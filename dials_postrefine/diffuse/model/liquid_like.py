@@ -3,19 +3,20 @@ Liquid-like motions: neighbours move together, V_ij = sigma^2 Gamma(r_ij), to al
 
     Gamma(r) = exp(-r/gamma)  (exponential),     exp(-r^2/(2 gamma^2))  (gaussian)
 
-The pairs are those inside a copy (a molecule, or a cell), or all of the crystal.  With (2) of the room, by the pairs'
-distribution p(r), the Patterson function of atoms that are all alike and have no width,
+The pairs are those inside a copy (a molecule, or a cell), or all of the crystal.  The form factors, with exp(-q^2 u/2),
+stand outside of the transform as they must (at q' in a convolution of |F(q')|^2 they are wrong by 6 to 25 %): they are
+alike enough for a few functions to make them all, by a singular value decomposition,
 
-    I = g^2 FT[ p(r) (exp(x Gamma(r)) - 1) ] + sum_j o_j^2 f_j^2 [1 - exp(-q'u_j q)],     x = q^2 sigma^2        (1)
-    p(r) = FT^-1[ |F|^2/g^2 - 1 ],     g^2(q) = sum_j o_j^2 f_j^2 exp(-q'u_j q)
+    o_j f_j(q) exp(-q^2 u_j/2) = g(q) sum_r A_jr phi_r(q),      g^2 = sum_j o_j^2 f_j^2 exp(-q^2 u_j)
 
-the pair of an atom with itself being the second sum.  Dividing by g before, and multiplying after the convolution is
-what puts the form factors at q and not at q': what is left of that error is how much f_C/f_O changes within the width
-of the kernel (tests/diffuse/model has it below 1 %; without the division it is 6 to 25 %).
+    I = g^2 sum_rs phi_r phi_s FT[ p_rs(r) (exp(x Gamma(r)) - 1) ] + sum_j o_j^2 f_j^2 [1 - exp(-q'u_j q)]       (1)
+    p_rs(r) = FT^-1[ Re(F_r F_s^*) - sum_j A_jr A_js ],     F_r = sum_j A_jr exp(i q.r_j),     x = q^2 sigma^2
+
+the pair of an atom with itself being the last sum of I.  Of anisotropic u_j, what is anisotropic stays in F_r.
 
 x is different in each voxel, but the bracket is smooth in it: at K Chebyshev nodes x_k in [0, x_max] there is an FFT
-each, and polynomials L_k interpolate, I = g^2 sum_k L_k(x) FT_k, whose derivative by sigma needs no more.  That by
-gamma needs as many FFTs again.  p is cut off smoothly
+each, and polynomials L_k interpolate, FT = sum_k L_k(x) FT_k, whose derivative by sigma needs no more.  That by
+gamma needs as many FFTs again.  p_rs is cut off smoothly
 between FLAT and PADDING times the resolution; it has no pair nearer than R_NEAREST, within which Gamma may be anything
 and is made smooth, so that its transform ends soon, too.
 
@@ -30,14 +31,16 @@ import math
 import numpy as np
 from scipy import fft
 
-from dials_postrefine.diffuse.model.amplitudes import OVERSAMPLING, Box, calculate_parts, incoherent, make_box
+from dials_postrefine.diffuse.model.amplitudes import OVERSAMPLING, Box, incoherent, make_box, transform_points
 from dials_postrefine.diffuse.model.atoms import Atoms
 from dials_postrefine.diffuse.model.parameters import Parameter
 from dials_postrefine.diffuse.model.rigid_body import cells_for
 from dials_postrefine.diffuse.model.voxels import Voxels
 
-PADDING, FLAT = 1.5, 1.2  # resolution of the Patterson function over that of the voxels, and where its cut begins
+PADDING, FLAT = 2.0, 1.5  # resolution of the Patterson function over that of the voxels, and where its cut begins
 R_NEAREST = 1.1  # Angstrom
+NEGLIGIBLE = 2e-3  # of the strongest p_rs
+N_NODES = 400  # of |s| at which form factors are known
 SIGMA = Parameter("sigma", 0.4, 0.01, 1.5)
 GAMMA = Parameter("gamma", 8.0, 0.5, 200.0)
 KERNELS = ("exponential", "gaussian")
@@ -68,60 +71,47 @@ class LiquidLike:
         self.rotations = self.atoms.rotations
         self.places = [self.box.places(voxels.h @ rotation) for rotation in self.rotations]
         self.q_sq = voxels.q_sq
-        total, elastic = incoherent(self.atoms, voxels.q)
-        self.g_sq, self.own = elastic * len(self.rotations), (total - elastic) * len(self.rotations)
-        if not self.atoms.is_isotropic:
-            self._sum_own(voxels)
-        self.patterson = self._patterson(fine)
-        self.distance = self.box.nearest_distance()
+        self.own = _sum_own(self.atoms, voxels)
+        self.distance = self.box.nearest_distance().astype(np.float32)
+        self.pattersons, self.factors = self._pattersons(fine)
         self._cache: dict = {}
 
-    def _sum_own(self, voxels: Voxels) -> None:
-        """The sums without interference over orientations, which differ."""
-        self.own = np.zeros(len(voxels))
-        for rotation in self.rotations:
-            total, elastic = incoherent(self.atoms, 2.0 * np.pi * (voxels.h @ rotation) @ self.atoms.reciprocal.T)
-            self.own += total - elastic
-
-    def _patterson(self, fine: Box) -> np.ndarray:
-        """p(r) on the grid of the box, from |F|^2 of a finer one."""
-        atoms = self.atoms
-        parts = calculate_parts(atoms, fine)
-        s_sq = fine.s_sq()
-        node = np.linspace(0.0, fine.s_max**2, 2000)
-        f = atoms.factors(node)
-        g = np.sqrt(incoherent(atoms.with_u(atoms.u_iso), 2.0 * np.pi * np.sqrt(node)[:, None] * [[1.0, 0, 0]])[1])
-        amplitude = np.zeros(s_sq.shape, complex)
-        for kind in range(len(f)):
-            amplitude += np.interp(s_sq, node, f[kind] / g) * parts[kind]
-        square = np.abs(amplitude) ** 2
+    def _pattersons(self, fine: Box) -> tuple[list[np.ndarray], np.ndarray]:
+        """The p_rs on the grid of the box that are not negligible, and g^2 phi_r phi_s at the voxels (n_rs, n)."""
+        atoms, node = self.atoms, np.linspace(0.0, 1.0001 * self.s_max, N_NODES)
+        coefficients, functions = split_factors(atoms, node)
+        remaining = atoms.u - atoms.u_iso[:, None, None] * np.eye(3)
+        parts = transform_points(atoms.sites, remaining, coefficients, fine)
+        shape = cropped(parts[0], fine.grid, self.box.grid).shape
+        cut = np.clip((np.sqrt(self.box.s_sq()) / self.s_max - FLAT) / (PADDING - FLAT), 0.0, 1.0)
+        window = np.cos(0.5 * np.pi * cut) ** 2
         if self.across == "crystal":
-            axes = (fft.fftfreq(fine.grid[0], 1 / fine.grid[0]), fft.fftfreq(fine.grid[1], 1 / fine.grid[1]))
-            axes = (*axes, np.arange(square.shape[2]))
-            whole = np.ix_(*(np.rint(axis) % m == 0 for axis, m in zip(axes, fine.cells)))
-            square, every = np.zeros_like(square), square
-            square[whole] = every[whole] * np.prod(fine.cells)
-        cut = np.clip((np.sqrt(s_sq) / self.s_max - FLAT) / (PADDING - FLAT), 0.0, 1.0)
-        square = (square - 1.0) * np.cos(0.5 * np.pi * cut) ** 2
-        return fft.irfftn(cropped(square, fine.grid, self.box.grid), s=tuple(self.box.grid), workers=2)
+            whole = [np.rint(fft.fftfreq(n, 1 / n)) % m == 0 for n, m in zip(self.box.grid, self.box.cells)]
+            lattice = np.zeros(shape)
+            lattice[np.ix_(whole[0], whole[1], np.arange(shape[2]) % self.box.cells[2] == 0)] = self.box.cells.prod()
+        found, factors = [], []
+        strength = np.sqrt((coefficients**2).sum(axis=1)) * np.abs(functions).max(axis=1)
+        for r, s in [(r, s) for r in range(len(parts)) for s in range(r, len(parts))]:
+            if strength[r] * strength[s] < NEGLIGIBLE * strength[0] ** 2:
+                continue
+            square = cropped(parts[r] * np.conj(parts[s]), fine.grid, self.box.grid).real
+            if self.across == "crystal":
+                square *= lattice
+            square = (square - coefficients[r] @ coefficients[s]) * window
+            density = fft.irfftn(square, s=tuple(self.box.grid), workers=2)
+            found.append(density.astype(np.float32))
+            product = functions[r] * functions[s] * (1.0 if r == s else 2.0)
+            factors.append(np.interp(np.sqrt(self.q_sq) / (2.0 * np.pi), node, product))
+        return found, np.array(factors)
 
     def evaluate(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """I and its derivatives (parameters.Model)."""
         sigma, gamma = values
-        x = self.q_sq * sigma**2
-        pairs, by_x, by_gamma = self.interpolate(x, gamma)
-        return (
-            self.g_unit * pairs + self.own,
-            np.array([2.0 * sigma * self.q_sq * self.g_unit * by_x, self.g_unit * by_gamma]),
-        )
-
-    @property
-    def g_unit(self) -> np.ndarray:
-        """g^2 of one copy (n,): the sum over orientations is in what it multiplies."""
-        return self.g_sq / len(self.rotations)
+        pairs, by_x, by_gamma = self.interpolate(self.q_sq * sigma**2, gamma)
+        return pairs + self.own, np.array([2.0 * sigma * self.q_sq * by_x, by_gamma])
 
     def interpolate(self, x: np.ndarray, gamma: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """FT[p (exp(x Gamma) - 1)] (n,) and its derivatives by x and gamma, for x (n,)."""
+        """The first sum of (1) (n,) and its derivatives by x and gamma, for x (n,)."""
         nodes, transforms, by_gamma = self._transforms(float(x.max()), gamma)
         polynomials, slopes = lagrange(nodes, x)
         return (
@@ -131,7 +121,7 @@ class LiquidLike:
         )
 
     def _transforms(self, x_max: float, gamma: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The nodes x_k (K,), FT[p (exp(x_k Gamma) - 1)] and its derivative by gamma (K, n)."""
+        """The nodes x_k (K,), the first sum of (1) at x = x_k and its derivative by gamma (K, n)."""
         if self._cache.get("gamma") == gamma and x_max <= self._cache["limit"]:
             return self._cache["found"]
         limit = 1.3 * max(x_max, 1e-6)
@@ -139,31 +129,68 @@ class LiquidLike:
         # with 0, where all is 0
         nodes = 0.5 * limit * (1.0 - np.cos(np.pi * np.arange(n_nodes) / (n_nodes - 1)))
         found = np.zeros((2, n_nodes, len(self.q_sq)))
-        curves = [self._kernel(nodes[k], gamma) for k in range(1, n_nodes)]
-        for k, (bracket, slope) in enumerate(curves, 1):
-            for out, factor in ((found[0], bracket), (found[1], slope)):
-                transform = fft.rfftn(self.patterson * factor, workers=2).real.reshape(-1)
-                for places in self.places:
-                    out[k] += transform[places]
+        for k in range(1, n_nodes):
+            for out, bracket in zip(found, self._kernel(nodes[k], gamma)):
+                for density, factor in zip(self.pattersons, self.factors):
+                    transform = fft.rfftn(density * bracket, workers=2).real.reshape(-1)
+                    for places in self.places:
+                        out[k] += factor * transform[places]
         self._cache = {"gamma": gamma, "limit": limit, "found": (nodes, *found)}
         return self._cache["found"]
 
     def _kernel(self, x: float, gamma: float) -> tuple[np.ndarray, np.ndarray]:
         """exp(x Gamma) - 1 on the grid of the box and its derivative by gamma."""
         if self.across != "crystal":
-            return bracket(self.distance, x, gamma, self.kernel)
-        found = np.zeros((2, *self.distance.shape))
+            return bracket_of(self.distance, x, gamma, self.kernel)
+        found = np.zeros((2, *self.distance.shape), np.float32)
         basis = self.box.orthogonal * self.box.cells
         shortest = 1.0 / np.linalg.norm(np.linalg.inv(basis), axis=1).max()  # distance of lattice planes
         reach = 1 if 0.5 * shortest < NEAREST_LATTICE * gamma * 2.0 else 0
         shifts = range(-reach, reach + 1)
         place = [fft.fftfreq(n) for n in self.box.grid]
         for shift in [(i, j, k) for i in shifts for j in shifts for k in shifts]:
-            found += bracket(np.sqrt(self.box.distance_sq(place, shift)), x, gamma, self.kernel)
+            found += bracket_of(np.sqrt(self.box.distance_sq(place, shift)), x, gamma, self.kernel)
         return found[0], found[1]
 
 
-def bracket(r: np.ndarray, x: float, gamma: float, kernel: str) -> tuple[np.ndarray, np.ndarray]:
+def _sum_own(atoms: Atoms, voxels: Voxels) -> np.ndarray:
+    """sum_j o_j^2 f_j^2 [1 - exp(-q'u_j q)] over all orientations (n,)."""
+    rotations = atoms.rotations
+    if atoms.is_isotropic:
+        total, elastic = incoherent(atoms, voxels.q)
+        return (total - elastic) * len(rotations)
+    own = np.zeros(len(voxels))
+    for rotation in rotations:
+        total, elastic = incoherent(atoms, 2.0 * np.pi * (voxels.h @ rotation) @ atoms.reciprocal.T)
+        own += total - elastic
+    return own
+
+
+def split_factors(atoms: Atoms, s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """
+    The A_jr and g phi_r of the module docstring.
+
+    Parameters
+    ----------
+    atoms : Atoms
+    s : ndarray (n,)
+        |s|, 1/Angstrom.
+
+    Returns
+    -------
+    coefficients : ndarray (n_r, n_atoms)
+    functions : ndarray (n_r, n)
+        As many as it takes for no factor to be wrong by more than a thousandth of the mean one.
+    """
+    curves = atoms.occupancy[:, None] * atoms.factors(s**2)[atoms.kind]
+    curves *= np.exp(-2.0 * np.pi**2 * atoms.u_iso[:, None] * s**2)
+    mean = np.sqrt((curves**2).sum(axis=0))
+    left, singular, right = np.linalg.svd(curves / mean, full_matrices=False)
+    n = 1 + int((singular[1:] > 1e-3 * singular[0]).sum())
+    return (left[:, :n] * singular[:n]).T, right[:n] * mean
+
+
+def bracket_of(r: np.ndarray, x: float, gamma: float, kernel: str) -> tuple[np.ndarray, np.ndarray]:
     """
     exp(x Gamma(r)) - 1 and its derivative by gamma.
 
