@@ -1,0 +1,68 @@
+"""dials.diffuse_model: a map of diffuse scattering and an atomic model -> models of motion fitted to it, and compared."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+
+from dials.util import Sorry
+
+from dials_postrefine import log
+from dials_postrefine.programs.diffuse_map import check_numba
+from dials_postrefine.programs.launch import Launch, Result, launched, temporary_names, written
+from dials_postrefine.settings.diffuse_model import DiffuseModelRequest
+
+logger = logging.getLogger("dials.diffuse_model")
+
+
+def run(request: DiffuseModelRequest, launch: Launch | None = None) -> Result:
+    """Fit, compare and write; raises Sorry for what can't be used."""
+    request.check_input()
+    check_numba()
+    request.check()
+
+    from dials_postrefine.diffuse.model import CannotModel
+    from dials_postrefine.files.safety.outputs import Outputs
+    from dials_postrefine.programs.diffuse_model_fits import fit_models
+    from dials_postrefine.programs.diffuse_model_input import collect_input
+    from dials_postrefine.report.common.page import write_reports
+    from dials_postrefine.report.common.remarks import remark_lines
+    from dials_postrefine.report.diffuse_model.page import make_page
+    from dials_postrefine.report.diffuse_model.summary import make_summary
+    from dials_postrefine.report.diffuse_model.text import summary_text
+
+    with launched("dials.diffuse_model", request, launch) as launch, Outputs(launch.provenance.inputs) as outputs:
+        names = temporary_names(outputs, request.output, (), ("nxs", "html", "json", "log"))
+        log.start(launch.verbosity, names["log"], launch.provenance)
+        try:
+            given = collect_input(request)
+            logger.info(given.text())
+            with log.show_progress("model") as progress:
+                found = fit_models(request, given, progress)
+        except CannotModel as error:
+            raise Sorry(str(error)) from None
+        unused = launch.unused_parameters(request)
+        summary = make_summary(given.description, given.voxels, found, request.n_shells, [*given.notes, *unused])
+        summary["provenance"] = launch.provenance.as_dict()
+        logger.info(summary_text(summary))
+        if names["nxs"]:
+            _write_map(names["nxs"], given, found)
+        sections = given.sections(found.chosen_fit)
+        write_reports(summary, lambda: make_page(summary, sections), names["json"], names["html"])
+        logger.info("\n%s", remark_lines(summary))
+    return Result(summary, written(names, request.output))
+
+
+def _write_map(path: str, given, found) -> None:
+    from dials_postrefine.files.maps.reading import write_model_map
+
+    fit = found.chosen_fit
+    calculated = given.on_grid(fit.calculated)
+    isotropic = given.on_grid(fit.isotropic)
+    volumes = {
+        "calculated": calculated,
+        "residual": np.where(np.isfinite(calculated), given.observed.intensity - calculated, np.nan),
+        "background": isotropic,
+    }
+    write_model_map(path, given.observed, volumes, found.chosen)
