@@ -43,7 +43,9 @@ def name_files(args: list[str]) -> list[str]:
         found.append(f'input.{kind}="{argument}"')
     for kind, given in names.items():
         if len(given) > 1:
-            raise Sorry(f"{' and '.join(given)} are given, but one {'map' if kind == 'map' else 'atomic model'} is fitted.")
+            raise Sorry(
+                f"{' and '.join(given)} are given, but one {'map' if kind == 'map' else 'atomic model'} is fitted."
+            )
     return found
 
 

@@ -1,4 +1,4 @@
-"""dials.diffuse_model: a map of diffuse scattering and an atomic model -> models of motion fitted to it, and compared."""
+"""dials.diffuse_model: a map and an atomic model -> models of motion, fitted to the map and compared."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
@@ -25,13 +26,13 @@ from dials_postrefine.programs.diffuse_model_input import ModelInput
 from dials_postrefine.settings.diffuse_model import DiffuseModelRequest
 
 logger = logging.getLogger("dials.diffuse_model")
-MOST_FOR_NETWORK = 16000  # voxels by which the parameters of a network are fitted
+MOST_FOR_NETWORK = 8000  # voxels by which the parameters of a network are fitted
 ALL = ("uncorrelated", "rigid_body", "liquid_like", "elastic")
 
 
 @dataclass
-class Candidate:
-    """A variant of a model: its name, what the variant is, how it is made, and which voxels are enough to fit it."""
+class Variant:
+    """A variant of a model: the model's name, what the variant is, how it is made, and which voxels are enough to fit it."""
 
     name: str
     variant: dict[str, str]
@@ -43,7 +44,7 @@ class Candidate:
 class Fitted:
     """A fitted variant: its fit, and by how many standard deviations it is worse than the best one."""
 
-    candidate: Candidate
+    candidate: Variant
     fit: Fit
     squares: np.ndarray
     worse: float = 0.0
@@ -69,13 +70,14 @@ def fit_models(request: DiffuseModelRequest, given: ModelInput, progress) -> Fit
     voxels = given.voxels
     functions = background_functions(voxels.s, request.background.functions, request.background.n)
     problem = Problem(voxels, functions, ~voxels.held_out, request.robust)
-    flat = Candidate("background", {}, lambda voxels: None)
+    flat = Variant("background", {}, lambda voxels: None)
     fitted = [(flat, fit_background(problem))]
     notes: list[str] = []
     wanted = list(candidates(request, given))
     for number, candidate in enumerate(wanted):
         progress(candidate.name, number, len(wanted))
         try:
+            begun = time.perf_counter()
             found = _fit_one(candidate, problem)
         except CannotModel as error:
             if len(request.models) == 1 and "auto" not in request.models:
@@ -83,7 +85,8 @@ def fit_models(request: DiffuseModelRequest, given: ModelInput, progress) -> Fit
             notes.append(f"{candidate.name}: {error}")
             continue
         fitted.append((candidate, found))
-        logger.debug("%s %s: chi^2 %.4f", candidate.name, candidate.variant, found.chi_sq)
+        taken = time.perf_counter() - begun
+        logger.debug("%s %s: chi^2 %.4f, %.1f s", candidate.name, candidate.variant, found.chi_sq, taken)
     best = min(fitted, key=lambda one: one[1].chi_sq)[1]
     held = voxels.held_out if voxels.held_out.any() else np.ones(len(voxels), bool)
     every = [
@@ -106,12 +109,13 @@ def fit_models(request: DiffuseModelRequest, given: ModelInput, progress) -> Fit
     return FittedModels(models, every, possible[number].candidate.name, notes)
 
 
-def _size(one: Fitted) -> int:
-    """The number of parameters, the scale among them."""
-    return len(one.fit.values) + (one.fit.name != "background")
+def _size(one: Fitted) -> float:
+    """The number of parameters, the scale among them; displacements of the file make a half more."""
+    taken = 0.5 if one.candidate.variant.get("displacements") == "file" else 0.0
+    return len(one.fit.values) + (one.candidate.name != "background") + taken
 
 
-def _fit_one(candidate: Candidate, problem: Problem) -> Fit:
+def _fit_one(candidate: Variant, problem: Problem) -> Fit:
     """The fit of a variant, by fewer voxels where these are enough."""
     voxels, most = problem.voxels, candidate.most_voxels
     if most is None or problem.used.sum() <= 1.5 * most:
@@ -148,7 +152,7 @@ class _Held:
         return self.found, np.zeros((0, len(self.found)))
 
 
-def candidates(request: DiffuseModelRequest, given: ModelInput) -> Iterator[Candidate]:
+def candidates(request: DiffuseModelRequest, given: ModelInput) -> Iterator[Variant]:
     """The variants to fit, one after another."""
     atoms = given.atoms
     wanted = list(ALL) if "auto" in request.models else [name for name in request.models if name != "auto"]
@@ -159,20 +163,20 @@ def candidates(request: DiffuseModelRequest, given: ModelInput) -> Iterator[Cand
     if atoms.u_iso.max() <= 0.0:
         displacements = ("model",)
     if "uncorrelated" in wanted:
-        yield Candidate("uncorrelated", {}, lambda voxels: Uncorrelated(atoms, voxels))
+        yield Variant("uncorrelated", {}, lambda voxels: Uncorrelated(atoms, voxels))
     if "rigid_body" in wanted:
         for unit in _units(request, atoms, symmetric):
             for kind in displacements:
-                yield Candidate(
+                yield Variant(
                     "rigid_body",
                     {"unit": unit, "displacements": kind},
                     lambda voxels, unit=unit, kind=kind: _rigid_body(request, atoms, voxels, (unit, kind)),
                 )
     if "liquid_like" in wanted:
         across = request.liquid_like.across
-        for one in (["molecule", "crystal", *(["cell"] if symmetric else [])] if across == "auto" else [across]):
+        for one in ["molecule", "crystal", *(["cell"] if symmetric else [])] if across == "auto" else [across]:
             for kind in displacements:
-                yield Candidate(
+                yield Variant(
                     "liquid_like",
                     {"across": one, "kernel": request.liquid_like.kernel, "displacements": kind},
                     lambda voxels, one=one, kind=kind: _liquid_like(request, atoms, voxels, (one, kind)),
@@ -180,10 +184,10 @@ def candidates(request: DiffuseModelRequest, given: ModelInput) -> Iterator[Cand
     if "elastic" in wanted and atoms.u_iso.max() > 0.0:
         network = find_network(atoms, request.elastic.cutoff)
         variant = {"cutoff": f"{network.cutoff:g}", "width": f"{network.width:g}"}
-        yield Candidate("elastic", variant, lambda voxels: Elastic(atoms, voxels, network), MOST_FOR_NETWORK)
+        yield Variant("elastic", variant, lambda voxels: Elastic(atoms, voxels, network), MOST_FOR_NETWORK)
     if "covariance" in wanted:
         v = read_covariance(request.covariance)
-        yield Candidate("covariance", {}, lambda voxels: GivenCovariance(atoms, voxels, v))
+        yield Variant("covariance", {}, lambda voxels: GivenCovariance(atoms, voxels, v))
 
 
 def read_covariance(path: str) -> np.ndarray:

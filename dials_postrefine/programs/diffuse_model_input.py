@@ -43,7 +43,7 @@ class ModelInput:
         lines = [
             f"{about['map']}: {about['n_observed']} voxels were observed, {about['n_voxels']} of them are used, "
             f"{about['d_max']:.2f} - {about['d_min']:.2f} A, {about['n_held_out']} held out of the fits.",
-            f"{about['model']}: {about['n_atoms']} atoms, {about['n_operations']} operations of {about['space_group']}.",
+            f"{about['model']}: {about['n_atoms']} atoms in {about['space_group']}, {about['n_operations']} operations.",
         ]
         if len(self.correlations) > 1:
             tried = ", ".join(f"{name} {cc:+.3f}" for name, cc in self.correlations.items())
@@ -93,53 +93,81 @@ def collect_input(request: DiffuseModelRequest) -> ModelInput:
     """Read the files; raises Sorry for what does not fit together."""
     observed, model = read_map_on_grid(request.map), read_atomic_model(request.model)
     atoms, notes = make_atoms(model, request)
-    indices = [axis.ravel() for axis in np.meshgrid(*observed.axes, indexing="ij")]
-    h = np.stack(indices, axis=1)
-    places = np.flatnonzero(np.isfinite(observed.intensity.ravel()) & (h != 0.0).any(axis=1))
-    h, map_metric = h[places], _reciprocal_metric(observed.unit_cell)
-    s = np.sqrt(np.einsum("ni,ij,nj->n", h, map_metric, h))
-    inside = np.ones(len(h), bool)
+    map_metric = _reciprocal_metric(observed.unit_cell)
+    places, h = _within_limits(request, observed, map_metric)
+    operation, correlations = _find_operation(request, observed, atoms, h, observed.intensity.ravel()[places])
+    matrix = np.rint(operation)
+    atoms = replace(atoms, orthogonal=_orthogonal(np.linalg.inv(matrix).T @ map_metric @ np.linalg.inv(matrix)))
+    voxels, row = _make_voxels(request, observed, atoms, (places, h @ matrix.T), _turned_cells(observed.cells, matrix))
+    group = request.space_group or str(model.structure.space_group_info())
+    operation_text = reindexing.as_text(operation)
+    description = _describe(request, observed, voxels, atoms)
+    description |= {
+        "space_group": group,
+        "reindex_operation": operation_text,
+        "correlations_by_indexing": correlations,
+        "_places": (places, row),
+    }
+    return ModelInput(observed, atoms, voxels, operation, correlations, notes, description)
+
+
+def _within_limits(request, observed: MapOnGrid, metric: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The observed voxels within d_max and d_min: their places in the volume, and their indices."""
+    h = np.stack([axis.ravel() for axis in np.meshgrid(*observed.axes, indexing="ij")], axis=1)
+    s = np.sqrt(np.maximum(np.einsum("ni,ij,nj->n", h, metric, h), 0.0))
+    inside = np.isfinite(observed.intensity.ravel()) & (s > 0.0)
     if request.d_min:
         inside &= s <= 1.0 / request.d_min * (1.0 + 1e-9)
     if request.d_max:
         inside &= s >= 1.0 / request.d_max * (1.0 - 1e-9)
-    places, h = places[inside], h[inside]
-    if not len(h):
-        raise Sorry("No voxel of the map lies within d_max and d_min: widen them.")
-    values = observed.intensity.ravel()[places]
-    operation, correlations = _find_operation(request, observed, atoms, h, values)
-    matrix = np.rint(operation)
-    atoms = replace(atoms, orthogonal=_orthogonal(np.linalg.inv(matrix).T @ map_metric @ np.linalg.inv(matrix)))
-    turned = h @ matrix.T
-    cells = observed.cells if np.allclose(np.abs(matrix).sum(axis=1), 1) else np.full(3, np.lcm.reduce(observed.cells))
-    cells = np.rint(np.abs(matrix) @ cells).astype(int) if np.allclose(np.abs(matrix).sum(axis=1), 1) else cells
-    orbit = orbits_of(turned, cells, atoms.rotations)
-    chosen, row, intensity, sigma, exposure = _observations(observed, places, turned, orbit, atoms)
-    poisson = _poisson(intensity, sigma, exposure)
+    places = np.flatnonzero(inside)
+    if not len(places):
+        raise Sorry("No observed voxel of the map lies within d_max and d_min: widen them.")
+    return places, h[places]
+
+
+def _turned_cells(cells: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """The voxels an index in the other setting (3,)."""
+    if np.allclose(np.abs(matrix).sum(axis=1), 1.0):
+        return np.rint(np.abs(matrix) @ cells).astype(int)
+    return np.full(3, np.lcm.reduce(cells))
+
+
+def _make_voxels(request, observed: MapOnGrid, atoms: Atoms, places_and_h, cells) -> tuple[Voxels, np.ndarray]:
+    """The voxels in the setting of the model, and which of them each voxel of the map is or is equivalent to."""
+    places, h = places_and_h
+    orbit = orbits_of(h, cells, atoms.rotations)
+    chosen, row, intensity, sigma, exposure = _observations(observed, places, h, orbit, atoms)
+    h, orbit, held = h[chosen], orbit[chosen], request.held_out
     voxels = Voxels(
-        turned[chosen],
+        h,
         cells,
-        2.0 * np.pi * turned[chosen] @ atoms.reciprocal.T,
+        2.0 * np.pi * h @ atoms.reciprocal.T,
         intensity,
         sigma,
-        orbit[chosen],
-        hold_out(turned[chosen], orbit[chosen], request.held_out.fraction, request.held_out.by, request.held_out.seed),
+        orbit,
+        hold_out(h, orbit, held.fraction, held.by, held.seed),
         exposure,
-        poisson,
+        _poisson(intensity, sigma, exposure),
     )
     needed = FEWEST_PER_PARAMETER * (request.background.n + 10)
     if len(voxels) < needed:
         raise Sorry(
-            f"The map has {len(voxels)} voxels that can be used, too few for the models' parameters (at least {needed}): "
+            f"The map has {len(voxels)} voxels that can be used, too few for the models' parameters ({needed} at least): "
             "take a lower d_min, or a smaller background.n."
         )
     if not np.ptp(voxels.intensity) > 0.0:
         raise Sorry("All voxels of the map are the same: it has no anisotropic signal to fit a model to.")
-    description = {
+    return voxels, row
+
+
+def _describe(request, observed: MapOnGrid, voxels: Voxels, atoms: Atoms) -> dict:
+    """What is said of the data."""
+    poisson = "Poisson" if voxels.poisson is not None else "sigma"
+    return {
         "map": observed.path,
-        "model": model.path,
+        "model": request.model,
         "unit_cell": list(observed.unit_cell),
-        "space_group": request.space_group or str(model.structure.space_group_info()),
         "n_atoms": len(atoms),
         "n_operations": len(atoms.rotations),
         "n_observed": int(np.isfinite(observed.intensity).sum()),
@@ -148,13 +176,9 @@ def collect_input(request: DiffuseModelRequest) -> ModelInput:
         "n_orbits": len(np.unique(voxels.orbit)),
         "d_max": float(1.0 / voxels.s.min()),
         "d_min": float(1.0 / voxels.s.max()),
-        "reindex_operation": reindexing.as_text(operation),
-        "correlations_by_indexing": correlations,
-        "variance": "Poisson" if poisson is not None else "sigma" if observed.sigma is not None else "scatter of mates",
+        "variance": "scatter of mates" if observed.sigma is None else poisson,
         "held_out_by": request.held_out.by,
-        "_places": (places, row),
     }
-    return ModelInput(observed, atoms, voxels, operation, correlations, notes, description)
 
 
 def make_atoms(model: AtomicModel, request: DiffuseModelRequest) -> tuple[Atoms, list[str]]:
@@ -217,7 +241,7 @@ def _find_operation(request, observed: MapOnGrid, atoms: Atoms, h, values) -> tu
         model_cell = ", ".join(f"{x:.2f}" for x in np.linalg.norm(atoms.orthogonal, axis=0))
         map_cell = ", ".join(f"{x:.2f}" for x in observed.unit_cell[:3])
         raise Sorry(
-            f"The unit cell of the model ({model_cell} A) is not that of the map ({map_cell} A), however it is indexed: "
+            f"The unit cell of the model ({model_cell} A) is not that of the map ({map_cell} A), however that is indexed: "
             "give the model of this crystal."
         )
     if request.reindex_operation:
@@ -248,10 +272,10 @@ def _find_operation(request, observed: MapOnGrid, atoms: Atoms, h, values) -> tu
 
 def _observations(observed: MapOnGrid, places, h, orbit, atoms: Atoms):
     """
-    The voxels that are used (their numbers), which of them each voxel is or is equivalent to, intensity, sigma, exposure.
+    Which voxels are used, which of them each voxel is or is equivalent to; their intensity, sigma and exposure.
 
-    Of an averaged map one voxel of each orbit; where there is no sigma the mean of each orbit, its sigma from the scatter
-    of the equivalents in its shell.
+    Of an averaged map one voxel of each orbit; where there is no sigma the mean of each orbit, its sigma from the
+    scatter of the equivalents in its shell.
     """
     intensity = observed.intensity.ravel()[places]
     _, first, row = np.unique(orbit, return_index=True, return_inverse=True)
@@ -263,7 +287,9 @@ def _observations(observed: MapOnGrid, places, h, orbit, atoms: Atoms):
         return every, every, intensity, sigma, exposure
     if sigma is not None:
         if observed.averaged == "friedel":
-            first, row = np.unique(orbits_of(h, np.full(3, 60), np.eye(3, dtype=int)[None]), return_index=True, return_inverse=True)[1:]
+            first, row = np.unique(
+                orbits_of(h, np.full(3, 60), np.eye(3, dtype=int)[None]), return_index=True, return_inverse=True
+            )[1:]
             row = row.reshape(-1)
         return first, row, intensity[first], sigma[first], None if exposure is None else exposure[first]
     n = np.bincount(row)

@@ -47,7 +47,6 @@ def structure_arrays(structure, factors: FormFactors) -> dict[str, np.ndarray]:
             place += one.u_iso * np.eye(3)
     operations = list(structure.space_group().all_ops())
     operations.sort(key=lambda one: not one.is_unit_mx())
-    order = len(operations)
     return {
         "orthogonal": np.array(cell.orthogonalization_matrix()).reshape(3, 3),
         "sites": np.array(structure.sites_frac()).reshape(-1, 3),

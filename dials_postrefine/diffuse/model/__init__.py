@@ -30,8 +30,8 @@ A map is fitted as  I_obs = k I + sum_m c_m phi_m(|s|),  phi_m smooth functions 
     comparison.py   which model held-out voxels prefer
     reindexing.py   which indexing of the map is the structure's
 
-Sources: Moore, Structure 2009, 17, 1307; Clarage et al., Proteins 1992, 12, 145; Wall, Ealick and Gruner, PNAS 1997, 94,
-6180; Bahar, Atilgan and Erman, Fold. Des. 1997, 2, 173.  Lengths are Angstrom, q and s 1/Angstrom, intensities squared
+Sources: Moore, Structure 2009, 17, 1307; Clarage et al., Proteins 1992, 12, 145; Wall, Ealick and Gruner, PNAS 1997,
+94, 6180; Bahar, Atilgan and Erman, Fold. Des. 1997, 2, 173.  Lengths are Angstrom, q and s 1/Angstrom, intensities squared
 units of the form factors per cell.
 """
 

@@ -7,7 +7,7 @@ each type t, point atoms that are blurred by their displacements and a width w a
     D_t(q) = exp(q^2 w^2/2) FT[ sum_{j in t} o_j N(r - r_j; u_j + w^2) ],      F = sum_t f_t(q) D_t(q)
 
 with +i q.r in the exponent (Ten Eyck 1977; form factors are exact, as they are multiplied in reciprocal space).  The
-step of the grid and w are such that what is aliased is 1e-6 of what is meant at the limit of resolution, and the tails
+step of the grid and w are such that what is aliased is 1e-8 of what is meant at the limit of resolution, and the tails
 of the Gaussians are cut off at as much.
 
 Arrays are those of scipy's rfftn: H_3 >= 0, as F(-q) = F(q)* where f'' is none.
@@ -26,7 +26,7 @@ from dials_postrefine.diffuse.model import CannotModel
 from dials_postrefine.diffuse.model.atoms import Atoms
 
 OVERSAMPLING = 1.5  # of the Nyquist frequency over the resolution
-ALIASED = 1e-6
+ALIASED = 1e-8
 # w s_max, by which the images that the grid makes of a point at 2 x OVERSAMPLING - 1 times s_max are ALIASED
 WIDTH = math.sqrt(-math.log(ALIASED) / (2.0 * math.pi**2 * ((2.0 * OVERSAMPLING - 1.0) ** 2 - 1.0)))
 TAIL = math.sqrt(-2.0 * math.log(ALIASED))  # standard deviations at which Gaussians end
@@ -36,7 +36,7 @@ MOST_POINTS = 3e8
 @dataclass(frozen=True)
 class Box:
     """
-    A box of cells and its FFT grid: cells m (3,), grid n (3,) of int, orthogonal A (3, 3) of one cell, s_max 1/Angstrom.
+    A box of cells and its FFT grid: cells m (3,), grid n (3,) of int, A (3, 3) of one cell, s_max 1/Angstrom.
     """
 
     cells: np.ndarray

@@ -4,8 +4,8 @@ The general model: any covariances V_ij, of atoms or of groups of atoms.
 Of atoms, (1) of the room, exactly: for isotropic V_ij (a number times the unit matrix) and for 3 x 3 blocks.  Of groups
 R of atoms that move alike, V_ij = V_RS for i in R and j in S,
 
-    I = sum_RS F_R F_S^* [exp(q^2 V_RS) - 1] - sum_i E_i^2 [exp(q^2 V_RR) - 1] + sum_i o_i^2 f_i^2 [1 - exp(-q^2 u_i)]   (1)
-    F_R = sum_{i in R} E_i
+    I = sum_RS F_R F_S^* [exp(q^2 V_RS) - 1] - sum_i E_i^2 [exp(q^2 V_RR) - 1] + sum_i o_i^2 f_i^2 [1 - exp(-q^2 u_i)]
+    F_R = sum_{i in R} E_i                                                                                       (1)
 
 so that atoms keep the displacements u_i of the file.  The matrix exp(q^2 V) - 1 is smooth in q^2: at K Chebyshev nodes
 it is made once, and polynomials interpolate between (F' M_k F), which are matrix products: n_voxels x n_groups^2 x K
@@ -42,8 +42,8 @@ class GroupPairs:
         size = float(self.n_groups) * len(voxels) * len(atoms.rotations)
         if size > MOST_AMPLITUDES:
             raise CannotModel(
-                f"{self.n_groups} groups at {len(voxels)} voxels in {len(atoms.rotations)} orientations are too many for "
-                "a covariance model: set a larger d_min."
+                f"{self.n_groups} groups at {len(voxels)} voxels in {len(atoms.rotations)} orientations are too many "
+                "for a covariance model: set a larger d_min."
             )
         self.q_sq = voxels.q_sq
         self.u = np.bincount(groups, atoms.u_iso) / np.bincount(groups)
@@ -55,8 +55,13 @@ class GroupPairs:
             f = np.zeros((2, len(voxels), self.n_groups), np.float32)
             for start in range(0, len(h), BLOCK):
                 here = slice(start, start + BLOCK)
-                _add_amplitudes(f[:, here], h[here], atoms.factors((q[here] ** 2).sum(axis=1) / (4.0 * np.pi**2)), 
-                                _per_atom(atoms, q[here]), (atoms.sites, atoms.kind, groups))
+                _add_amplitudes(
+                    f[:, here],
+                    h[here],
+                    atoms.factors((q[here] ** 2).sum(axis=1) / (4.0 * np.pi**2)),
+                    _per_atom(atoms, q[here]),
+                    (atoms.sites, atoms.kind, groups),
+                )
             self.parts.append(f)
             total, elastic = incoherent(atoms, q)
             self.own += total - elastic
@@ -115,7 +120,9 @@ class GroupPairs:
         limit = max(x.max(), 1e-9)
         nodes = chebyshev_nodes(limit, limit * np.abs(off).max())
         sums = self.sum([np.expm1(node * off) for node in nodes])
-        turned = self.sum([node * slopes * np.exp(node * off) for node in nodes]) if slopes.any() else np.zeros_like(sums)
+        turned = (
+            self.sum([node * slopes * np.exp(node * off) for node in nodes]) if slopes.any() else np.zeros_like(sums)
+        )
         values, by_x = lagrange(nodes, x)
         return (
             np.einsum("kn,kn->n", values, sums) + self.own,
@@ -163,7 +170,9 @@ class GivenCovariance:
         n = len(atoms)
         self.tensor = v.shape == (3 * n, 3 * n) and n > 0
         if not self.tensor and v.shape != (n, n):
-            raise CannotModel(f"V is {v.shape[0]} x {v.shape[-1]}, not of the {n} atoms of the model, ({n}, {n}) or 3 times it.")
+            raise CannotModel(
+                f"V is {v.shape[0]} x {v.shape[-1]}, not of the {n} atoms of the model, ({n}, {n}) or 3 times it."
+            )
         if not np.isfinite(v).all() or np.abs(v - v.T).max() > 1e-6 * np.abs(v).max():
             raise CannotModel("V is not symmetric, or not finite: give a covariance.")
         if self.tensor:

@@ -8,7 +8,9 @@ k and c_m are solved for at each theta; theta moves by Levenberg and Marquardt's
 1/variance; where sigmas are Poisson's they follow what is calculated, as those of the counts pull to low values.  With
 robust losses, residuals beyond CLIP standard deviations count as these.
 
-Standard deviations are those of the whole problem (scale and background free), times sqrt(chi^2) where that is above 1.
+Standard deviations are those of the whole problem (scale and background free), times sqrt(chi^2) where that is above 1,
+or those of the sandwich A^-1 [sum_blocks g_b g_b'] A^-1 where these are larger: A is the normal matrix, g_b the
+gradient of a block of neighbouring voxels, in which what a model lacks has one sign (Huber-White, clustered).
 A parameter at a limit, or whose standard deviation is above half of its range, is not determined by the data.
 """
 
@@ -25,7 +27,7 @@ MOST_STEPS = 40
 SMALLEST_STEP = 1e-2  # standard deviations
 SMALLEST_GAIN = 1e-2  # of chi^2, times what it is a voxel
 CLIP = 4.0
-REWEIGHTED = 3  # times
+REWEIGHTED = 2  # times
 
 
 @dataclass
@@ -197,7 +199,10 @@ def _describe(model: Model, problem: Problem, values: np.ndarray, variance: np.n
     n_free = max(1, problem.used.sum() - len(whole))
     chi_sq = solution.cost / n_free
     n = len(values) + has_scale
-    esds = np.sqrt(np.maximum(np.diag(covariance)[:n], 0.0) * max(chi_sq, 1.0))
+    block = problem.voxels.blocks()[problem.used]
+    gradients = np.array([np.bincount(block, row * solution.residual) for row in whole]) * norm[:, None]
+    clustered = np.diag(covariance @ (gradients @ gradients.T) @ covariance)[:n] if block.max() > len(whole) else 0.0
+    esds = np.sqrt(np.maximum(np.maximum(np.diag(covariance)[:n], 0.0) * max(chi_sq, 1.0), clustered))
     root = np.sqrt(np.maximum(np.diag(covariance)[:n], 1e-300))
     undetermined = [
         one.name

@@ -21,7 +21,7 @@ between FLAT and PADDING times the resolution; it has no pair nearer than R_NEAR
 and is made smooth, so that its transform ends soon, too.
 
 In a crystal |F|^2 is at integer indices only, times the number of cells of the box, and the bracket is summed over the
-lattice of boxes.
+lattice of boxes, of all but the nearest image to second order in x Gamma.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ R_NEAREST = 1.1  # Angstrom
 NEGLIGIBLE = 2e-3  # of the strongest p_rs
 N_NODES = 400  # of |s| at which form factors are known
 SIGMA = Parameter("sigma", 0.4, 0.01, 1.5)
-GAMMA = Parameter("gamma", 8.0, 0.5, 200.0)
+GAMMA = Parameter("gamma", 8.0, 0.5, 100.0)
 KERNELS = ("exponential", "gaussian")
-NEAREST_LATTICE = 4.0  # gamma: boxes so much nearer than this many gammas are summed
+FAR = 5.0  # gammas, beyond which images of a box are not summed
 
 
 class LiquidLike:
@@ -61,8 +61,10 @@ class LiquidLike:
         self.across, self.kernel = across, kernel
         self.atoms = atoms if across == "molecule" else atoms.expanded()
         cells = cells_for(atoms, voxels.cells)
-        extent = None if across == "crystal" else np.ptp(self.atoms.sites, axis=0) + 6.0 / np.linalg.norm(
-            atoms.orthogonal, axis=0
+        extent = (
+            None
+            if across == "crystal"
+            else np.ptp(self.atoms.sites, axis=0) + 6.0 / np.linalg.norm(atoms.orthogonal, axis=0)
         )
         fine = make_box(self.atoms, cells, PADDING * voxels.s.max(), extent)
         self.s_max = voxels.s.max()
@@ -75,6 +77,7 @@ class LiquidLike:
         self.distance = self.box.nearest_distance().astype(np.float32)
         self.pattersons, self.factors = self._pattersons(fine)
         self._cache: dict = {}
+        self._gamma = None
 
     def _pattersons(self, fine: Box) -> tuple[list[np.ndarray], np.ndarray]:
         """The p_rs on the grid of the box that are not negligible, and g^2 phi_r phi_s at the voxels (n_rs, n)."""
@@ -139,18 +142,33 @@ class LiquidLike:
         return self._cache["found"]
 
     def _kernel(self, x: float, gamma: float) -> tuple[np.ndarray, np.ndarray]:
-        """exp(x Gamma) - 1 on the grid of the box and its derivative by gamma."""
-        if self.across != "crystal":
-            return bracket_of(self.distance, x, gamma, self.kernel)
-        found = np.zeros((2, *self.distance.shape), np.float32)
+        """exp(x Gamma) - 1 on the grid of the box, of a crystal summed over its images; its derivative by gamma."""
+        if self._gamma != gamma:
+            self._gamma, self._correlation = gamma, correlation_of(self.distance, gamma, self.kernel)
+            self._images = self._sum_images(gamma) if self.across == "crystal" else None
+        correlation, slope = self._correlation
+        value = np.expm1(np.float32(x) * correlation)
+        by_gamma = np.float32(x) * (value + 1.0) * slope
+        if self._images is not None:
+            one, square, by_one, by_square = self._images
+            value = value + np.float32(x) * one + np.float32(0.5 * x * x) * square
+            by_gamma = by_gamma + np.float32(x) * by_one + np.float32(0.5 * x * x) * by_square
+        return value, by_gamma
+
+    def _sum_images(self, gamma: float) -> list[np.ndarray]:
+        """Sums of Gamma and Gamma^2 over all but the nearest image, to whose second order they count, and slopes."""
         basis = self.box.orthogonal * self.box.cells
-        shortest = 1.0 / np.linalg.norm(np.linalg.inv(basis), axis=1).max()  # distance of lattice planes
-        reach = 1 if 0.5 * shortest < NEAREST_LATTICE * gamma * 2.0 else 0
-        shifts = range(-reach, reach + 1)
-        place = [fft.fftfreq(n) for n in self.box.grid]
-        for shift in [(i, j, k) for i in shifts for j in shifts for k in shifts]:
-            found += bracket_of(np.sqrt(self.box.distance_sq(place, shift)), x, gamma, self.kernel)
-        return found[0], found[1]
+        planes = 1.0 / np.linalg.norm(np.linalg.inv(basis), axis=1)  # distances of lattice planes
+        reach = [1 if 0.5 * one < FAR * gamma else 0 for one in planes]
+        place = [fft.fftfreq(n).astype(np.float32) for n in self.box.grid]
+        nearest, slope = self._correlation
+        sums = [-nearest, -(nearest**2), -slope, -2.0 * nearest * slope]
+        for shift in np.ndindex(*(2 * one + 1 for one in reach)):
+            r = np.sqrt(self.box.distance_sq(place, np.array(shift) - reach)).astype(np.float32)
+            correlation, slope = correlation_of(r, gamma, self.kernel)
+            for out, term in zip(sums, (correlation, correlation**2, slope, 2.0 * correlation * slope)):
+                out += term
+        return sums
 
 
 def _sum_own(atoms: Atoms, voxels: Voxels) -> np.ndarray:
@@ -190,15 +208,16 @@ def split_factors(atoms: Atoms, s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return (left[:, :n] * singular[:n]).T, right[:n] * mean
 
 
-def bracket_of(r: np.ndarray, x: float, gamma: float, kernel: str) -> tuple[np.ndarray, np.ndarray]:
+def correlation_of(r: np.ndarray, gamma: float, kernel: str) -> tuple[np.ndarray, np.ndarray]:
     """
-    exp(x Gamma(r)) - 1 and its derivative by gamma.
+    Gamma(r), within R_NEAREST made smooth, and its derivative by gamma.
 
     Parameters
     ----------
     r : ndarray
         Angstrom.
-    x, gamma : float
+    gamma : float
+        Angstrom.
     kernel : str
         One of KERNELS.
 
@@ -210,13 +229,10 @@ def bracket_of(r: np.ndarray, x: float, gamma: float, kernel: str) -> tuple[np.n
     near = np.minimum(r / R_NEAREST, 1.0) ** 2
     r = np.maximum(r, R_NEAREST * (0.375 + 0.75 * near - 0.125 * near**2))
     if kernel == "gaussian":
-        correlation = np.exp(-0.5 * (r / gamma) ** 2)
-        slope = correlation * r**2 / gamma**3
-    else:
-        correlation = np.exp(-r / gamma)
-        slope = correlation * r / gamma**2
-    value = np.expm1(x * correlation)
-    return value, x * (value + 1.0) * slope
+        value = np.exp(-0.5 * (r / gamma) ** 2)
+        return value, value * r**2 / gamma**3
+    value = np.exp(-r / gamma)
+    return value, value * r / gamma**2
 
 
 def lagrange(nodes: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

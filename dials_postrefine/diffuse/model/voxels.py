@@ -54,6 +54,10 @@ class Voxels:
         exposure = None if self.exposure is None else self.exposure[chosen]
         return replace(self, exposure=exposure, **{name: getattr(self, name)[chosen] for name in names})
 
+    def blocks(self) -> np.ndarray:
+        """The block of reciprocal space (n,) of int of each voxel: that of the first voxel of its orbit."""
+        return block_of(self.h, self.orbit)
+
     def variance(self, calculated: np.ndarray) -> np.ndarray:
         """
         The variance of the intensities: by Poisson's law that of what is expected, which has no bias, else sigma^2.
@@ -117,11 +121,23 @@ def hold_out(h: np.ndarray, orbit: np.ndarray, fraction: float, kind: str, seed:
     -------
     ndarray (n,) of bool
     """
-    first = np.full(orbit.max(initial=-1) + 1, len(orbit))
-    np.minimum.at(first, orbit, np.arange(len(orbit)))
-    group = np.arange(len(first))
-    if kind == "regions":
-        block = np.floor(h[first] / BLOCK + 0.5).astype(np.int64)
-        group = np.unique(block, axis=0, return_inverse=True)[1].reshape(-1)
-    chance = np.random.default_rng(seed).random(group.max(initial=-1) + 1)
-    return (chance < fraction)[group][orbit]
+    group = block_of(h, orbit) if kind == "regions" else np.unique(orbit, return_inverse=True)[1].reshape(-1)
+    return np.random.default_rng(seed).random(group.max(initial=-1) + 1)[group] < fraction
+
+
+def block_of(h: np.ndarray, orbit: np.ndarray) -> np.ndarray:
+    """
+    The block of BLOCK indices along each axis in which the first voxel of each orbit lies.
+
+    Parameters
+    ----------
+    h : ndarray (n, 3)
+    orbit : ndarray (n,) of int
+
+    Returns
+    -------
+    ndarray (n,) of int
+    """
+    _, first, row = np.unique(orbit, return_index=True, return_inverse=True)
+    block = np.floor(h[first] / BLOCK + 0.5).astype(np.int64)
+    return np.unique(block, axis=0, return_inverse=True)[1].reshape(-1)[row.reshape(-1)]

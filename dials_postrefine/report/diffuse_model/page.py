@@ -1,4 +1,4 @@
-"""The page of dials.diffuse_model: what its JSON summary says, and planes observed, calculated, and their difference."""
+"""The page of dials.diffuse_model: its JSON summary, and planes observed, calculated, and their difference."""
 
 from __future__ import annotations
 
@@ -62,9 +62,9 @@ def make_page(summary: dict, sections: Sequence[dict]) -> Page:
 
 def _models(summary: dict) -> Table:
     caption = (
-        "The best variant of each model. χ² of the voxels that were fitted and of those held out; CC of the anisotropic "
-        "part, of all voxels and of those held out; worse by: standard deviations by which held-out voxels prefer the best "
-        "model. A question mark: the data do not determine the parameter."
+        "The best variant of each model. χ² of the voxels that were fitted and of those held out; CC of the "
+        "anisotropic part, of all voxels and of those held out; worse by: standard deviations by which held-out voxels "
+        "prefer the best model. A question mark: the data do not determine the parameter."
     )
     names = list(summary["models"])
     headers = [one.replace("chi^2", "χ²") for one in HEADERS]
@@ -80,7 +80,13 @@ def _by_shell(summary: dict) -> Figure:
     ]
     shells = summary["models"][summary["chosen"]]["shells"]
     svg = plots.by_resolution(
-        "cc", "Correlation by resolution", shells, curves, "CC of the anisotropic part", "There is none.", ylim=(None, 1.03)
+        "cc",
+        "Correlation by resolution",
+        shells,
+        curves,
+        "CC of the anisotropic part",
+        "There is none.",
+        ylim=(None, 1.03),
     )
     return Figure(svg, "Correlation of the anisotropic part of observed and calculated map by shell, all voxels.")
 

@@ -4,8 +4,8 @@ The summary of dials.diffuse_model, which is its JSON:
     chosen              the name of the model that is chosen, "background" where none is better than it
     reindex_operation   what the map's h, k, l are in terms of the model's
     models              by name, of the best variant: parameters (value, esd, unit, determined), scale, chi2_reduced and
-                        r of the voxels that were fitted, cc_anisotropic of all voxels, cc_held_out, chi2_held_out, by how
-                        many standard deviations it is worse than the best one (worse_by), variant, n_parameters,
+                        r of the voxels that were fitted, cc_anisotropic of all voxels, cc_held_out, chi2_held_out, by
+                        how many standard deviations it is worse than the best one (worse_by), variant, n_parameters,
                         correlations of the parameters and the scale, shells
     variants            the figures of all variants
     dataset, verdict, remarks
@@ -92,8 +92,8 @@ def _remarks(summary: dict) -> list[Remark]:
         found.append(
             distrust(
                 "no model is better than an isotropic background",
-                "No model explains held-out voxels better than an isotropic background does: the map has no anisotropic "
-                "signal above its noise, or is of another crystal; look at the map, or take a lower resolution (d_min=).",
+                "No model explains held-out voxels better than an isotropic background does: the map has no "
+                "anisotropic signal above its noise, or is of another crystal; look at it, or take a larger d_min.",
             )
         )
         return found
@@ -101,7 +101,7 @@ def _remarks(summary: dict) -> list[Remark]:
         found.append(
             care(
                 f"CC {chosen['cc_held_out']:.2f} of held-out voxels",
-                f"The chosen model explains little: its correlation with held-out voxels is {chosen['cc_held_out']:.2f}.",
+                f"The chosen model explains little: the CC of held-out voxels is {chosen['cc_held_out']:.2f}.",
                 "cc_held_out",
             )
         )
@@ -114,18 +114,36 @@ def _remarks(summary: dict) -> list[Remark]:
                 "chi2_reduced",
             )
         )
+    found += _parameter_remarks(summary["chosen"], chosen)
+    alike = [
+        name
+        for name, one in summary["models"].items()
+        if name not in (summary["chosen"], "background") and one["worse_by"] < 3.0 and one["scale"]["value"] > 0.0
+    ]
+    if alike:
+        found.append(
+            note(
+                f"Held-out voxels can't tell {summary['chosen']} from {', '.join(alike)}: it has the fewest "
+                "parameters of them, or is the better one."
+            )
+        )
+    return found
+
+
+def _parameter_remarks(name_of_model: str, chosen: dict) -> list[Remark]:
+    """On what the data do not determine, or not one by one."""
+    found = []
+    if not chosen["converged"]:
+        found.append(care("the fit did not converge", f"The fit of {name_of_model} did not converge within its steps."))
     for name, one in chosen["parameters"].items():
         if not one["determined"]:
             found.append(
                 care(
                     f"{name} is not determined",
-                    f"The data do not determine {name} of {summary['chosen']}: it is at a limit, or its standard "
+                    f"The data do not determine {name} of {name_of_model}: it is at a limit, or its standard "
                     "deviation is as large as itself.",
                 )
             )
-        if abs(one["value"] or 0.0) > 0.0 and not chosen["converged"]:
-            found.append(care("the fit did not converge", "The fit did not converge within its steps.", ""))
-            break
     matrix, names = chosen["correlations"]["matrix"], chosen["correlations"]["names"]
     strong = [
         f"{names[i]} and {names[j]} {matrix[i][j]:+.2f}"
@@ -135,12 +153,4 @@ def _remarks(summary: dict) -> list[Remark]:
     ]
     if strong:
         found.append(note(f"Strongly correlated parameters: {', '.join(strong)}."))
-    alike = [
-        name
-        for name, one in summary["models"].items()
-        if name not in (summary["chosen"], "background") and one["worse_by"] < 3.0 and one["scale"]["value"] > 0.0
-    ]
-    if alike:
-        found.append(note(f"Held-out voxels can't tell {summary['chosen']} from {', '.join(alike)}: it has the fewest "
-                          "parameters of them, or is the better one."))
     return found
