@@ -17,6 +17,7 @@ from dials_postrefine.diffuse.model.covariance import GivenCovariance
 from dials_postrefine.diffuse.model.elastic import Elastic, find_network
 from dials_postrefine.diffuse.model.fitting import Fit, Problem, fit, fit_background
 from dials_postrefine.diffuse.model.liquid_like import LiquidLike
+from dials_postrefine.diffuse.model.mixture import Mixture
 from dials_postrefine.diffuse.model.own_displacements import OwnDisplacements
 from dials_postrefine.diffuse.model.parameters import Model
 from dials_postrefine.diffuse.model.rigid_body import RigidBody
@@ -27,12 +28,13 @@ from dials_postrefine.settings.diffuse_model import DiffuseModelRequest
 
 logger = logging.getLogger("dials.diffuse_model")
 MOST_FOR_NETWORK = 8000  # voxels by which the parameters of a network are fitted
+MOST_IN_CELL = 3000  # atoms for which motions of the cell's content are tried, too
 ALL = ("uncorrelated", "rigid_body", "liquid_like", "elastic")
 
 
-@dataclass
+@dataclass(frozen=True)
 class Variant:
-    """A variant of a model: the model's name, what the variant is, how it is made, and which voxels are enough to fit it."""
+    """A variant of a model: the model's name, how it is meant, how it is made, and which voxels are enough to fit it."""
 
     name: str
     variant: dict[str, str]
@@ -73,20 +75,16 @@ def fit_models(request: DiffuseModelRequest, given: ModelInput, progress) -> Fit
     flat = Variant("background", {}, lambda voxels: None)
     fitted = [(flat, fit_background(problem))]
     notes: list[str] = []
-    wanted = list(candidates(request, given))
+    wanted = list(first_variants(request, given.atoms))
     for number, candidate in enumerate(wanted):
-        progress(candidate.name, number, len(wanted))
-        try:
-            begun = time.perf_counter()
-            found = _fit_one(candidate, problem)
-        except CannotModel as error:
-            if len(request.models) == 1 and "auto" not in request.models:
-                raise
-            notes.append(f"{candidate.name}: {error}")
-            continue
-        fitted.append((candidate, found))
-        taken = time.perf_counter() - begun
-        logger.debug("%s %s: chi^2 %.4f, %.1f s", candidate.name, candidate.variant, found.chi_sq, taken)
+        progress(candidate.name, number, 2 * len(wanted))
+        _try(candidate, problem, fitted, notes, len(wanted) == 1)
+    for name in ("rigid_body", "liquid_like"):
+        progress(name, len(wanted), 2 * len(wanted))
+        same = [one for one in fitted if one[0].name == name]
+        if same and request.displacements == "auto" and not request.rigid_body.tensor:
+            variant = min(same, key=lambda one: one[1].chi_sq)[0].variant | {"displacements": "model"}
+            _try(_variant(given.atoms, name, variant), problem, fitted, notes, False)
     best = min(fitted, key=lambda one: one[1].chi_sq)[1]
     held = voxels.held_out if voxels.held_out.any() else np.ones(len(voxels), bool)
     every = [
@@ -152,42 +150,81 @@ class _Held:
         return self.found, np.zeros((0, len(self.found)))
 
 
-def candidates(request: DiffuseModelRequest, given: ModelInput) -> Iterator[Variant]:
-    """The variants to fit, one after another."""
-    atoms = given.atoms
-    wanted = list(ALL) if "auto" in request.models else [name for name in request.models if name != "auto"]
+def _try(candidate: Variant, problem: Problem, fitted: list, notes: list[str], alone: bool) -> None:
+    """Fit a variant and add it to those that are fitted; where it can't be a note says why, unless it is alone."""
+    begun = time.perf_counter()
+    try:
+        found = _fit_one(candidate, problem)
+    except CannotModel as error:
+        if alone:
+            raise
+        notes.append(f"{candidate.name} was not fitted: {error}")
+        return
+    fitted.append((candidate, found))
+    taken = time.perf_counter() - begun
+    logger.debug("%s %s: chi^2 %.4f, %.1f s", candidate.name, candidate.variant, found.chi_sq, taken)
+
+
+def first_variants(request: DiffuseModelRequest, atoms: Atoms) -> Iterator[Variant]:
+    """The variants to fit; of displacements=auto those of the file, the others follow for the best of them."""
+    wanted = list(ALL) if "auto" in request.models else list(request.models)
     if request.covariance and "covariance" not in wanted:
         wanted.append("covariance")
-    symmetric = len(atoms.rotations) > 1
-    displacements = ("file", "model") if request.displacements == "auto" else (request.displacements,)
-    if atoms.u_iso.max() <= 0.0:
-        displacements = ("model",)
-    if "uncorrelated" in wanted:
-        yield Variant("uncorrelated", {}, lambda voxels: Uncorrelated(atoms, voxels))
-    if "rigid_body" in wanted:
-        for unit in _units(request, atoms, symmetric):
-            for kind in displacements:
-                yield Variant(
-                    "rigid_body",
-                    {"unit": unit, "displacements": kind},
-                    lambda voxels, unit=unit, kind=kind: _rigid_body(request, atoms, voxels, (unit, kind)),
-                )
-    if "liquid_like" in wanted:
-        across = request.liquid_like.across
-        for one in ["molecule", "crystal", *(["cell"] if symmetric else [])] if across == "auto" else [across]:
-            for kind in displacements:
-                yield Variant(
-                    "liquid_like",
-                    {"across": one, "kernel": request.liquid_like.kernel, "displacements": kind},
-                    lambda voxels, one=one, kind=kind: _liquid_like(request, atoms, voxels, (one, kind)),
-                )
-    if "elastic" in wanted and atoms.u_iso.max() > 0.0:
-        network = find_network(atoms, request.elastic.cutoff)
-        variant = {"cutoff": f"{network.cutoff:g}", "width": f"{network.width:g}"}
-        yield Variant("elastic", variant, lambda voxels: Elastic(atoms, voxels, network), MOST_FOR_NETWORK)
-    if "covariance" in wanted:
-        v = read_covariance(request.covariance)
-        yield Variant("covariance", {}, lambda voxels: GivenCovariance(atoms, voxels, v))
+    displacements = "model" if request.displacements == "model" or atoms.u_iso.max() <= 0.0 else "file"
+    for name in wanted:
+        if name == "uncorrelated":
+            yield Variant(name, {}, lambda voxels: Uncorrelated(atoms, voxels))
+        elif name == "rigid_body":
+            kind = "tensor" if request.rigid_body.tensor else "isotropic"
+            for unit in _units(request, atoms):
+                yield _variant(atoms, name, {"unit": unit, "motion": kind, "displacements": displacements})
+        elif name in ("liquid_like", "mixture"):
+            for across in _acrosses(request, atoms):
+                variant = {"across": across, "kernel": request.liquid_like.kernel}
+                yield _variant(atoms, name, variant | {"displacements": "file" if name == "mixture" else displacements})
+        elif name == "elastic" and atoms.u_iso.max() > 0.0:
+            network = find_network(atoms, request.elastic.cutoff)
+            variant = {"cutoff": f"{network.cutoff:g}", "width": f"{network.width:g}"}
+            yield Variant(
+                name, variant, lambda voxels, network=network: Elastic(atoms, voxels, network), MOST_FOR_NETWORK
+            )
+        elif name == "covariance":
+            v = read_covariance(request.covariance)
+            yield Variant(name, {}, lambda voxels: GivenCovariance(atoms, voxels, v))
+
+
+def _units(request, atoms: Atoms) -> list[str]:
+    if request.rigid_body.unit != "auto":
+        return [request.rigid_body.unit]
+    several = len(np.unique(atoms.chain)) > 1
+    return ["molecule", *(["chain"] if several else []), *(["cell"] if len(atoms.rotations) > 1 else [])]
+
+
+def _acrosses(request, atoms: Atoms) -> list[str]:
+    if request.liquid_like.across != "auto":
+        return [request.liquid_like.across]
+    small = 1 < len(atoms.rotations) <= MOST_IN_CELL / len(atoms)
+    return ["molecule", "crystal", *(["cell"] if small else [])]
+
+
+def _variant(atoms: Atoms, name: str, variant: dict[str, str]) -> Variant:
+    """A rigid body or liquid-like motions as the variant has them."""
+
+    def make(voxels: Voxels) -> Model:
+        own = variant["displacements"] == "model"
+        used = atoms.with_u(0.0) if own else atoms
+        if name == "rigid_body":
+            bodies = [used.expanded()] if variant["unit"] == "cell" else [used]
+            if variant["unit"] == "chain":
+                bodies = [used.select(used.chain == one) for one in np.unique(used.chain)]
+            model: Model = RigidBody(bodies, voxels, variant["motion"] == "tensor")
+        elif name == "mixture":
+            model = Mixture(used, voxels, variant["across"], variant["kernel"])
+        else:
+            model = LiquidLike(used, voxels, variant["across"], variant["kernel"])
+        return OwnDisplacements(model, atoms, voxels) if own else model
+
+    return Variant(name, variant, make)
 
 
 def read_covariance(path: str) -> np.ndarray:
@@ -199,29 +236,3 @@ def read_covariance(path: str) -> np.ndarray:
             return np.asarray(file["V"], float)
     except (OSError, KeyError, ValueError) as error:
         raise Sorry(f"{path} can't be read as a covariance ({error}): give a .npz with an array V.") from None
-
-
-def _units(request, atoms: Atoms, symmetric: bool) -> list[str]:
-    if request.rigid_body.unit != "auto":
-        return [request.rigid_body.unit]
-    several = len(np.unique(atoms.chain)) > 1
-    return ["molecule", *(["chain"] if several else []), *(["cell"] if symmetric else [])]
-
-
-def _rigid_body(request, atoms: Atoms, voxels: Voxels, variant: tuple[str, str]) -> Model:
-    unit, displacements = variant
-    used = atoms if displacements == "file" else atoms.with_u(0.0)
-    bodies = [used.expanded()] if unit == "cell" else [used]
-    if unit == "chain":
-        bodies = [used.select(used.chain == name) for name in np.unique(used.chain)]
-    if displacements == "file":
-        return RigidBody(bodies, voxels, request.rigid_body.tensor)
-    return OwnDisplacements(RigidBody(bodies, voxels), atoms, voxels)
-
-
-def _liquid_like(request, atoms: Atoms, voxels: Voxels, variant: tuple[str, str]) -> Model:
-    across, displacements = variant
-    kernel = request.liquid_like.kernel
-    if displacements == "file":
-        return LiquidLike(atoms, voxels, across, kernel)
-    return OwnDisplacements(LiquidLike(atoms.with_u(0.0), voxels, across, kernel), atoms, voxels)

@@ -17,7 +17,7 @@ the pair of an atom with itself being the last sum of I.  Of anisotropic u_j, wh
 x is different in each voxel, but the bracket is smooth in it: at K Chebyshev nodes x_k in [0, x_max] there is an FFT
 each, and polynomials L_k interpolate, FT = sum_k L_k(x) FT_k, whose derivative by sigma needs no more.  That by
 gamma needs as many FFTs again.  p_rs is cut off smoothly
-between FLAT and PADDING times the resolution; it has no pair nearer than R_NEAREST, within which Gamma may be anything
+between FLAT and PADDING times the resolution, which makes I right to 0.1 % of its mean; it has no pair nearer than R_NEAREST, within which Gamma may be anything
 and is made smooth, so that its transform ends soon, too.
 
 In a crystal |F|^2 is at integer indices only, times the number of cells of the box, and the bracket is summed over the
@@ -38,6 +38,8 @@ from dials_postrefine.diffuse.model.rigid_body import cells_for
 from dials_postrefine.diffuse.model.voxels import Voxels
 
 PADDING, FLAT = 2.0, 1.5  # resolution of the Patterson function over that of the voxels, and where its cut begins
+PADDING_OF_LARGE, FLAT_OF_LARGE = 1.5, 1.2  # of boxes of more points than LARGE, for intensities right to 1 %
+LARGE = 1e7
 R_NEAREST = 1.1  # Angstrom
 NEGLIGIBLE = 2e-3  # of the strongest p_rs
 N_NODES = 400  # of |s| at which form factors are known
@@ -66,10 +68,14 @@ class LiquidLike:
             if across == "crystal"
             else np.ptp(self.atoms.sites, axis=0) + 6.0 / np.linalg.norm(atoms.orthogonal, axis=0)
         )
-        fine = make_box(self.atoms, cells, PADDING * voxels.s.max(), extent)
         self.s_max = voxels.s.max()
+        self.padding, self.flat = PADDING, FLAT
+        fine = make_box(self.atoms, cells, PADDING * self.s_max, extent)
+        if fine.n_points > LARGE:
+            self.padding, self.flat = PADDING_OF_LARGE, FLAT_OF_LARGE
+            fine = make_box(self.atoms, cells, self.padding * self.s_max, extent)
         # what is aliased of the product falls beyond the voxels
-        self.box = make_box(self.atoms, fine.cells, 0.5 * (1.0 + PADDING) * self.s_max / OVERSAMPLING)
+        self.box = make_box(self.atoms, fine.cells, 0.5 * (1.0 + self.padding) * self.s_max / OVERSAMPLING)
         self.rotations = self.atoms.rotations
         self.places = [self.box.places(voxels.h @ rotation) for rotation in self.rotations]
         self.q_sq = voxels.q_sq
@@ -86,7 +92,7 @@ class LiquidLike:
         remaining = atoms.u - atoms.u_iso[:, None, None] * np.eye(3)
         parts = transform_points(atoms.sites, remaining, coefficients, fine)
         shape = cropped(parts[0], fine.grid, self.box.grid).shape
-        cut = np.clip((np.sqrt(self.box.s_sq()) / self.s_max - FLAT) / (PADDING - FLAT), 0.0, 1.0)
+        cut = np.clip((np.sqrt(self.box.s_sq()) / self.s_max - self.flat) / (self.padding - self.flat), 0.0, 1.0)
         window = np.cos(0.5 * np.pi * cut) ** 2
         if self.across == "crystal":
             whole = [np.rint(fft.fftfreq(n, 1 / n)) % m == 0 for n, m in zip(self.box.grid, self.box.cells)]
