@@ -34,7 +34,7 @@ ALL = ("uncorrelated", "rigid_body", "liquid_like", "elastic")
 
 @dataclass(frozen=True)
 class Variant:
-    """A variant of a model: the model's name, how it is meant, how it is made, and which voxels are enough to fit it."""
+    """A variant of a model: the model's name, how it is meant and made, and how many voxels are enough to fit it."""
 
     name: str
     variant: dict[str, str]

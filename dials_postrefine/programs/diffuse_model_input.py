@@ -41,9 +41,9 @@ class ModelInput:
         """What was read, for the log."""
         about = self.description
         lines = [
-            f"{about['map']}: {about['n_observed']} voxels were observed, {about['n_voxels']} of them are used, "
+            f"{about['map']}: {about['n_observed']} voxels were observed, {about['n_voxels']} are used, "
             f"{about['d_max']:.2f} - {about['d_min']:.2f} A, {about['n_held_out']} held out of the fits.",
-            f"{about['model']}: {about['n_atoms']} atoms in {about['space_group']}, {about['n_operations']} operations.",
+            f"{about['model']}: {about['n_atoms']} atoms in {about['space_group']}.",
         ]
         if len(self.correlations) > 1:
             tried = ", ".join(f"{name} {cc:+.3f}" for name, cc in self.correlations.items())
@@ -153,7 +153,7 @@ def _make_voxels(request, observed: MapOnGrid, atoms: Atoms, places_and_h, cells
     needed = FEWEST_PER_PARAMETER * (request.background.n + 10)
     if len(voxels) < needed:
         raise Sorry(
-            f"The map has {len(voxels)} voxels that can be used, too few for the models' parameters ({needed} at least): "
+            f"The map has {len(voxels)} voxels that can be used, too few for the models' parameters ({needed} or so): "
             "take a lower d_min, or a smaller background.n."
         )
     if not np.ptp(voxels.intensity) > 0.0:
@@ -241,7 +241,7 @@ def _find_operation(request, observed: MapOnGrid, atoms: Atoms, h, values) -> tu
         model_cell = ", ".join(f"{x:.2f}" for x in np.linalg.norm(atoms.orthogonal, axis=0))
         map_cell = ", ".join(f"{x:.2f}" for x in observed.unit_cell[:3])
         raise Sorry(
-            f"The unit cell of the model ({model_cell} A) is not that of the map ({map_cell} A), however that is indexed: "
+            f"The cell of the model ({model_cell} A) is not that of the map ({map_cell} A), however it is indexed: "
             "give the model of this crystal."
         )
     if request.reindex_operation:

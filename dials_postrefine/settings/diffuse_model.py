@@ -109,6 +109,8 @@ class DiffuseModelRequest:
         check_values("diffuse_model", self)
         check_limits(self)
         if not self.models:
-            raise Sorry("model=None leaves nothing to fit: name models, or leave it out.")
+            raise Sorry(
+                "model=None leaves nothing to fit: name models, as model=rigid_body+liquid_like, or leave it out."
+            )
         if "covariance" in self.models and not self.covariance:
             raise Sorry("model=covariance needs input.covariance=V.npz: give the file.")

@@ -24,15 +24,17 @@ A map is fitted as  I_obs = k I + sum_m c_m phi_m(|s|),  phi_m smooth functions 
     amplitudes.py   partial structure factors of an FFT box, at fractional indices
     voxels.py       the voxels of a map that are fitted: indices, orbits, held-out ones
     background.py   the functions phi_m
-    uncorrelated.py, rigid_body.py, liquid_like.py, elastic.py, covariance.py    I and its derivatives, each a model
+    parameters.py   what a model is to the fit
+    uncorrelated.py, rigid_body.py, liquid_like.py, mixture.py, elastic.py, covariance.py    I and its derivatives
+    own_displacements.py    V_ii of the model's own motion, in place of the file's
     fitting.py      weighted least squares, with standard deviations
     agreement.py    correlation of the anisotropic part, by shell
     comparison.py   which model held-out voxels prefer
     reindexing.py   which indexing of the map is the structure's
 
 Sources: Moore, Structure 2009, 17, 1307; Clarage et al., Proteins 1992, 12, 145; Wall, Ealick and Gruner, PNAS 1997,
-94, 6180; Bahar, Atilgan and Erman, Fold. Des. 1997, 2, 173.  Lengths are Angstrom, q and s 1/Angstrom, intensities squared
-units of the form factors per cell.
+94, 6180; Bahar, Atilgan and Erman, Fold. Des. 1997, 2, 173.  Lengths are Angstrom, q and s 1/Angstrom,
+intensities squared units of the form factors per cell.
 """
 
 from __future__ import annotations

@@ -16,9 +16,9 @@ the pair of an atom with itself being the last sum of I.  Of anisotropic u_j, wh
 
 x is different in each voxel, but the bracket is smooth in it: at K Chebyshev nodes x_k in [0, x_max] there is an FFT
 each, and polynomials L_k interpolate, FT = sum_k L_k(x) FT_k, whose derivative by sigma needs no more.  That by
-gamma needs as many FFTs again.  p_rs is cut off smoothly
-between FLAT and PADDING times the resolution, which makes I right to 0.1 % of its mean; it has no pair nearer than R_NEAREST, within which Gamma may be anything
-and is made smooth, so that its transform ends soon, too.
+gamma needs as many FFTs again.  p_rs is cut off smoothly between FLAT and PADDING times the resolution, which makes I
+right to 0.1 % of its mean; it has no pair nearer than R_NEAREST, within which Gamma may be anything and is made smooth,
+so that its transform ends soon, too.
 
 In a crystal |F|^2 is at integer indices only, times the number of cells of the box, and the bracket is summed over the
 lattice of boxes, of all but the nearest image to second order in x Gamma.

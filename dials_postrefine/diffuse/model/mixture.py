@@ -3,8 +3,8 @@ A rigid body in which motions are liquid-like: two motions that know nothing of 
 
     V_ij = s^2 + sigma^2 Gamma(r_ij) inside a molecule, sigma^2 Gamma(r_ij) outside,
 
-and with C the first sum of (1) in liquid_like.py, over all pairs or over those of a molecule, P = |F|^2 - sum E_i^2 of the
-molecules, x_s = q^2 s^2, and what atoms do alone
+and with C the first sum of (1) in liquid_like.py, over all pairs or over those of a molecule, P = |F|^2 - sum E_i^2 of
+the molecules, x_s = q^2 s^2, and what atoms do alone
 
     I = C + [exp(x_s) - 1] (C_molecule + P) + sum_j o_j^2 f_j^2 [1 - exp(-q'u_j q)]
 """
@@ -47,6 +47,4 @@ class Mixture:
         intensity = every[0] + (grown - 1.0) * body + self.liquid.own
         by_x = every[1] + (grown - 1.0) * inside[1]
         by_gamma = every[2] + (grown - 1.0) * inside[2]
-        return intensity, np.array(
-            [2.0 * sigma * self.q_sq * by_x, by_gamma, 2.0 * rigid * self.q_sq * grown * body]
-        )
+        return intensity, np.array([2.0 * sigma * self.q_sq * by_x, by_gamma, 2.0 * rigid * self.q_sq * grown * body])
