@@ -18,7 +18,7 @@ from dials_postrefine.diffuse.model.elastic import Elastic, find_network
 from dials_postrefine.diffuse.model.fitting import Fit, Problem, fit, fit_background
 from dials_postrefine.diffuse.model.liquid_like import LiquidLike
 from dials_postrefine.diffuse.model.mixture import Mixture
-from dials_postrefine.diffuse.model.own_displacements import OwnDisplacements
+from dials_postrefine.diffuse.model.own_displacements import OwnDisplacements, RefinedDisplacements
 from dials_postrefine.diffuse.model.parameters import Model
 from dials_postrefine.diffuse.model.rigid_body import RigidBody
 from dials_postrefine.diffuse.model.uncorrelated import Uncorrelated
@@ -83,8 +83,9 @@ def fit_models(request: DiffuseModelRequest, given: ModelInput, progress) -> Fit
         progress(name, len(wanted), 2 * len(wanted))
         same = [one for one in fitted if one[0].name == name]
         if same and request.displacements == "auto" and not request.rigid_body.tensor:
-            variant = min(same, key=lambda one: one[1].chi_sq)[0].variant | {"displacements": "model"}
-            _try(_variant(given.atoms, name, variant), problem, fitted, notes, False)
+            best = min(same, key=lambda one: one[1].chi_sq)[0].variant
+            for kind in ("model", "refined"):
+                _try(_variant(given.atoms, name, best | {"displacements": kind}), problem, fitted, notes, False)
     best = min(fitted, key=lambda one: one[1].chi_sq)[1]
     held = voxels.held_out if voxels.held_out.any() else np.ones(len(voxels), bool)
     every = [
@@ -170,7 +171,9 @@ def first_variants(request: DiffuseModelRequest, atoms: Atoms) -> Iterator[Varia
     wanted = list(ALL) if "auto" in request.models else list(request.models)
     if request.covariance and "covariance" not in wanted:
         wanted.append("covariance")
-    displacements = "model" if request.displacements == "model" or atoms.u_iso.max() <= 0.0 else "file"
+    displacements = "file" if request.displacements == "auto" else request.displacements
+    if atoms.u_iso.max() <= 0.0:
+        displacements = "model"
     for name in wanted:
         if name == "uncorrelated":
             yield Variant(name, {}, lambda voxels: Uncorrelated(atoms, voxels))
@@ -181,7 +184,12 @@ def first_variants(request: DiffuseModelRequest, atoms: Atoms) -> Iterator[Varia
         elif name in ("liquid_like", "mixture"):
             for across in _acrosses(request, atoms):
                 variant = {"across": across, "kernel": request.liquid_like.kernel}
-                yield _variant(atoms, name, variant | {"displacements": "file" if name == "mixture" else displacements})
+                yield _variant(
+                    atoms,
+                    name,
+                    variant
+                    | {"displacements": "file" if name == "mixture" and displacements == "model" else displacements},
+                )
         elif name == "elastic" and atoms.u_iso.max() > 0.0:
             network = find_network(atoms, request.elastic.cutoff)
             variant = {"cutoff": f"{network.cutoff:g}", "width": f"{network.width:g}"}
@@ -222,6 +230,8 @@ def _variant(atoms: Atoms, name: str, variant: dict[str, str]) -> Variant:
             model = Mixture(used, voxels, variant["across"], variant["kernel"])
         else:
             model = LiquidLike(used, voxels, variant["across"], variant["kernel"])
+        if variant["displacements"] == "refined":
+            return RefinedDisplacements(model, atoms, voxels)
         return OwnDisplacements(model, atoms, voxels) if own else model
 
     return Variant(name, variant, make)

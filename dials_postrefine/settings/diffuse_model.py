@@ -61,6 +61,9 @@ class Output:
     """Names of files; what is None is not written."""
 
     nxs: str | None = phil("nxs", "model.nxs")
+    ccp4: str | None = phil("ccp4", None)
+    covariance: str | None = phil("covariance", "model_covariance.npz")
+    pdb: str | None = phil("pdb", "model_fluctuations.pdb")
     html: str | None = phil("html", "dials.diffuse_model.html")
     json: str | None = phil("json", "dials.diffuse_model.json")
     log: str | None = phil("log", "dials.diffuse_model.log")

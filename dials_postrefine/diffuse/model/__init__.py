@@ -30,6 +30,7 @@ A map is fitted as  I_obs = k I + sum_m c_m phi_m(|s|),  phi_m smooth functions 
     fitting.py      weighted least squares, with standard deviations
     agreement.py    correlation of the anisotropic part, by shell
     comparison.py   which model held-out voxels prefer
+    fluctuations.py what a fitted model says of the atoms
     reindexing.py   which indexing of the map is the structure's
 
 Sources: Moore, Structure 2009, 17, 1307; Clarage et al., Proteins 1992, 12, 145; Wall, Ealick and Gruner, PNAS 1997,

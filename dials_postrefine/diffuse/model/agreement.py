@@ -1,9 +1,9 @@
 """
 How well a calculated map agrees with the observed one.
 
-The anisotropic part is what is left without a line through its narrow shell of |s|; its correlation says whether a model
-explains anything, as the total correlates at 0.99 even for a wrong orientation.  Figures of held-out voxels take off
-the line of all voxels of the shell.
+The anisotropic part is what is left without a line through its narrow shell of |s|; its correlation says whether a
+model explains anything, as the total correlates at 0.99 even for a wrong orientation.  Figures of held-out voxels
+take off the line of all voxels of the shell.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def anisotropic_part(values: np.ndarray, s: np.ndarray, n_radial: int = N_RADIAL
     Returns
     -------
     ndarray (n,)
-        In each shell what is left by a straight line in |s|: a constant would leave the slope, which any background has.
+        What a straight line in |s| leaves of each shell: a constant would leave the slope that any background has.
     """
     edges = np.linspace(s.min(), s.max() * (1.0 + 1e-9), n_radial + 1)
     shell = np.clip(np.searchsorted(edges, s, side="right") - 1, 0, n_radial - 1)

@@ -134,3 +134,33 @@ def write_model_map(path: str, observed: MapOnGrid, volumes: dict[str, np.ndarra
             data.attrs[f"{name}_indices"] = number
         for name, volume in volumes.items():
             data.create_dataset(name, data=volume.astype(np.float32), fillvalue=np.nan, chunks=True, **COMPRESSION)
+
+
+@dataclass(frozen=True)
+class _GridOfMap:
+    """What Ccp4Writer needs of a grid."""
+
+    frame: str
+    subdivide: tuple[int, ...]
+    shape: tuple[int, ...]
+    low: np.ndarray
+    to_s: np.ndarray
+
+
+def write_ccp4(path: str, observed: MapOnGrid, values: np.ndarray) -> None:
+    """Write a volume on the grid of a map as CCP4, as writing.py has it."""
+    from cctbx import uctbx
+
+    import dials_postrefine
+    from dials_postrefine.files.maps.writing import Ccp4Writer
+
+    cells = observed.cells
+    low = np.array([int(round(axis[0] * n)) for axis, n in zip(observed.axes, cells)])
+    basis = np.array(uctbx.unit_cell(observed.unit_cell).fractionalization_matrix()).reshape(3, 3).T
+    grid = _GridOfMap("hkl", tuple(int(n) for n in cells), values.shape, low, basis / cells)
+    with Ccp4Writer(
+        path, grid, "intensity", f"dials_postrefine {dials_postrefine.__version__}", "calculated"
+    ) as writer:
+        for i, plane in enumerate(values):
+            known = np.flatnonzero(np.isfinite(plane))
+            writer.add(i, {"intensity": np.nan_to_num(plane)}, known)

@@ -16,8 +16,8 @@ COLOURS = (BLUE, RED, GREEN, "#8a5fa8", "#c8871f", GREY)
 PERCENTILE = 98.0  # of the absolute observed values, to which colours reach
 
 
-def make_page(summary: dict, sections: Sequence[dict]) -> Page:
-    """The page of a summary (summary.make_summary) and planes (programs.diffuse_model_input.ModelInput.sections)."""
+def make_page(summary: dict, sections: Sequence[dict], fluctuations=None) -> Page:
+    """The page of a summary, planes (ModelInput.sections), and what the model says of atoms (Fluctuations, or None)."""
     chosen, data = summary["models"][summary["chosen"]], summary["dataset"]
     facts = [
         Fact("chosen", summary["chosen"], ", ".join(chosen["variant"].values())),
@@ -55,6 +55,7 @@ def make_page(summary: dict, sections: Sequence[dict]) -> Page:
                 ],
                 [_plane(one) for one in sections],
             ),
+            *([] if fluctuations is None else [_motion(fluctuations)]),
             Section("Data", tables=[Table("What was read.", ("", ""), rows, n_text=2)]),
         ],
     )
@@ -126,3 +127,27 @@ def _plane(section: dict) -> Figure:
 
     svg = plots.draw(name, f"{section['name']}: observed, calculated, difference", paint, (8.0, 3.0))
     return Figure(svg, f"{section['name']}: observed, calculated and difference.")
+
+
+def _motion(fluctuations) -> Section:
+    """Covariances by residue and against distance."""
+    matrix = fluctuations.v_residue
+    high = float(np.abs(matrix).max()) or 1.0
+
+    def paint(axes):
+        picture = axes.imshow(matrix, origin="lower", cmap="RdBu_r", vmin=-high, vmax=high, interpolation="nearest")
+        axes.grid(False)
+        axes.set(xlabel="residue, in order", ylabel="residue, in order")
+        axes.figure.colorbar(picture, ax=axes, label="covariance (Å²)")
+
+    svg = plots.draw("covariance", "Covariance by residue", paint, (4.4, 3.6))
+    curve = Curve("mean covariance", fluctuations.r.tolist(), fluctuations.mean.tolist(), BLUE, "o-")
+    by_distance = plots.lines("by-distance", "Covariance by distance", [curve], "distance (Å)", "covariance (Å²)")
+    return Section(
+        "What moves together",
+        ["Of the chosen model, isotropic: how far two atoms move together is the root of their covariance."],
+        [
+            Figure(svg, "Mean covariance of the atoms of two residues; the diagonal has what a residue does in all."),
+            Figure(by_distance, "Mean covariance of two atoms of a molecule against their distance."),
+        ],
+    )

@@ -21,7 +21,8 @@ from pair_sums import (
 from dials_postrefine.diffuse.model.covariance import GivenCovariance, GroupPairs, tensor_sum
 from dials_postrefine.diffuse.model.elastic import Elastic, Network, correlate, find_network, make_stiffness
 from dials_postrefine.diffuse.model.liquid_like import LiquidLike, split_factors
-from dials_postrefine.diffuse.model.own_displacements import OwnDisplacements
+from dials_postrefine.diffuse.model.mixture import Mixture
+from dials_postrefine.diffuse.model.own_displacements import OwnDisplacements, RefinedDisplacements
 from dials_postrefine.diffuse.model.rigid_body import RigidBody
 from dials_postrefine.diffuse.model.uncorrelated import Uncorrelated
 
@@ -132,6 +133,21 @@ def test_liquid_like_motions_of_a_crystal(cells):
     close(found, wanted, 1e-2)
 
 
+def test_a_mixture():
+    """V_ij = s^2 + sigma^2 Gamma inside a molecule; that of a crystal goes over into it where cells are far apart."""
+    atoms = make_atoms()
+    voxels = make_voxels(atoms)
+    values = np.array([0.3, 4.0, 0.25])
+    v = 0.09 * np.exp(-distances(atoms.xyz) / 4.0) + 0.25**2
+    np.fill_diagonal(v, atoms.u_iso)
+    model = Mixture(atoms, voxels, "molecule", "exponential")
+    intensity, derivatives = model.evaluate(values)
+    close(intensity, pair_sum(atoms.xyz, scattering(atoms, voxels.q), voxels.q, isotropic(v)), 1e-2)
+    close(derivatives, slopes(model, values, 1e-3), 2e-3)
+    crystal = Mixture(atoms, voxels, "crystal", "exponential").evaluate(np.array([0.3, 0.7, 0.25]))[0]
+    close(crystal, model.evaluate(np.array([0.3, 0.7, 0.25]))[0], 1e-2)
+
+
 def test_limits():
     """sigma -> 0: only what atoms do alone; gamma -> infinity: a rigid body; gamma -> 0: nothing that interferes."""
     atoms = make_atoms()
@@ -160,8 +176,17 @@ def test_own_displacements():
     close(liquid.evaluate(np.array([0.4, 4.0]))[1], slopes(liquid, [0.4, 4.0], 1e-3), 2e-3)
 
 
-@pytest.mark.parametrize("n", [1, 3])
-def test_form_factors_are_few_functions(n):
+def test_refined_displacements():
+    """b_extra is what it would be to have it in the B of all atoms."""
+    atoms = make_atoms(group=P212121)
+    voxels = make_voxels(atoms)
+    model = RefinedDisplacements(RigidBody([atoms], voxels), atoms, voxels)
+    more = RigidBody([atoms.with_u(atoms.u_iso + 5.0 / (8.0 * np.pi**2))], voxels).evaluate(np.array([0.3]))[0]
+    close(model.evaluate(np.array([0.3, 5.0]))[0], more, 1e-6)
+    close(model.evaluate(np.array([0.3, 5.0]))[1], slopes(model, [0.3, 5.0]), 1e-6)
+
+
+def test_form_factors_are_few_functions():
     atoms = make_atoms()
     s = np.linspace(0.0, 0.5, 200)
     coefficients, functions = split_factors(atoms, s)
