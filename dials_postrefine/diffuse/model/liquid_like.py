@@ -41,7 +41,7 @@ PADDING, FLAT = 2.0, 1.5  # resolution of the Patterson function over that of th
 PADDING_OF_LARGE, FLAT_OF_LARGE = 1.5, 1.2  # of boxes of more points than LARGE, for intensities right to 1 %
 LARGE = 1e7
 R_NEAREST = 1.1  # Angstrom
-NEGLIGIBLE = 2e-3  # of the strongest p_rs
+NEGLIGIBLE = 6e-3  # of the strongest p_rs
 N_NODES = 400  # of |s| at which form factors are known
 SIGMA = Parameter("sigma", 0.4, 0.01, 1.5)
 GAMMA = Parameter("gamma", 8.0, 0.5, 100.0)
@@ -133,8 +133,8 @@ class LiquidLike:
         """The nodes x_k (K,), the first sum of (1) at x = x_k and its derivative by gamma (K, n)."""
         if self._cache.get("gamma") == gamma and x_max <= self._cache["limit"]:
             return self._cache["found"]
-        limit = 1.3 * max(x_max, 1e-6)
-        n_nodes = 4 + math.ceil(1.5 * limit)
+        limit = 1.15 * max(x_max, 1e-6)
+        n_nodes = 4 + math.ceil(1.2 * limit)
         # with 0, where all is 0
         nodes = 0.5 * limit * (1.0 - np.cos(np.pi * np.arange(n_nodes) / (n_nodes - 1)))
         found = np.zeros((2, n_nodes, len(self.q_sq)))
