@@ -30,15 +30,15 @@ def run(args: list[str] | None = None, phil=phil_scope) -> None:
 
 
 def name_files(args: list[str]) -> list[str]:
-    """The arguments with bare names of files as input.map=NAME, by their ending, or else input.model=NAME."""
+    """The arguments with bare names of files as input.map=NAME, by their ending, or else input.structure=NAME."""
     from dials.util import Sorry
 
-    found, names = [], {"map": [], "model": []}
+    found, names = [], {"map": [], "structure": []}
     for argument in args:
         if "=" in argument or argument.startswith("-") or argument.endswith(".phil"):
             found.append(argument)
             continue
-        kind = "map" if argument.lower().endswith(MAPS) else "model"
+        kind = "map" if argument.lower().endswith(MAPS) else "structure"
         names[kind].append(argument)
         found.append(f'input.{kind}="{argument}"')
     for kind, given in names.items():

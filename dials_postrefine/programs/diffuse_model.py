@@ -96,6 +96,6 @@ def _write_fluctuations(request, names, given, fluctuations, outputs) -> None:
                 residue=given.atoms.residue,
                 xyz=given.atoms.xyz,
             )
-    if names["pdb"] and not write_with_b(request.model, names["pdb"], 8.0 * np.pi**2 * fluctuations.collective):
+    if names["pdb"] and not write_with_b(request.structure, names["pdb"], 8.0 * np.pi**2 * fluctuations.collective):
         outputs.forget(request.output.pdb)
         names["pdb"] = None

@@ -91,7 +91,7 @@ def _shell_mean(voxels: Voxels, fit) -> np.ndarray:
 
 def collect_input(request: DiffuseModelRequest) -> ModelInput:
     """Read the files; raises Sorry for what does not fit together."""
-    observed, model = read_map_on_grid(request.map), read_atomic_model(request.model)
+    observed, model = read_map_on_grid(request.map), read_atomic_model(request.structure)
     atoms, notes = make_atoms(model, request)
     map_metric = _reciprocal_metric(observed.unit_cell)
     places, h = _within_limits(request, observed, map_metric)
@@ -166,7 +166,7 @@ def _describe(request, observed: MapOnGrid, voxels: Voxels, atoms: Atoms) -> dic
     poisson = "Poisson" if voxels.poisson is not None else "sigma"
     return {
         "map": observed.path,
-        "model": request.model,
+        "model": request.structure,
         "unit_cell": list(observed.unit_cell),
         "n_atoms": len(atoms),
         "n_operations": len(atoms.rotations),
@@ -197,7 +197,7 @@ def make_atoms(model: AtomicModel, request: DiffuseModelRequest) -> tuple[Atoms,
     except ValueError as error:
         raise Sorry(f"Form factors of {model.path}: {error}.") from None
     arrays = structure_arrays(structure, factors)
-    residue, chain = _residues(request.model, len(arrays["sites"]))
+    residue, chain = _residues(request.structure, len(arrays["sites"]))
     return Atoms(**arrays, residue=residue, chain=chain), [*model.notes, *factors.notes]
 
 

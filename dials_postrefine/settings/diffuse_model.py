@@ -13,6 +13,8 @@ def words(values) -> tuple[str, ...]:
     """The chosen words of a choice of several, as they are written."""
     from libtbx import Auto
 
+    if values is Auto:  # model=Auto
+        return ("auto",)
     return tuple("auto" if value is Auto else str(value) for value in values or ())
 
 
@@ -78,7 +80,7 @@ class DiffuseModelRequest:
     """
 
     map: str | None = phil("input.map", None)
-    model: str | None = phil("input.model", None)
+    structure: str | None = phil("input.structure", None)
     covariance: str | None = phil("input.covariance", None)
     models: tuple[str, ...] = phil("model", ("auto",), convert=words)
     space_group: str | None = phil("space_group", None, convert=symbol)
@@ -102,7 +104,7 @@ class DiffuseModelRequest:
 
         if not self.map:
             raise Sorry("There is no map: give diffuse.nxs of dials.diffuse_map.")
-        if not self.model:
+        if not self.structure:
             raise Sorry("There is no atomic model: give a .pdb or .cif file.")
 
     def check(self) -> None:

@@ -132,7 +132,7 @@ def test_a_rigid_body_in_another_setting(run_program, tmp_path):
 
 def test_noise_is_no_motion(run_program, tmp_path):
     path = write_map(tmp_path / "diffuse.nxs", lambda h: np.zeros(len(h)))
-    found = run(run_program, tmp_path, path, write_pdb(tmp_path / "model.pdb"))
+    found = run(run_program, tmp_path, path, write_pdb(tmp_path / "model.pdb"), "model=Auto")
     assert found["chosen"] == "background" and found["verdict"]["grade"] == "distrust"
     assert found["models"]["background"]["chi2_reduced"] == pytest.approx(1.0, abs=0.03)
     assert {"rigid_body", "liquid_like", "elastic"} <= set(found["models"])
