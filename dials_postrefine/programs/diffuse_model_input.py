@@ -206,8 +206,8 @@ def _residues(path: str, n: int) -> tuple[np.ndarray, np.ndarray]:
     import iotbx.pdb
 
     try:
-        atoms = iotbx.pdb.input(file_name=path).construct_hierarchy().atoms()
-        keep = [one for one in atoms if one.occ > 0.0]
+        hierarchy = iotbx.pdb.input(file_name=path).construct_hierarchy()  # atoms know their parents while it lives
+        keep = [one for one in hierarchy.atoms() if one.occ > 0.0]
         names = [(one.parent().parent().parent().id, one.parent().parent().resid()) for one in keep]
     except Exception:  # a small molecule, or whatever else has no residues
         names = []

@@ -126,6 +126,13 @@ def test_a_rigid_body_in_another_setting(run_program, tmp_path):
         residual = written["entry/map/residual"][()]
     np.testing.assert_array_equal(np.isfinite(observed), np.isfinite(calculated))
     np.testing.assert_allclose(residual, observed - calculated, atol=1e-2)
+    covariance = np.load(tmp_path / "model_covariance.npz")
+    value = one["parameters"]["sigma"]["value"]
+    assert covariance["V"].shape == (N_ATOMS, N_ATOMS) and covariance["V_residue"].shape == (N_ATOMS // 4,) * 2
+    np.testing.assert_allclose(covariance["V"][0, 1:], value**2, rtol=1e-5)
+    np.testing.assert_allclose(np.diag(covariance["V"]), simulate_atoms()[2] / (8.0 * np.pi**2), rtol=1e-4)
+    written = [line for line in (tmp_path / "model_fluctuations.pdb").read_text().splitlines() if line[:4] == "ATOM"]
+    assert {float(line[60:66]) for line in written} == {round(8.0 * np.pi**2 * value**2, 2)}
     assert "Chosen: rigid_body" in (tmp_path / "dials.diffuse_model.log").read_text()
     assert "<svg" in (tmp_path / "dials.diffuse_model.html").read_text()
 
