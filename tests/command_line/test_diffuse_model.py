@@ -164,17 +164,42 @@ def small_map(tmp_path_factory):
         ("space group", ["space_group=P4"], "does not fit the unit cell"),
         ("covariance", ["model=covariance"], "needs input.covariance"),
         ("not a covariance", ["model=covariance", "input.covariance=model.pdb"], "give a .npz"),
+        ("two maps", ["other.nxs"], "one map is fitted"),
+        ("no number", [], "No voxel of"),
+        ("the same everywhere", [], "no anisotropic signal"),
+        ("no map in it", [], "can't be read as a map"),
     ],
 )
-def test_what_cannot_be_used_is_said_in_a_sentence(run_program, tmp_path, small_map, what, args, words):
+def test_what_cannot_be_used_is_said_in_a_sentence(tmp_path, monkeypatch, small_map, what, args, words):
+    from dials_postrefine.command_line.diffuse_model import run as run_here
+
+    monkeypatch.chdir(tmp_path)
     cell = (30.0, 40.0, 50.0) if what == "another crystal" else CELL
     write_pdb(tmp_path / "model.pdb", cell=cell, cryst1=what != "no symmetry")
-    files = [] if what == "no map" else [small_map]
+    files = [] if what == "no map" else [str(spoil(small_map, tmp_path / "diffuse.nxs", what))]
     files += [] if what == "no model" else ["model.pdb"]
-    done = run_program("dials.diffuse_model", *files, *args, cwd=tmp_path)
-    assert done.returncode == 1 and "Traceback" not in done.stderr
-    assert words in " ".join(done.stderr.split())
-    assert not list(tmp_path.glob("*.nxs")) and not (tmp_path / "dials.diffuse_model.json").exists()
+    with pytest.raises(SystemExit) as caught:
+        run_here([*files, *args])
+    assert str(caught.value).startswith("Sorry: ") and words in str(caught.value)
+    assert not list(tmp_path.glob("model.nxs")) and not (tmp_path / "dials.diffuse_model.json").exists()
+
+
+def spoil(source, path, what):
+    """A map with NaN only, one with the same value everywhere, a file without a map, or the map as it is."""
+    import h5py
+
+    if what not in ("no number", "the same everywhere", "no map in it"):
+        return source
+    path.write_bytes(source.read_bytes())
+    with h5py.File(path, "r+") as file:
+        if what == "no map in it":
+            del file["entry/sample"]
+        else:
+            values = file["entry/map/intensity"][()]
+            file["entry/map/intensity"][...] = (
+                np.nan if what == "no number" else np.where(np.isnan(values), values, 7.0)
+            )
+    return path
 
 
 @pytest.mark.data

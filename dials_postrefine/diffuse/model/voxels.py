@@ -2,7 +2,7 @@
 The voxels of a map that models are fitted to.
 
 Symmetry equivalents by the Laue class are an orbit.  Held out are whole orbits, so that no voxel that is fitted tells
-what a held-out one is: some by a hash of their indices, or contiguous blocks of reciprocal space (of BLOCK indices
+what a held-out one is: some by chance, or contiguous blocks of reciprocal space (of BLOCK indices
 along each axis, with all their equivalents).  Where a map was averaged over symmetry, one voxel of each orbit is
 taken: the others are copies of it.
 """
@@ -122,7 +122,10 @@ def hold_out(h: np.ndarray, orbit: np.ndarray, fraction: float, kind: str, seed:
     ndarray (n,) of bool
     """
     group = block_of(h, orbit) if kind == "regions" else np.unique(orbit, return_inverse=True)[1].reshape(-1)
-    return np.random.default_rng(seed).random(group.max(initial=-1) + 1)[group] < fraction
+    n = int(group.max(initial=-1)) + 1
+    chosen = np.zeros(n, bool)
+    chosen[np.random.default_rng(seed).permutation(n)[: round(fraction * n)]] = True
+    return chosen[group]
 
 
 def block_of(h: np.ndarray, orbit: np.ndarray) -> np.ndarray:
