@@ -13,6 +13,7 @@ from dials_postrefine.report.common.remarks import grade_of
 from dials_postrefine.report.diffuse_model.text import HEADERS, model_rows
 
 COLOURS = (BLUE, RED, GREEN, "#8a5fa8", "#c8871f", GREY)
+NO_CURVE = ("background", "uncorrelated")  # which have no anisotropic part to speak of
 PERCENTILE = 98.0  # of the absolute observed values, to which colours reach
 
 
@@ -76,7 +77,7 @@ def _by_shell(summary: dict) -> Figure:
     curves = [
         Curve(name, [], [shell["cc"] for shell in one["shells"]], colour)
         for (name, one), colour in zip(
-            ((name, one) for name, one in summary["models"].items() if name != "background"), COLOURS
+            ((name, one) for name, one in summary["models"].items() if name not in NO_CURVE), COLOURS
         )
     ]
     shells = summary["models"][summary["chosen"]]["shells"]
@@ -142,7 +143,15 @@ def _motion(fluctuations) -> Section:
 
     svg = plots.draw("covariance", "Covariance by residue", paint, (4.4, 3.6))
     curve = Curve("mean covariance", fluctuations.r.tolist(), fluctuations.mean.tolist(), BLUE, "o-")
-    by_distance = plots.lines("by-distance", "Covariance by distance", [curve], "distance (Å)", "covariance (Å²)")
+    low, top = min(0.0, *fluctuations.mean, 0.0), max(0.0, *fluctuations.mean, 0.0)
+    by_distance = plots.lines(
+        "by-distance",
+        "Covariance by distance",
+        [curve],
+        "distance (Å)",
+        "covariance (Å²)",
+        ylim=(1.1 * low, 1.1 * top or 1.0),
+    )
     return Section(
         "What moves together",
         ["Of the chosen model, isotropic: how far two atoms move together is the root of their covariance."],

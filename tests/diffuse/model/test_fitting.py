@@ -96,7 +96,9 @@ def test_orbits_and_what_is_held_out():
         held = hold_out(voxels.h, voxels.orbit, 0.2, kind)
         assert all(len(set(held[voxels.orbit == k])) == 1 for k in range(0, len(sizes), 97))
         assert 0.08 < held.mean() < 0.35
-    assert len(np.unique(orbits_of(voxels.h, np.array([2, 2, 2]), np.eye(3, dtype=int)[None]))) == (len(voxels) + 1) // 2
+    assert (
+        len(np.unique(orbits_of(voxels.h, np.array([2, 2, 2]), np.eye(3, dtype=int)[None]))) == (len(voxels) + 1) // 2
+    )
 
 
 def test_the_anisotropic_part_has_no_slope():
