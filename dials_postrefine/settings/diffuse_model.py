@@ -117,5 +117,7 @@ class DiffuseModelRequest:
             raise Sorry(
                 "model=None leaves nothing to fit: name models, as model=rigid_body+liquid_like, or leave it out."
             )
+        if self.rigid_body.tensor and self.displacements == "model":
+            raise Sorry("rigid_body.tensor=True needs the file's displacements: use displacements=file, or refined.")
         if "covariance" in self.models and not self.covariance:
             raise Sorry("model=covariance needs input.covariance=V.npz: give the file.")

@@ -164,6 +164,7 @@ def small_map(tmp_path_factory):
         ("space group", ["space_group=P4"], "does not fit the unit cell"),
         ("covariance", ["model=covariance"], "needs input.covariance"),
         ("not a covariance", ["model=covariance", "input.covariance=model.pdb"], "give a .npz"),
+        ("tensor", ["rigid_body.tensor=True", "displacements=model"], "needs the file's displacements"),
         ("two maps", ["other.nxs"], "one map is fitted"),
         ("no number", [], "No voxel of"),
         ("the same everywhere", [], "no anisotropic signal"),
