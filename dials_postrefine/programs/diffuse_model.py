@@ -43,7 +43,7 @@ def run(request: DiffuseModelRequest, launch: Launch | None = None) -> Result:
                 found = fit_models(request, given, progress)
         except CannotModel as error:
             raise Sorry(str(error)) from None
-        unused = launch.unused_parameters(request)
+        unused = launch.unused_parameters(request, {"model": list(found.models)})
         summary = make_summary(given.description, given.voxels, found, request.n_shells, [*given.notes, *unused])
         summary["provenance"] = launch.provenance.as_dict()
         logger.info(summary_text(summary))
