@@ -46,6 +46,13 @@ RULES: dict[str, tuple[tuple[str, str, tuple[str, ...]], ...]] = {
             ).split()
         ),
     ),
+    "dials.diffuse_model": (
+        ("rigid_body.*", "model", ("rigid_body",)),
+        ("liquid_like.*", "model", ("liquid_like", "mixture")),
+        ("elastic.*", "model", ("elastic",)),
+        ("displacements", "model", ("rigid_body", "liquid_like", "mixture")),
+        ("background.n", "background.functions", ("smooth", "radial")),
+    ),
     "dials.image_spread": (("beam.annulus", "beam.intensity", ("auto", "images")),),
     "dials.intensity_model": (
         ("split", "train", (NOT_GIVEN,)),
