@@ -25,7 +25,8 @@ The search goes in stages, each at what the one before has found:
    (sandwich.py) with lattices as clusters, s = sqrt(sum g_k^2)/H, g_k the slope of S_k there and H the curvature of the
    whole.  What is known of real stills, u_0 = 1/2 with s_0 = 0.15, is another measurement of it: u and u_0 are averaged
    with the weights 1/s^2 and 1/s_0^2, so that sparse data have the usual exponent, and then kept within 1/50 and 1.
-2. The cell: its scale is refined if that is better; else the cell stays as indexed.
+2. The cell: its scale is refined if that is better; else, and of fewer than FEWEST_CLUSTERS lattices, the cell stays as
+   indexed.
 3. The radius: constant if that is better than the mosaic one; of two that do not differ by more than chance the mosaic
    one is taken, which has the constant one as a limit and is restrained to the population; without restraints, and
    among what is named by the user, the first.
@@ -306,8 +307,8 @@ class _Search:
         fields = {"profile": model.profile, "radius": model.radius, "unit_cell": model.unit_cell} | other
         number = self.try_out(**fields, against=best)
         candidate = self.tried[number]
-        better = candidate.difference > candidate.difference_esd
-        return number if better else best
+        told = self.sample.n_lattices >= FEWEST_CLUSTERS  # of fewer the esd is not known
+        return number if told and candidate.difference > candidate.difference_esd else best
 
     def choice(self, best: int, tests_gain: bool) -> ModelChoice:
         """The outcome."""

@@ -62,6 +62,7 @@ VARIED = {
     "n_cycles": ("Auto", "1", "3"),
     "free_fraction": ("0.1", "0.2"),
     "model_error": ("0.1", "0"),
+    "exponent": ("Auto", "1.2"),
     "fix": ("None", "scale", "b_factor", "theta_x+theta_y", "radius"),
     "space_group": ("None", "P43212"),
     "d_min": ("None", "3.5"),
