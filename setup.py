@@ -32,9 +32,10 @@ SUPPLIED_BY_DIALS = """
 boost_adaptbx cctbx dials dxtbx iotbx libtbx mmtbx scitbx simtbx smtbx xfel
 h5py jinja2 matplotlib mrcfile psutil sklearn tabulate threadpoolctl tqdm
 """
-# For dials.diffuse_map.  numba asks for a coverage that is newer than Debian's, wherever there is one.
-DIFFUSE = ["numba", "coverage>=7"]
-TEST = [*DIFFUSE, "gemmi", "hypothesis", "pytest>=7", "pytest-xdist", "pyyaml"]
+# numba, which compiles the loops of stills/ and diffuse/, asks for a coverage newer than that of Debian, wherever there
+# is one.
+REQUIRED = ["numpy", "scipy", "numba", "coverage>=7"]
+TEST = ["gemmi", "hypothesis", "pytest>=7", "pytest-xdist", "pyyaml"]
 # Another minor version of ruff may format otherwise.
 DEV = [*TEST, "ruff~=0.17.5"]
 
@@ -49,8 +50,8 @@ setup(
     # DIALS and cctbx are required but not listed: pip can't tell that they are there (Debian's metadata carries other
     # version numbers, PyPI's dials is an empty placeholder) and would put a second, clashing cctbx beside the first.
     # The package says how to get DIALS when it is imported without.
-    install_requires=["numpy", "scipy"],
-    extras_require={"diffuse": DIFFUSE, "test": TEST, "dev": DEV},
+    install_requires=REQUIRED,
+    extras_require={"test": TEST, "dev": DEV},
     packages=find_packages(include=["dials_postrefine", "dials_postrefine.*"]),
     # Said in full so that setuptools makes an editable install by a plain path: its other way, an import hook, loses
     # to the folder above the checkout, which libtbx builds have on the path.
@@ -63,6 +64,7 @@ setup(
         "console_scripts": [
             "dials.postrefine = dials_postrefine.command_line.postrefine:run",
             "dials.diffuse_map = dials_postrefine.command_line.diffuse_map:run",
+            "dials.diffuse_model = dials_postrefine.command_line.diffuse_model:run",
             "dials.image_spread = dials_postrefine.command_line.image_spread:run",
             "dials.intensity_model = dials_postrefine.command_line.intensity_model:run",
             "dials.reference_intensities = dials_postrefine.command_line.reference_intensities:run",

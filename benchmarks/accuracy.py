@@ -29,17 +29,20 @@ from dials_postrefine.stills.dataset import Stills
 from dials_postrefine.stills.fits import FitSettings
 from dials_postrefine.stills.loop import DatasetSettings, postrefine
 from dials_postrefine.stills.merging import merge, r_to_truth
+from dials_postrefine.stills.model import RADII, UNIT_CELLS
 from dials_postrefine.stills.outcome import PostrefinedStills
 from dials_postrefine.stills.partiality import PROFILES
 from dials_postrefine.stills.reference import make_reference
 from dials_postrefine.stills.scaling import linear_scales
+from dials_postrefine.stills.selection import Candidates, choose_model
 from dials_postrefine.stills.statistics import ResolutionShells, collect_statistics
 
+LEAST_PARTIALITY = 0.05  # of what is merged with the true partialities
 BEST = FitSettings(profile="gaussian", radius="mosaic", unit_cell="scale")
 
 
-def report(name: str, sim: SimulatedStills, merged, seconds: float = np.nan, accepted=None) -> None:
-    """One row: R, R by fifths of the reflections from low to high resolution, and what was rejected."""
+def report(name: str, sim: SimulatedStills, merged, seconds: float = np.nan, accepted=None) -> float:
+    """One row, and gives R: R, R by fifths of the reflections from low to high resolution, and what was rejected."""
     d_star_sq = d_star_sq_of(sim)
     r, f = r_to_truth(merged, sim.reference_intensity, d_star_sq)
     f_true = np.sqrt(sim.reference_intensity)
@@ -51,6 +54,25 @@ def report(name: str, sim: SimulatedStills, merged, seconds: float = np.nan, acc
         useless, good = np.count_nonzero(~accepted & sim.useless), np.count_nonzero(~accepted & ~sim.useless)
         row += f"  {useless:3d} of {np.count_nonzero(sim.useless):<3d} {good:4d}  {1e3 * seconds / len(accepted):6.1f}"
     print(row, flush=True)
+    return r
+
+
+def truly_scaled(sim: SimulatedStills, stills: Stills) -> np.ndarray:
+    """The merged intensities (n_unique,) with the true scales and partialities: what the counts alone leave."""
+    known = ~sim.useless[sim.lattice] & ~sim.wild & (sim.partiality > LEAST_PARTIALITY)
+    scale = sim.scale[sim.lattice] * np.exp(-2.0 * sim.b_factor[sim.lattice] / sim.d**2) * sim.partiality
+    value, variance = stills.intensity[known] / scale[known], stills.variance[known] / scale[known] ** 2
+    return merge(value, variance, stills.unique[known], stills.n_unique).intensity
+
+
+def report_run(name: str, sim: SimulatedStills, stills: Stills, settings: DatasetSettings, reference=None) -> float:
+    """Postrefine and print a row; gives R."""
+    start = time.process_time()
+    result = postrefine(stills, settings, make_reference(reference))
+    seconds = time.process_time() - start
+    kept = result.kept & ~result.outlier
+    merged = merge(*result.merging_values(stills, kept), stills.unique[kept], stills.n_unique).intensity
+    return report(name, sim, merged, seconds, result.accepted)
 
 
 def d_star_sq_of(sim: SimulatedStills) -> np.ndarray:
@@ -95,6 +117,11 @@ def main(n_lattices: int = 400, seed: int = 0) -> None:
         sim,
         merge(stills.intensity / scale, ones, stills.unique, stills.n_unique).intensity,
     )
+    r_limit = report("true scales and partialities: the limit", sim, truly_scaled(sim, stills))
+    choice = choose_model(stills, DatasetSettings(), Candidates(None, RADII, UNIT_CELLS), tests_gain=True)
+    fit = choice.settings.fit
+    r_plain = report_run(f"plain command: {fit.profile}, {fit.radius}, {fit.unit_cell}", sim, stills, choice.settings)
+    print(f"{'':4s}plain command over the limit: {r_plain / r_limit:.3f}", flush=True)
     default = FitSettings()
     rows = [
         (f"{p}, {m}", replace(default, profile=p, model=m))
@@ -115,12 +142,7 @@ def main(n_lattices: int = 400, seed: int = 0) -> None:
         fit = replace(BEST, partiality_threshold=threshold)
         settings[f"one cycle against the truth, p > {threshold}"] = DatasetSettings(fit=fit, n_cycles=1)
     for name, own in settings.items():
-        start = time.process_time()
-        result = postrefine(stills, own, make_reference(sim.reference_intensity if "truth" in name else None))
-        seconds = time.process_time() - start
-        kept = result.kept & ~result.outlier
-        merged = merge(*result.merging_values(stills, kept), stills.unique[kept], stills.n_unique).intensity
-        report(name, sim, merged, seconds, result.accepted)
+        report_run(name, sim, stills, own, sim.reference_intensity if "truth" in name else None)
     best = DatasetSettings(fit=BEST)
     report_half_sets(sim, stills, postrefine(stills, best), best)
 

@@ -1,12 +1,18 @@
 """
-CPU time a lattice and cycle, and memory a reflection, of dials.postrefine on simulated stills of growing number.
+CPU time a lattice, and memory a reflection, of dials.postrefine on simulated stills of growing number.
 
     python benchmarks/lattices_per_second.py [lattices ...]
 
-Each run is the whole program in one process: reading, one cycle (and for comparison three) against an external
-reference, writing, but for the page with plots, which takes about as long whatever it shows and is timed by itself: the
-last column, in seconds.  Time is CPU time of the process without its start-up (imports); memory is the peak above the
-size of the process right after the reflection table was loaded, with the page.
+Stills with physics of their own (StillsOptions.unlike_model), some 280 reflections each, all in one process and one
+thread, CPU time of the process:
+
+    ms/lattice and cycle    the cycles alone: stills/loop.postrefine against the data's own mean, mosaic radius, cell
+                            scale and Pearson VII at its Gaussian end; first mean, fits, rejection, error model, merging
+    ms/lattice, all         the whole plain command, without options: reading, choice of the model, half sets, cycles,
+                            statistics, page, writing; without the imports at the start
+
+and bytes/reflection, the peak of the plain command above the size of the process right after the reflection table was
+loaded.  A small run before compiles what numba keeps.
 """
 
 from __future__ import annotations
@@ -16,10 +22,13 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[variable] = "1"
+
+WARM_UP = 40  # lattices
 
 ONE_RUN = """
 import json, re, sys, time
@@ -54,32 +63,46 @@ with open(sys.argv[1], "w") as out:
 """
 
 
-def measure(folder: Path, prefix: str, n_cycles: int, page: bool = False) -> dict:
-    """One run of the program in a process of its own."""
+def time_cycles(number: int) -> tuple[float, float]:
+    """CPU time of the cycles alone, ms a lattice and cycle, and the number of reflections a lattice."""
+    from dials_postrefine.simulate.still_files import as_stills
+    from dials_postrefine.simulate.stills import StillsOptions, simulate_stills
+    from dials_postrefine.stills.fits import FitSettings
+    from dials_postrefine.stills.loop import DatasetSettings, postrefine
+    from dials_postrefine.stills.partiality import Profile
+
+    stills = as_stills(simulate_stills(StillsOptions.unlike_model(number, 0)))
+    fit = FitSettings(profile=Profile(exponent=50.0), radius="mosaic", unit_cell="scale")
+    before = time.process_time()
+    result = postrefine(stills, DatasetSettings(fit=fit))
+    spent = time.process_time() - before
+    return 1e3 * spent / number / len(result.cycles), len(stills.unique) / number
+
+
+def run_command(folder: Path, number: int) -> dict:
+    """The plain command in a process of its own."""
+    from dials_postrefine.simulate.still_files import write_stills
+    from dials_postrefine.simulate.stills import StillsOptions, simulate_stills
+
+    prefix = str(folder / f"stills_{number}")
+    write_stills(simulate_stills(StillsOptions.unlike_model(number, 0)), prefix)
     out = folder / "measured.json"
-    files = [f"{prefix}.expt", f"{prefix}.refl", f"reference={prefix}_truth.mtz", f"n_cycles={n_cycles}", "nproc=1"]
-    command = [sys.executable, "-c", ONE_RUN, str(out), *files, *([] if page else ["output.html=None"])]
+    command = [sys.executable, "-c", ONE_RUN, str(out), f"{prefix}.expt", f"{prefix}.refl", "nproc=1"]
     subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL)
     return json.loads(out.read_text())
 
 
 def main(numbers: list[int]) -> None:
     """Print a row for each number of lattices."""
-    from dials_postrefine.simulate.still_files import write_stills
-    from dials_postrefine.simulate.stills import StillsOptions, simulate_stills
-
-    print("lattices  reflections/lattice  ms/lattice, 1 cycle  ms/lattice and cycle of 3  bytes/reflection  page, s")
+    print("lattices  reflections/lattice  ms/lattice and cycle  ms/lattice, all  bytes/reflection")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        time_cycles(WARM_UP), run_command(folder, WARM_UP)
         for number in numbers:
-            prefix = str(folder / f"stills_{number}")
-            write_stills(simulate_stills(StillsOptions(n_lattices=number)), prefix)
-            one, three = (measure(folder, prefix, n_cycles) for n_cycles in (1, 3))
-            all_of_it = measure(folder, prefix, 3, page=True)
+            (cycle, n), command = time_cycles(number), run_command(folder, number)
             print(
-                f"{number:8d}  {one['n'] / number:19.0f}  {1e3 * one['cpu'] / number:19.2f}"
-                f"  {1e3 * three['cpu'] / number / 3:25.2f}  {all_of_it['bytes']:16.0f}"
-                f"  {all_of_it['cpu'] - three['cpu']:7.1f}",
+                f"{number:8d}  {n:19.0f}  {cycle:20.2f}  {1e3 * command['cpu'] / number:15.2f}"
+                f"  {command['bytes']:16.0f}",
                 flush=True,
             )
 

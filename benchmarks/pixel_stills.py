@@ -42,8 +42,10 @@ from dials_postrefine.stills.filters import LatticeFilters
 from dials_postrefine.stills.fits import FitSettings
 from dials_postrefine.stills.loop import DatasetSettings, postrefine
 from dials_postrefine.stills.merging import Merged, merge, r_to_truth
+from dials_postrefine.stills.model import RADII, UNIT_CELLS
 from dials_postrefine.stills.reference import make_reference
 from dials_postrefine.stills.scaling import linear_scales
+from dials_postrefine.stills.selection import Candidates, choose_model
 from dials_postrefine.stills.statistics import ResolutionShells, collect_statistics
 
 CELL, SPACE_GROUP = (79.34, 79.34, 37.81, 90.0, 90.0, 90.0), "P43212"
@@ -64,7 +66,7 @@ UNFILTERED = LatticeFilters(min_partial_correlation=-1.0, parameter_z=np.inf)
 PROTOTYPE = replace(MOSAIC, loss="student_t", min_correlation=-1.0)
 LIMITED = "gaussian, mosaic, unit_cell=scale"
 MODELS = {
-    "defaults": DatasetSettings(),
+    "lorentzian, constant": DatasetSettings(),
     "gaussian, mosaic": DatasetSettings(fit=MOSAIC),
     LIMITED: DatasetSettings(fit=BEST),
     "prototype recipe": DatasetSettings(fit=PROTOTYPE, restraints=False, error_model="none", filters=UNFILTERED),
@@ -211,7 +213,10 @@ def evaluate(folder: Path) -> None:
     cc_half = correlation(*halves[:, np.isfinite(halves).all(axis=0)])
     report("linear scaling, plain mean", files, truth, merge(scaled, ones, unique, n), f"{0:8d}  {cc_half:15.4f}")
     results = {}
-    for name, settings in MODELS.items():
+    choice = choose_model(stills, DatasetSettings(), Candidates(None, RADII, UNIT_CELLS), tests_gain=True)
+    fit = choice.settings.fit
+    print(f"The plain command chooses {fit.profile}, {fit.radius}, {fit.unit_cell}.")
+    for name, settings in {"plain command": choice.settings, **MODELS}.items():
         own = not name.endswith("truth")
         results[name] = result = postrefine(stills, settings, make_reference(None if own else truth))
         halves = merge_half_sets(stills, settings, files.d_star_sq) if own else None

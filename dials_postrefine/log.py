@@ -117,10 +117,14 @@ def show_progress(unit: str):
 
     from dials.util import progress
 
+    from dials_postrefine.executors.signals import signals_blocked
+
     # We draw from one process only; tqdm's own lock is a semaphore of the system, which some versions of Python report
     # as leaked.
     tqdm.set_lock(threading.RLock())
-    with progress(total=1, unit=unit) as bar:
+    with signals_blocked():  # half a bar complains when it is thrown away
+        bar = progress(total=1, unit=unit)
+    with bar:
 
         def show(what: str, done: int, total: int) -> None:
             bar.total = total

@@ -43,9 +43,9 @@ def test_every_program_has_a_console_script_and_every_script_a_program():
     assert scripts == {f"dials.{path.stem}": f"dials_postrefine.command_line.{path.stem}:run" for path in programs}
 
 
-def test_pip_is_asked_for_numpy_and_scipy_only():
+def test_pip_is_asked_for_numpy_scipy_and_numba_only():
     required = [line for line in metadata.requires("dials_postrefine") if "extra ==" not in line]
-    assert sorted(required) == ["numpy", "scipy"]
+    assert sorted(required) == ["coverage>=7", "numba", "numpy", "scipy"]  # coverage because of numba
 
 
 @pytest.mark.cctbx
@@ -118,9 +118,9 @@ def test_all_that_is_imported_is_declared_or_comes_with_dials():
         return names | ({"yaml"} if "pyyaml" in names else set())
 
     ours = {"dials_postrefine", *(path.stem for path in (ROOT / "tests").glob("*.py"))}
-    declared = {"numpy", "scipy", "setuptools"}  # install_requires and build-system
+    declared = distributions(known["REQUIRED"]) | {"setuptools"}  # install_requires and build-system
     allowed = ours | declared | supplied | set(sys.stdlib_module_names)
-    extras = {"dials_postrefine": known["DIFFUSE"], "tests": known["TEST"], "benchmarks": known["TEST"], "": []}
+    extras = {"dials_postrefine": [], "tests": known["TEST"], "benchmarks": known["TEST"], "": []}
     seen = set()
     for folder, extra in extras.items():
         paths = (ROOT / folder).rglob("*.py") if folder else ROOT.glob("*.py")

@@ -70,7 +70,9 @@ def parse_arguments(args, phil, usage: str, epilog: str, prepare: Prepare = None
     changed = parser.diff_phil.all_definitions()
     for one in changed:
         refuse_value(one)
-    for names in (params.input.experiments, params.input.reflections):
+    for names in (
+        getattr(params.input, kind) for kind in ("experiments", "reflections") if hasattr(params.input, kind)
+    ):
         names[:] = [name for name in names if name is not None]
     command, parameters = [usage.split()[0], *given], parser.diff_phil.as_str()
     inputs = files_among([*given, *_words(parser.system_phil.format(params))])

@@ -29,8 +29,10 @@ The estimate of a voxel v is a ratio of sums, which is unbiased at any count and
     map/merging.py      sums -> averaged map, isotropic part, statistics
     map/sections.py     planes of the map to look at
 
-Nothing here knows files, DIALS' objects or parameters.  numba is imported with map/compiled.py, and by nothing else;
-series, grid, columns and records do without.
+    model/              models of motion that are fitted to a map: its __init__.py has the equations
+
+Nothing here knows files, DIALS' objects or parameters.  In map/, numba is imported with map/compiled.py; series,
+grid, columns and records do without.
 """
 
 from __future__ import annotations

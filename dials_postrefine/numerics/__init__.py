@@ -13,6 +13,8 @@ The arithmetic that all rooms share: arrays in, arrays out.
     cells         unit cells as six numbers: groups, bases, metric tensors
     indices       Miller indices as single integers, and as cctbx has them
     rotations     rotations about the laboratory axes, with derivatives
+    compiled      numba's compiler, with a cache that ends with the sources
+    loops         compiled loops: medians, robust slopes and correlations of short arrays, and those of groups
 
 Nothing here imports anything else of the package, or knows of files, parameters, stills, images or maps.  numpy and
 scipy, but for the rotation matrices and the Levenberg-Marquardt iterations, which are those of scitbx.  Angles are in

@@ -164,6 +164,8 @@ def robust_ratio(y: np.ndarray, x: np.ndarray) -> tuple[float, float]:
         if not slope > 0.0:
             return np.nan, np.nan
         psi = np.clip(residual, -limit, limit)
-        ratio += float(psi.sum()) / slope
+        before, ratio = ratio, ratio + float(psi.sum()) / slope
         esd = float(np.sqrt(psi @ psi)) / slope
+        if ratio == before:  # the rounds that are left would all find the same
+            break
     return ratio, esd

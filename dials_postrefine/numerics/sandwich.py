@@ -11,6 +11,9 @@ D corrects for what the fit has taken off the residuals, and two are in use:
           without it the esds come out too small
     hc1   D = n/(n - k): for many observations of a few parameters
 
+Where observations hang together in clusters, sums over each cluster take the place of its observations
+(sandwich_clusters).
+
 Sources: Huber (1967), Proc. 5th Berkeley Symp. 1, 221; White (1982), Econometrica 50, 1; MacKinnon and White (1985),
 J. Econometrics 29, 305.
 """
@@ -92,3 +95,25 @@ def sandwich_hc1(u: np.ndarray, jacobian: np.ndarray, loss: str) -> np.ndarray:
     inverse = np.linalg.pinv(hessian, rcond=PINV_SINGULAR, hermitian=True)
     n, k = jacobian.shape
     return inverse @ inner @ inverse * n / (n - k)
+
+
+def sandwich_clusters(scores: np.ndarray, inverse: np.ndarray) -> np.ndarray:
+    """
+    The covariance of a linear fit whose observations hang together in clusters, which are independent of one another.
+
+    Parameters
+    ----------
+    scores : ndarray, shape (c, k)
+        Of each cluster the sum of J_i u_i over its observations.
+    inverse : ndarray, shape (k, k)
+        H^-1, of H = J^T J with what restrains the parameters.
+
+    Returns
+    -------
+    ndarray, shape (k, k)
+        H^-1 (sum s s^T) H^-1 c/(c - 1); infinite of one cluster.  Source: Liang and Zeger (1986), Biometrika 73, 13.
+    """
+    c, k = scores.shape
+    if c < 2:
+        return np.full((k, k), np.inf)
+    return inverse @ (scores.T @ scores) @ inverse * c / (c - 1)

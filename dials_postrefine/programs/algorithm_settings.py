@@ -14,13 +14,17 @@ from dials_postrefine.settings.reference_model import ReferenceModel
 def model_candidates(request: PostrefineRequest):
     """The profiles, radii and unit cells to choose from: the ones that were named, or for `auto` all."""
     from dials_postrefine.stills.model import RADII, UNIT_CELLS
-    from dials_postrefine.stills.partiality import PROFILES
+    from dials_postrefine.stills.partiality import Profile
     from dials_postrefine.stills.selection import Candidates
 
-    profiles = list(PROFILES) if request.profile == "auto" else [request.profile]
+    profile = None
+    if request.profile not in ("auto", "pearson_vii"):
+        profile = Profile(request.profile)
+    elif request.exponent is not None:
+        profile = Profile(exponent=request.exponent)
     radii = list(RADII) if request.radius == "auto" else [request.radius]
     unit_cells = list(UNIT_CELLS) if request.unit_cell == "auto" else [request.unit_cell]
-    return Candidates(profiles, radii if request.algorithm == "rs_hybrid" else ["constant"], unit_cells)
+    return Candidates(profile, radii if request.algorithm == "rs_hybrid" else ["constant"], unit_cells)
 
 
 def input_filters(request: PostrefineRequest):
@@ -52,17 +56,19 @@ def stills_choice(request: PostrefineRequest):
         filters=input_filters(request),
         radiation=reference_settings(request.reference_model).radiation,
         reindex=request.reindex == "auto",
+        polarization_fraction=request.polarization_fraction,
+        anomalous=request.anomalous,
     )
 
 
 def fit_settings(request: PostrefineRequest):
-    """The settings of the fit of a lattice; of `auto` the first candidate."""
+    """The settings of the fit of a lattice; of `auto` what the search starts with."""
     from dials_postrefine.stills.fits import FitSettings
     from dials_postrefine.stills.model import CONVENTIONAL_B
 
     return FitSettings(
         model=request.algorithm,
-        **model_candidates(request).combinations()[0],
+        **model_candidates(request).first,
         weighting=request.weighting,
         loss=request.loss,
         fix=request.fix,
@@ -96,6 +102,7 @@ def dataset_settings(request: PostrefineRequest):
         delta_cc_half=DeltaCCHalfFilter(delta.stdcutoff, delta.max_percent_removed)
         if request.filtering.method == "deltacchalf"
         else None,
+        requires_gain=request.require_gain,
     )
 
 

@@ -24,7 +24,7 @@ from dials_postrefine.files.dials.cell_choices import common_cell
 from dials_postrefine.files.dials.radiation import common_probe
 from dials_postrefine.files.dials.tables import read_table
 from dials_postrefine.files.dials.versions import miller_indices_to_numpy
-from dials_postrefine.files.reference.alignment import align, read_tallied
+from dials_postrefine.files.reference.alignment import align, align_apart, read_tallied
 from dials_postrefine.files.reference.atomic_models import is_atomic_model
 from dials_postrefine.files.reference.reflection_files import (
     ABSENT,
@@ -151,12 +151,13 @@ def merge_stills(data: Data, h: np.ndarray, intensity: np.ndarray, anomalous: bo
     """
     Data with its stills merged: each lattice on the scale of the intensities (n,) of indices h (n, 3).
 
-    Raises Sorry where they have no reflection in common, and where Friedel pairs are wanted apart.
+    anomalous: Friedel pairs apart, as the stills must have been read.  Raises Sorry where these have no reflection in
+    common, and where they were read with Friedel pairs as one.
     """
-    if anomalous:
+    if anomalous and not data.stills.choice.anomalous:
         raise Sorry("The Friedel pairs of integrated stills are not kept apart here: postrefine and scale them first.")
     files, stills = data.stills, data.stills.stills
-    reference = align(files.h_unique, h, intensity)
+    reference = align_to_stills(files, h, intensity)
     reference[stills.absent] = np.nan
     scale = linear_scales(stills, reference)[stills.lattice()]
     absent = stills.absent[stills.unique]
@@ -173,8 +174,16 @@ def merge_stills(data: Data, h: np.ndarray, intensity: np.ndarray, anomalous: bo
         data.symmetry,
         total[observed] / count[observed],
         np.sqrt(variance[observed]) / count[observed],
+        anomalous,
     )
     return replace(data, merged=merged, tally=_tally(files, absent, used))
+
+
+def align_to_stills(files: StillsFiles, h: np.ndarray, intensity: np.ndarray) -> np.ndarray:
+    """The intensities (n,) of indices h (n, 3) in the order of the stills' unique ones (n_unique,), NaN of others."""
+    if files.choice.anomalous:
+        return align_apart(files.h_unique, h, intensity, files.space_group)
+    return align(files.h_unique, h, intensity)
 
 
 def _tally(files: StillsFiles, absent: np.ndarray, used: np.ndarray) -> Tally:
@@ -221,7 +230,8 @@ def take_reference(
     how those of an atomic model came about (None of a reflection file).  Without a path both are None: the data's own.
 
     reindex: each lattice is first indexed like the reference, where its symmetry leaves a choice.  An atomic model's
-    solvent and overall B are then fitted to the stills as they are before any refinement.
+    solvent and overall B are then fitted to the stills as they are before any refinement.  Friedel pairs are apart
+    where those of the stills are; where the reference does not tell them apart it is the same for both.
     Raises Sorry where the file can't be used or has no index in common with the stills, and for a single lattice of its
     own.
     """
@@ -231,25 +241,36 @@ def take_reference(
             raise Sorry("A single lattice can't be postrefined against itself: give more lattices, or a reference.")
         return files, None, None
     symmetry = crystal.symmetry(unit_cell=files.cell, space_group=files.space_group)
+    anomalous = files.choice.anomalous
     data, reference, tally = _of_stills(files, symmetry, settings.radiation), None, None
     if is_atomic_model(path):
-        opened = open_reference(path, settings, data.beam, data.d_min)
-        reference = compute_reference(opened, settings, symmetry, None, data.d_min)
+        opened = open_reference(path, settings, data.beam, data.d_min, anomalous)
+        reference = compute_reference(opened, settings, symmetry, None, data.d_min, anomalous)
         known = reference.known()
     else:
-        *known, tally = read_tallied(path, files.space_group, files.cell, settings.labels, settings.block)
+        *known, tally = read_tallied(path, files.space_group, files.cell, settings.labels, settings.block, anomalous)
     if reindex:
         files = resolve_ambiguity(files, known)
         data = _of_stills(files, symmetry, settings.radiation)
     if reference is not None:
-        data = merge_stills(data, *known)
-        reference = compute_reference(opened, settings, symmetry, data.merged, data.d_min, choose_indexing=False)
+        data = merge_stills(data, *known, anomalous)
+        reference = compute_reference(
+            opened, settings, symmetry, data.merged, data.d_min, anomalous, choose_indexing=False
+        )
         known = reference.known()
-    intensity = align(files.h_unique, *known)
+    intensity = align_to_stills(files, *known)
     intensity[files.stills.absent] = np.nan
     if not np.isfinite(intensity).any():
         raise Sorry(f"No observed reflection is in the reference {path}: check its resolution.")
+    if anomalous:
+        files = replace(files, friedel_merged=not _tells_pairs_apart(files, intensity))
     return replace(files, reference_tally=tally), intensity, reference
+
+
+def _tells_pairs_apart(files: StillsFiles, intensity: np.ndarray) -> bool:
+    """Whether the intensities (n_unique,) of a reference differ for any Friedel pair."""
+    differences = files.stills.friedel.differences(intensity)
+    return bool(np.any(np.abs(differences[np.isfinite(differences)]) > 0.0))
 
 
 def _of_stills(files: StillsFiles, symmetry, radiation: str | None) -> Data:

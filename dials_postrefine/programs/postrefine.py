@@ -10,12 +10,15 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from dials.util import Sorry
 
 from dials_postrefine import log
 from dials_postrefine.executors.processes import make_run, single_thread
+from dials_postrefine.files.dials.experiment_lists import OneSpaceGroup
 from dials_postrefine.files.dials.models import detector_distances
-from dials_postrefine.files.dials.symmetry import group_operations
+from dials_postrefine.files.dials.symmetry import group_operations, map_to_asymmetric_unit
 from dials_postrefine.files.dials.tables import write_table
 from dials_postrefine.files.dials.versions import available_cores, scaled_history
 from dials_postrefine.files.safety.outputs import Outputs
@@ -31,6 +34,7 @@ from dials_postrefine.programs.launch import Launch, Result, launched, temporary
 from dials_postrefine.programs.merged_data import take_reference
 from dials_postrefine.programs.stills_input import StillsFiles, read_stills
 from dials_postrefine.programs.stills_output import apply_result, lattice_parameters
+from dials_postrefine.programs.stills_recording import read_recording
 from dials_postrefine.report.common.page import write_reports
 from dials_postrefine.report.common.remarks import DISTRUST, conclude, remark_lines
 from dials_postrefine.report.reference import summary as model_report
@@ -46,6 +50,7 @@ from dials_postrefine.report.stills.summary import (
     describe_dataset,
     make_summary,
 )
+from dials_postrefine.report.stills.systematics import describe_systematics
 from dials_postrefine.scattering.prior import ModelPrior
 from dials_postrefine.settings.postrefine import PostrefineRequest
 from dials_postrefine.stills.freereflections import free_set
@@ -54,6 +59,7 @@ from dials_postrefine.stills.reference import FitReference, make_reference
 from dials_postrefine.stills.refinement import Refinement, refine
 from dials_postrefine.stills.statistics import ResolutionShells
 from dials_postrefine.stills.symmetry import weigh_symmetry
+from dials_postrefine.stills.systematics.systematics import find_systematics
 
 logger = logging.getLogger("dials.postrefine")
 
@@ -91,8 +97,8 @@ def run(request: PostrefineRequest, launch: Launch | None = None) -> Result:
             log.start(launch.verbosity, names["log"], launch.provenance)
             given = _read(request)
             refinement = _refine(request, given)
-            wide, how = launch.verbosity > 0, (refinement.tried, given.files.order, request.convergence)
-            logger.info(text.course(given.identifiers, refinement.result, *how, wide))
+            wide, order = launch.verbosity > 0, given.files.order
+            logger.info(text.course(given.identifiers, refinement, order, request.convergence, wide))
             if refinement.statistics is None:
                 raise Sorry(text.all_rejected(refinement.result))
             summary = _summarise(request, given, refinement, launch)
@@ -130,11 +136,13 @@ def _read(request: PostrefineRequest) -> _Given:
     files, intensity, model = take_reference(files, request.reference, settings, reindex)
     free, prior = None, None
     if request.cross_validation == "free_reflections":
-        free = free_set(files.h_unique, request.free_fraction, request.seed)
+        # the same for both of a Friedel pair, one of which tells of the other
+        one_of_pair = map_to_asymmetric_unit(files.h_unique, files.space_group)
+        free = free_set(one_of_pair, request.free_fraction, request.seed)
     if model is not None:
         wilson = files.stills.prior
         prior = ModelPrior(intensity, files.d_star_sq, wilson.epsilon, wilson.centric)
-    given = _Given(files, make_reference(intensity, free, prior))
+    given = _Given(files, make_reference(intensity, free, prior, files.friedel_merged))
     given.drawn = report.numbers_of(given.identifiers, request.lattice_plots)
     found = files.cell, files.usable.n_excluded, files.ambiguity, files.cell_choices.counts(), files.choice.reindex
     logger.info(text.input_lines(files.stills, given.symbol, *found))
@@ -158,7 +166,7 @@ def _refine(request: PostrefineRequest, given: _Given) -> Refinement:
             files.stills,
             dataset_settings(request),
             model_candidates(request),
-            ResolutionShells(files.d_star_sq, files.complete, request.n_shells),
+            ResolutionShells(files.d_star_sq, files.complete, request.n_shells, files.complete_pairs),
             given.reference,
             half_sets=request.cross_validation == "half_sets",
             run=make_run(nproc, show, request.seed),
@@ -178,16 +186,22 @@ def _summarise(request: PostrefineRequest, given: _Given, refinement: Refinement
     operations = group_operations(files.experiments, files.space_group)
     reference = given.reference.intensity if given.reference.external else None
     record = make_summary(
-        result,
-        refinement.statistics,
+        refinement,
         ListedLattices(given.identifiers, parameters, counts, files.order),
         dataset=_describe_dataset(request, given, result, counts),
         diagnostics=collect_diagnostics(stills, result, reference, files.d_star_sq, given.drawn),
         symmetry=weigh_symmetry(stills, result.linear_scale, result.accepted, files.d_star_sq, *operations),
-        tried=refinement.tried,
     )
-    where = request.output.xfel_merge, files.space_group, files.cell, refinement.statistics.d_min
+    recording = read_recording(files)
+    where = (
+        request.output.xfel_merge,
+        files.space_group,
+        files.cell,
+        refinement.statistics.d_min,
+        request.anomalous,
+    )
     record |= {
+        "systematics": describe_systematics(find_systematics(stills, result, recording, given.reference)),
         "merge_command": merge_command,
         "xfel_merge_command": handover.xfel_merge_command(*where),
         "reference_model": described,
@@ -196,6 +210,8 @@ def _summarise(request: PostrefineRequest, given: _Given, refinement: Refinement
     }
     said = [] if given.tally is None else model_report.tally_remarks(given.tally, given.symbol)
     said += described["notes"] if described else []
+    if request.polarization_fraction is not None and np.isnan(recording.fraction).all():
+        said.append("polarization_fraction= has no effect, as the radiation is not X-rays.")
     return record | conclude([*remarks(record), *said, *launch.unused_parameters(request)])
 
 
@@ -206,6 +222,7 @@ def _describe_dataset(request: PostrefineRequest, given: _Given, result: Postref
         cell=files.cell,
         n_excluded=files.usable.n_excluded,
         reference=request.reference,
+        anomalous=request.anomalous,
         convergence=request.convergence,
         cell_choices=files.cell_choices.counts(),
         reindexed=files.choice.reindex,
@@ -221,8 +238,11 @@ def _write(given: _Given, refinement: Refinement, names: dict[str, str | None]) 
     apply_result(files, refinement.result)
     write_table(files.table, names["reflections"])
     if names["xfel_reflections"]:
-        write_table(handover.xfel_merge_table(files.table, files.experiments), names["xfel_reflections"])
+        write_table(
+            handover.xfel_merge_table(files.table, files.experiments, files.choice.anomalous), names["xfel_reflections"]
+        )
     # what the experiments become on their way to a file is large: make room first
     del files.table, files.usable, files.stills, given.reference, refinement.result, refinement.statistics
+    experiments = OneSpaceGroup(files.experiments, files.space_group)
     for name in filter(None, (names["experiments"], names["xfel_experiments"])):
-        files.experiments.as_file(name, **scaled_history(files.experiments))
+        experiments.as_file(name, **scaled_history(experiments))

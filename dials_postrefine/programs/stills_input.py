@@ -15,14 +15,20 @@ from dials.util import Sorry
 
 from dials_postrefine.files.dials import models, reindexing
 from dials_postrefine.files.dials.cell_choices import CellChoices, find_cell_choices
-from dials_postrefine.files.dials.integrated import Usable, check_integrated, usable_observations
-from dials_postrefine.files.dials.symmetry import number_unique, statistical_factors
-from dials_postrefine.files.reference.alignment import align
+from dials_postrefine.files.dials.integrated import (
+    Usable,
+    check_integrated,
+    set_polarization_fraction,
+    usable_observations,
+)
+from dials_postrefine.files.dials.symmetry import friedel_mates, number_unique, statistical_factors
+from dials_postrefine.files.reference.alignment import align, merge_friedel_pairs
 from dials_postrefine.files.stills.observations import StillsTables, in_second_half, read_fit, read_tables
 from dials_postrefine.numerics.rotations import rotate
 from dials_postrefine.stills.dataset import EarlierFit, Stills
 from dials_postrefine.stills.filters import InputFilters, cell_outliers, significant_observations
 from dials_postrefine.stills.fits import Reason
+from dials_postrefine.stills.friedel import FriedelMates
 from dials_postrefine.stills.geometry import vectors_of_lattices
 from dials_postrefine.stills.model import CELL_SCALE, N_PARAMETERS, THETA_X, THETA_Y
 from dials_postrefine.stills.reindexing import Ambiguity, choose_operations
@@ -35,9 +41,10 @@ class StillsChoice:
     Which observations are read, and how lattices are taken.
 
     space_group in place of that of the crystals; intensity sum, profile or strong_spots; d_min and d_max in Angstrom;
-    radiation xray, electron or neutron, None for what the beam models say; reindex: lattices that were indexed with
+    radiation xray, electron or neutron, None for what the beam models say; polarization_fraction, of X-rays, goes into
+    all beam models, None leaves them; reindex: lattices that were indexed with
     another choice of the unit cell are reindexed, else they are rejected; the half set of a lattice follows from its
-    identifier and the seed alone.
+    identifier and the seed alone; anomalous: Friedel pairs are kept apart.
     """
 
     space_group: str | None = None
@@ -48,6 +55,8 @@ class StillsChoice:
     filters: InputFilters = field(default_factory=InputFilters)
     radiation: str | None = None
     reindex: bool = True
+    polarization_fraction: float | None = None
+    anomalous: bool = False
 
 
 @dataclass
@@ -56,10 +65,11 @@ class StillsFiles(StillsTables):
     What was read: experiments and table as DIALS has them, and stills as arrays.
 
     usable is the selection with its corrections; cell the median unit cell; h_unique (n_unique, 3), d_star_sq
-    (n_unique,) of the unique indices and complete (m,) of all that exist in their range, in 1/Angstrom^2; choice what
-    was asked for, and cell_choices which lattices were indexed with another choice of the cell; ambiguity what was
-    found of the indexing ambiguity, where there is one; reference_tally what became of the observations of a
-    reflection file as reference (reflection_files.Tally).
+    (n_unique,) of the unique indices, complete (m,) of all that exist in their range and complete_pairs (k,) of the
+    Friedel pairs there that are kept apart, in 1/Angstrom^2; choice what was asked for, and cell_choices which lattices
+    were indexed with another choice of the cell; ambiguity what was found of the indexing ambiguity, where there is
+    one; reference_tally what became of the observations of a reflection file as reference (reflection_files.Tally);
+    friedel_merged: Friedel pairs are kept apart and the reference has them merged.
     """
 
     usable: Usable
@@ -73,6 +83,8 @@ class StillsFiles(StillsTables):
     cell_choices: CellChoices
     ambiguity: Ambiguity | None = None
     reference_tally: Any = None
+    complete_pairs: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    friedel_merged: bool = False
 
 
 def read_stills(
@@ -94,6 +106,8 @@ def read_stills(
         reindexing.reindex_files(table, experiments, cell_choices.operations, cell_choices.chosen, group)
         for k in np.flatnonzero(cell_choices.chosen):
             experiments[int(k)].crystal.set_space_group(group)
+    if choice.polarization_fraction is not None:
+        set_polarization_fraction(table, experiments, choice.polarization_fraction, choice.radiation)
     usable = usable_observations(
         table, experiments, choice.intensity, choice.d_min, choice.d_max, radiation=choice.radiation
     )
@@ -135,7 +149,7 @@ def _assemble(
     experiments = files.experiments
     rejected = _rejected_by_cell(experiments, group, cell_choices, choice)
     cell = models.median_cell([e for k, e in enumerate(experiments) if k not in rejected], group)
-    unique, h_unique, absent = number_unique(usable.h, group)
+    unique, h_unique, absent = number_unique(usable.h, group, choice.anomalous)
     d_star_sq = models.d_star_sq(cell, h_unique)
     a_matrix, s0 = models.geometry_arrays(experiments)
     q, q_sq = vectors_of_lattices(a_matrix, usable.h, usable.offsets)
@@ -155,9 +169,11 @@ def _assemble(
         prior=WilsonPrior(d_star_sq, *statistical_factors(h_unique, cell, group)),
         rejected=rejected,
         earlier=earlier,
+        friedel=FriedelMates(*friedel_mates(h_unique, group)) if choice.anomalous else None,
     )
     limits = d_star_sq.max() ** -0.5, d_star_sq.min() ** -0.5
-    complete = models.complete_set(cell, group, limits[0] * (1.0 - 1e-6), limits[1] * (1.0 + 1e-6))
+    limits = limits[0] * (1.0 - 1e-6), limits[1] * (1.0 + 1e-6)
+    complete = models.complete_set(cell, group, *limits, anomalous=choice.anomalous)
     return StillsFiles(
         files.experiments,
         files.table,
@@ -171,6 +187,7 @@ def _assemble(
         stills=stills,
         choice=choice,
         cell_choices=cell_choices,
+        complete_pairs=models.complete_pairs(cell, group, *limits) if choice.anomalous else np.zeros(0),
     )
 
 
@@ -191,8 +208,8 @@ def resolve_ambiguity(files: StillsFiles, reference: tuple[np.ndarray, np.ndarra
     """
     The files with each lattice indexed like the reference, or like the others, where the lattice leaves a choice.
 
-    reference: indices (n, 3) and intensities (n,) as read_reference gives them.  Table and experiments of the files are
-    changed in place.  Without a choice the files come back as they are.
+    reference: indices (n, 3) and intensities (n,) as read_reference gives them; Friedel pairs count as one.  Table and
+    experiments of the files are changed in place.  Without a choice the files come back as they are.
     """
     operations, matrices = reindexing.find_operations(files.cell, files.space_group)
     if len(operations) == 1:
@@ -201,7 +218,7 @@ def resolve_ambiguity(files: StillsFiles, reference: tuple[np.ndarray, np.ndarra
     allowed = reindexing.open_operations(experiments, usable.offsets, usable.h, operations, group, files.cell)
     reindexed = np.concatenate([reindexing.reindex(usable.h, operation) for operation in operations])
     unique, h_unique, _ = number_unique(reindexed, group)
-    known = None if reference is None else align(h_unique, *reference)
+    known = None if reference is None else align(h_unique, *merge_friedel_pairs(*reference, group))
     choice = choose_operations(files.stills, unique.reshape(len(operations), -1), allowed, matrices, known)
     if choice.operation.any():
         of_row = np.repeat(choice.operation, np.diff(usable.offsets))

@@ -89,7 +89,8 @@ def _write_columns(files: StillsFiles, result: PostrefinedStills, accepted: np.n
         q = scattering_vectors(stills.a_matrix[k], h[of_lattice])
         q_sq = np.einsum("ij,ij->i", q, q)
         not_fitted = Observations(q, q_sq, stills.s0[k], nothing, nothing, nothing)
-        p[rows] = partiality(x, not_fitted, result.profile)
+        if not result.scaled_only:
+            p[rows] = partiality(x, not_fitted, result.profile)
         scale[rows] = scale_factor(x, q_sq)
         factor_variance[rows] = scale_variance(x, result.covariance[k], q_sq)
     columns = ScaledColumns(
@@ -147,7 +148,8 @@ def _write_lattice(experiment, result: PostrefinedStills, k: int, ambiguity: Amb
         *(values[name] for name in OF_SCALE_MODEL),
         {
             "postrefinement": result.model,
-            "profile": result.profile,
+            "profile": result.profile.name,
+            "exponent": result.profile.exponent,
             "radius_model": result.radius,
             "unit_cell": result.unit_cell,
             **record_fit(result.x[k], result.covariance[k]),

@@ -22,6 +22,8 @@ NOT_GIVEN = "not given"
 RULES: dict[str, tuple[tuple[str, str, tuple[str, ...]], ...]] = {
     "dials.postrefine": (
         ("radius", "algorithm", ("rs_hybrid",)),
+        ("exponent", "profile", ("auto", "pearson_vii")),
+        ("require_gain", "reference", (NOT_GIVEN,)),
         ("free_fraction", "cross_validation", ("free_reflections",)),
         ("reference_model.*", "reference", (GIVEN,)),
         ("filtering.significance_filter.*", "filtering.significance_filter.enable", ("True",)),
@@ -43,6 +45,13 @@ RULES: dict[str, tuple[tuple[str, str, tuple[str, ...]], ...]] = {
                 "polarization_fraction background.* scale.* reject.* half_sets sampling.* allow_bad_images"
             ).split()
         ),
+    ),
+    "dials.diffuse_model": (
+        ("rigid_body.*", "model", ("rigid_body",)),
+        ("liquid_like.*", "model", ("liquid_like", "mixture")),
+        ("elastic.*", "model", ("elastic",)),
+        ("displacements", "model", ("rigid_body", "liquid_like", "mixture")),
+        ("background.n", "background.functions", ("smooth", "radial")),
     ),
     "dials.image_spread": (("beam.annulus", "beam.intensity", ("auto", "images")),),
     "dials.intensity_model": (

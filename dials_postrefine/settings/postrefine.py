@@ -64,18 +64,21 @@ class PostrefineRequest:
     """
     What dials.postrefine is asked for; phil/postrefine.phil describes each parameter.
 
-    max_misorientation in radians, d_min and d_max in Angstrom, max_b_factor, conventional, in Angstrom^2; n_cycles and
-    nproc None for as many as it takes, and as there are cores.
+    max_misorientation in radians, d_min and d_max in Angstrom, max_b_factor, conventional, in Angstrom^2; exponent None
+    for the one of the data, n_cycles and nproc None for as many as it takes, and as there are cores.
     """
 
     experiments: tuple[str, ...] = phil("input.experiments", (), convert=texts)
     reflections: tuple[str, ...] = phil("input.reflections", (), convert=texts)
     algorithm: str = choice("algorithm", "rs_hybrid")
-    profile: str = choice("profile", "lorentzian")
-    radius: str = choice("radius", "constant")
-    unit_cell: str = choice("unit_cell", "fixed")
+    profile: str = choice("profile", "auto")
+    exponent: float | None = phil("exponent", None, convert=none_for_auto)
+    radius: str = choice("radius", "auto")
+    unit_cell: str = choice("unit_cell", "auto")
+    require_gain: bool = phil("require_gain", True)
     reference: str | None = phil("reference", None)
     reference_model: ReferenceModel = part("reference_model", ReferenceModel)
+    anomalous: bool = phil("anomalous", False)
     reference_excludes_self: bool = phil("reference_excludes_self", True)
     cross_validation: str = choice("cross_validation", "half_sets")
     free_fraction: float = phil("free_fraction", 0.1)
@@ -90,6 +93,7 @@ class PostrefineRequest:
     reindex: str = choice("reindex", "auto")
     fix: tuple[str, ...] = phil("fix", (), convert=tuple)
     intensity_choice: str = choice("intensity_choice", "sum")
+    polarization_fraction: float | None = phil("polarization_fraction", None)
     d_min: float | None = phil("d_min", None)
     d_max: float | None = phil("d_max", None)
     partiality_threshold: float = phil("partiality_threshold", 0.2)

@@ -17,7 +17,7 @@ from dxtbx import flumpy
 from dxtbx.model import Beam, DetectorFactory, Experiment, ExperimentList, MosaicCrystalSauter2014
 
 from dials_postrefine.files.dials.models import d_star_sq
-from dials_postrefine.files.dials.symmetry import statistical_factors
+from dials_postrefine.files.dials.symmetry import friedel_mates, statistical_factors
 from dials_postrefine.numerics.indices import to_flex_miller
 from dials_postrefine.simulate.stills import (
     SimulatedStills,
@@ -27,7 +27,9 @@ from dials_postrefine.simulate.stills import (
     reference_intensities,
 )
 from dials_postrefine.stills.dataset import Stills
+from dials_postrefine.stills.friedel import FriedelMates
 from dials_postrefine.stills.geometry import vectors_of_lattices
+from dials_postrefine.stills.systematics.deviations import Recording
 from dials_postrefine.stills.wilson import WilsonPrior
 
 PIXEL_SIZE = 0.1  # mm
@@ -74,11 +76,15 @@ def write_stills(sim: SimulatedStills, prefix: str) -> list[str]:
 
 
 def as_stills(sim: SimulatedStills) -> Stills:
-    """The simulation as arrays, the polarisation taken off; every second lattice is of the second half set."""
+    """
+    The simulation as arrays, the polarisation taken off; every second lattice is of the second half set.  Friedel pairs
+    are apart where the simulated ones differ.
+    """
     n, cell = len(sim.identifiers), sim.options.unit_cell
     space_group = sgtbx.space_group_info(sim.options.space_group).group()
     offsets = np.searchsorted(sim.lattice, np.arange(n + 1))
     q, q_sq = vectors_of_lattices(sim.a_indexed, sim.h, offsets)
+    apart = sim.options.bijvoet_ratio > 0.0
     return Stills(
         a_matrix=sim.a_indexed,
         s0=sim.s0,
@@ -92,6 +98,26 @@ def as_stills(sim: SimulatedStills) -> Stills:
         half=np.arange(n) % 2 == 1,
         absent=np.zeros(len(sim.reference_h), dtype=bool),
         prior=WilsonPrior(d_star_sq(cell, sim.reference_h), *statistical_factors(sim.reference_h, cell, space_group)),
+        friedel=FriedelMates(*friedel_mates(sim.reference_h, space_group)) if apart else None,
+    )
+
+
+def as_recording(sim: SimulatedStills) -> Recording:
+    """How the observations of as_stills were recorded: on one panel, the lattices in their order, no goniometer."""
+    n = len(sim.identifiers)
+    unit = sim.s1 / np.linalg.norm(sim.s1, axis=1)[:, None]
+    reach = math.tan(sim.options.highest_angle)
+    s0, normal = beam_frame(sim.options)
+    return Recording(
+        s1=unit,
+        panel=np.zeros(len(unit), dtype=int),
+        position=0.5 + 0.5 * unit[:, :2] / np.abs(unit[:, 2:]) / reach,
+        correction=1.0 / sim.polarisation,
+        s0=np.tile(s0, (n, 1)),
+        normal=np.tile(normal, (n, 1)),
+        fraction=np.full(n, sim.options.polarization_fraction),
+        order=np.arange(n, dtype=float),
+        shared=np.zeros(n, dtype=bool),
     )
 
 

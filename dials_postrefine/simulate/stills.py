@@ -12,7 +12,7 @@ the direction of the predicted spot, n the polarisation normal and f the polaris
 
     P = (1 - 2 f) (1 - (n.s1)^2 / |s1|^2) + f (1 + (s1.s0)^2 / (|s1| |s0|)^2).
 
-Partiality p, `physics="model"`: one of the three profiles of `model_partiality`, written out here and not imported, so
+Partiality p, `physics="model"`: one of the profiles of `model_partiality`, written out here and not imported, so
 that the truth does not depend on the code it is to test.  `physics="mosaic"`: no analytic profile but an average over a
 quasi-random sample of mosaic blocks and wavelengths, see `mosaic_partiality`; the width of the reflections then grows
 with resolution at constant volume, and none of the model profiles is right.
@@ -36,7 +36,7 @@ STRUCTURE_SEED = 20240229
 MEAN_INTENSITY = 1000.0
 HIGHEST_ANGLE = math.radians(75.0)  # between a diffracted beam and the normal of the one flat panel
 
-PROFILES = ("hard_sphere", "lorentzian", "gaussian")
+PROFILES = ("hard_sphere", "lorentzian", "gaussian", "pearson_vii")
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,7 @@ class StillsOptions:
 
     physics: str = "model"  # or "mosaic"
     profile: str = "lorentzian"  # of physics="model"
+    exponent: float = 2.0  # m of profile="pearson_vii"
     radius: float = 0.0004  # A^-1, r_s of physics="model"
     radius_spread: float = 0.0  # log-normal
     mosaic_spread: float = 0.04  # degrees, sigma about each axis, physics="mosaic" from here
@@ -78,6 +79,7 @@ class StillsOptions:
     observed_variance: bool = False  # report the variance of the noisy counts, as an integrator has to
     wild_fraction: float = 0.0  # of the intensities
     useless_fraction: float = 0.0  # of the lattices
+    bijvoet_ratio: float = 0.0  # mean |I+ - I-| over mean I of acentric reflections, by f'' of a few atoms
 
     def __post_init__(self):
         object.__setattr__(self, "unit_cell", tuple(float(x) for x in self.unit_cell))
@@ -160,7 +162,7 @@ class SimulatedStills:
     variance: np.ndarray  # (m,) reported for it
     wild: np.ndarray  # (m,) bool
     # the structure
-    reference_h: np.ndarray  # (k, 3) int32, asymmetric unit
+    reference_h: np.ndarray  # (k, 3) int32, asymmetric unit; Friedel pairs apart where bijvoet_ratio > 0
     reference_intensity: np.ndarray  # (k,)
 
 
@@ -192,12 +194,12 @@ class _Sphere:
     d_star_sq: np.ndarray
 
 
-def model_partiality(profile: str, r_h: np.ndarray, r_s: float) -> np.ndarray:
+def model_partiality(profile: str, r_h: np.ndarray, r_s: float, exponent: float = 2.0) -> np.ndarray:
     """
     Partiality p of points at the distance r_h (A^-1) from the Ewald sphere for a lattice point of radius r_s.
 
     hard_sphere: 1 - r_h^2/r_s^2 inside, 0 outside; lorentzian: r_s^2/(2 r_h^2 + r_s^2); gaussian:
-    exp(-2 ln2 r_h^2/r_s^2).
+    exp(-2 ln2 r_h^2/r_s^2); pearson_vii with the exponent m: [1 + 2 (2^(1/m) - 1) r_h^2/r_s^2]^-m.
     """
     x = (np.asarray(r_h) / r_s) ** 2
     if profile == "hard_sphere":
@@ -206,6 +208,8 @@ def model_partiality(profile: str, r_h: np.ndarray, r_s: float) -> np.ndarray:
         return 1.0 / (2.0 * x + 1.0)
     if profile == "gaussian":
         return np.exp(-2.0 * math.log(2.0) * x)
+    if profile == "pearson_vii":
+        return (1.0 + 2.0 * (2.0 ** (1.0 / exponent) - 1.0) * x) ** -exponent
     raise ValueError(f"profile={profile!r} is not one of {', '.join(PROFILES)}")
 
 
@@ -284,12 +288,15 @@ def reference_intensities(options: StillsOptions) -> tuple[np.ndarray, np.ndarra
     """
     Intensities of a random C, N, O structure (B about 20 A^2) between d_max and d_min, scaled to a mean of 1000.
 
-    Returns h (k, 3) int32 in the asymmetric unit without absences, intensity (k,), and both as a cctbx miller array.
+    Returns h (k, 3) int32 in the asymmetric unit without absences, intensity (k,), and both as a cctbx miller array;
+    Friedel pairs are apart where bijvoet_ratio > 0 (anomalous.py).
     The random states of Python and of flex are left as they were.
     """
     from cctbx import crystal, uctbx
     from cctbx.array_family import flex
     from cctbx.development import random_structure
+
+    from dials_postrefine.simulate.anomalous import anomalous_structure_factors
 
     symmetry = crystal.symmetry(unit_cell=options.unit_cell, space_group_symbol=options.space_group)
     volume = uctbx.unit_cell(options.unit_cell).volume() / symmetry.space_group().order_z()
@@ -310,6 +317,8 @@ def reference_intensities(options: StillsOptions) -> tuple[np.ndarray, np.ndarra
             random_u_iso_scale=0.2,
         )
         f_calc = structure.structure_factors(d_min=options.d_min, algorithm="fft").f_calc()
+        if options.bijvoet_ratio > 0.0:
+            f_calc = anomalous_structure_factors(structure, options.d_min, options.bijvoet_ratio)
     finally:
         random.setstate(python_state)
         flex.random_generator.setstate(flex_state)
@@ -350,7 +359,9 @@ def _whole_sphere(array) -> _Sphere:
     from cctbx.array_family import flex
 
     rows = array.customized_copy(data=flex.int(range(array.size())), sigmas=None).set_observation_type(None)
-    rows = rows.expand_to_p1().generate_bijvoet_mates()
+    rows = rows.expand_to_p1()
+    if not rows.anomalous_flag():
+        rows = rows.generate_bijvoet_mates()
     h_float = rows.indices().as_vec3_double().as_double().as_numpy_array().reshape(-1, 3).copy()
     return _Sphere(
         h=np.rint(h_float).astype(np.int32),
@@ -436,7 +447,7 @@ def _observe(
     q = h @ lattice.a_true.T
     if options.physics == "model":
         r_h = np.linalg.norm(q + lattice.s0, axis=1) - k
-        p = model_partiality(options.profile, r_h, lattice.radius)
+        p = model_partiality(options.profile, r_h, lattice.radius, options.exponent)
     else:
         samples = mosaic_samples(_rng(options, index, 1), options.n_samples, lattice.mosaic_spread, options.bandwidth)
         p = mosaic_partiality(q, lattice.s0, *samples, options.domain_size)

@@ -1,205 +1,275 @@
 """
-Many lattices at once: the objective of leastsquares.py, minimised by one vectorised Levenberg-Marquardt.
+Many lattices at once: the fits of lattice.py by the compiled loops of kernels.py, esdkernels.py and fitkernels.py.
 
-The reflections of all lattices lie in one array, sorted by lattice; the normal matrices (L, k, k) are sums over each
-lattice's rows (`np.add.reduceat`) and are solved as a stack.  Each lattice has its own damping,
-
-    (H + lambda diag(H)) s = -g,      H = J^T psi' J + restraints,   g = J^T W u + restraints,
-
-lambda x 8 where a step is refused (it does not lower f, or leaves the bounds), / 5 where it is taken, and is done once
-its step is below `step_threshold` in units of 1/sqrt(diag(H)) relative to its parameters there, as in leastsquares.py.
-What is done is left out of the next evaluation.  The start, the residuals and the minimum are those of leastsquares.py;
-only the way differs.  Source: postrefinement.md, recipe; Marquardt (1963).
+Start, passes, residuals, minimum and verdict are those of lattice.py, to 1e-6 and better; only the way differs, and the
+time that it takes: whatever is done once a lattice is done for all of them by one call.  What one lattice leads to does
+not depend on the others.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from functools import cache
 
 import numpy as np
 
-from dials_postrefine.numerics.leastsquares import (
-    CURVATURE_FLOOR,
-    Bounds,
-    Iterations,
-    Minimum,
-    Restraint,
-    near_bounds,
-)
+from dials_postrefine.numerics.leastsquares import Bounds, Restraint, near_bounds, no_restraint
 from dials_postrefine.numerics.robust import LOSSES
-from dials_postrefine.numerics.sandwich import sandwich_hc3
-from dials_postrefine.stills.model import JoinedObservations, calculate_with_jacobian
+from dials_postrefine.stills import esdkernels, fitkernels, kernels
+from dials_postrefine.stills.fits import FitSettings, LatticeFit, Reason
+from dials_postrefine.stills.lattice import Pass, bounds_about, iterations_of, passes_of, refined_names, telling_bounds
+from dials_postrefine.stills.model import (
+    B_FACTOR,
+    LN_SCALE,
+    N_PARAMETERS,
+    PARAMETERS,
+    THETA_X,
+    THETA_Y,
+    JoinedObservations,
+)
+from dials_postrefine.stills.partiality import Profile
 
-FIRST_DAMPING = 1e-3
-LAST_DAMPING = 1e10
-# A step is cut to this length in ln G, B, theta_x, theta_y, ln r_0, ln eta and epsilon, so that none leaps out of the
-# basin of the current minimum.
-LONGEST_STEP = np.array([1.0, 5.0, np.radians(0.05), np.radians(0.05), 0.5, 0.7, 1e-3])
+# Lorentzian and Gaussian are Pearson VII at either end.
+KINDS = {
+    "hard_sphere": kernels.HARD_SPHERE,
+    "lorentzian": kernels.PEARSON_VII,
+    "pearson_vii": kernels.PEARSON_VII,
+    "gaussian": kernels.GAUSSIAN,
+}
+NUMBER_OF_LOSS = {"linear": kernels.LINEAR, "huber": kernels.HUBER, "student_t": kernels.STUDENT_T}
+assert set(NUMBER_OF_LOSS) == set(LOSSES)
+N_PREPARED = 20
+REASONS = (None, *Reason)
 
 
-@dataclass(frozen=True)
-class JoinedObjective:
+def kernel_profile(profile: Profile) -> kernels.KernelProfile:
+    """The profile as the compiled loops take it."""
+    return kernels.KernelProfile(KINDS[profile.name], 1.0 if profile.name == "lorentzian" else float(profile.exponent))
+
+
+def kernel_data(observations: JoinedObservations) -> kernels.KernelData:
+    """The observations as the compiled loops take them, with weights that are not set."""
+    first = np.searchsorted(observations.lattice, np.arange(len(observations.s0) + 1))
+    names = ("q", "q_sq", "s0", "intensity", "variance", "reference")
+    arrays = (np.ascontiguousarray(getattr(observations, name), dtype=float) for name in names)
+    return kernels.KernelData(first, *arrays, np.empty(len(observations)))
+
+
+def start_lattices(observations: JoinedObservations, settings: FitSettings) -> np.ndarray:
     """
-    The objectives f of L lattices (leastsquares.py), independent of one another.
+    The start values of many lattices (lattice.start_values).
 
     Parameters
     ----------
     observations : JoinedObservations
-        Those of L lattices, n reflections sorted by lattice, and of each lattice at least one.
-    weight : ndarray, shape (n,)
-        What multiplies the residuals.
-    free : ndarray of int, shape (k,)
-        The parameters that are refined.
-    profile, loss : str
-        Of partiality.PROFILES and robust.LOSSES.
-    restraint : Restraint
-        Of all 7 parameters.
-    """
-
-    observations: JoinedObservations
-    weight: np.ndarray
-    free: np.ndarray
-    profile: str
-    loss: str
-    restraint: Restraint
-
-    def residuals(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """u (n,) and du/dx (n, k) at x (L, 7)."""
-        y, jacobian = calculate_with_jacobian(x, self.observations, self.profile)
-        return self.weight * (y - self.observations.intensity), self.weight[:, None] * jacobian[:, self.free]
-
-    def select(self, lattices: np.ndarray) -> JoinedObjective:
-        """The same of these lattices alone, given by their numbers, and numbered anew."""
-        observations, n_lattices = self.observations, len(self.observations.s0)
-        rows = np.isin(observations.lattice, lattices) if len(lattices) < n_lattices else slice(None)
-        part = observations.select(rows)
-        number = np.zeros(n_lattices, dtype=int)
-        number[lattices] = np.arange(len(lattices))
-        part.lattice, part.s0 = number[part.lattice], observations.s0[lattices]
-        return replace(self, observations=part, weight=self.weight[rows])
-
-    def evaluate(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """f (L,), H (L, k, k) and g (L, k) at x (L, 7) (module docstring)."""
-        first = np.searchsorted(self.observations.lattice, np.arange(len(x)))
-        u, jacobian = self.residuals(x)
-        rho, outer, slope = LOSSES[self.loss](u * u)
-        precision = self.restraint.width[self.free] ** -2.0
-        away = x[:, self.free] - self.restraint.mean[self.free]
-        f = 0.5 * np.add.reduceat(rho, first) + 0.5 * np.sum(precision * away**2, axis=1)
-        columns = jacobian.T
-        curvature = np.maximum(slope, CURVATURE_FLOOR * outer)
-        k = len(self.free)
-        hessian, gradient = np.empty((len(x), k, k)), precision * away
-        for i in range(k):
-            gradient[:, i] += np.add.reduceat(outer * u * columns[i], first)
-            for j in range(i, k):
-                hessian[:, i, j] = hessian[:, j, i] = np.add.reduceat(curvature * columns[i] * columns[j], first)
-        hessian[:, range(k), range(k)] += precision
-        return f, hessian, gradient
-
-    def covariances(self, x: np.ndarray) -> np.ndarray:
-        """The covariance (L, 7, 7) of the parameters at the minima x (L, 7), zero for what is not free."""
-        covariance = np.zeros((len(x), x.shape[1], x.shape[1]))
-        u, jacobian = self.residuals(x)
-        edges = np.searchsorted(self.observations.lattice, np.arange(len(x) + 1))
-        for k in range(len(x)):
-            rows = slice(edges[k], edges[k + 1])
-            covariance[k][np.ix_(self.free, self.free)] = sandwich_hc3(
-                u[rows], jacobian[rows], self.loss, self.restraint.width[self.free]
-            )
-        return covariance
-
-
-@dataclass
-class _Progress:
-    """Where L lattices stand: x (L, 7), f, H and g there, the damping (L,), iterations (L,), units of steps (L, k)."""
-
-    x: np.ndarray
-    f: np.ndarray
-    hessian: np.ndarray
-    gradient: np.ndarray
-    damping: np.ndarray
-    n_iterations: np.ndarray
-    unit: np.ndarray
-
-    def solve(self, active: np.ndarray, free: np.ndarray, step_threshold: float) -> tuple[np.ndarray, np.ndarray]:
-        """Of the active lattices those that are not done yet, and their next steps."""
-        damped = self.hessian[active]
-        diagonal = np.einsum("ijj->ij", damped)
-        floor = 1e-12 * diagonal.max(axis=1, keepdims=True) + 1e-300
-        diagonal += self.damping[active, None] * np.maximum(diagonal, floor)
-        step = -np.linalg.solve(damped, self.gradient[active][..., None])[..., 0]
-        size = np.linalg.norm(step * self.unit[active], axis=1)
-        norm = np.linalg.norm(self.x[active][:, free] * self.unit[active], axis=1)
-        going = size > step_threshold * (norm + step_threshold)
-        active, step = active[going], step[going]
-        return active, step / np.maximum(1.0, np.max(np.abs(step) / LONGEST_STEP[free], axis=1))[:, None]
-
-    def move(self, active: np.ndarray, trial: np.ndarray, inside: np.ndarray, objective: JoinedObjective) -> None:
-        """Take the active lattices (m,) to trial (m, 7) where that is inside the bounds and lowers f."""
-        better = np.zeros(len(active), dtype=bool)
-        if inside.any():
-            tried = active[inside]
-            f, hessian, gradient = objective.select(tried).evaluate(trial[inside])
-            better[inside] = f < self.f[tried]
-            taken = better[inside]
-            moved = tried[taken]
-            self.f[moved], self.hessian[moved], self.gradient[moved] = f[taken], hessian[taken], gradient[taken]
-            self.x[moved] = trial[inside][taken]
-        self.damping[active] *= np.where(better, 0.2, 8.0)
-
-
-def minimise_many(
-    objective: JoinedObjective,
-    x: np.ndarray,
-    bounds: Bounds,
-    iterations: Iterations = Iterations(),
-    esds: bool = True,
-) -> list[Minimum]:
-    """
-    Minimise f of each lattice over the free parameters (module docstring).
-
-    Parameters
-    ----------
-    objective : JoinedObjective
         Of L lattices.
-    x : ndarray, shape (L, 7)
-        The start, as model.py orders it.
-    bounds : Bounds
-        Each (L, 7).
-    iterations : Iterations
-        The threshold of the step in units of 1/sqrt(diag(H)).
-    esds : bool
-        Without them the covariances are zero.
+    settings : FitSettings
 
     Returns
     -------
-    list of L Minimum
-
-    Raises
-    ------
-    numpy.linalg.LinAlgError
-        Where the normal matrix of a lattice is singular.
+    ndarray, shape (L, 7)
     """
-    n_lattices, free = len(x), objective.free
-    x = x.copy()
-    active = np.arange(n_lattices)
-    f, hessian, gradient = objective.evaluate(x)
-    unit = np.sqrt(np.maximum(hessian[:, range(len(free)), range(len(free))], 1e-300))
-    damping, n_iterations = np.full(n_lattices, FIRST_DAMPING), np.zeros(n_lattices, dtype=int)
-    progress = _Progress(x, f, hessian, gradient, damping, n_iterations, unit)
-    for _ in range(iterations.n_max):
-        if not len(active):
-            break
-        active, step = progress.solve(active, free, iterations.step_threshold)
-        if not len(active):
-            break
-        trial = x[active]
-        trial[:, free] += step
-        n_iterations[active] += 1
-        inside = np.all((trial >= bounds.lower[active]) & (trial <= bounds.upper[active]), axis=1)
-        progress.move(active, trial, inside, objective)
-        active = active[damping[active] < LAST_DAMPING]
-    covariance = objective.covariances(x) if esds else np.zeros((n_lattices, x.shape[1], x.shape[1]))
-    at_bound = near_bounds(x, bounds) & np.isin(np.arange(x.shape[1]), free)
-    return [Minimum(x[k], covariance[k], float(f[k]), int(n_iterations[k]), at_bound[k]) for k in range(n_lattices)]
+    return _start(kernel_data(observations), settings)[0]
+
+
+def spread_parameters(
+    x: np.ndarray, observations: JoinedObservations, profile: Profile
+) -> tuple[np.ndarray, np.ndarray]:
+    """
+    What the parameters of many lattices say of each reflection.
+
+    Parameters
+    ----------
+    x : ndarray, shape (L, 7)
+    observations : JoinedObservations
+        n reflections; only their geometry matters.
+    profile : Profile
+
+    Returns
+    -------
+    p : ndarray, shape (n,)
+        Partiality.
+    recorded : ndarray, shape (n,)
+        I_calc/I_ref = G e p r_0/r_s.
+    """
+    recorded, p = fitkernels.spread_lattices(np.array(x), kernel_data(observations), kernel_profile(profile))
+    return p, recorded
+
+
+@cache
+def prepare() -> None:
+    """Compile all loops, or load what is in the cache: once, before processes are forked that would do it each."""
+    rng = np.random.default_rng(0)
+    n, q = 2 * N_PREPARED, 0.2 * rng.normal(size=(2 * N_PREPARED, 3))
+    ones, beam = np.ones(n), np.array([[0.0, 0.0, 1.0]] * 2)
+    lattice = np.repeat([0, 1], N_PREPARED)
+    observations = JoinedObservations(q, np.sum(q * q, axis=1), beam, rng.random(n), ones, ones, lattice)
+    settings = FitSettings(reflections_per_parameter=1.0)
+    fit_batch(observations, settings, np.full((2, N_PARAMETERS), np.nan), np.ones(2))
+    spread_parameters(start_lattices(observations, settings), observations, settings.profile)
+
+
+def _start(data: kernels.KernelData, settings: FitSettings) -> tuple[np.ndarray, np.ndarray]:
+    profile = settings.profile
+    return fitkernels.start_lattices(data, kernel_profile(profile), profile.start_radius, settings.radius == "mosaic")
+
+
+class _Batch:
+    """Where L lattices stand on their way: what a LatticeFit has of each, as arrays."""
+
+    def __init__(self, observations: JoinedObservations, settings: FitSettings) -> None:
+        self.settings, self.profile = settings, kernel_profile(settings.profile)
+        self.data = kernel_data(observations)
+        self.matched = kernel_data(observations.select(np.isfinite(observations.reference)))
+        self.n, self.n_matched = np.diff(self.data.first), np.diff(self.matched.first)
+        n_lattices = len(self.n)
+        self.reason = np.zeros(n_lattices, dtype=int)  # its number in REASONS
+        self.covariance = np.zeros((n_lattices, N_PARAMETERS, N_PARAMETERS))
+        self.n_iterations, self.objective = np.zeros(n_lattices, dtype=int), np.full(n_lattices, np.nan)
+        self.at_bound = np.zeros(n_lattices, dtype=bool)
+        self.names = refined_names(settings)
+        self.refined = self.n_matched >= max(settings.reflections_per_parameter, 1.0) * len(self.names[-1]) + 1
+
+    def reject(self, which: np.ndarray, reason: Reason) -> None:
+        """Give the lattices that have no reason yet this one, where which (L,) holds."""
+        self.reason[which & (self.reason == 0)] = REASONS.index(reason)
+
+    def prepare(self, starts: np.ndarray, linear_scales: np.ndarray) -> None:
+        """Start values and bounds, or the reason why there is nothing to fit."""
+        cold, mean_root = _start(self.data, self.settings)
+        unscaled = ~np.isfinite(cold[:, LN_SCALE])
+        with np.errstate(invalid="ignore", divide="ignore"):
+            scale = np.log(np.where((linear_scales > 0.0) & (mean_root > 0.0), linear_scales / mean_root**2, np.nan))
+        cold[unscaled, LN_SCALE] = scale[unscaled]
+        self.covariance[unscaled, LN_SCALE, LN_SCALE] = 1.0
+        self.reject(self.n == 0, Reason.NO_REFLECTIONS)
+        self.reject(self.n < self.settings.min_reflections, Reason.FEW_REFLECTIONS)
+        self.reject(~np.isfinite(cold).all(axis=1), Reason.NO_SCALE)
+        self.bounds = bounds_about(cold, self.settings)
+        self.goes_on = np.isfinite(starts).all(axis=1) & self.refined
+        inside = np.clip(starts, self.bounds.lower, self.bounds.upper)
+        self.x = np.where((self.goes_on & (self.reason == 0))[:, None], inside, cold)
+
+    def minimise(self, restraint: Restraint) -> None:
+        """All passes of all lattices."""
+        scale = "scale" not in self.settings.fix
+        alone = ~self.refined & (self.n_matched > 2) & scale
+        plans = [
+            (alone, passes_of([PARAMETERS[: LN_SCALE + 1]], self.settings, cold=True)),
+            (self.refined & ~self.goes_on, passes_of(self.names, self.settings, cold=True)),
+            (self.refined & self.goes_on, passes_of(self.names, self.settings, cold=False)),
+        ]
+        for which, passes in plans:
+            for a_pass in passes:
+                numbers = np.flatnonzero(which & (self.reason == 0))
+                if len(numbers):
+                    self._fit(numbers, a_pass, restraint)
+
+    def _fit(self, numbers: np.ndarray, a_pass: Pass, restraint: Restraint) -> None:
+        """One pass of some lattices."""
+        settings = self.settings
+        by_sigma = settings.weighting == "sigma"
+        fitkernels.weigh_lattices(
+            numbers, self.x, self.matched, self.profile, by_sigma, settings.model_error, a_pass.tempered
+        )
+        free = np.array(a_pass.free)
+        bounds = self.bounds.lower, self.bounds.upper
+        task = kernels.KernelTask(
+            free, restraint.mean, restraint.width**-2.0, *bounds, self.profile, NUMBER_OF_LOSS[settings.loss]
+        )
+        iterations = iterations_of(settings, a_pass)
+        f, n_iterations = kernels.minimise_lattices(
+            numbers, self.x, self.matched, task, iterations.n_max, iterations.step_threshold
+        )
+        self.n_iterations[numbers] += n_iterations
+        self.objective[numbers] = f
+        self.covariance[numbers] = 0.0
+        found = np.isfinite(f)
+        self.reason[numbers[~found]] = REASONS.index(Reason.FIT_FAILED)
+        numbers = numbers[found]
+        if not a_pass.tempered:
+            self.covariance[numbers] = esdkernels.covariances(numbers, self.x, self.matched, task)
+        near = near_bounds(self.x[numbers], Bounds(*(side[numbers] for side in bounds)))
+        telling = [i for i in telling_bounds(settings) if i in a_pass.free]
+        self.at_bound[numbers] = near[:, telling].any(axis=1)
+
+    def conclude(self) -> list[LatticeFit]:
+        """Partialities, correlations and verdict: the fits."""
+        settings, numbers = self.settings, np.flatnonzero(self.reason == 0)
+        p, variance, found = fitkernels.conclude_lattices(
+            numbers, self.x, self.covariance, self.data, self.profile, settings.partiality_threshold
+        )
+        figures = np.full((len(self.n), fitkernels.N_FIGURES), np.nan)
+        figures[numbers] = found
+        n_kept = np.nan_to_num(figures[:, fitkernels.N_KEPT]).astype(int)
+        # a correlation of less is no verdict, and a lattice that could not be refined is not to blame for it
+        comparable = self.refined | (self.n_matched >= settings.min_reflections)
+        misorientation = np.hypot(self.x[:, THETA_X], self.x[:, THETA_Y])
+        self.reject(~np.isfinite(self.x).all(axis=1), Reason.FIT_FAILED)
+        self.reject(misorientation > settings.max_misorientation, Reason.MISORIENTATION)
+        self.reject(np.abs(self.x[:, B_FACTOR]) > settings.max_b_factor, Reason.B_FACTOR)
+        self.reject(self.at_bound, Reason.AT_BOUND)
+        self.reject(n_kept < settings.min_reflections, Reason.FEW_KEPT)
+        related = figures[:, fitkernels.MODEL] >= settings.min_correlation
+        self.reject(comparable & ~related, Reason.CORRELATION)
+        correlations = figures[:, [fitkernels.BEFORE, fitkernels.AFTER, fitkernels.MODEL, fitkernels.PARTIAL]].tolist()
+        first = self.data.first.tolist()
+        return [
+            LatticeFit(
+                self.x[k],
+                self.covariance[k],
+                p[first[k] : first[k + 1]],
+                REASONS[self.reason[k]],
+                bool(self.refined[k]),
+                correlations[k][0],
+                correlations[k][1],
+                int(self.n_matched[k]),
+                int(n_kept[k]),
+                int(self.n_iterations[k]),
+                correlations[k][2],
+                correlations[k][3],
+                float(self.objective[k]),
+                variance[first[k] : first[k + 1]],
+            )
+            for k in range(len(self.n))
+        ]
+
+
+def fit_batch(
+    observations: JoinedObservations,
+    settings: FitSettings,
+    starts: np.ndarray,
+    linear_scales: np.ndarray,
+    restraint: Restraint | None = None,
+    rejected: Mapping[int, Reason] | None = None,
+) -> list[LatticeFit]:
+    """
+    Fit the model to each lattice and judge it, as lattice.fit_lattices does.
+
+    Parameters
+    ----------
+    observations : JoinedObservations
+        Of L lattices.
+    settings : FitSettings
+    starts : ndarray, shape (L, 7)
+    linear_scales : ndarray, shape (L,)
+    restraint : Restraint, optional
+        As there.
+    rejected : mapping of lattices to Reason, optional
+        What is not to be fitted.
+
+    Returns
+    -------
+    list of L LatticeFit
+        Bad data raise nothing: the fit carries the reason.  partial_correlation is filters.relation_to_reference.
+    """
+    batch = _Batch(observations, settings)
+    for k, reason in (rejected or {}).items():
+        batch.reason[k] = REASONS.index(reason)
+    batch.prepare(starts, np.asarray(linear_scales, dtype=float))
+    nothing = batch.n == 0
+    nothing[list(rejected or ())] = True
+    batch.minimise(no_restraint(N_PARAMETERS) if restraint is None else restraint)
+    batch.x[nothing], batch.covariance[nothing] = np.nan, 0.0
+    batch.n_matched[nothing], batch.refined[nothing] = 0, False
+    return batch.conclude()

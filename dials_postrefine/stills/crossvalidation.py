@@ -24,7 +24,8 @@ from dials_postrefine.stills.dataset import Stills, select_lattices
 from dials_postrefine.stills.errormodel import ErrorModel
 from dials_postrefine.stills.loop import DatasetSettings, postrefine
 from dials_postrefine.stills.merging import Merged, merge
-from dials_postrefine.stills.scaling import Scaled, WeightedMean, merging_values
+from dials_postrefine.stills.scaling import Scaled, WeightedMean, linear_scales, merging_values
+from dials_postrefine.stills.unrefined import scale_alone
 
 N_SHELLS = 10
 FEWEST_IN_SHELL = 5
@@ -104,6 +105,46 @@ def merge_half_sets(
     """
     found = refine_half_sets(stills, settings, d_star_sq, run)
     return None if found is None else found.merged
+
+
+def scale_half_sets(stills: Stills, settings: DatasetSettings, d_star_sq: np.ndarray) -> tuple[Merged, Merged] | None:
+    """
+    Scale each half set by itself, without postrefinement, and merge it; parameters and result as merge_half_sets.
+    """
+    ends = []
+    for selection in (~stills.half, stills.half):
+        if not selection.any():
+            return None
+        half = select_lattices(stills, selection)
+        scaled, mean = scale_alone(half, settings, linear_scales(half, None))
+        model = mean.error_model if settings.error_model == "basic" else None
+        ends.append(_merged(half, scaled, mean.outlier, mean.reference, model))
+        if not ends[-1].n.any():
+            return None
+    return _on_one_scale(*ends, d_star_sq)
+
+
+def compare_half_sets(first: tuple[Merged, Merged], second: tuple[Merged, Merged]) -> tuple[float, float, int]:
+    """
+    CC1/2 of two pairs of half sets over the indices that both pairs have.
+
+    Parameters
+    ----------
+    first, second : pair of Merged
+
+    Returns
+    -------
+    first, second : float
+        NaN of fewer than FEWEST_COMMON indices.
+    n : int
+    """
+    intensities = [half.intensity for pair in (first, second) for half in pair]
+    common = np.all(np.isfinite(intensities), axis=0)
+    n = int(np.count_nonzero(common))
+    if n < FEWEST_COMMON:
+        return np.nan, np.nan, n
+    a, b, c, d = (intensity[common] for intensity in intensities)
+    return correlation(a, b), correlation(c, d), n
 
 
 def _merged(stills: Stills, scaled, outlier: np.ndarray, mean: np.ndarray, model: ErrorModel | None) -> Merged:

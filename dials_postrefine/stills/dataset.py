@@ -9,7 +9,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from dials_postrefine.stills.fits import FitSettings, Reason
-from dials_postrefine.stills.model import Observations
+from dials_postrefine.stills.friedel import FriedelMates
+from dials_postrefine.stills.model import JoinedObservations, Observations
 from dials_postrefine.stills.wilson import WilsonPrior
 
 
@@ -17,7 +18,7 @@ from dials_postrefine.stills.wilson import WilsonPrior
 class EarlierFit:
     """
     What an earlier run found of a lattice: x (7,) from the orientation as indexed, its covariance (7, 7), whether more
-    than the scale was fitted, and the profile, radius and unit_cell of its model.
+    than the scale was fitted, and the profile's name, radius and unit_cell of its model.
     """
 
     x: np.ndarray
@@ -31,7 +32,11 @@ class EarlierFit:
 
     def suits(self, settings: FitSettings) -> bool:
         """Whether a fit with these settings can go on from here."""
-        return all(getattr(self, name) == getattr(settings, name) for name in ("profile", "radius", "unit_cell"))
+        return (self.profile, self.radius, self.unit_cell) == (
+            settings.profile.name,
+            settings.radius,
+            settings.unit_cell,
+        )
 
 
 @dataclass
@@ -45,6 +50,7 @@ class Stills:
     asymmetric unit, 0 to n_unique - 1; intensity, variance (n,) corrected for polarisation and efficiency; half (L,)
     the half set of each lattice; absent (n_unique,) systematic absences; inverse_variance (n,) variance of 1/p as the
     integrator gave it, (0,) where it gave none; prior: what Wilson statistics need of the unique indices, or None;
+    friedel: the mates of the unique indices where Friedel pairs are kept apart, else None;
     rejected: the lattices that are out before any fit, with the reason; earlier: what an earlier run found of the
     lattices that it accepted.
     """
@@ -64,6 +70,7 @@ class Stills:
     prior: WilsonPrior | None = None
     rejected: dict[int, Reason] = field(default_factory=dict)
     earlier: dict[int, EarlierFit] = field(default_factory=dict)
+    friedel: FriedelMates | None = None
 
     @property
     def n_lattices(self) -> int:
@@ -86,6 +93,21 @@ class Stills:
         rows = self.rows(k)
         return Observations(
             self.q[rows], self.q_sq[rows], self.s0[k], self.intensity[rows], self.variance[rows], reference
+        )
+
+    def joined(self, reference: np.ndarray, first: int = 0, last: int | None = None) -> JoinedObservations:
+        """The observations of the lattices from first up to and without last together, with their reference."""
+        last = self.n_lattices if last is None else last
+        rows = self.rows(first, last) if last > first else slice(0, 0)
+        lattice = np.repeat(np.arange(last - first), np.diff(self.offsets[first : last + 1]))
+        return JoinedObservations(
+            self.q[rows],
+            self.q_sq[rows],
+            self.s0[first:last],
+            self.intensity[rows],
+            self.variance[rows],
+            reference,
+            lattice,
         )
 
     def unmatched(self, k: int) -> Observations:

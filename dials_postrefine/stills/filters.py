@@ -48,6 +48,7 @@ import numpy as np
 from dials_postrefine.numerics.amplitudes import signed_root
 from dials_postrefine.numerics.cells import find_main_cells
 from dials_postrefine.numerics.correlation import partial_correlation
+from dials_postrefine.numerics.grouped import grouped_mean
 from dials_postrefine.numerics.robust import robust_width
 from dials_postrefine.stills.fits import LatticeFit, Reason
 from dials_postrefine.stills.model import (
@@ -148,17 +149,19 @@ def significant_observations(
     ndarray of bool, shape (n,)
         None of a lattice whose first bin is too weak.
     """
-    ratio = intensity / np.sqrt(variance)
-    significant = np.zeros(len(ratio), dtype=bool)
-    for first, last in zip(offsets[:-1], offsets[1:]):
-        n = last - first
-        if not n:
-            continue
-        n_bins = max(1, min(settings.n_bins, n // settings.min_ct))
-        edges = np.arange(n_bins + 1) * n // n_bins
-        order = first + np.argsort(d_star_sq[first:last], kind="stable")
-        weak = np.add.reduceat(ratio[order], edges[:-1]) / np.diff(edges) < settings.sigma
-        significant[order[: edges[np.argmax(weak)] if weak.any() else n]] = True
+    n = np.diff(offsets)
+    lattice = np.repeat(np.arange(len(n)), n)
+    order = np.lexsort((d_star_sq, lattice))
+    place = np.arange(len(lattice)) - offsets[:-1][lattice]
+    # bin b of a lattice begins at place b n // n_bins
+    n_bins = np.clip(n // settings.min_ct, 1, settings.n_bins)
+    number = ((place + 1) * n_bins[lattice] - 1) // n[lattice]
+    group = lattice * settings.n_bins + number
+    mean = grouped_mean((intensity / np.sqrt(variance))[order], group, len(n) * settings.n_bins, empty=np.inf)
+    weak = mean.reshape(-1, settings.n_bins) < settings.sigma
+    first_weak = np.where(weak.any(axis=1), weak.argmax(axis=1), settings.n_bins)
+    significant = np.zeros(len(lattice), dtype=bool)
+    significant[order] = number < first_weak[lattice]
     return significant
 
 
@@ -210,7 +213,7 @@ def reject_lattices(fits: Sequence[LatticeFit], settings: LatticeFilters) -> Non
     if len(judged) < MIN_POPULATION:
         return
     x = np.array([fit.x for fit in judged])
-    variance = np.array([np.diag(fit.covariance) for fit in judged])
+    variance = np.array([fit.covariance for fit in judged]).diagonal(axis1=1, axis2=2)
     tests = [(_excess(x[:, i] - np.median(x[:, i]), variance[:, i]), reason) for i, reason in OUTLIERS]
     turned = np.hypot(*(_excess(np.abs(x[:, i]), variance[:, i]) for i in (THETA_X, THETA_Y)))
     tests.append((turned, Reason.MISORIENTATION_OUTLIER))

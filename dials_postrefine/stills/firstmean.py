@@ -13,19 +13,20 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from dials_postrefine.numerics.robust import slope_through_origin
+from dials_postrefine.numerics.loops import slopes_of_groups
+from dials_postrefine.stills.batch import spread_parameters, start_lattices
 from dials_postrefine.stills.dataset import EarlierFit, Stills
 from dials_postrefine.stills.errormodel import ErrorModel
 from dials_postrefine.stills.fits import FitSettings
-from dials_postrefine.stills.lattice import start_values
-from dials_postrefine.stills.model import LN_SCALE, partiality, partiality_with_variance, scale_factor
+from dials_postrefine.stills.model import LN_SCALE, partiality_with_variance, scale_factor
+from dials_postrefine.stills.partiality import Profile
 from dials_postrefine.stills.scaling import Scaled, WeightedMean, mean_of_kept
 
 N_START_ROUNDS = 3
 
 
 def scaled_by_fits(
-    stills: Stills, fits: Mapping[int, EarlierFit], profile: str
+    stills: Stills, fits: Mapping[int, EarlierFit], profile: Profile
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """
     What the fits of an earlier run say of their observations.
@@ -35,7 +36,7 @@ def scaled_by_fits(
     stills : Stills
         n observations.
     fits : mapping of lattices to EarlierFit
-    profile : str
+    profile : Profile
         One of partiality.PROFILES.
 
     Returns
@@ -72,15 +73,14 @@ def start_partialities(stills: Stills, fit: FitSettings) -> tuple[np.ndarray, np
     shape : ndarray, shape (n,)
         G e at G = 1.
     """
-    p, shape = np.zeros(len(stills.unique)), np.ones(len(stills.unique))
-    for k in range(stills.n_lattices):
-        rows, observations = stills.rows(k), stills.unmatched(k)
-        x = start_values(observations, fit)
-        x[LN_SCALE] = 0.0
-        if np.isfinite(x).all() and k not in stills.rejected:
-            p[rows] = partiality(x, observations, fit.profile)
-            shape[rows] = scale_factor(x, observations.q_sq)
-    return p, shape
+    together = stills.joined(np.full(len(stills.unique), np.nan))
+    x = start_lattices(together, fit)
+    x[:, LN_SCALE] = 0.0
+    x[list(stills.rejected)] = np.nan
+    known = np.isfinite(x).all(axis=1)[together.lattice]
+    p, _ = spread_parameters(x, together, fit.profile)
+    shape = scale_factor(together.parameters(x), stills.q_sq)
+    return np.where(known, p, 0.0), np.where(known, shape, 1.0)
 
 
 def first_mean(
@@ -125,16 +125,7 @@ def first_mean(
         scaled = Scaled(p, scale, relative, kept, variance_slope)
         mean = mean_of_kept(stills, scaled, model, outlier_z, fits_model and bool(known.all()))
         model = mean.error_model
-        for k in range(stills.n_lattices):
-            if k not in earlier:
-                rows = stills.rows(k)
-                recorded = mean.reference[stills.unique[rows]] * p[rows] * shape[rows]
-                scale[rows] = _positive_slope(stills.intensity[rows], recorded) * shape[rows]
+        slope = slopes_of_groups(stills.intensity, mean.reference[stills.unique] * p * shape, stills.offsets)
+        slope = np.where(slope > 0.0, slope, np.nan)
+        scale = np.where(known, scale, np.repeat(slope, np.diff(stills.offsets)) * shape)
     return mean
-
-
-def _positive_slope(intensity: np.ndarray, reference: np.ndarray) -> float:
-    """The robust slope where the reference is known, NaN unless it is positive."""
-    known = np.isfinite(reference)
-    slope = slope_through_origin(intensity[known], reference[known])
-    return slope if slope > 0.0 else np.nan

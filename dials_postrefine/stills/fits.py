@@ -12,6 +12,7 @@ from enum import Enum
 import numpy as np
 
 from dials_postrefine.stills.model import MAX_RELATIVE_VARIANCE, N_PARAMETERS, Observations
+from dials_postrefine.stills.partiality import Profile, find_profile
 
 
 class Reason(str, Enum):
@@ -40,10 +41,14 @@ class Reason(str, Enum):
 
 @dataclass(frozen=True)
 class FitSettings:
-    """What a fit needs to know; angles in radians, B in A^2 of this model's convention."""
+    """
+    What a fit needs to know; angles in radians, B in A^2 of this model's convention.
+
+    A profile may be given by its name (partiality.find_profile).
+    """
 
     model: str = "rs_hybrid"
-    profile: str = "lorentzian"
+    profile: Profile = Profile("lorentzian")
     radius: str = "constant"
     unit_cell: str = "fixed"
     weighting: str = "sigma"
@@ -57,6 +62,9 @@ class FitSettings:
     max_misorientation: float = np.radians(0.5)
     max_b_factor: float = 25.0
     step_threshold: float = 1e-6
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "profile", find_profile(self.profile))
 
 
 @dataclass

@@ -35,7 +35,7 @@ import numpy as np
 from scipy.special import stdtr
 
 from dials_postrefine.numerics.amplitudes import signed_root
-from dials_postrefine.numerics.correlation import correlation
+from dials_postrefine.numerics.correlation import grouped_correlation
 from dials_postrefine.stills.dataset import Stills
 from dials_postrefine.stills.firstmean import start_partialities
 from dials_postrefine.stills.fits import FitSettings
@@ -49,7 +49,8 @@ FEWEST = 3  # for a verdict, as for a correlation
 class FreeAgreement:
     """
     Each lattice (L,) and the free reflections: their number n, CC_free and R_free before and after, whether it is worse
-    and whether it was reverted to its unrefined geometry.  NaN of too few, or where there was no fit.
+    and whether it was reverted to its unrefined geometry.  NaN of too few, or where there was no fit.  predicted (n,):
+    what the refined lattices calculate for each observation, (0,) where nothing was held out.
     """
 
     n: np.ndarray
@@ -59,6 +60,7 @@ class FreeAgreement:
     r_after: np.ndarray
     worse: np.ndarray
     reverted: np.ndarray
+    predicted: np.ndarray
 
 
 def no_agreement(n_lattices: int) -> FreeAgreement:
@@ -74,7 +76,7 @@ def no_agreement(n_lattices: int) -> FreeAgreement:
     FreeAgreement
     """
     unknown, no = np.full(n_lattices, np.nan), np.zeros(n_lattices, dtype=bool)
-    return FreeAgreement(np.zeros(n_lattices, dtype=int), unknown, unknown, unknown, unknown, no, no)
+    return FreeAgreement(np.zeros(n_lattices, dtype=int), unknown, unknown, unknown, unknown, no, no, np.zeros(0))
 
 
 def free_set(h: np.ndarray, fraction: float, seed: int = 0) -> np.ndarray:
@@ -134,12 +136,11 @@ def compare(
         r_before = np.bincount(lattice, off_before, n_lattices) / total
         r_after = np.bincount(lattice, off_after, n_lattices) / total
     n = np.bincount(lattice, minlength=n_lattices)
-    rows = np.split(np.arange(len(free)), np.cumsum(n)[:-1])
-    cc_before, cc_after = (np.array([correlation(observed[i], a[i]) for i in rows]) for a in (before, after))
+    cc_before, cc_after = (grouped_correlation(observed, a, lattice, n_lattices) for a in (before, after))
     # where all that is calculated is the same there is no correlation left
     falls = np.nan_to_num(cc_after) < cc_before
     worse = falls & (probability(off_after - off_before, lattice, n_lattices) < SIGNIFICANCE)
-    return FreeAgreement(n, cc_before, cc_after, r_before, r_after, worse, np.zeros(n_lattices, dtype=bool))
+    return FreeAgreement(n, cc_before, cc_after, r_before, r_after, worse, np.zeros(n_lattices, dtype=bool), refined)
 
 
 def mean_cc_free(stills: Stills, held_out: np.ndarray, scaled: Scaled, mean: WeightedMean) -> float:
@@ -164,9 +165,7 @@ def mean_cc_free(stills: Stills, held_out: np.ndarray, scaled: Scaled, mean: Wei
     free = np.flatnonzero(held_out[stills.unique] & np.isfinite(reference) & scaled.kept)
     observed = signed_root(stills.intensity[free])
     calculated = signed_root(scaled.partiality[free] * scaled.scale[free] * reference[free])
-    n = np.bincount(stills.lattice()[free], minlength=stills.n_lattices)
-    rows = np.split(np.arange(len(free)), np.cumsum(n)[:-1])
-    found = np.array([correlation(observed[i], calculated[i]) for i in rows])
+    found = grouped_correlation(observed, calculated, stills.lattice()[free], stills.n_lattices)
     return float(np.mean(found[np.isfinite(found)])) if np.isfinite(found).any() else np.nan
 
 
@@ -187,15 +186,13 @@ def unrefined_intensities(
         NaN where there is no reference or no scale.
     """
     p, shape = start_partialities(stills, settings)
-    intensity, calculated = shape * p * reference, np.full(len(p), np.nan)
+    intensity, lattice = shape * p * reference, stills.lattice()
     working = np.isfinite(intensity) & ~held_out[stills.unique]
-    for k in range(stills.n_lattices):
-        rows = stills.rows(k)
-        used = working[rows]
-        a, b = signed_root(stills.intensity[rows][used]), signed_root(intensity[rows][used])
-        if a @ b > 0.0:
-            calculated[rows] = (a @ b / (b @ b)) ** 2 * intensity[rows]
-    return calculated
+    a, b = signed_root(stills.intensity[working]), signed_root(intensity[working])
+    ab, bb = (np.bincount(lattice[working], products, stills.n_lattices) for products in (a * b, b * b))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        scale = np.where(ab > 0.0, (ab / bb) ** 2, np.nan)
+    return scale[lattice] * intensity
 
 
 def probability(d: np.ndarray, group: np.ndarray, n_groups: int) -> np.ndarray:

@@ -60,11 +60,11 @@ def vectors_of_lattices(a_matrix: np.ndarray, h: np.ndarray, offsets: np.ndarray
     q_sq : ndarray, shape (n,)
         d*^2 = |q|^2 in 1/Angstrom^2.
     """
-    q, q_sq = np.empty((len(h), 3)), np.empty(len(h))
-    for a, first, last in zip(a_matrix, offsets[:-1], offsets[1:]):
-        q[first:last] = scattering_vectors(a, h[first:last])
-        q_sq[first:last] = np.einsum("ij,ij->i", q[first:last], q[first:last])
-    return q, q_sq
+    n, q = np.diff(offsets), np.zeros((len(h), 3))
+    for i in range(3):  # by column, lest a matrix be held of each observation
+        for j in range(3):
+            q[:, i] += np.repeat(a_matrix[:, i, j], n) * h[:, j]
+    return q, np.einsum("ij,ij->i", q, q)
 
 
 def excitation(q_ref: np.ndarray, q_sq: np.ndarray, s0: np.ndarray, rotation: np.ndarray) -> np.ndarray:

@@ -26,14 +26,12 @@ from dials_postrefine.numerics.correlation import correlation
 from dials_postrefine.numerics.leastsquares import (
     Bounds,
     Iterations,
-    Minimum,
     Objective,
     Restraint,
     minimise,
     no_restraint,
 )
 from dials_postrefine.numerics.robust import MEDIAN_OF_NORMAL, slope_through_origin
-from dials_postrefine.stills.batch import JoinedObjective, minimise_many
 from dials_postrefine.stills.fits import FitSettings, LatticeFit, Reason, no_fit, unfitted
 from dials_postrefine.stills.geometry import excitation
 from dials_postrefine.stills.model import (
@@ -50,14 +48,12 @@ from dials_postrefine.stills.model import (
     Observations,
     calculate,
     calculate_with_jacobian,
-    join_lattices,
     partiality,
     partiality_with_variance,
     radius,
     rounds,
     scale_factor,
 )
-from dials_postrefine.stills.partiality import PROFILES, START_RADIUS
 
 # A fit may leave the start by these factors and no further: G, r_s.  The angles and B may reach twice the accepted
 # limit, so that a runaway is not taken for a value at the limit.  CELL_RANGE is the largest |epsilon|.
@@ -86,7 +82,7 @@ def start_values(observations: Observations, settings: FitSettings) -> np.ndarra
     x = np.zeros(N_PARAMETERS)
     x[LN_MOSAICITY] = LN_NOTHING
     r_h = excitation(observations.q, observations.q_sq, observations.s0, np.eye(3))
-    rms = START_RADIUS[settings.profile] * np.sqrt(np.mean(r_h**2)) if len(r_h) else 0.0
+    rms = settings.profile.start_radius * np.sqrt(np.mean(r_h**2)) if len(r_h) else 0.0
     if not rms > 0.0:
         x[[LN_SCALE, LN_RADIUS]] = np.nan
         return x
@@ -96,7 +92,7 @@ def start_values(observations: Observations, settings: FitSettings) -> np.ndarra
         x[LN_RADIUS] -= 0.5 * np.log(2.0)
         x[LN_MOSAICITY] = x[LN_RADIUS] - 0.5 * np.log(np.median(observations.q_sq))
     matched = np.isfinite(observations.reference)
-    p = PROFILES[settings.profile](r_h, radius(x, observations.q_sq))[0]
+    p = settings.profile(r_h, radius(x, observations.q_sq))[0]
     i_calc = scale_factor(x, observations.q_sq) * p * observations.reference
     slope = slope_through_origin(observations.intensity[matched], i_calc[matched]) if matched.any() else np.nan
     x[LN_SCALE] = np.log(slope) if slope > 0.0 else np.nan
@@ -104,11 +100,16 @@ def start_values(observations: Observations, settings: FitSettings) -> np.ndarra
 
 
 @dataclass(frozen=True)
-class _Pass:
-    """One pass over the data: the parameters that it refines, and whether it is tempered (`_passes`)."""
+class Pass:
+    """One pass over the data: the parameters that it refines, and whether it is tempered (passes_of)."""
 
     names: tuple[str, ...]
     tempered: bool = False
+
+    @property
+    def free(self) -> list[int]:
+        """The numbers of the parameters that it refines."""
+        return [PARAMETERS.index(name) for name in self.names]
 
 
 @dataclass
@@ -119,7 +120,7 @@ class _Trial:
     matched: Observations
     fit: LatticeFit
     bounds: Bounds
-    passes: list[_Pass]
+    passes: list[Pass]
     at_bound: bool = False
 
 
@@ -173,10 +174,9 @@ def fit_lattices(
     starts: np.ndarray,
     linear_scales: Sequence[float],
     restraint: Restraint | None = None,
-    engine: str = "lstbx",
 ) -> list[LatticeFit]:
     """
-    Fit the model to each lattice and judge it (module docstring).
+    Fit the model to each lattice, one after the other by lstbx, and judge it (module docstring).
 
     Parameters
     ----------
@@ -189,8 +189,6 @@ def fit_lattices(
         For lattices whose own matched reflections can't give a scale; NaN where there is none.
     restraint : Restraint, optional
         Of all 7 parameters, the same for all lattices.
-    engine : str
-        `lstbx`, one lattice after the other, or `batched`, all together (chunks.choose_engine).
 
     Returns
     -------
@@ -199,28 +197,15 @@ def fit_lattices(
     """
     restraint = no_restraint(N_PARAMETERS) if restraint is None else restraint
     trials = [_prepare(*lattice, settings) for lattice in zip(lattices, starts, linear_scales)]
-    while waiting := [trial for trial in trials if trial.passes and trial.fit.reason is None]:
-        next_pass = waiting[0].passes[0]
-        together = [trial for trial in waiting if trial.passes[0] == next_pass]
-        for trial in together:
-            trial.passes = trial.passes[1:]
-        fit_pass = _fit_batched if engine == "batched" and len(together) > 1 else _fit_one_by_one
-        fit_pass(together, settings, next_pass, restraint)
-    fitted = [trial for trial in trials if trial.fit.reason is None]
-    if fitted:
-        _conclude(fitted, settings)
+    for trial in trials:
+        for a_pass in trial.passes:
+            if trial.fit.reason is None:
+                _fit(trial, settings, a_pass, restraint)
+        if trial.fit.reason is None:
+            found = partiality_with_variance(trial.fit.x, trial.fit.covariance, trial.observations, settings.profile)
+            trial.fit.partiality, trial.fit.relative_variance = found
+            _judge(trial.fit, trial.observations, settings, trial.at_bound)
     return [trial.fit for trial in trials]
-
-
-def _conclude(trials: list[_Trial], settings: FitSettings) -> None:
-    """Partialities, their variance, correlations and verdict of lattices that were fitted."""
-    together = join_lattices([trial.observations for trial in trials])
-    x, covariance = (np.array([getattr(trial.fit, name) for trial in trials]) for name in ("x", "covariance"))
-    p, variance = partiality_with_variance(x, covariance, together, settings.profile)
-    edges = np.cumsum([len(trial.observations) for trial in trials])[:-1]
-    for trial, *found in zip(trials, np.split(p, edges), np.split(variance, edges)):
-        trial.fit.partiality, trial.fit.relative_variance = found
-        _judge(trial.fit, trial.observations, settings, trial.at_bound)
 
 
 def _prepare(observations: Observations, start: np.ndarray, linear_scale: float, settings: FitSettings) -> _Trial:
@@ -232,8 +217,7 @@ def _prepare(observations: Observations, start: np.ndarray, linear_scale: float,
     cold, goes_on = start_values(observations, settings), bool(np.isfinite(start).all())
     fit = unfitted(observations, cold)
     fit.n_matched = len(matched)
-    names = rounds(settings.model, settings.radius, settings.unit_cell)
-    names = [tuple(name for name in refined if name not in settings.fix) for refined in names]
+    names = refined_names(settings)
     fit.refined = len(matched) >= max(settings.reflections_per_parameter, 1.0) * len(names[-1]) + 1
     if not fit.refined:
         names = [("scale",) if len(matched) > 2 and "scale" not in settings.fix else ()]
@@ -248,28 +232,61 @@ def _prepare(observations: Observations, start: np.ndarray, linear_scale: float,
         fit.reason = Reason.FEW_REFLECTIONS
     elif not np.all(np.isfinite(cold)):
         fit.reason = Reason.NO_SCALE
-    bounds = _bounds(cold, settings)
+    bounds = bounds_about(cold, settings)
     if goes_on and fit.reason is None:
         fit.x = np.clip(start, bounds.lower, bounds.upper)
-    return _Trial(observations, matched, fit, bounds, _passes(names, settings, not goes_on))
+    return _Trial(observations, matched, fit, bounds, passes_of(names, settings, not goes_on))
 
 
-def _passes(names: list[tuple[str, ...]], settings: FitSettings, cold: bool) -> list[_Pass]:
+def refined_names(settings: FitSettings) -> list[tuple[str, ...]]:
+    """The parameters that each round of the model refines (model.rounds), but for those that are fixed."""
+    names = rounds(settings.model, settings.radius, settings.unit_cell)
+    return [tuple(name for name in refined if name not in settings.fix) for refined in names]
+
+
+def passes_of(names: Sequence[tuple[str, ...]], settings: FitSettings, cold: bool) -> list[Pass]:
     """
     The passes of a fit: the rounds of the model, but for what a cold start with a robust loss needs.
 
     In the tails of a robust loss the gradient fades, and a fit can end in a false minimum: a tempered pass, the
     residuals in units of their own spread, brings the bulk of them in first.
+
+    Parameters
+    ----------
+    names : sequence of tuple of str
+        What each round refines.
+    settings : FitSettings
+    cold : bool
+        Whether the fit starts from start values.
+
+    Returns
+    -------
+    list of Pass
+        Those that refine something.
     """
-    passes = [_Pass(names[-1])]
+    passes = [Pass(names[-1])]
     if cold and settings.loss == "linear":
-        passes = [_Pass(refined) for refined in names]
+        passes = [Pass(refined) for refined in names]
     elif cold:
-        passes = [_Pass(names[0], tempered=True), *passes]
+        passes = [Pass(names[0], tempered=True), *passes]
     return [a_pass for a_pass in passes if a_pass.names]
 
 
-def _bounds(start: np.ndarray, settings: FitSettings) -> Bounds:
+def bounds_about(start: np.ndarray, settings: FitSettings) -> Bounds:
+    """
+    How far fits may go.
+
+    Parameters
+    ----------
+    start : ndarray, shape (7,) or (L, 7)
+        Start values.
+    settings : FitSettings
+
+    Returns
+    -------
+    Bounds
+        Of the same shape.
+    """
     reach = np.empty(N_PARAMETERS)
     reach[LN_SCALE] = np.log(SCALE_RANGE)
     reach[B_FACTOR] = LIMIT_MARGIN * settings.max_b_factor
@@ -277,7 +294,7 @@ def _bounds(start: np.ndarray, settings: FitSettings) -> Bounds:
     reach[LN_RADIUS] = reach[LN_MOSAICITY] = np.log(RADIUS_RANGE)
     reach[CELL_SCALE] = CELL_RANGE
     centre = start.copy()
-    centre[[B_FACTOR, THETA_X, THETA_Y]] = 0.0
+    centre[..., [B_FACTOR, THETA_X, THETA_Y]] = 0.0
     return Bounds(centre - reach, centre + reach)
 
 
@@ -292,63 +309,38 @@ def _weights(matched: Observations, i_calc: np.ndarray, settings: FitSettings, t
     return weight / max(1.0, np.median(weight * residual) / MEDIAN_OF_NORMAL) if tempered else weight
 
 
-def _iterations(settings: FitSettings, a_pass: _Pass) -> Iterations:
+def iterations_of(settings: FitSettings, a_pass: Pass) -> Iterations:
     """Where a pass may stop."""
     return Iterations(step_threshold=settings.step_threshold * (TEMPERED_STEPS if a_pass.tempered else 1.0))
 
 
-def _free(a_pass: _Pass) -> list[int]:
-    """The numbers of the parameters that a pass refines."""
-    return [PARAMETERS.index(name) for name in a_pass.names]
+def telling_bounds(settings: FitSettings) -> list[int]:
+    """
+    The numbers of the parameters whose bounds a fit must not end at: one part of a mosaic radius may well be nothing
+    beside the other; angles and B have limits of their own.
+    """
+    return [LN_SCALE, CELL_SCALE, *([LN_RADIUS] if settings.radius == "constant" else [])]
 
 
-def _fit_one_by_one(trials: list[_Trial], settings: FitSettings, a_pass: _Pass, restraint: Restraint) -> None:
-    """One pass by leastsquares.py, lattice after lattice."""
-    for trial in trials:
-        matched = trial.matched
-        weight = _weights(matched, calculate(trial.fit.x, matched, settings.profile), settings, a_pass.tempered)
+def _fit(trial: _Trial, settings: FitSettings, a_pass: Pass, restraint: Restraint) -> None:
+    """One pass of a lattice, by leastsquares.py."""
+    fit, matched = trial.fit, trial.matched
+    weight = _weights(matched, calculate(fit.x, matched, settings.profile), settings, a_pass.tempered)
 
-        def evaluate(x, weight=weight, matched=matched):
-            y, jacobian = calculate_with_jacobian(x, matched, settings.profile)
-            return weight * (y - matched.intensity), weight[:, None] * jacobian
+    def evaluate(x):
+        y, jacobian = calculate_with_jacobian(x, matched, settings.profile)
+        return weight * (y - matched.intensity), weight[:, None] * jacobian
 
-        norm = float(np.sum((weight * matched.intensity) ** 2))
-        try:
-            objective = Objective(evaluate, settings.loss, restraint, norm if norm > 0.0 else 1.0)
-            minimum = minimise(objective, trial.fit.x, _free(a_pass), trial.bounds, _iterations(settings, a_pass))
-        except (RuntimeError, np.linalg.LinAlgError):
-            trial.fit.reason = Reason.FIT_FAILED
-            continue
-        _take(trial, minimum, settings)
-
-
-def _fit_batched(trials: list[_Trial], settings: FitSettings, a_pass: _Pass, restraint: Restraint) -> None:
-    """One pass by batch.py, all lattices together."""
-    together = join_lattices([trial.matched for trial in trials])
-    x = np.array([trial.fit.x for trial in trials])
-    edges = np.cumsum([len(trial.matched) for trial in trials])[:-1]
-    i_calc = np.split(calculate(x, together, settings.profile), edges)
-    weights = [_weights(trial.matched, part, settings, a_pass.tempered) for trial, part in zip(trials, i_calc)]
-    bounds = Bounds(*(np.array([getattr(trial.bounds, side) for trial in trials]) for side in ("lower", "upper")))
+    norm = float(np.sum((weight * matched.intensity) ** 2))
     try:
-        objective = JoinedObjective(
-            together, np.concatenate(weights), np.array(_free(a_pass)), settings.profile, settings.loss, restraint
-        )
-        minima = minimise_many(objective, x, bounds, _iterations(settings, a_pass), esds=not a_pass.tempered)
-    except np.linalg.LinAlgError:  # one singular lattice must not stop the others
-        _fit_one_by_one(trials, settings, a_pass, restraint)
+        objective = Objective(evaluate, settings.loss, restraint, norm if norm > 0.0 else 1.0)
+        minimum = minimise(objective, fit.x, a_pass.free, trial.bounds, iterations_of(settings, a_pass))
+    except (RuntimeError, np.linalg.LinAlgError):
+        fit.reason = Reason.FIT_FAILED
         return
-    for trial, minimum in zip(trials, minima):
-        _take(trial, minimum, settings)
-
-
-def _take(trial: _Trial, minimum: Minimum, settings: FitSettings) -> None:
-    fit = trial.fit
     fit.x, fit.covariance, fit.objective = minimum.x, minimum.covariance, minimum.objective
     fit.n_iterations += minimum.n_iterations
-    # One part of a mosaic radius may well be nothing beside the other; angles and B have limits of their own.
-    telling = [LN_SCALE, CELL_SCALE, *([LN_RADIUS] if settings.radius == "constant" else [])]
-    trial.at_bound = bool(minimum.at_bound[telling].any())
+    trial.at_bound = bool(minimum.at_bound[telling_bounds(settings)].any())
 
 
 def _judge(fit: LatticeFit, observations: Observations, settings: FitSettings, at_bound: bool) -> None:

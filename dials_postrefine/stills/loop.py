@@ -6,6 +6,9 @@ lattices.  A reference that is a model has errors of its own, which the lattices
 on, three in all, it counts as one observation more of each index beside the data's own, with the variance that its
 `prior` finds for it.
 
+Where Friedel pairs are kept apart and an external reference does not tell them apart, it is the mean of both: from the
+second cycle on, three in all, half of their difference in the data is added and taken off (friedel.py).
+
 Without an external reference it is the scaled mean of the data themselves.  It starts from the lattices' start values
 (theta = 0, B = 0, r_s = RMS r_h, G to the current mean, three rounds), or from what an earlier run with the same model
 ended with.  Each cycle fits every lattice to the mean of the others (`excludes_self`: the lattice's own weighted
@@ -26,7 +29,8 @@ import numpy as np
 
 from dials_postrefine.numerics.run import Run
 from dials_postrefine.stills import convergence
-from dials_postrefine.stills.chunks import Chunk, Start, fit_chunk, make_chunks, spread_fits
+from dials_postrefine.stills.batch import prepare
+from dials_postrefine.stills.chunks import Chunk, Start, choose_engine, fit_chunk, make_chunks, spread_fits
 from dials_postrefine.stills.convergence import Course, Cycle, Ended, Verdicts
 from dials_postrefine.stills.dataset import Stills, select_lattices
 from dials_postrefine.stills.deltacchalf import DeltaCCHalfFilter, harmful_lattices
@@ -61,7 +65,8 @@ class DatasetSettings:
     lattice's reference leaves the lattice out, the outlier limit, the engine (chunks.choose_engine), whether the
     population restrains each lattice, the error model, what lattices are tested for (filters.py) and whether
     those that lower CC1/2 of the last merge are rejected (deltacchalf.py); takes_best: of cycles that don't converge
-    the best is taken, not the last (convergence.py).
+    the best is taken, not the last (convergence.py); requires_gain: where postrefinement against the data's own mean is
+    no better than scaling alone, the data are scaled alone (refinement.py).
     """
 
     fit: FitSettings = FitSettings()
@@ -75,6 +80,7 @@ class DatasetSettings:
     filters: LatticeFilters = LatticeFilters()
     delta_cc_half: DeltaCCHalfFilter | None = None
     takes_best: bool = True
+    requires_gain: bool = True
 
 
 def postrefine(
@@ -108,6 +114,8 @@ def postrefine(
     PostrefinedStills
         Bad lattices raise nothing: see its reasons.
     """
+    if choose_engine(settings.engine, stills.n_lattices) == "batched":
+        prepare()
     cycles = _Cycles(stills, settings, FitReference() if reference is None else reference, agreement)
     with run.executor() as executor:
         for number in range(cycles.most):
@@ -171,7 +179,7 @@ class _Cycles:
             return settings.n_cycles
         if not reference.external:
             return MAX_CYCLES
-        return 1 + settings.restraints if reference.prior is None else MODEL_CYCLES
+        return MODEL_CYCLES if reference.prior is not None or reference.lacks_differences else 1 + settings.restraints
 
     def mean_of(self, scaled: Scaled) -> WeightedMean:
         """The weighted mean of the kept observations, with the error model as it is now."""
@@ -180,8 +188,9 @@ class _Cycles:
     def fit(self, number: int, executor: Executor, run: Run) -> _CycleResult:
         """Fit all lattices to the mean, or to the reference, and merge them."""
         stills, settings = self.stills, self.settings
-        target = self.reference.working if self.mean is None else self.mean.reference
-        others = self.mean if settings.excludes_self else None
+        centred = self.mean is not None and self.mean.centre is not None
+        target = self.reference.working if self.mean is None or centred else self.mean.reference
+        others = self.mean if settings.excludes_self or centred else None
         fits: list[LatticeFit] = []
         chunks = make_chunks(stills, target, others, self.start, settings.fit, settings.engine)
         for fits_of_chunk in executor.map(fit_chunk, chunks):
@@ -222,8 +231,10 @@ class _Cycles:
                 return False
             known = np.isfinite(reference.working)
             self.mean = add_prior(outcome.mean, np.where(known, found[0], np.nan), found[1])
+        elif reference.lacks_differences and self.stills.friedel is not None:
+            self.mean = replace(outcome.mean, centre=reference.working)
         self._renew_start(outcome.fits)
-        nothing_changes = self.start.restraint is None and reference.external and reference.prior is None
+        nothing_changes = self.start.restraint is None and reference.external and self.mean is None
         done = nothing_changes and settings.n_cycles is None
         return bool(accepted) and not cycle.change < settings.convergence and not done
 
@@ -313,6 +324,7 @@ class _Cycles:
     def result(self, free: FreeAgreement) -> PostrefinedStills:
         """The outcome as it is given back."""
         model, now = self.settings.fit, self.now
+        given = self.mean is None or self.mean.centre is not None
         return PostrefinedStills(
             model=model.model,
             profile=model.profile,
@@ -330,7 +342,7 @@ class _Cycles:
             outlier=now.mean.outlier,
             mean=now.mean.reference,
             error_model=now.mean.error_model if self.fits_model else None,
-            reference=self.reference.intensity if self.mean is None else now.target,
+            reference=self.reference.intensity if given else now.target,
             linear_scale=self.start.linear_scale,
             cycles=self.cycles,
             course=self.course,
@@ -344,7 +356,5 @@ def _fit_scales(
     """Fits (L) of the scale alone, all else at its start, to the reference (n,) of each observation."""
     others = tuple(name for name in PARAMETERS if name != PARAMETERS[LN_SCALE])
     alone = replace(settings, fix=(*others, *settings.fix))
-    references = np.split(reference, stills.offsets[1:-1])
-    lattices = [stills.observations(k, values) for k, values in enumerate(references)]
     start = Start(no_starts(stills.n_lattices), linear_scale)
-    return fit_chunk(Chunk(lattices, stills.rejected, start, alone, "lstbx"))
+    return fit_chunk(Chunk(stills.joined(reference), stills.rejected, start, alone, "lstbx"))

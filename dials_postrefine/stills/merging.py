@@ -19,7 +19,7 @@ import numpy as np
 from scipy.optimize import minimize
 
 from dials_postrefine.numerics.correlation import correlation
-from dials_postrefine.numerics.grouped import grouped_median
+from dials_postrefine.numerics.loops import medians_of_groups
 from dials_postrefine.numerics.robust import MAD_TO_SIGMA
 from dials_postrefine.numerics.shells import resolution_range
 from dials_postrefine.stills.wilson import LEAST_PROBABLE, LEAST_PROBABLE_OF_TWO, WilsonPrior
@@ -54,7 +54,8 @@ class MergedShell:
     Statistics of one resolution shell, d in Angstrom; NaN where too little is there.
 
     cc_half and r_split compare half sets of one data set, cc_half_honest and r_split_honest those of
-    crossvalidation.py.
+    crossvalidation.py.  Where Friedel pairs are apart, n_pairs, anom_completeness, cc_anom, cc_anom_honest and
+    dano_over_sigma are of the differences I+ - I- (friedel.py); else these are 0 and NaN.
     """
 
     d_max: float
@@ -70,6 +71,11 @@ class MergedShell:
     cc_reference: float
     cc_half_honest: float = np.nan
     r_split_honest: float = np.nan
+    n_pairs: int = 0
+    anom_completeness: float = np.nan
+    cc_anom: float = np.nan
+    cc_anom_honest: float = np.nan
+    dano_over_sigma: float = np.nan
 
 
 def merge(value: np.ndarray, variance: np.ndarray, unique: np.ndarray, n_unique: int) -> Merged:
@@ -130,10 +136,10 @@ def find_outliers(
     -------
     ndarray of bool, shape (n,)
     """
-    median = grouped_median(value, unique, n_unique)
+    median = medians_of_groups(value, unique, n_unique, False)
     n = np.bincount(unique, minlength=n_unique)
     off = np.abs(value - median[unique])
-    mad = np.where(n >= FEWEST_FOR_MAD, MAD_TO_SIGMA * grouped_median(off, unique, n_unique), 0.0)
+    mad = np.where(n >= FEWEST_FOR_MAD, MAD_TO_SIGMA * medians_of_groups(off, unique, n_unique, False), 0.0)
     out = (n >= 3)[unique] & (off > z_max * np.maximum(np.sqrt(variance), mad[unique]))
     if prior is None:
         return out

@@ -37,7 +37,7 @@ import numpy as np
 
 from dials_postrefine.numerics.rotations import rotate_many_with_derivatives, rotate_with_derivatives
 from dials_postrefine.stills.geometry import excitation_with_derivatives
-from dials_postrefine.stills.partiality import PROFILES
+from dials_postrefine.stills.partiality import Profile, find_profile
 
 PARAMETERS = ("scale", "b_factor", "theta_x", "theta_y", "radius", "mosaicity", "cell_scale")
 N_PARAMETERS = len(PARAMETERS)
@@ -134,6 +134,14 @@ class JoinedObservations(Observations):
     def select(self, mask: np.ndarray) -> JoinedObservations:
         """The observations where mask (n,) holds."""
         return replace(super().select(mask), lattice=self.lattice[mask])
+
+    def split(self) -> list[Observations]:
+        """The observations of each lattice."""
+        edges = np.searchsorted(self.lattice, np.arange(len(self.s0) + 1))
+        return [
+            Observations(s0=s0, **{name: getattr(self, name)[first:last] for name in BY_REFLECTION})
+            for s0, first, last in zip(self.s0, edges[:-1], edges[1:])
+        ]
 
     def parameters(self, x: np.ndarray) -> np.ndarray:
         """
@@ -247,7 +255,7 @@ def scale_variance(x: np.ndarray, covariance: np.ndarray, q_sq: np.ndarray) -> n
     return scale_factor(x, q_sq) ** 2 * relative
 
 
-def partiality(x: np.ndarray, observations: Observations, profile: str) -> np.ndarray:
+def partiality(x: np.ndarray, observations: Observations, profile: Profile | str) -> np.ndarray:
     """
     The partiality p of each observation.
 
@@ -257,18 +265,18 @@ def partiality(x: np.ndarray, observations: Observations, profile: str) -> np.nd
         Parameters.
     observations : Observations
         n of them.
-    profile : str
-        One of partiality.PROFILES.
+    profile : Profile or str
+        Or its name.
 
     Returns
     -------
     ndarray, shape (n,)
     """
     r_h, *_ = observations.excitation(x)
-    return PROFILES[profile](r_h, radius(observations.parameters(x), observations.q_sq))[0]
+    return find_profile(profile)(r_h, radius(observations.parameters(x), observations.q_sq))[0]
 
 
-def calculate(x: np.ndarray, observations: Observations, profile: str) -> np.ndarray:
+def calculate(x: np.ndarray, observations: Observations, profile: Profile | str) -> np.ndarray:
     """
     The calculated intensities I_calc (module docstring).
 
@@ -286,7 +294,9 @@ def calculate(x: np.ndarray, observations: Observations, profile: str) -> np.nda
     return scale * partiality(x, observations, profile) * observations.reference
 
 
-def calculate_with_jacobian(x: np.ndarray, observations: Observations, profile: str) -> tuple[np.ndarray, np.ndarray]:
+def calculate_with_jacobian(
+    x: np.ndarray, observations: Observations, profile: Profile | str
+) -> tuple[np.ndarray, np.ndarray]:
     """
     The calculated intensities and their derivatives by the parameters of their lattice (module docstring).
 
@@ -306,7 +316,7 @@ def calculate_with_jacobian(x: np.ndarray, observations: Observations, profile: 
     by_reflection = observations.parameters(x)
     r_s = radius(by_reflection, q_sq)
     height = np.exp(by_reflection[LN_RADIUS]) / r_s
-    p, dp_dr_h, dp_dr_s = PROFILES[profile](r_h, r_s)
+    p, dp_dr_h, dp_dr_s = find_profile(profile)(r_h, r_s)
     full = _decay(by_reflection, q_sq) * observations.reference * height
     jacobian = np.empty((len(q_sq), N_PARAMETERS))
     jacobian[:, LN_SCALE] = i_calc = full * p
@@ -323,7 +333,7 @@ def calculate_with_jacobian(x: np.ndarray, observations: Observations, profile: 
 
 
 def partiality_with_variance(
-    x: np.ndarray, covariance: np.ndarray, observations: Observations, profile: str
+    x: np.ndarray, covariance: np.ndarray, observations: Observations, profile: Profile | str
 ) -> tuple[np.ndarray, np.ndarray]:
     """
     The partiality, and the variance of ln(G e p r_0/r_s) by first-order propagation: g^T C g with g = d ln I_calc/dx.
@@ -336,8 +346,8 @@ def partiality_with_variance(
         Their covariance C.
     observations : Observations
         n of them; their reference does not matter.
-    profile : str
-        One of partiality.PROFILES.
+    profile : Profile or str
+        Or its name.
 
     Returns
     -------

@@ -13,6 +13,7 @@ from dials_postrefine.stills.dataset import Stills
 from dials_postrefine.stills.errormodel import ErrorModel
 from dials_postrefine.stills.fits import LatticeFit, Reason
 from dials_postrefine.stills.freereflections import FreeAgreement
+from dials_postrefine.stills.partiality import Profile
 from dials_postrefine.stills.scaling import merging_values
 
 
@@ -26,11 +27,12 @@ class PostrefinedStills:
     among the kept, and variance_slope of all (errormodel.py); mean (n_unique,) their merged intensities and error_model
     the variances' (None: not wanted); reference (n_unique,) what the last cycle was fitted to, NaN for what is held out
     if it is the data's own mean; linear_scale (L,), the scales before; cycles and their course (convergence.py); free,
-    the lattices' agreement with what was held out.
+    the lattices' agreement with what was held out; scaled_only: these are the data as unrefined.py leaves them, and
+    only cycles, course and free are of the postrefinement that was no better.
     """
 
     model: str
-    profile: str
+    profile: Profile
     radius: str
     unit_cell: str
     x: np.ndarray
@@ -50,6 +52,7 @@ class PostrefinedStills:
     cycles: list[Cycle]
     course: Course
     free: FreeAgreement
+    scaled_only: bool = False
 
     def merging_values(self, stills: Stills, selection: np.ndarray | slice) -> tuple[np.ndarray, np.ndarray]:
         """The scaled values of the selected observations and their variances, as they are to be merged."""

@@ -46,7 +46,7 @@ def restrain_to_population(fits: Sequence[LatticeFit | EarlierFit], restrained: 
     mean = np.median(x, axis=0)
     mean[[THETA_X, THETA_Y]] = 0.0
     width_sq = robust_width(x - mean, axis=0) ** 2
-    error_sq = np.median([np.diag(fit.covariance) for fit in used], axis=0)
+    error_sq = np.median(np.array([fit.covariance for fit in used]).diagonal(axis1=1, axis2=2), axis=0)
     width = np.sqrt(np.maximum(width_sq + (error_sq if restrained else -error_sq), LEAST_SPREAD * width_sq))
     width[(width <= 0.0) | (np.arange(len(width)) == LN_SCALE)] = np.inf
     return Restraint(mean, width)

@@ -29,16 +29,24 @@ class FitReference:
         Unique indices that take no part in any fit (freereflections.py); (0,) where there are none.
     prior : Prior, optional
         Where the reference is a model that has errors of its own.
+    friedel_merged : bool
+        Whether its intensities are the means of Friedel pairs that are kept apart in the data.
     """
 
     intensity: np.ndarray = field(default_factory=lambda: np.zeros(0))
     free: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=bool))
     prior: Prior | None = None
+    friedel_merged: bool = False
 
     @property
     def external(self) -> bool:
         """Whether there is a reference besides the data."""
         return len(self.intensity) > 0
+
+    @property
+    def lacks_differences(self) -> bool:
+        """Whether the differences of Friedel pairs are to come from the data, which an external reference lacks."""
+        return self.external and self.friedel_merged and self.prior is None
 
     @property
     def has_free(self) -> bool:
@@ -59,7 +67,10 @@ class FitReference:
 
 
 def make_reference(
-    intensity: np.ndarray | None = None, free: np.ndarray | None = None, prior: Prior | None = None
+    intensity: np.ndarray | None = None,
+    free: np.ndarray | None = None,
+    prior: Prior | None = None,
+    friedel_merged: bool = False,
 ) -> FitReference:
     """
     The FitReference of what there is.
@@ -69,10 +80,11 @@ def make_reference(
     intensity : ndarray, shape (n_unique,), optional
     free : ndarray of bool, shape (n_unique,), optional
     prior : Prior, optional
+    friedel_merged : bool
 
     Returns
     -------
     FitReference
     """
-    given = {"intensity": intensity, "free": free, "prior": prior}
+    given = {"intensity": intensity, "free": free, "prior": prior, "friedel_merged": friedel_merged}
     return FitReference(**{name: value for name, value in given.items() if value is not None})

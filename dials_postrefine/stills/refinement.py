@@ -1,30 +1,50 @@
 """
 Everything that is done to a data set between reading and writing: the choice of the model, the cycles, the
-independently refined half sets, and the statistics.
+independently refined half sets, the comparison with scaling alone, and the statistics.
+
+Against the data's own mean postrefinement has to be worth it: if what it predicts of unseen reflections is not better
+than what scaling alone predicts (selection.py), or if independently refined half sets agree less than independently
+scaled ones do over the same indices, by more than the esd (1 - CC^2)/sqrt(n), the lattices keep the geometry that they
+were indexed with, and the scaled data are the result (unrefined.py).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from dials_postrefine.numerics.run import Run
 from dials_postrefine.stills.convergence import ChosenBy
-from dials_postrefine.stills.crossvalidation import merge_half_sets, refine_half_sets
+from dials_postrefine.stills.crossvalidation import (
+    HalfSets,
+    compare_half_sets,
+    merge_half_sets,
+    refine_half_sets,
+    scale_half_sets,
+)
 from dials_postrefine.stills.dataset import Stills
 from dials_postrefine.stills.loop import DatasetSettings, postrefine
+from dials_postrefine.stills.merging import Merged
 from dials_postrefine.stills.outcome import PostrefinedStills
 from dials_postrefine.stills.reference import FitReference
-from dials_postrefine.stills.selection import Candidate, Candidates, choose_model
+from dials_postrefine.stills.selection import Candidates, ModelChoice, choose_model
 from dials_postrefine.stills.statistics import ResolutionShells, Statistics, collect_statistics
+from dials_postrefine.stills.unrefined import leave_unrefined
 
 
 @dataclass
 class Refinement:
-    """The outcome of the cycles, the models that were tried, and the statistics; None where no lattice is accepted."""
+    """
+    The outcome; the models that were tried and what was found by them; the statistics, None where no lattice is
+    accepted; agreement of independent half sets, scaled and postrefined, over the same n indices, NaN where there are
+    too few.
+    """
 
     result: PostrefinedStills
-    tried: list[Candidate]
+    choice: ModelChoice
     statistics: Statistics | None
+    half_sets: tuple[float, float, int] = (np.nan, np.nan, 0)
 
 
 def refine(
@@ -60,20 +80,46 @@ def refine(
     Refinement
     """
     reference = FitReference() if reference is None else reference
-    settings, tried = choose_model(stills, settings, candidates, reference, run)
-    halves = None
+    gain_matters = settings.requires_gain and not reference.external
+    choice = choose_model(stills, settings, candidates, reference, run, gain_matters)
+    settings, halves = choice.settings, None
     if half_sets and (not reference.external or reference.prior is not None):
         # first, for they tell how many cycles are too many
         halves = refine_half_sets(stills, settings, shells.d_star_sq, run)
     agreement = halves.agreement if halves is not None and not reference.external else ()
     result = postrefine(stills, settings, reference, run, agreement)
     if not result.accepted.any():
-        return Refinement(result, tried, None)
-    independent = None if halves is None else halves.merged
-    if halves is not None and result.course.chosen_by is not ChosenBy.LAST:
-        independent = halves.by_cycle[min(result.course.taken, len(halves.by_cycle)) - 1]
-        if settings.delta_cc_half is not None:  # which belongs to the last cycle
-            shorter = replace(settings, n_cycles=result.course.taken)
-            independent = merge_half_sets(stills, shorter, shells.d_star_sq, run)
+        return Refinement(result, choice, None)
+    independent = None if halves is None else _independent(stills, settings, result, halves, shells, run)
+    compared = (np.nan, np.nan, 0)
+    if gain_matters:
+        scaled = scale_half_sets(stills, settings, shells.d_star_sq)
+        if scaled is not None and independent is not None:
+            compared = compare_half_sets(scaled, independent)
+        if not choice.gain.is_there or _is_worse(*compared):
+            result = leave_unrefined(stills, settings, result)
+            independent = scaled if half_sets else None
     known = reference.intensity if reference.external else None
-    return Refinement(result, tried, collect_statistics(stills, result, shells, known, independent))
+    statistics = collect_statistics(stills, result, shells, known, independent)
+    return Refinement(result, choice, statistics, compared)
+
+
+def _is_worse(scaled: float, refined: float, n: int) -> bool:
+    """Whether independent half sets agree less for having been refined, by more than chance (module docstring)."""
+    return bool(refined < scaled - (1.0 - scaled**2) / np.sqrt(max(n, 1)))
+
+
+def _independent(
+    stills: Stills,
+    settings: DatasetSettings,
+    result: PostrefinedStills,
+    halves: HalfSets,
+    shells: ResolutionShells,
+    run: Run,
+) -> tuple[Merged, Merged] | None:
+    """The independently refined half sets as they were after the cycle that was taken."""
+    if result.course.chosen_by is ChosenBy.LAST:
+        return halves.merged
+    if settings.delta_cc_half is not None:  # which belongs to the last cycle
+        return merge_half_sets(stills, replace(settings, n_cycles=result.course.taken), shells.d_star_sq, run)
+    return halves.by_cycle[min(result.course.taken, len(halves.by_cycle)) - 1]

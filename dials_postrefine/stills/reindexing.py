@@ -123,7 +123,7 @@ def choose_operations(
         The operations that are open to each lattice.
     permutations : ndarray of int, shape (W, M)
         Of the operations, by which all lattices together may be reindexed and nothing changes, as
-        files.dials.reindexing.find_operations gives them.
+        find_operations of files/dials/reindexing.py gives them.
     reference : ndarray, shape (unique.max() + 1,), optional
         Intensities, NaN where there is none.
 

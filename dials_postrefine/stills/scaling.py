@@ -16,10 +16,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from dials_postrefine.numerics.amplitudes import signed_root
-from dials_postrefine.numerics.grouped import grouped_median
+from dials_postrefine.numerics.indices import find_rows
+from dials_postrefine.numerics.loops import medians_of_groups, without_own_group
 from dials_postrefine.numerics.robust import slope_through_origin
 from dials_postrefine.stills.dataset import Stills
 from dials_postrefine.stills.errormodel import ErrorModel, expected_counts, fit_error_model
+from dials_postrefine.stills.friedel import about_centre, prior_variance, with_mate
 from dials_postrefine.stills.merging import MIN_OTHER_WEIGHT, find_outliers, merge
 
 
@@ -31,7 +33,10 @@ class WeightedMean:
     weight and weighted (n,): what each observation adds to the sums of weights and of weight times value; outlier (n,)
     of bool;
     reference (n_unique,) the means, NaN where nothing is known or the index is absent; sum_w, sum_wi (n_unique,);
-    error_model: the one that fits the residuals about this mean, or what was assumed.
+    error_model: the one that fits the residuals about this mean, or what was assumed;
+    difference_variance (n_unique,) of the prior of the differences of Friedel pairs, where these are kept apart and one
+    is to tell of the other (friedel.py), else None; centre (n_unique,): the means of pairs, where they are known from
+    elsewhere, else None.
     """
 
     weight: np.ndarray
@@ -41,6 +46,8 @@ class WeightedMean:
     sum_wi: np.ndarray
     reference: np.ndarray
     error_model: ErrorModel
+    difference_variance: np.ndarray | None = None
+    centre: np.ndarray | None = None
 
     @property
     def sigma(self) -> np.ndarray:
@@ -70,7 +77,7 @@ def linear_scales(stills: Stills, reference: np.ndarray | None, n_rounds: int = 
     Parameters
     ----------
     stills : Stills
-        L lattices, n_unique indices.
+        L lattices, n_unique indices; of a Friedel pair either counts as both.
     reference : ndarray, shape (n_unique,), or None
         Full intensities, NaN where unknown.  None: the mean of the scaled observations takes its place, in n_rounds
         rounds from the lattices' mean intensities on, and the median of the scales is one.
@@ -96,11 +103,14 @@ def linear_scales(stills: Stills, reference: np.ndarray | None, n_rounds: int = 
         return slopes(reference)
     with np.errstate(invalid="ignore", divide="ignore"):
         scale = np.bincount(lattice, np.abs(stills.intensity), stills.n_lattices) / np.diff(stills.offsets)
+    one_of_pair = stills.unique if stills.friedel is None else stills.friedel.one_of_pair()[stills.unique]
     for _ in range(n_rounds):
         scale = np.where(scale > 0.0, scale / _median(scale), np.nan)
         used = np.isfinite(scale)[lattice]
         s = scale[lattice[used]]
-        mean = merge(stills.intensity[used] / s, np.ones(len(s)), stills.unique[used], stills.n_unique).intensity
+        mean = merge(stills.intensity[used] / s, np.ones(len(s)), one_of_pair[used], stills.n_unique).intensity
+        if stills.friedel is not None:
+            mean = mean[stills.friedel.one_of_pair()]
         mean[stills.absent] = np.nan
         scale = slopes(mean)
     return scale / _median(scale)
@@ -230,7 +240,7 @@ def mean_of_kept(stills: Stills, scaled: Scaled, model: ErrorModel, outlier_z: f
     kept = scaled.kept
     value, counts, slope = scaled_values(stills, scaled, kept)
     unique, relative = stills.unique[kept], scaled.relative_variance[kept]
-    median = grouped_median(value, unique, stills.n_unique, lower=True)
+    median = medians_of_groups(value, unique, stills.n_unique, True)
     variance = modelled_variance(value, counts, slope, relative, unique, median, model)
     at_least = model.at_least(value, counts, relative)
     out = find_outliers(value, variance, unique, stills.n_unique, outlier_z, stills.prior, at_least)
@@ -249,7 +259,10 @@ def mean_of_kept(stills: Stills, scaled: Scaled, model: ErrorModel, outlier_z: f
     weighted[kept] = weight[kept] * value
     intensity = merged.intensity
     intensity[stills.absent] = np.nan
-    return WeightedMean(weight, weighted, outlier, merged.sum_w, merged.sum_wi, intensity, model)
+    differences = None
+    if stills.friedel is not None:
+        differences = prior_variance(stills.friedel, merged.sum_w, intensity, stills.prior.d_star_sq)
+    return WeightedMean(weight, weighted, outlier, merged.sum_w, merged.sum_wi, intensity, model, differences)
 
 
 def add_prior(mean: WeightedMean, model: np.ndarray, variance: np.ndarray) -> WeightedMean:
@@ -274,12 +287,14 @@ def add_prior(mean: WeightedMean, model: np.ndarray, variance: np.ndarray) -> We
     sum_w, sum_wi = mean.sum_w + weight, mean.sum_wi + weight * np.where(weight > 0.0, model, 0.0)
     reference = np.divide(sum_wi, sum_w, out=np.full(len(sum_w), np.nan), where=sum_w > 0.0)
     reference[np.isnan(mean.reference) & (mean.sum_w > 0.0)] = np.nan  # an absence
-    return replace(mean, sum_w=sum_w, sum_wi=sum_wi, reference=reference)
+    # a model says itself by how much Friedel pairs differ
+    return replace(mean, sum_w=sum_w, sum_wi=sum_wi, reference=reference, difference_variance=None)
 
 
 def mean_of_others(stills: Stills, mean: WeightedMean, first: int = 0, last: int | None = None) -> np.ndarray:
     """
-    The mean without each lattice's own observations.
+    The mean without each lattice's own observations; of a Friedel pair that is kept apart, with what the other one of
+    them says.
 
     Parameters
     ----------
@@ -295,15 +310,45 @@ def mean_of_others(stills: Stills, mean: WeightedMean, first: int = 0, last: int
         By observation of these lattices, NaN where nothing else is left.
     """
     last = stills.n_lattices if last is None else last
+    if mean.difference_variance is not None:
+        return _mean_with_mates(stills, mean, first, last)
+    rows = stills.rows(first, last)
+    unique, offsets = stills.unique[rows], stills.offsets[first : last + 1] - stills.offsets[first]
+    total = mean.sum_w[unique]
+    weight = without_own_group(mean.sum_w, mean.weight[rows], unique, offsets)
+    weighted = without_own_group(mean.sum_wi, mean.weighted[rows], unique, offsets)
+    left = (weight > MIN_OTHER_WEIGHT * total) & np.isfinite(mean.reference[unique])
+    return np.divide(weighted, weight, out=np.full(len(weight), np.nan), where=left)
+
+
+def _mean_with_mates(stills: Stills, mean: WeightedMean, first: int, last: int) -> np.ndarray:
+    """The same with Friedel pairs apart, the lattice being left out of both hands (friedel.py)."""
     rows = stills.rows(first, last)
     unique, n = stills.unique[rows], np.diff(stills.offsets[first : last + 1])
     key = np.repeat(np.arange(last - first, dtype=np.int64), n) * len(mean.reference) + unique
-    _, group = np.unique(key, return_inverse=True)
+    keys, group = np.unique(key, return_inverse=True)
+    own = np.bincount(group, mean.weight[rows]), np.bincount(group, mean.weighted[rows])
+    left = np.isfinite(mean.reference[unique])
+    sums = _without(mean, unique, left, *(values[group] for values in own))
+    mate = stills.friedel.mate[unique]
+    place, found = find_rows(keys, key - unique + mate)
+    found &= mate >= 0
+    known = (mate >= 0) & np.isfinite(mean.reference[mate])
+    of_mate = _without(mean, mate, known, *(np.where(found, values[place], 0.0) for values in own))
+    variance = mean.difference_variance[unique]
+    if mean.centre is not None:
+        return about_centre(mean.centre[unique], sums, of_mate, variance)
+    weight, weighted = with_mate(sums, of_mate, variance)
+    return np.divide(weighted, weight, out=np.full(len(weight), np.nan), where=weight > 0.0)
+
+
+def _without(
+    mean: WeightedMean, unique: np.ndarray, known: np.ndarray, weight: np.ndarray, weighted: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The sums (n,) of indices without these parts of them; zero where hardly anything is left, or nothing is known."""
     total = mean.sum_w[unique]
-    weight = total - np.bincount(group, mean.weight[rows])[group]
-    weighted = mean.sum_wi[unique] - np.bincount(group, mean.weighted[rows])[group]
-    left = (weight > MIN_OTHER_WEIGHT * total) & np.isfinite(mean.reference[unique])
-    return np.divide(weighted, weight, out=np.full(len(weight), np.nan), where=left)
+    known = known & (total - weight > MIN_OTHER_WEIGHT * total)
+    return np.where(known, total - weight, 0.0), np.where(known, mean.sum_wi[unique] - weighted, 0.0)
 
 
 def relative_change(old: np.ndarray, new: np.ndarray) -> float:

@@ -1,124 +1,201 @@
 """
-Which profile, which radius and which cell describe a data set: the choice by agreement on reflections that no fit has
-seen.
+Which profile, which radius and which cell describe a data set: the choice by what reflections that no fit has seen say.
 
-A quarter of the unique indices, the same for every lattice, takes no part in the fits.  Each candidate i postrefines a
-sample of L lattices for a few cycles; C_ik is then the correlation of lattice k between observed and calculated
-amplitudes (signed roots of the intensities) of the unseen reflections, zero where there is none.  Candidates are
-compared with the default 0, lattice by lattice,
+A quarter of the unique indices, the same for every lattice, takes no part in the fits; of small data sets one quarter
+after the other, up to all four.  Each candidate i postrefines a sample of the lattices for a few cycles and predicts
+every unseen observation j of lattice k from the mean of the other lattices, I_ij = G e p <I>.  Its score is the
+negative logarithm of a likelihood with Student's t (robust.py), summed over all observations that all compared
+candidates predict,
 
-    D_i = mean over k of (C_ik - C_0k) - MARGIN (m_i - m_0),      s_i = std over k of (C_ik - C_0k) / sqrt(L)
+    S_ik = sum over j of lattice k of rho(z_ij^2)/2,      z_ij = (I_j - I_ij) / (w sigma_j),
+    sigma_j^2 = v_j + (m mean_i I_ij)^2,
 
-m being the number of parameters more that a lattice has: the mosaicity of a mosaic radius, the scale of a cell.  The
-candidate with the largest D is chosen of those with D_i > s_i, by the one-standard-error rule (Breiman et al. 1984,
-Classification and Regression Trees); where there is none, the default stays: a candidate that agrees worse is never
-chosen.  The default is what the program takes unless told otherwise, or of what it was told to try the one that is
-most like it.
+with v the measured variance and m the relative error of the model; sigma is the same for all candidates, and the width
+w is the robust one of z of the best.  Two candidates differ by
+
+    D = sum over k of (S_0k - S_ik),      s = sqrt(L) std over k of (S_0k - S_ik),
+
+i being better if D > s (the one-standard-error rule: Breiman et al. 1984, Classification and Regression Trees).  All
+observations count together, so that lattices of a few spots each can tell, and s knows how much lattices differ.
+
+The search goes in stages, each at what the one before has found:
+
+1. The exponent m of Pearson VII, one for the data set, by u = 1/m (0 is the Gaussian, 1 the Lorentzian).  A parabola
+   through S at the best of EXPONENTS and its neighbours has its minimum at u; its esd is that of M-estimators
+   (sandwich.py) with lattices as clusters, s = sqrt(sum g_k^2)/H, g_k the slope of S_k there and H the curvature of the
+   whole.  What is known of real stills, u_0 = 1/2 with s_0 = 0.15, is another measurement of it: u and u_0 are averaged
+   with the weights 1/s^2 and 1/s_0^2, so that sparse data have the usual exponent, and then kept within 1/50 and 1.
+2. The cell: its scale is refined if that is better; else, and of fewer than FEWEST_CLUSTERS lattices, the cell stays as
+   indexed.
+3. The radius: constant if that is better than the mosaic one; of two that do not differ by more than chance the mosaic
+   one is taken, which has the constant one as a limit and is restrained to the population; without restraints, and
+   among what is named by the user, the first.
+
+What is named is not searched.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 import numpy as np
 
+from dials_postrefine.numerics.robust import LOSSES, robust_width
 from dials_postrefine.numerics.run import Run
 from dials_postrefine.stills.dataset import Stills, select_lattices
 from dials_postrefine.stills.fits import FitSettings
 from dials_postrefine.stills.loop import DatasetSettings, postrefine
+from dials_postrefine.stills.partiality import Profile
 from dials_postrefine.stills.reference import FitReference
+from dials_postrefine.stills.unrefined import predict_by_scale
 
-FRACTION = 0.25
+N_QUARTERS = 4
 N_CYCLES = 3
-MOST_LATTICES = 300
-MARGIN = 0.002
-DEFAULT = {"profile": FitSettings.profile, "radius": FitSettings.radius, "unit_cell": FitSettings.unit_cell}
+# The sample: every so many lattices that they have no more observations than this, but FEWEST_LATTICES of them.
+MOST_OBSERVATIONS = 25_000
+FEWEST_LATTICES = 80
+# As many quarters are left out in turn as there are observations for in this number.
+OBSERVATIONS_OF_ALL = 60_000
+EXPONENTS = (1.0, 2.0, 4.0, 50.0)
+USUAL, USUAL_WIDTH = 0.5, 0.15  # of u = 1/m
+GAIN_ESDS = 2.0
+FEWEST_CLUSTERS = 10  # lattices, for an esd that they tell
 
 
 class Decision(str, Enum):
     """What became of a candidate."""
 
     CHOSEN = "chosen"
-    DEFAULT_STAYS = "default, chosen"
-    DEFAULT_LOSES = "default"
-    NOT_BETTER = "not better than the default"
-    SECOND = "better than the default, but less than the chosen one"
+    BETTER = "worse than the chosen one"
+    STEP = "tried for the exponent"
 
 
 @dataclass
 class Candidate:
     """
-    What was tried, the mean held-out correlation of a lattice, and how many lattices were accepted; D, s (module
-    docstring), s NaN of fewer than two lattices, and what was decided by them.
+    What was tried: its model, how many lattices were accepted, and against what it is compared, which stands before it
+    in the list (the same number: itself): n observations that both predict, D and s of it (module docstring).
     """
 
-    profile: str
+    profile: Profile
     radius: str
     unit_cell: str
-    correlation: float
-    n_accepted: int
+    n_accepted: int = 0
+    against: int = 0
+    n: int = 0
     difference: float = 0.0
     difference_esd: float = 0.0
     decision: Decision | None = None
 
+
+@dataclass(frozen=True)
+class Exponent:
+    """m of Pearson VII as it was found, and the esd of 1/m."""
+
+    value: float
+    inverse_esd: float
+
     @property
-    def n_more(self) -> int:
-        """m, the number of parameters more."""
-        return (self.radius != "constant") + (self.unit_cell != "fixed")
+    def esd(self) -> float:
+        """Of m, by first-order propagation."""
+        return self.value**2 * self.inverse_esd
 
 
 @dataclass(frozen=True)
 class Candidates:
-    """The profiles, radii and unit cells to choose from, in all combinations."""
-
-    profiles: Sequence[str]
-    radii: Sequence[str]
-    unit_cells: Sequence[str]
-
-    def combinations(self) -> list[dict[str, str]]:
-        """Each as fields of FitSettings."""
-        return [
-            {"profile": profile, "radius": radius, "unit_cell": unit_cell}
-            for unit_cell in self.unit_cells
-            for radius in self.radii
-            for profile in self.profiles
-        ]
-
-
-def decide(candidates: Sequence[Candidate], found: np.ndarray, usual: int) -> int:
     """
-    The candidate that is chosen (module docstring); fills in D, s and the decision of each.
+    What to choose from.
 
     Parameters
     ----------
-    candidates : sequence of Candidate
-    found : ndarray, shape (n_candidates, L)
-        C by lattice.
-    usual : int
-        The number of the default among the candidates.
-
-    Returns
-    -------
-    int
-        The number of the chosen one.
+    profile : Profile or None
+        None: Pearson VII with the exponent of the data.
+    radii, unit_cells : sequence of str
+        One, or those of model.RADII and UNIT_CELLS to choose from.
     """
-    n = found.shape[1]
-    for candidate, correlations in zip(candidates, found):
-        apart = correlations - found[usual]
-        candidate.difference = float(apart.mean()) - MARGIN * (candidate.n_more - candidates[usual].n_more)
-        candidate.difference_esd = float(apart.std(ddof=1) / np.sqrt(n)) if n > 1 else np.nan
-        candidate.decision = Decision.NOT_BETTER
-    better = [
-        i for i, candidate in enumerate(candidates) if i != usual and candidate.difference > candidate.difference_esd
-    ]
-    best = max(better, key=lambda i: candidates[i].difference, default=usual)
-    for i in better:
-        candidates[i].decision = Decision.SECOND
-    candidates[usual].decision = Decision.DEFAULT_LOSES
-    candidates[best].decision = Decision.CHOSEN if best != usual else Decision.DEFAULT_STAYS
-    return best
+
+    profile: Profile | None
+    radii: Sequence[str]
+    unit_cells: Sequence[str]
+
+    @property
+    def first(self) -> dict:
+        """Where the search starts, as fields of FitSettings."""
+        radius = "mosaic" if "mosaic" in self.radii else self.radii[0]
+        return {"profile": self.profile or Profile(), "radius": radius, "unit_cell": self.unit_cells[0]}
+
+    @property
+    def is_choice(self) -> bool:
+        """Whether there is anything to choose."""
+        return self.profile is None or len(self.radii) > 1 or len(self.unit_cells) > 1
+
+
+@dataclass
+class Gain:
+    """
+    What postrefinement is worth: D and s of the chosen model against scaling alone by n unseen observations, NaN where
+    nothing can be compared.
+    """
+
+    difference: float
+    difference_esd: float
+    n: int
+
+    @property
+    def is_there(self) -> bool:
+        """Whether postrefinement is better than scaling alone by more than chance, which is GAIN_ESDS of s."""
+        return bool(self.difference > GAIN_ESDS * self.difference_esd)
+
+
+@dataclass
+class ModelChoice:
+    """settings with what was chosen; tried, in their order; exponent and gain, where they were sought."""
+
+    settings: DatasetSettings
+    tried: list[Candidate] = field(default_factory=list)
+    exponent: Exponent | None = None
+    gain: Gain | None = None
+
+
+class Scores:
+    """The predictions of unseen observations by candidates, and how they compare."""
+
+    def __init__(self, stills: Stills, rows: np.ndarray, model_error: float) -> None:
+        self.n_lattices, self.lattice = stills.n_lattices, stills.lattice()[rows]
+        self.intensity, self.variance = stills.intensity[rows], stills.variance[rows]
+        self.rows, self.model_error = rows, model_error
+        self.predicted: list[np.ndarray] = []
+
+    def add(self, predicted: np.ndarray) -> int:
+        """Take the prediction of all observations (n,) by a candidate, NaN where there is none; gives its number."""
+        self.predicted.append(predicted[self.rows])
+        return len(self.predicted) - 1
+
+    def compare(self, numbers: Sequence[int]) -> tuple[np.ndarray, int]:
+        """S (len(numbers), L) of these candidates, and the number of observations that all of them predict."""
+        predicted = np.array([self.predicted[i] for i in numbers])
+        common = np.isfinite(predicted).all(axis=0)
+        n = int(np.count_nonzero(common))
+        if not n:
+            return np.zeros((len(numbers), self.n_lattices)), 0
+        predicted, lattice = predicted[:, common], self.lattice[common]
+        sigma = np.sqrt(self.variance[common] + (self.model_error * predicted.mean(axis=0)) ** 2)
+        z = (self.intensity[common] - predicted) / sigma
+        width = min(robust_width(row) for row in z)
+        loss = LOSSES["student_t"]
+        scores = [0.5 * np.bincount(lattice, loss((row / width) ** 2).rho, self.n_lattices) for row in z]
+        return np.array(scores), n
+
+    def difference(self, number: int, other: int) -> tuple[float, float, int]:
+        """D and s by which one candidate is better than the other, and the number of observations."""
+        (scores, other_scores), n = self.compare([number, other])
+        apart = other_scores - scores
+        apart = apart[np.bincount(self.lattice, minlength=self.n_lattices) > 0]
+        if not n or len(apart) < 2:
+            return np.nan, np.nan, n
+        return float(apart.sum()), float(apart.std(ddof=1) * np.sqrt(len(apart))), n
 
 
 def choose_model(
@@ -127,50 +204,159 @@ def choose_model(
     candidates: Candidates,
     reference: FitReference | None = None,
     run: Run = Run(),
-) -> tuple[DatasetSettings, list[Candidate]]:
+    tests_gain: bool = False,
+) -> ModelChoice:
     """
-    Choose the profile, radius and cell that agree best with unseen reflections.
+    Choose profile, radius and cell by unseen reflections (module docstring).
 
     Parameters
     ----------
     stills : Stills
     settings : DatasetSettings
     candidates : Candidates
-        Of one alone nothing is tried.
+        Where there is nothing to choose nothing is tried, but for the gain.
     reference : FitReference, optional
         As postrefine takes it; its free indices take no part in the choice either, and its prior is not asked.
     run : Run
         Its seed says which indices are unseen.
+    tests_gain : bool
+        Whether to compare with scaling alone too.
 
     Returns
     -------
-    settings : DatasetSettings
-        With what was chosen.
-    tried : list of Candidate
-        All that were tried, with what decided.
+    ModelChoice
     """
-    choices = candidates.combinations()
-    if len(choices) == 1:
-        return _with(settings, choices[0]), []
-    reference = FitReference() if reference is None else reference
-    stills = reference.hide(stills)
-    unseen = np.random.default_rng(run.seed).random(stills.n_unique) < FRACTION
-    step = max(1, -(-stills.n_lattices // MOST_LATTICES))
-    sample = select_lattices(stills, np.arange(stills.n_lattices) % step == 0)
-    n_cycles = None if reference.external else N_CYCLES
-    tried: list[Candidate] = []
-    found = np.empty((len(choices), sample.n_lattices))
-    for i, choice in enumerate(choices):
-        trial = replace(_with(settings, choice), n_cycles=n_cycles, takes_best=False)
-        named = ", ".join(choice.values())
-        progress = run.progress
-        trial_run = replace(run, progress=lambda what, *rest, n=named: progress(f"{n}, {what}", *rest))
-        result = postrefine(sample, trial, FitReference(reference.working, unseen), trial_run)
-        found[i] = np.nan_to_num(result.free.cc_after)  # what can't be fitted at all counts as not described
-        tried.append(Candidate(**choice, correlation=float(found[i].mean()), n_accepted=int(result.accepted.sum())))
-    usual = max(range(len(choices)), key=lambda i: sum(choices[i][name] == value for name, value in DEFAULT.items()))
-    return _with(settings, choices[decide(tried, found, usual)]), tried
+    settings = _with(settings, **candidates.first)
+    if not candidates.is_choice and not tests_gain:
+        return ModelChoice(settings)
+    search = _Search(stills, settings, FitReference() if reference is None else reference, run)
+    best = search.start(settings.fit)
+    if candidates.profile is None:
+        best = search.find_exponent(best)
+    if len(candidates.unit_cells) > 1:
+        best = search.prefer(best, unit_cell="scale")
+    if len(candidates.radii) > 1:
+        best = search.prefer(best, radius="constant")
+    return search.choice(best, tests_gain)
 
 
-def _with(settings: DatasetSettings, choice: dict[str, str]) -> DatasetSettings:
+class _Search:
+    """The candidates tried so far and what they predict."""
+
+    def __init__(self, stills: Stills, settings: DatasetSettings, reference: FitReference, run: Run) -> None:
+        stills = reference.hide(stills)
+        step = max(1, len(stills.unique) // MOST_OBSERVATIONS)
+        step = max(1, min(step, stills.n_lattices // FEWEST_LATTICES))
+        self.sample = select_lattices(stills, np.arange(stills.n_lattices) % step == 0)
+        quarter = np.floor(N_QUARTERS * np.random.default_rng(run.seed).random(stills.n_unique))
+        if stills.friedel is not None:  # one of a pair tells of the other
+            quarter = quarter[stills.friedel.one_of_pair()]
+        n = int(np.clip(OBSERVATIONS_OF_ALL // max(len(self.sample.unique), 1), 1, N_QUARTERS))
+        self.references, self.run = [FitReference(reference.working, quarter == i) for i in range(n)], run
+        self.settings = settings
+        self.quick = replace(settings, n_cycles=None if reference.external else N_CYCLES, takes_best=False)
+        rows = np.flatnonzero(quarter[self.sample.unique] < n)
+        self.scores = Scores(self.sample, rows, settings.fit.model_error)
+        self.tried: list[Candidate] = []
+        self.exponent: Exponent | None = None
+
+    def start(self, fit: FitSettings) -> int:
+        """Try the first candidate."""
+        return self.try_out(fit.profile, fit.radius, fit.unit_cell)
+
+    def try_out(self, profile: Profile, radius: str, unit_cell: str, against: int | None = None) -> int:
+        """Postrefine the sample with a model; gives its number."""
+        progress, named = self.run.progress, f"{profile}, {radius}, {unit_cell}"
+        run = replace(self.run, progress=lambda what, *rest: progress(f"{named}, {what}", *rest))
+        settings = _with(self.quick, profile=profile, radius=radius, unit_cell=unit_cell)
+        results = [postrefine(self.sample, settings, reference, run) for reference in self.references]
+        number = self.scores.add(self._join(result.free.predicted for result in results))
+        accepted = round(np.mean([np.count_nonzero(result.accepted) for result in results]))
+        candidate = Candidate(profile, radius, unit_cell, accepted, number)
+        if against is not None:
+            candidate.against = against
+            candidate.difference, candidate.difference_esd, candidate.n = self.scores.difference(number, against)
+        self.tried.append(candidate)
+        return number
+
+    def _join(self, predictions: Iterable[np.ndarray]) -> np.ndarray:
+        """Of each observation (n,) the prediction of the fits that have not seen it."""
+        joined = np.full(len(self.sample.unique), np.nan)
+        for reference, predicted in zip(self.references, predictions):
+            unseen = reference.free[self.sample.unique]
+            joined[unseen] = predicted[unseen]
+        return joined
+
+    def find_exponent(self, first: int) -> int:
+        """The exponent of the data; gives the candidate that is nearest to it."""
+        start = self.tried[first]
+        numbers = []
+        for m in EXPONENTS:
+            is_there = start.profile == Profile(exponent=m)
+            profile = Profile(exponent=m)
+            numbers.append(first if is_there else self.try_out(profile, start.radius, start.unit_cell, first))
+            self.tried[numbers[-1]].decision = Decision.STEP
+        scores, _ = self.scores.compare(numbers)
+        self.exponent = find_exponent(1.0 / np.array(EXPONENTS), scores)
+        nearest = int(np.argmin(np.abs(1.0 / np.array(EXPONENTS) - 1.0 / self.exponent.value)))
+        return numbers[nearest]
+
+    def prefer(self, best: int, **other: str) -> int:
+        """Try the best candidate with something else, which is taken where it is better."""
+        model = self.tried[best]
+        fields = {"profile": model.profile, "radius": model.radius, "unit_cell": model.unit_cell} | other
+        number = self.try_out(**fields, against=best)
+        candidate = self.tried[number]
+        told = self.sample.n_lattices >= FEWEST_CLUSTERS  # of fewer the esd is not known
+        return number if told and candidate.difference > candidate.difference_esd else best
+
+    def choice(self, best: int, tests_gain: bool) -> ModelChoice:
+        """The outcome."""
+        chosen = self.tried[best]
+        for candidate in self.tried:
+            candidate.decision = candidate.decision or Decision.BETTER
+        chosen.decision = Decision.CHOSEN
+        profile = chosen.profile if self.exponent is None else Profile(exponent=self.exponent.value)
+        settings = _with(self.settings, profile=profile, radius=chosen.radius, unit_cell=chosen.unit_cell)
+        found = ModelChoice(settings, self.tried, self.exponent)
+        if tests_gain:
+            predictions = (predict_by_scale(self.sample, settings, reference) for reference in self.references)
+            scaled = self.scores.add(self._join(predictions))
+            found.gain = Gain(*self.scores.difference(best, scaled))
+        return found
+
+
+def find_exponent(u: np.ndarray, scores: np.ndarray) -> Exponent:
+    """
+    The exponent of Pearson VII from scores at several of them (module docstring, stage 1).
+
+    Parameters
+    ----------
+    u : ndarray, shape (c,)
+        1/m in falling order, three at least.
+    scores : ndarray, shape (c, L)
+        S by lattice.
+
+    Returns
+    -------
+    Exponent
+    """
+    total, contributing = scores.sum(axis=1), np.any(scores != scores[:1], axis=0)
+    n = int(np.count_nonzero(contributing))
+    middle = int(np.clip(np.argmin(total), 1, len(u) - 2))
+    near = slice(middle - 1, middle + 2)
+    # S_k(u) = a_k u^2 + b_k u + c_k through three points
+    a, b, _ = np.linalg.inv(np.vander(u[near], 3)) @ scores[near][:, contributing]
+    curvature = 2.0 * a.sum()
+    best, weight = USUAL, 0.0
+    if n >= FEWEST_CLUSTERS and curvature > 0.0:
+        best = -float(b.sum()) / curvature
+        slopes = 2.0 * a * best + b
+        weight = curvature**2 / (np.sum(slopes**2) * n / (n - 1))
+    usual_weight = USUAL_WIDTH**-2.0
+    best = (weight * best + usual_weight * USUAL) / (weight + usual_weight)
+    return Exponent(1.0 / float(np.clip(best, u.min(), u.max())), float((weight + usual_weight) ** -0.5))
+
+
+def _with(settings: DatasetSettings, **choice) -> DatasetSettings:
     return replace(settings, fit=replace(settings.fit, **choice))

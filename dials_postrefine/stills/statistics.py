@@ -8,12 +8,13 @@ observations, fully corrected. Both are merged as dials.merge does, over all lat
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from dials_postrefine.numerics.shells import equal_volume_edges
 from dials_postrefine.stills.dataset import Stills
+from dials_postrefine.stills.friedel import add_anomalous_statistics
 from dials_postrefine.stills.merging import Merged, MergedShell, merge, shell_statistics
 from dials_postrefine.stills.outcome import PostrefinedStills
 
@@ -45,11 +46,14 @@ class ResolutionShells:
         d*^2 of all that are possible in their range, in 1/Angstrom^2.
     n : int
         The number of shells, of equal volume.
+    complete_pairs : ndarray, shape (k,)
+        d*^2 of the Friedel pairs that are possible there, in 1/Angstrom^2, where they are kept apart.
     """
 
     d_star_sq: np.ndarray
     complete: np.ndarray
     n: int = 10
+    complete_pairs: np.ndarray = field(default_factory=lambda: np.zeros(0))
 
 
 def collect_statistics(
@@ -87,14 +91,18 @@ def collect_statistics(
         second = stills.half[lattice[selection]]
         merged = merge(value, variance, unique, stills.n_unique)
         halves = tuple(merge(value[part], variance[part], unique[part], stills.n_unique) for part in (~second, second))
-        return merged, shell_statistics(merged, halves, reference, d_star_sq, complete, edges, independent)
+        found = shell_statistics(merged, halves, reference, d_star_sq, complete, edges, independent)
+        if stills.friedel is not None:
+            pairs = stills.friedel, d_star_sq, shells.complete_pairs, edges
+            add_anomalous_statistics(found, merged, (halves, independent), *pairs)
+        return merged, found
 
     linear = result.linear_scale[lattice]
     scaled = np.isfinite(linear) & present
     value, variance = stills.intensity[scaled] / linear[scaled], stills.variance[scaled] / linear[scaled] ** 2
     _, before = merge_all(value, variance, scaled)
     if result.error_model is not None:
-        before = [replace(shell, i_over_sigma=np.nan) for shell in before]
+        before = [replace(shell, i_over_sigma=np.nan, dano_over_sigma=np.nan) for shell in before]
     kept = result.kept & ~result.outlier & present
     merged, after = merge_all(*result.merging_values(stills, kept), kept, independent)
     found = d_star_sq[merged.n > 0]

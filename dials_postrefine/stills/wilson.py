@@ -18,6 +18,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import erfc
 
+from dials_postrefine.numerics.grouped import grouped_mean
+from dials_postrefine.numerics.loops import medians_of_groups
+
 LEAST_PROBABLE = 1e-4
 LEAST_PROBABLE_OF_TWO = 1e-2
 IN_SHELL = 100
@@ -41,9 +44,10 @@ class WilsonPrior:
         if len(known) < IN_SHELL:
             return np.full(len(intensity), np.nan)
         known = known[np.argsort(self.d_star_sq[known], kind="stable")]
-        shells = np.array_split(known, len(known) // IN_SHELL)
-        centre = [np.mean(self.d_star_sq[shell]) for shell in shells]
-        sigma = [np.median(intensity[shell] / self.epsilon[shell]) / np.log(2.0) for shell in shells]
+        n_shells = len(known) // IN_SHELL
+        shell = np.repeat(np.arange(n_shells), [len(part) for part in np.array_split(known, n_shells)])
+        centre = grouped_mean(self.d_star_sq[known], shell, n_shells)
+        sigma = medians_of_groups(intensity[known] / self.epsilon[known], shell, n_shells, False) / np.log(2.0)
         mean = self.epsilon * np.interp(self.d_star_sq, centre, sigma)
         return np.where(mean > 0.0, mean, np.nan)
 

@@ -252,7 +252,7 @@ def test_a_full_disk_is_a_sentence(folder, uninterrupted, which):
     """The disk is full at a fraction of the table, which is the largest file."""
     before = results(folder)
     n = int(which * len(uninterrupted[0]["postrefined.refl"]))
-    env = {**os.environ, "PYTHONWARNINGS": "ignore::UserWarning"}  # of joblib, where there are no semaphores
+    env = {**os.environ, "PYTHONWARNINGS": "ignore"}  # of joblib and numba, where there are no semaphores
     program = begin([*ARGUMENTS, "nproc=1"], folder, limit=limit_files(n), env=env)
     errors = program.communicate()[1]
     assert program.returncode == 1

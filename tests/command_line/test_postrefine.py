@@ -37,6 +37,7 @@ from dials_postrefine.simulate.stills import SimulatedStills, StillsOptions, sim
 
 pytestmark = pytest.mark.dials
 
+MODEL = ("profile=lorentzian", "radius=constant", "unit_cell=fixed")  # that made the data
 THRESHOLD = 0.2  # the documented default of partiality_threshold
 # Lattices to be rejected, wild observations to be outliers, an azimuthal dependence of the polarisation
 OPTIONS = StillsOptions(
@@ -152,11 +153,11 @@ def given(tmp_path_factory) -> Input:
 
 @pytest.fixture(scope="module")
 def postrefine(run_program, tmp_path_factory):
-    """A function that runs dials.postrefine in a new folder and returns its Output."""
+    """A function that runs dials.postrefine in a new folder, with the model that made the data: its Output."""
 
-    def run(*args) -> Output:
+    def run(*args, model=MODEL) -> Output:
         folder = tmp_path_factory.mktemp("run")
-        done = run_program("dials.postrefine", *args, cwd=folder)
+        done = run_program("dials.postrefine", *model, *args, cwd=folder)
         assert done.returncode == 0, done.stderr
         return Output(folder)
 
@@ -270,7 +271,8 @@ def test_dials_merge_as_printed_gives_our_own_merge(given, postrefined, merged):
 
     expt, refl = given.pair("whole")
     files = read_stills([str(expt)], [str(refl)])
-    result = postrefine(files.stills, dataset_settings(PostrefineRequest()))
+    request = PostrefineRequest(profile="lorentzian", radius="constant", unit_cell="fixed")
+    result = postrefine(files.stills, dataset_settings(request))
     shells = ResolutionShells(files.d_star_sq, files.complete)
     own = collect_statistics(files.stills, result, shells).merged
     seen = own.n > 0
@@ -315,6 +317,24 @@ def test_merged_intensities_are_the_true_ones(given, merged):
     plain = np.bincount(sim.asu, sim.intensity / sim.polarisation, len(n)) / np.maximum(n, 1)
     same = (n > 0) & np.isin(sim.reference_intensity, tame)
     assert np.corrcoef(plain[same], sim.reference_intensity[same])[0, 1] < 0.9
+
+
+def test_the_plain_command_chooses_and_says_what_and_why(given, postrefine):
+    output = postrefine(*given.pair("whole"), "nproc=2", model=())
+    summary, log = output.summary, (output.folder / "dials.postrefine.log").read_text()
+    exponent = summary["exponent"]
+    assert summary["profile"] == "pearson_vii" and exponent["value"] < 1.8  # a Lorentzian made them
+    assert abs(1.0 - 1.0 / exponent["value"]) < 4.0 * exponent["esd"] / exponent["value"] ** 2
+    assert len(summary["tried"]) == 6 and not summary["scaled_only"]
+    gain = summary["gain"]
+    assert gain["difference"] > 5.0 * gain["difference_esd"] and gain["cc_half_refined"] > gain["cc_half_scaled"]
+    words = f"profile pearson_vii with exponent {exponent['value']:.3g} (esd {exponent['esd']:.2g})"
+    assert words in " ".join(log.split()) and f"radius {summary['radius']}" in log
+    means = merge_written_table(output)
+    truth = {tuple(h): i for h, i in zip(given.sim.reference_h.tolist(), given.sim.reference_intensity)}
+    tame = given.sim.i_full[~np.isin(given.sim.asu, given.sim.asu[given.sim.wild])]
+    pairs = np.array([(means[h][0], truth[h]) for h in means if truth.get(h) in tame])
+    assert np.corrcoef(pairs.T)[0, 1] > 0.97
 
 
 # The same result, however it is computed

@@ -32,7 +32,7 @@ from dials_postrefine.files.dials.symmetry import map_to_asymmetric_unit
 from dials_postrefine.files.dials.versions import miller_indices_to_numpy
 from dials_postrefine.files.reference.alignment import read_reference
 from dials_postrefine.numerics.indices import pack, to_flex_miller
-from dials_postrefine.programs.stills_input import read_stills, resolve_ambiguity
+from dials_postrefine.programs.stills_input import StillsChoice, read_stills, resolve_ambiguity
 from dials_postrefine.report.stills import text
 from dials_postrefine.simulate.still_files import write_stills
 from dials_postrefine.simulate.stills import StillsOptions, simulate_stills
@@ -131,7 +131,8 @@ def run(given, run_program, tmp_path_factory):
     def postrefine(*args) -> Path:
         folder = tmp_path_factory.mktemp("run")
         pair = [given[0] / f"mixed{ending}" for ending in (".expt", ".refl")]
-        options = ("nproc=1", "cross_validation=none", "n_cycles=3", *args)
+        model = ("profile=lorentzian", "radius=constant", "unit_cell=fixed")  # that made the data
+        options = ("nproc=1", "cross_validation=none", "n_cycles=3", *model, *args)
         done = run_program("dials.postrefine", *pair, *options, cwd=folder)
         assert done.returncode == 0, done.stderr
         return folder
@@ -368,3 +369,20 @@ def test_stills_of_one_crystal_are_put_back_into_one_setting(shared_data, tmp_pa
         np.testing.assert_array_equal(operation, swapped)
     else:
         np.testing.assert_array_equal(operation, 1 - swapped)
+
+
+def test_friedel_pairs_kept_apart_change_no_choice(given):
+    folder, sim, _ = given
+    pair = [folder / "mixed.expt"], [folder / "mixed.refl"]
+    reference = sim.reference_h, sim.reference_intensity
+    both_hands = np.concatenate([sim.reference_h, -sim.reference_h]), np.tile(sim.reference_intensity, 2)
+    for known, known_apart in ((None, None), (reference, both_hands)):
+        as_one = resolve_ambiguity(read_stills(*pair), known)
+        apart = resolve_ambiguity(read_stills(*pair, StillsChoice(anomalous=True)), known_apart)
+        assert np.array_equal(apart.ambiguity.choice.operation, as_one.ambiguity.choice.operation)
+        assert np.array_equal(apart.usable.h, as_one.usable.h)
+        # and what was reindexed is numbered with its pairs apart
+        h_unique = apart.h_unique[apart.stills.unique]
+        assert np.array_equal(h_unique, map_to_asymmetric_unit(apart.usable.h, apart.space_group, anomalous=True))
+        plus, minus = apart.stills.friedel.pairs()
+        assert len(plus) > 0 and np.array_equal(apart.h_unique[plus], -apart.h_unique[minus])

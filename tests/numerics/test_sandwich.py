@@ -1,4 +1,4 @@
-"""Both sandwich estimators: against the textbook's formulas, and against the scatter of repeated fits."""
+"""The sandwich estimators: against the textbook's formulas, and against the scatter of repeated fits."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dials_postrefine.numerics.robust import LOSSES
-from dials_postrefine.numerics.sandwich import sandwich_hc1, sandwich_hc3
+from dials_postrefine.numerics.sandwich import sandwich_clusters, sandwich_hc1, sandwich_hc3
 
 
 def straight_line(n: int, rng: np.random.Generator, scatter: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -60,3 +60,29 @@ def test_what_the_data_do_not_determine_has_an_infinite_variance():
     assert np.all(np.isinf(np.diag(sandwich_hc3(np.zeros(2), np.ones((2, 2)), "linear"))))
     same = np.ones((10, 2))
     assert np.all(np.isinf(np.diag(sandwich_hc3(np.ones(10), same, "linear"))))
+
+
+def test_of_clusters_it_is_the_scatter_of_repeated_fits():
+    """Of a mean whose observations share errors by eights, which the plain esd does not see."""
+    rng = np.random.default_rng(6)
+    n_clusters, size = 40, 8
+    design = np.column_stack([np.ones(n_clusters * size), np.repeat(rng.normal(size=n_clusters), size)])
+    inverse = np.linalg.inv(design.T @ design)
+    found, variances = [], []
+    for _ in range(400):
+        y = np.repeat(rng.normal(size=n_clusters), size) + 0.3 * rng.normal(size=len(design))
+        a = inverse @ design.T @ y
+        scores = (design * (y - design @ a)[:, None]).reshape(n_clusters, size, 2).sum(axis=1)
+        found.append(a)
+        variances.append(np.diag(sandwich_clusters(scores, inverse)))
+    assert np.sqrt(np.mean(variances, axis=0)) == pytest.approx(np.std(found, axis=0), rel=0.1)
+
+
+def test_of_one_cluster_nothing_is_known():
+    assert np.isinf(sandwich_clusters(np.ones((1, 2)), np.eye(2))).all()
+
+
+def test_of_clusters_of_one_it_is_that_of_white():
+    u, j, _ = straight_line(40, np.random.default_rng(0), np.linspace(0.1, 2.0, 40))
+    found = sandwich_clusters(j * u[:, None], np.linalg.inv(j.T @ j))
+    assert found * 39.0 / 40.0 == pytest.approx(sandwich_hc1(u, j, "linear") * 38.0 / 40.0)

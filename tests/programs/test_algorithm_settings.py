@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from requested import PROGRAMS, request_of
@@ -29,7 +31,7 @@ from dials_postrefine.settings.scope import load
 from dials_postrefine.stills.filters import InputFilters
 from dials_postrefine.stills.loop import DatasetSettings
 from dials_postrefine.stills.model import MODELS, PARAMETERS, RADII, UNIT_CELLS
-from dials_postrefine.stills.partiality import PROFILES
+from dials_postrefine.stills.partiality import PROFILES, Profile
 from dials_postrefine.stills.selection import Candidates
 
 pytestmark = pytest.mark.dials
@@ -48,7 +50,10 @@ def test_the_defaults_are_those_of_the_algorithms():
     from dials_postrefine.programs.reference_model import ReferenceSettings
 
     request = PostrefineRequest()
-    assert dataset_settings(request) == DatasetSettings() and input_filters(request) == InputFilters()
+    usual = DatasetSettings()
+    searched = {"profile": Profile(), "radius": "mosaic", "unit_cell": "fixed"}  # where the search starts
+    assert dataset_settings(request) == replace(usual, fit=replace(usual.fit, **searched))
+    assert input_filters(request) == InputFilters()
     assert reference_settings(request.reference_model) == ReferenceSettings()
 
 
@@ -77,19 +82,24 @@ def test_choices_are_what_the_rooms_offer():
     offered = choices("postrefine")
     assert offered["algorithm"] == list(MODELS)
     assert offered["radius"] == [*RADII, "auto"]
-    assert offered["profile"] == [*PROFILES, "auto"]
+    assert offered["profile"] == ["auto", *PROFILES]
     assert offered["loss"] == list(LOSSES)
     assert offered["fix"] == list(PARAMETERS)
 
 
 def test_auto_offers_all_and_a_name_itself():
-    assert model_candidates(PostrefineRequest()) == Candidates(["lorentzian"], ["constant"], ["fixed"])
-    words = ["profile=auto", "radius=auto", "unit_cell=auto", "engine=auto"]
-    request = request_of("postrefine", *words)
-    assert dataset_settings(request).engine == "auto"
-    assert model_candidates(request) == Candidates(list(PROFILES), list(RADII), list(UNIT_CELLS))
-    request = request_of("postrefine", *words, "algorithm=rs")  # refines no radius
-    assert model_candidates(request) == Candidates(list(PROFILES), ["constant"], list(UNIT_CELLS))
+    assert model_candidates(PostrefineRequest()) == Candidates(None, list(RADII), list(UNIT_CELLS))
+    assert dataset_settings(PostrefineRequest()).engine == "auto"
+    words = ["profile=gaussian", "radius=constant", "unit_cell=scale"]
+    assert model_candidates(request_of("postrefine", *words)) == Candidates(
+        Profile("gaussian"), ["constant"], ["scale"]
+    )
+    request = request_of("postrefine", "algorithm=rs")  # refines no radius
+    assert model_candidates(request) == Candidates(None, ["constant"], list(UNIT_CELLS))
+    for profile in ("auto", "pearson_vii"):
+        request = request_of("postrefine", f"profile={profile}", "exponent=3")
+        assert model_candidates(request).profile == Profile("pearson_vii", 3.0)
+        assert model_candidates(request_of("postrefine", f"profile={profile}")).profile is None
 
 
 def test_degrees_become_radians():

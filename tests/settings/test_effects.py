@@ -34,6 +34,11 @@ def said(program: str, changes: str, chosen=None) -> list[str]:
         ("dials.postrefine", "reference_model.ions=True", "as there is no reference=."),
         ("dials.postrefine", "filtering.deltacchalf.stdcutoff=3", "as filtering.method is none."),
         ("dials.intensity_model", "train=a.expt a.refl; test=b.expt b.refl; split=unique", "as train is "),
+        (
+            "dials.diffuse_model",
+            "background.n=8; background.functions=constant",
+            "as background.functions is constant.",
+        ),
         ("dials.image_spread", "beam.annulus=10 4; beam.intensity=none", "as beam.intensity is none."),
         ("dials.reference_intensities", "reference_model.k_sol=0.3; reference_model.bulk_solvent=off", "is off."),
     ],

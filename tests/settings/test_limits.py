@@ -109,6 +109,12 @@ ARGUMENTS = {
         "exposure_time=0.1 0.30000000000000004",
         "background.radial=offset",
     ),
+    "diffuse_model": (
+        "model=rigid_body+elastic",
+        "elastic.cutoff=9.5",
+        "displacements=model",
+        "rigid_body.tensor=True",
+    ),
     "image_spread": ("min_angle=3.3", "beam.annulus=30 4", "compare=none", "beam.intensity=none"),
     "intensity_model": ("trees.learning_rate=0.1", "reference_model.bulk_solvent=off"),
     "reference_intensities": ("reference_model.radiation=electron", "input.wavelength=1.1"),

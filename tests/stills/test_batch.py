@@ -7,11 +7,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from dials_postrefine.numerics.compiled import SourcesCache
 from dials_postrefine.numerics.leastsquares import Restraint
 from dials_postrefine.simulate.stills import StillsOptions, simulate_stills
+from dials_postrefine.stills import esdkernels, fitkernels, kernels
+from dials_postrefine.stills.batch import fit_batch, prepare
 from dials_postrefine.stills.fits import FitSettings, Reason
 from dials_postrefine.stills.lattice import fit_lattices, no_starts
-from dials_postrefine.stills.model import LN_MOSAICITY, N_PARAMETERS
+from dials_postrefine.stills.model import LN_MOSAICITY, N_PARAMETERS, join_lattices
+from dials_postrefine.stills.partiality import PROFILES
 
 N = 24
 
@@ -34,13 +38,14 @@ def lattices(as_stills):
 @pytest.mark.parametrize("loss", ["linear", "huber", "student_t"])
 def test_both_engines_reach_the_same_minimum(lattices, loss, unit_cell, radius, restrained):
     settings = FitSettings(
-        profile="gaussian", loss=loss, radius=radius, unit_cell=unit_cell, step_threshold=1e-11, min_correlation=-1.0
+        profile="gaussian", loss=loss, radius=radius, unit_cell=unit_cell, step_threshold=1e-13, min_correlation=-1.0
     )
     restraint = None
     if restrained:
         restraint = Restraint(np.array([0, 1, 0, 0, -8, -7, 0.0]), np.array([np.inf, 1.0, 5e-4, 5e-4, 0.3, 0.3, 1e-3]))
     starts, scales = no_starts(N), np.full(N, np.nan)
-    one, many = (fit_lattices(lattices, settings, starts, scales, restraint, e) for e in ("lstbx", "batched"))
+    one = fit_lattices(lattices, settings, starts, scales, restraint)
+    many = fit_batch(join_lattices(lattices), settings, starts, scales, restraint)
     assert [fit.reason for fit in one] == [fit.reason for fit in many]
     assert one[3].reason is Reason.NO_REFLECTIONS and one[9].reason is Reason.NO_SCALE
     compared = 0
@@ -54,10 +59,24 @@ def test_both_engines_reach_the_same_minimum(lattices, loss, unit_cell, radius, 
     assert compared >= 20
 
 
+def test_workers_have_nothing_left_to_compile(lattices):
+    """Whatever the settings: what is compiled before processes are forked is all that there is."""
+    prepare()
+    everything = [value for module in (kernels, esdkernels, fitkernels) for value in vars(module).values()]
+    loops = [loop for loop in everything if isinstance(getattr(loop, "_cache", None), SourcesCache)]
+    assert len(loops) == 6 and all(len(loop.signatures) == 1 for loop in loops)
+    for profile in PROFILES:
+        for choice in ({"radius": "mosaic", "unit_cell": "scale"}, {"weighting": "unit", "loss": "linear"}):
+            settings = FitSettings(profile=profile, **choice)
+            fits = fit_batch(join_lattices(lattices), settings, no_starts(N), np.full(N, np.nan))
+            fit_batch(join_lattices(lattices), settings, np.array([fit.x for fit in fits]), np.ones(N))
+    assert all(len(loop.signatures) == 1 for loop in loops)
+
+
 def test_the_mosaic_radius_describes_mosaic_crystals_better(lattices):
     fits = {
-        radius: fit_lattices(
-            lattices, FitSettings(profile="gaussian", radius=radius), no_starts(N), np.full(N, np.nan), engine="batched"
+        radius: fit_batch(
+            join_lattices(lattices), FitSettings(profile="gaussian", radius=radius), no_starts(N), np.full(N, np.nan)
         )
         for radius in ("constant", "mosaic")
     }
@@ -73,7 +92,7 @@ def test_a_restraint_takes_the_place_of_data_that_are_not_there(lattices):
     mean = np.array([0.0, 1.0, 0.0, 0.0, np.log(2.7e-4), np.log(1.1e-3), 0.0])
     tight = Restraint(mean, np.array([np.inf, 1e-3, 1e-7, 1e-7, 1e-3, 1e-3, 1e-6]))
     settings = FitSettings(profile="gaussian", radius="mosaic", min_correlation=-1.0, reflections_per_parameter=1.0)
-    fits = fit_lattices(few, settings, no_starts(len(few)), np.full(len(few), np.nan), tight, "batched")
+    fits = fit_batch(join_lattices(few), settings, no_starts(len(few)), np.full(len(few), np.nan), tight)
     x = np.array([fit.x for fit in fits if fit.reason is None])
     assert len(x) > 10
     assert x[:, 1:] == pytest.approx(np.tile(mean[1:], (len(x), 1)), abs=5e-3)

@@ -115,12 +115,12 @@ def sparse(as_stills):
     return sim, stills, d_star_sq
 
 
-SETTINGS = DatasetSettings(fit=FitSettings(min_correlation=-1.0), n_cycles=12, convergence=1e-4)
+SETTINGS = DatasetSettings(fit=FitSettings(min_correlation=-1.0), n_cycles=12, convergence=1e-4, requires_gain=False)
 
 
 def whole(sparse, settings=SETTINGS, **more):
     _, stills, d_star_sq = sparse
-    model = Candidates([settings.fit.profile], [settings.fit.radius], [settings.fit.unit_cell])
+    model = Candidates(settings.fit.profile, [settings.fit.radius], [settings.fit.unit_cell])
     return refine(stills, settings, model, ResolutionShells(d_star_sq, d_star_sq), **more)
 
 

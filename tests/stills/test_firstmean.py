@@ -24,7 +24,7 @@ def test_start_partialities_are_those_of_the_rms_distance_from_the_sphere(obedie
     for k in (0, 3, 17):
         rows = stills.rows(k)
         r_h = np.linalg.norm(sim.h[rows] @ sim.a_indexed[k].T + sim.s0[k], axis=1) - np.linalg.norm(sim.s0[k])
-        expected = model_partiality(SETTINGS.profile, r_h, np.sqrt(np.mean(r_h**2)))
+        expected = model_partiality(SETTINGS.profile.name, r_h, np.sqrt(np.mean(r_h**2)))
         assert p[rows] == pytest.approx(0.0 * expected if k == 3 else expected, rel=1e-8, abs=1e-12)
     assert shape == pytest.approx(np.ones(len(shape)), rel=1e-14)  # of B = 0 and a constant radius
 
@@ -46,7 +46,7 @@ def test_where_all_lattices_have_an_earlier_fit_it_is_the_mean_that_their_run_en
     result = postrefine(stills, DatasetSettings())
     accepted = select_lattices(stills, result.accepted)
     fits = [fit for fit in result.fits if fit.reason is None]
-    model = SETTINGS.profile, SETTINGS.radius, SETTINGS.unit_cell
+    model = SETTINGS.profile.name, SETTINGS.radius, SETTINGS.unit_cell
     earlier = {k: EarlierFit(fit.x, fit.covariance, fit.refined, *model) for k, fit in enumerate(fits)}
     unknown = np.full(accepted.n_lattices, np.nan)
     mean = first_mean(accepted, SETTINGS, 6.0, unknown, earlier, result.variance_slope, fits_model=True)

@@ -37,7 +37,7 @@ def fitted(as_stills, truth_of):
         if key not in done:
             options = StillsOptions(
                 n_lattices=N,
-                profile=settings.profile,
+                profile=settings.profile.name,
                 misorientation=misorientation,
                 misorientation_kind="fixed",
                 seed=1,

@@ -38,22 +38,36 @@ def content_identifiers(experiments, table=None) -> list[str]:
     The identifiers (module docstring) of experiments; table: their reflections by `id`, the place in the list, or None.
     """
     rows = _reflections(table, len(experiments))
-    found = []
+    found, symbols = [], _Symbols()
     for k, experiment in enumerate(experiments):
         digest = sha256()
-        for part in (*_geometry(experiment), *_images(experiment), b"" if rows is None else rows[k]):
+        for part in (*_geometry(experiment, symbols), *_images(experiment), b"" if rows is None else rows[k]):
             digest.update(len(part).to_bytes(8, "little"))  # where one part ends and the next begins is content, too
             digest.update(part)
         found.append(str(uuid.uuid5(NAMESPACE, digest.hexdigest())))
     return found
 
 
-def _geometry(experiment) -> list[bytes]:
+class _Symbols:
+    """The symbols of space groups, each found once, which takes longer than all else of a still."""
+
+    def __init__(self):
+        self.known: list[tuple] = []
+
+    def of(self, group) -> str:
+        for other, symbol in self.known:
+            if other == group:
+                return symbol
+        self.known.append((group, str(group.info())))
+        return self.known[-1][1]
+
+
+def _geometry(experiment, symbols: _Symbols) -> list[bytes]:
     crystal, beam, scan = experiment.crystal, experiment.beam, experiment.scan
     parts = []
     if crystal is not None:
         points = [crystal.get_A_at_scan_point(i) for i in range(crystal.num_scan_points)]
-        parts += [_rounded([crystal.get_A(), *points]), str(crystal.get_space_group().info()).encode()]
+        parts += [_rounded([crystal.get_A(), *points]), symbols.of(crystal.get_space_group()).encode()]
     if beam is not None:
         points = [beam.get_s0_at_scan_point(i) for i in range(beam.num_scan_points)]
         parts.append(_rounded([beam.get_s0(), *points]))

@@ -255,6 +255,27 @@ def add_polarisation(table, experiments, radiation: str | None = None) -> None:
     table["lp"] = flumpy.from_numpy(lp)
 
 
+def set_polarization_fraction(table, experiments, fraction: float, radiation: str | None = None) -> None:
+    """
+    Give all beams of X-rays this polarisation fraction; a column `lp` that the integrator wrote follows, from the
+    fraction that the beam models had before, lp P(before)/P(fraction).
+    """
+    ids, s1 = flumpy.to_numpy(table["id"]), flumpy.to_numpy(table["s1"])
+    order = np.argsort(ids, kind="stable")
+    offsets = np.searchsorted(ids[order], np.arange(len(experiments) + 1))
+    lp = flumpy.to_numpy(table["lp"]).copy() if "lp" in table else None
+    polarised = [k for k, experiment in enumerate(experiments) if is_xray(experiment.beam, radiation)]
+    for k in polarised if lp is not None else ():
+        rows, beam = order[offsets[k] : offsets[k + 1]], experiments[k].beam
+        geometry = s1[rows], np.array(beam.get_s0()), np.array(beam.get_polarization_normal())
+        with np.errstate(invalid="ignore", divide="ignore"):
+            lp[rows] *= polarisation(*geometry, beam.get_polarization_fraction()) / polarisation(*geometry, fraction)
+    for k in polarised:
+        experiments[k].beam.set_polarization_fraction(fraction)
+    if lp is not None:
+        table["lp"] = flumpy.from_numpy(lp)
+
+
 def polarisation(s1: np.ndarray, s0: np.ndarray, normal: np.ndarray, fraction: float) -> np.ndarray:
     """
     The polarisation factor of diffracted beams s1 (n, 3), shape (n,), which divides an intensity.

@@ -311,9 +311,12 @@ def incident_beam(experiment, image: float) -> np.ndarray:
     return 0.5 * (np.array(beam.get_s0_at_scan_point(start)) + np.array(beam.get_s0_at_scan_point(start + 1)))
 
 
-def complete_set(cell: tuple[float, ...], space_group, d_min: float, d_max: float) -> np.ndarray:
+def complete_set(
+    cell: tuple[float, ...], space_group, d_min: float, d_max: float, anomalous: bool = False
+) -> np.ndarray:
     """
-    d*^2 (n,) of every unique index between d_min and d_max (Angstrom), absences left out, Friedel pairs as one.
+    d*^2 (n,) of every unique index between d_min and d_max (Angstrom), absences left out, Friedel pairs as one, or
+    apart where they are wanted anomalous.
 
     Raises Sorry where they are more than any data can have.
     """
@@ -323,8 +326,15 @@ def complete_set(cell: tuple[float, ...], space_group, d_min: float, d_max: floa
         raise Sorry(f"The data reach to {d_min:.3g} Angstrom, with {n:.0e} unique reflections: set d_min=.")
     symmetry = crystal.symmetry(unit_cell=cell, space_group=space_group)
     return flumpy.to_numpy(
-        miller.build_set(symmetry, anomalous_flag=False, d_min=d_min, d_max=d_max).d_star_sq().data()
+        miller.build_set(symmetry, anomalous_flag=anomalous, d_min=d_min, d_max=d_max).d_star_sq().data()
     )
+
+
+def complete_pairs(cell: tuple[float, ...], space_group, d_min: float, d_max: float) -> np.ndarray:
+    """d*^2 (n,) of every Friedel pair between d_min and d_max (Angstrom) that is not centric, absences left out."""
+    symmetry = crystal.symmetry(unit_cell=cell, space_group=space_group)
+    indices = miller.build_set(symmetry, anomalous_flag=False, d_min=d_min, d_max=d_max)
+    return flumpy.to_numpy(indices.select(~indices.centric_flags().data()).d_star_sq().data()).copy()
 
 
 def d_star_sq(cell: tuple[float, ...], h: np.ndarray) -> np.ndarray:

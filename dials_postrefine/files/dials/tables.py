@@ -25,6 +25,7 @@ NEEDED = {"id": flex.int, "miller_index": flex.miller_index, "flags": flex.size_
 NEUTRAL = {"qe": 1.0, "dqe": 1.0, "partiality": 1.0, "partiality.inv.variance": 0.0}
 # How a pickle begins, the other format of a .refl file; DIALS writes it where DIALS_USE_PICKLE is set.
 PICKLE = b"\x80"
+WRITE_BUFFER = 1 << 20  # bytes; DIALS' own, of one kilobyte, calls Python for each
 
 
 def read_table(path: str):
@@ -66,7 +67,7 @@ def write_table(table, path: str) -> None:
         return
     with open(path, "wb") as file:
         keeper = _ErrorKeeper(file)
-        table.as_msgpack_to_file(streambuf(python_file_obj=keeper))
+        table.as_msgpack_to_file(streambuf(python_file_obj=keeper, buffer_size=WRITE_BUFFER))
         if keeper.error is not None:
             raise keeper.error
 

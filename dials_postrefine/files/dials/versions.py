@@ -37,8 +37,8 @@ def make_beam(wavelength: float, radiation: str):
 
 
 def scaled_history(experiments) -> dict[str, bool]:
-    """The arguments that make ExperimentList.as_file note that the data are scaled; dxtbx of 3.12 has none."""
-    known = inspect.signature(experiments.as_file).parameters
+    """The arguments of as_file, which as_json gets, that note that the data are scaled; dxtbx of 3.12 has none."""
+    known = inspect.signature(experiments.as_json).parameters
     return {"history_as_scaled": True} if "history_as_scaled" in known else {}
 
 

@@ -88,6 +88,11 @@ def read_intensities(
     return UnmergedIntensities(array)
 
 
+def has_friedel_pairs_apart(array) -> bool:
+    """Whether a miller.array has Friedel pairs apart: one that says so, or whose observations are not merged."""
+    return bool(array.anomalous_flag()) or not array.is_unique_set_under_symmetry()
+
+
 def wavelength_of(array) -> float | None:
     """The wavelength (Angstrom) that a reflection file gives its columns, None where it says nothing, or zero."""
     wavelength = getattr(array.info(), "wavelength", None)

@@ -71,8 +71,11 @@ def xfel_merge_files(prefix: str | None) -> list[str]:
     return [f"{prefix}.expt", f"{prefix}.refl"] if prefix else []
 
 
-def xfel_merge_table(table, experiments):
-    """The table for cctbx.xfel.merge (module docstring), of a scaled table and its experiments that are complete."""
+def xfel_merge_table(table, experiments, anomalous: bool = False):
+    """
+    The table for cctbx.xfel.merge (module docstring), of a scaled table and its experiments that are complete;
+    anomalous: Friedel pairs apart.
+    """
     kept = select_rows(table, table.get_flags(table.flags.scaled))
     new = flex.reflection_table()
     for name in KEPT_COLUMNS:
@@ -82,7 +85,8 @@ def xfel_merge_table(table, experiments):
     new["intensity.sum.value"] = kept["intensity.scale.value"] / factor
     new["intensity.sum.variance"] = kept["intensity.scale.variance"] / (factor * factor)
     h = miller_indices_to_numpy(kept["miller_index"])
-    new["miller_index_asymmetric"] = to_flex_miller(map_to_asymmetric_unit(h, experiments[0].crystal.get_space_group()))
+    asymmetric = map_to_asymmetric_unit(h, experiments[0].crystal.get_space_group(), anomalous)
+    new["miller_index_asymmetric"] = to_flex_miller(asymmetric)
     lattice = flumpy.to_numpy(kept["id"])
     for column, name in {"correlation": "correlation_before", "correlation_after_post": "correlation_after"}.items():
         correlations = np.array([experiment.scaling_model.configdict[name] for experiment in experiments], dtype=float)
@@ -92,11 +96,13 @@ def xfel_merge_table(table, experiments):
     return new
 
 
-def xfel_merge_command(prefix: str | None, space_group, cell: Sequence[float], d_min: float) -> str | None:
+def xfel_merge_command(
+    prefix: str | None, space_group, cell: Sequence[float], d_min: float, anomalous: bool = False
+) -> str | None:
     """
     The cctbx.xfel.merge command that merges prefix.expt and prefix.refl as they are, None without a prefix.
 
-    cell in Angstrom and degrees, d_min (Angstrom) of what is merged.
+    cell in Angstrom and degrees, d_min (Angstrom) of what is merged; anomalous: Friedel pairs apart.
     """
     if not prefix:
         return None
@@ -109,6 +115,6 @@ def xfel_merge_command(prefix: str | None, space_group, cell: Sequence[float], d
         f"scaling.unit_cell={','.join(f'{x:.4f}' for x in cell)}",
         f"scaling.space_group={space_group.type().lookup_symbol().replace(' ', '')}",
         f"merging.d_min={np.floor(1000.0 * d_min) / 1000.0:g}",
-        "merging.merge_anomalous=True",
+        f"merging.merge_anomalous={not anomalous}",
     ]
     return shlex.join(["cctbx.xfel.merge", *arguments])

@@ -183,6 +183,21 @@ def lines(
     return draw(name, title, paint, (SIZE[0], 3.9) if guides == "cross" else SIZE)
 
 
+def horizontal(name: str, title: str, names: Sequence[str], curve: Curve, x_label: str, why_empty: str) -> str:
+    """Points by name, from top to bottom: the y of the curve are places from 1 on, a line marks x = 0."""
+    if not has_points([curve]):
+        return empty(name, title, why_empty)
+
+    def paint(axes):
+        add_curves(axes, [curve])
+        axes.axvline(0.0, color="black", lw=0.5)
+        axes.set_yticks(range(1, len(names) + 1), names)
+        reach = max(4.0, 1.1 * np.nanmax(np.abs(numbers(curve.x))))
+        axes.set(xlabel=x_label, ylim=(len(names) + 0.5, 0.5), xlim=(-reach, reach))
+
+    return draw(name, title, paint, margins=(1.75, *MARGINS[1:]))
+
+
 def by_resolution(
     name: str, title: str, shells: Sequence[dict], curves: Sequence[Curve], y_label: str, why_empty: str, **limits
 ) -> str:

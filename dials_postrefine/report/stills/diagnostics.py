@@ -32,7 +32,7 @@ from dials_postrefine.stills.geometry import excitation
 from dials_postrefine.stills.merging import MIN_OTHER_WEIGHT
 from dials_postrefine.stills.model import CELL_SCALE, THETA_X, THETA_Y, radius
 from dials_postrefine.stills.outcome import PostrefinedStills
-from dials_postrefine.stills.partiality import PROFILES
+from dials_postrefine.stills.partiality import Profile
 
 MOST_BINS = 24
 FEWEST_IN_BIN = 40
@@ -226,14 +226,14 @@ def means_of_others(stills: Stills, result: PostrefinedStills, used: np.ndarray)
 
 
 def partiality_curve(
-    ratio: np.ndarray, full: np.ndarray, i_ref: np.ndarray, predicted: np.ndarray, profile: str
+    ratio: np.ndarray, full: np.ndarray, i_ref: np.ndarray, predicted: np.ndarray, profile: Profile
 ) -> PartialityCurve:
     """
     Observed and predicted partiality by bins of r_h/r_s of equal numbers.
 
     ratio = r_h/r_s, full = I/g, i_ref and predicted, the model's p, each (n,).  No bins of fewer than FEWEST_IN_BIN.
     """
-    curve = PartialityCurve(profile)
+    curve = PartialityCurve(str(profile))
     n_bins = min(MOST_BINS, len(ratio) // FEWEST_IN_BIN)
     if not n_bins:
         return curve
@@ -244,7 +244,7 @@ def partiality_curve(
         curve.bins.append(PartialityBin(float(ratio[rows].mean()), len(rows), *observed, model))
     reach = 1.1 * max(abs(one.ratio) for one in curve.bins)
     points = np.linspace(-reach, reach, CURVE_POINTS)
-    curve.curve_ratio, curve.curve_p = points.tolist(), PROFILES[profile](points, 1.0)[0].tolist()
+    curve.curve_ratio, curve.curve_p = points.tolist(), profile(points, 1.0)[0].tolist()
     return curve
 
 

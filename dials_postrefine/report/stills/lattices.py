@@ -11,9 +11,9 @@ import numpy as np
 from dials_postrefine.report.common import plots
 from dials_postrefine.report.common.page import NO_NUMBER, Figure, Section, Table, number
 from dials_postrefine.report.common.plots import BLUE, RED, Curve
+from dials_postrefine.report.stills.choice import profile_of
 from dials_postrefine.report.stills.diagnostics import CURVE_POINTS
 from dials_postrefine.report.stills.summary import HISTOGRAMS, PARAMETERS, label
-from dials_postrefine.stills.partiality import PROFILES
 
 # A reflection of one lattice is drawn where its observed partiality is known to this.
 MAX_P_ESD = 0.25
@@ -187,7 +187,7 @@ def _one_lattice(i: int, plot: dict, lattice: dict, summary: dict) -> Section:
                 "Observed and predicted partiality of the lattice",
                 [
                     Curve("observed", p_ratio, p_observed, BLUE, ".", p_esd),
-                    Curve("predicted", curve.tolist(), PROFILES[summary["profile"]](curve, 1.0)[0].tolist(), RED, "-"),
+                    Curve("predicted", curve.tolist(), profile_of(summary)(curve, 1.0)[0].tolist(), RED, "-"),
                 ]
                 if known
                 else [],

@@ -12,10 +12,11 @@ from dials_postrefine.report.common.page import Fact, Figure, Page, Section, Tab
 from dials_postrefine.report.common.plots import BLUE, GREEN, GREY, RED, Curve
 from dials_postrefine.report.common.remarks import grade_of
 from dials_postrefine.report.common.tables import absences_line
+from dials_postrefine.report.stills.choice import HEADERS, TRIED, candidate_rows, model_words
 from dials_postrefine.report.stills.lattices import show_lattices, show_parameters
 from dials_postrefine.report.stills.shells import has_number, meaning_of_sigma, show_by_resolution
+from dials_postrefine.report.stills.systematics import show_systematics
 from dials_postrefine.report.stills.text import symmetry_rows
-from dials_postrefine.stills.selection import MARGIN
 
 INDEPENDENT = "independently refined half sets"
 
@@ -51,6 +52,7 @@ def make_page(summary: dict) -> Page:
             show_parameters(summary),
             _partiality(summary),
             _residuals(summary),
+            show_systematics(summary),
             _convergence(summary),
             show_lattices(summary),
         ],
@@ -100,6 +102,18 @@ def _facts(summary: dict) -> list[Fact]:
                 grade("cc_reference"),
             )
         )
+    if dataset["anomalous"]:
+        if has_number(summary, "cc_anom_honest"):
+            facts.append(Fact("CC_anom, honest", number(after["cc_anom_honest"], ".3f"), INDEPENDENT))
+        facts += [
+            Fact("CC_anom", number(after["cc_anom"], ".3f"), change("cc_anom", ".3f")),
+            Fact(
+                "anomalous completeness",
+                number(after["anom_completeness"], ".1%"),
+                change("anom_completeness", ".1%"),
+            ),
+            Fact("mean |DANO|/sigma", number(after["dano_over_sigma"], ".2f"), "of I(+) - I(-)"),
+        ]
     return [
         *facts,
         Fact(
@@ -132,9 +146,10 @@ def _dataset(summary: dict) -> Section:
         ["reference", dataset["reference"] or "the mean of the data themselves"],
         [
             "model",
-            f"{summary['model']}, profile {summary['profile']}, radius {summary['radius']}, "
-            f"unit cell {summary['unit_cell']}",
+            f"{summary['model']}, {model_words(summary)}, "
+            f"Friedel pairs {'apart' if dataset['anomalous'] else 'merged'}",
         ],
+        *([["gain over scaling alone", summary["gain"]["words"]]] if summary["gain"] else []),
     ]
     tables = [Table("What was read, and how it was treated.", ("", ""), rows, n_text=2)]
     if summary["rejected"]:
@@ -142,35 +157,8 @@ def _dataset(summary: dict) -> Section:
         tables.append(Table("Rejected lattices by reason.", ("reason", "lattices"), counts))
     folded = []
     if summary["tried"]:
-        rows = [
-            [
-                one["profile"],
-                one["radius"],
-                one["unit_cell"],
-                number(one["correlation"], ".3f"),
-                number(one["difference"], "+.4f"),
-                number(one["difference_esd"], ".4f"),
-                str(one["n_accepted"]),
-                one["decision"],
-            ]
-            for one in summary["tried"]
-        ]
-        headers = (
-            "profile",
-            "radius",
-            "unit cell",
-            "held-out CC",
-            "difference",
-            "esd",
-            "accepted",
-            "decision",
-        )
-        caption = (
-            "Models that were tried: mean correlation of a lattice's amplitudes that no fit has seen, and its "
-            f"difference to the default, lattice by lattice, less {MARGIN:g} for each parameter more. The largest is "
-            "chosen if it is above its esd, else the default stays."
-        )
-        folded.append(Section("Models that were tried", tables=[Table(caption, headers, rows, n_text=3)]))
+        tried = Table(TRIED, HEADERS, candidate_rows(summary), n_text=3)
+        folded.append(Section("Models that were tried", tables=[tried]))
     return Section("Data set", tables=tables, folded=folded)
 
 

@@ -25,6 +25,8 @@ from dials_postrefine.report.common.remarks import (
     not_used_remarks,
     note,
 )
+from dials_postrefine.report.stills.systematics import systematics_remarks
+from dials_postrefine.stills.systematics.systematics import Verdict
 
 FAR_FROM_SETTLED = 10.0  # times the convergence limit, after the last cycle
 CC_HALF_NOTHING, CC_HALF_LITTLE = 0.143, 0.5
@@ -55,6 +57,7 @@ def remarks(summary: dict) -> list[Remark]:
         *_on_agreement(summary),
         *_on_parameters(summary),
         *_on_fit(summary),
+        *systematics_remarks(summary["systematics"]),
     ]
 
 
@@ -69,7 +72,13 @@ def _on_lattices(summary: dict) -> Iterator[Remark]:
             "lattices, and at indexing and space group.",
             "n_accepted",
         )
-    if accepted and not any(one["accepted"] and one["refined"] for one in summary["lattices"]):
+    if summary["scaled_only"]:
+        yield distrust(
+            "postrefinement is no better than scaling alone",
+            f"Postrefinement was not written: {summary['gain']['words']} More lattices, or a reference=, are needed.",
+            "n_accepted",
+        )
+    elif accepted and not any(one["accepted"] and one["refined"] for one in summary["lattices"]):
         yield distrust(
             "no lattice was refined",
             f"None of the {accepted} accepted lattices was refined: they have their scales alone, as too few of their "
@@ -196,6 +205,8 @@ def profile_off(summary: dict) -> tuple[int, int] | None:
 
 
 def _on_cycles(summary: dict) -> Iterator[Remark]:
+    if summary["scaled_only"]:
+        return
     change, course = summary["cycles"][-1]["change"], summary["course"]
     if course["damped_from"] is not None and course["ended"] != "converged" or course["ended"] == "no_lattice":
         yield care("the cycles did not converge", f"{course['words']} A reference=, or more lattices, may help.")
@@ -236,7 +247,8 @@ def _on_agreement(summary: dict) -> Iterator[Remark]:
                 f"CC1/2 falls below {CC_HALF_LIMIT:g} at {poor:.2f} A: there is little information beyond; set d_min= "
                 "there.",
             )
-    if None not in (before["r_split"], after["r_split"]) and after["r_split"] > before["r_split"] + WORSE:
+    known = None not in (before["r_split"], after["r_split"]) and not summary["scaled_only"]
+    if known and after["r_split"] > before["r_split"] + WORSE:
         yield care(
             "R_split is larger than before",
             f"R_split is {after['r_split']:.3f} where scaling alone has {before['r_split']:.3f}: postrefinement made "
@@ -277,6 +289,8 @@ def _outermost(shells: Sequence[dict], key: str) -> float | None:
 def _on_parameters(summary: dict) -> Iterator[Remark]:
     for name in ("theta_x", "theta_y"):
         data = summary["histograms"].get(name)
+        if summary["systematics"][f"beam_direction_{name[-1]}"]["verdict"] == Verdict.DIFFERS.value:
+            continue  # said there
         if data is None or data["n"] < 2 or None in (data["median"], data["spread"]):
             continue
         esd = 1.2533 * data["spread"] / np.sqrt(data["n"])  # of the median of a normal distribution
@@ -330,9 +344,9 @@ def _on_fit(summary: dict) -> Iterator[Remark]:
             "where there should be next to none: a part of the lattices is indexed wrongly, or spots overlap.",
         )
     off = profile_off(summary)
-    if off is not None:
+    if off is not None and not summary["scaled_only"]:
         yield care(
             "the profile does not fit",
             f"In {off[0]} of {off[1]} bins the observed partiality is more than {PROFILE_OFF[0]} off the predicted "
-            "one: try profile=auto radius=auto unit_cell=auto.",
+            "one: the profile is another one, or orientations, cell or wavelength are off.",
         )

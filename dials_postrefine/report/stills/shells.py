@@ -8,6 +8,8 @@ from dials_postrefine.report.common import plots
 from dials_postrefine.report.common.page import Figure, Section, Table, number
 from dials_postrefine.report.common.plots import BLUE, GREY, RED, Curve
 
+# numbers of the differences of Friedel pairs, and how they are written
+ANOMALOUS = (("anom_completeness", ".1%"), ("dano_over_sigma", ".2f"), ("cc_anom", ".3f"))
 FEW_IN_BOTH = "No shell has three indices that both half sets observed: nothing to correlate."
 
 
@@ -28,6 +30,8 @@ def show_by_resolution(summary: dict) -> Section:
             )
         )
     figures += _merging_figures(summary)
+    if summary["dataset"]["anomalous"]:
+        figures += _anomalous_figures(summary)
     text = []
     if not honest:
         external = summary["dataset"]["reference"] is not None
@@ -105,6 +109,30 @@ def _merging_figures(summary: dict) -> list[Figure]:
     ]
 
 
+def _anomalous_figures(summary: dict) -> list[Figure]:
+    """CC_anom and |DANO|/sigma."""
+    return [
+        _shell_figure(
+            summary,
+            "cc_anom",
+            "CC_anom by resolution",
+            "CC_anom",
+            "Correlation of the differences I(+) - I(-) of the two half sets, zero where there is no signal. They can "
+            "be used to where it falls below about 0.3.",
+            honest_key="cc_anom_honest" if has_number(summary, "cc_anom_honest") else None,
+            ylim=(-0.2, 1.03),
+        ),
+        _shell_figure(
+            summary,
+            "dano_over_sigma",
+            "Anomalous differences over their standard deviations by resolution",
+            "mean |DANO|/sigma",
+            f"Mean of |I(+) - I(-)| over its standard deviation, {meaning_of_sigma(summary)}: 0.80 of noise alone.",
+            ylim=(0.0, None),
+        ),
+    ]
+
+
 def _shell_figure(
     summary: dict, key: str, title: str, y_label: str, caption: str, honest_key: str | None = None, **limits
 ) -> Figure:
@@ -113,7 +141,7 @@ def _shell_figure(
     plots.by_resolution takes them.
     """
     before, after = summary["before"][:-1], summary["after"][:-1]
-    why = FEW_IN_BOTH if key in ("cc_half", "r_split") else "There are too few reflections."
+    why = FEW_IN_BOTH if key in ("cc_half", "r_split", "cc_anom") else "There are too few reflections."
     curves = []
     if any(shell[key] is not None for shell in before):
         curves.append(Curve("scaled only", [], [shell[key] for shell in before], GREY, "s--", hollow=True))
@@ -129,6 +157,9 @@ def _shells(summary: dict, when: str) -> Table:
     reference = has_number(summary, "cc_reference")
     headers = ["d (Å)", "observations", "unique", "completeness", "multiplicity", "I/sigma", "CC1/2", "R_split"]
     headers += ["CC to the reference"] * reference + ["honest CC1/2", "honest R_split"] * honest
+    anomalous = summary["dataset"]["anomalous"]
+    headers += ["pairs", "anomalous completeness", "|DANO|/sigma", "CC_anom"] * anomalous
+    headers += ["honest CC_anom"] * (honest and anomalous)
     rows = [
         [
             f"{number(s['d_max'], '.2f')} to {s['d_min']:.2f}",
@@ -141,6 +172,8 @@ def _shells(summary: dict, when: str) -> Table:
             number(s["r_split"], ".3f"),
             *[number(s["cc_reference"], ".3f")] * reference,
             *[number(s["cc_half_honest"], ".3f"), number(s["r_split_honest"], ".3f")] * honest,
+            *([str(s["n_pairs"]), *(number(s[key], pattern) for key, pattern in ANOMALOUS)] if anomalous else []),
+            *[number(s["cc_anom_honest"], ".3f")] * (honest and anomalous),
         ]
         for s in summary[when]
     ]

@@ -15,12 +15,12 @@ import numpy as np
 
 from dials_postrefine.numerics.populations import MIN_GAP_DISTANCE, describe_groups, main_value
 from dials_postrefine.report.common.summary import finite
+from dials_postrefine.report.stills.choice import describe_choice
 from dials_postrefine.report.stills.course import describe_course
 from dials_postrefine.report.stills.diagnostics import Diagnostics, histogram
 from dials_postrefine.stills.dataset import Stills
 from dials_postrefine.stills.outcome import PostrefinedStills
-from dials_postrefine.stills.selection import Candidate
-from dials_postrefine.stills.statistics import Statistics
+from dials_postrefine.stills.refinement import Refinement
 from dials_postrefine.stills.symmetry import SymmetryEvidence
 
 ABSENT = "systematically absent"
@@ -73,7 +73,8 @@ class DatasetFacts:
     """
     What of a data set is not in its arrays.
 
-    n_excluded: observations that can't be used, by reason; reference: the name of an external one; cell_choices: the
+    n_excluded: observations that can't be used, by reason; reference: the name of an external one; anomalous: Friedel
+    pairs are kept apart; cell_choices: the
     operations of lattices that were indexed with another choice of the cell, and how many; reindexed or not.
     other_cells: cells of another crystal form, and how many.  distances (L,): of the detectors, mm.
     """
@@ -83,6 +84,7 @@ class DatasetFacts:
     n_excluded: dict[str, int]
     reference: str | None
     convergence: float
+    anomalous: bool = False
     cell_choices: Sequence[tuple[str, int]] = ()
     reindexed: bool = True
     other_cells: Sequence[tuple[Sequence[float], int]] = ()
@@ -155,31 +157,27 @@ def describe_dataset(stills: Stills, result: PostrefinedStills, counts: Counts, 
         **{name: int(getattr(counts, name).sum()) for name in names},
         "not_used": not_used,
         "reference": facts.reference,
+        "anomalous": facts.anomalous,
         "convergence": facts.convergence,
     }
 
 
 def make_summary(
-    result: PostrefinedStills,
-    statistics: Statistics,
+    refinement: Refinement,
     lattices: ListedLattices,
     dataset: dict,
     diagnostics: Diagnostics,
     symmetry: SymmetryEvidence,
-    tried: Sequence[Candidate] = (),
 ) -> dict:
     """The summary as plain numbers and text; dataset as describe_dataset gives it."""
+    result, statistics = refinement.result, refinement.statistics
     collected = asdict(diagnostics)
     for plot in collected["lattice_plots"]:
         plot["identifier"] = lattices.identifiers[plot.pop("number")]
     return finite(
         {
             "dataset": dataset | {"merged_d_max": statistics.d_max, "merged_d_min": statistics.d_min},
-            "model": result.model,
-            "profile": result.profile,
-            "radius": result.radius,
-            "unit_cell": result.unit_cell,
-            "tried": [asdict(candidate) for candidate in tried],
+            **describe_choice(refinement),
             "error_model": None if result.error_model is None else asdict(result.error_model),
             "symmetry": asdict(symmetry),
             "free": free_summary(result),

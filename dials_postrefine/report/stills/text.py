@@ -9,36 +9,33 @@ from functools import partial
 import numpy as np
 
 from dials_postrefine.report.common.tables import absences_line, number, positive_zero, table
+from dials_postrefine.report.stills.choice import HEADERS, TRIED, candidate_rows, describe_choice, model_words
 from dials_postrefine.report.stills.course import describe_course
 from dials_postrefine.report.stills.summary import PARAMETERS, count_rejected, label, usable_and_not
+from dials_postrefine.report.stills.systematics import systematics_table
 from dials_postrefine.stills.convergence import Cycle
 from dials_postrefine.stills.dataset import Stills
 from dials_postrefine.stills.merging import MergedShell
 from dials_postrefine.stills.outcome import PostrefinedStills
+from dials_postrefine.stills.refinement import Refinement
 from dials_postrefine.stills.reindexing import Ambiguity
-from dials_postrefine.stills.selection import MARGIN, Candidate
 
 
 def course(
-    identifiers: Sequence[str],
-    result: PostrefinedStills,
-    tried: Sequence[Candidate],
-    order: Sequence[int],
-    convergence: float,
-    wide: bool = False,
+    identifiers: Sequence[str], refinement: Refinement, order: Sequence[int], convergence: float, wide: bool = False
 ) -> str:
     """
     How the run went: what was tried where there was a choice, the cycles and how they ended by the limit of
     convergence, and the lattices that were rejected, in this order of their numbers.  wide: all columns, also where
     they don't fit the log.
     """
-    parts = [cycles_table(result.cycles), describe_course(result, convergence)["words"]]
-    if tried:
-        parts.insert(
-            0,
-            f"{candidates_table(tried, wide)}\nChosen: profile={result.profile} radius={result.radius} "
-            f"unit_cell={result.unit_cell}",
-        )
+    result, described = refinement.result, describe_choice(refinement)
+    parts = [f"Model: {model_words(described)}", cycles_table(result.cycles)]
+    if described["tried"]:
+        parts.insert(0, candidates_table(described, wide))
+    parts.append(describe_course(result, convergence)["words"])
+    if described["gain"]:
+        parts.append(described["gain"]["words"])
     if not result.accepted.all():
         parts += ["", rejections_table(result), rejected_table(identifiers, result, order, wide)]
     return "\n".join(parts)
@@ -56,12 +53,14 @@ def outcome(summary: dict, wide: bool = False) -> str:
 Scaled only, by resolution:
 {shells_table(summary["before"], wide)}
 
-Postrefined, by resolution:
+{"Written, scaled only" if summary["scaled_only"] else "Postrefined"}, by resolution:
 {shells_table(summary["after"], wide)}
-
+{anomalous_table(summary)}
 {parameters_table(summary)}
 
 {error_model_lines(summary["error_model"])}
+
+{systematics_table(summary["systematics"])}
 
 {symmetry_table(summary)}"""
 
@@ -134,6 +133,38 @@ def shells_table(shells: Sequence[MergedShell | dict], wide: bool = False) -> st
     return table(rows, headers, optional=("CC ref", "obs", "I/sigma"), wide=wide)
 
 
+def anomalous_table(summary: dict) -> str:
+    """The differences of Friedel pairs by resolution shell, as the summary has them; empty where they are merged."""
+    if not summary["dataset"]["anomalous"]:
+        return ""
+    shells = summary["after"]
+    honest = any(s["cc_anom_honest"] is not None for s in shells)
+    headers = ["d range (A)", "pairs", "anom. compl.", "|DANO|/sigma", "CC_anom"] + ["honest CC_anom"] * honest
+    rows = [
+        [
+            f"{number(s['d_max'], '{:.2f}')} - {s['d_min']:.2f}",
+            str(s["n_pairs"]),
+            number(s["anom_completeness"], "{:.1%}"),
+            number(s["dano_over_sigma"], "{:.2f}"),
+            number(s["cc_anom"], "{:.3f}"),
+            *[number(s["cc_anom_honest"], "{:.3f}")] * honest,
+        ]
+        for s in shells
+    ]
+    return f"\nAnomalous differences I(+) - I(-), by resolution:\n{table(rows, headers)}\n"
+
+
+def anomalous_rows(before: dict, after: dict) -> list[list[str]]:
+    """The differences of Friedel pairs in all: none where these are merged."""
+    names = {
+        "anomalous completeness": ("anom_completeness", "{:.1%}"),
+        "CC_anom": ("cc_anom", "{:.3f}"),
+        "CC_anom, honest half sets": ("cc_anom_honest", "{:.3f}"),
+        "mean |DANO|/sigma": ("dano_over_sigma", "{:.2f}"),
+    }
+    return [[name, number(before[key], pattern), number(after[key], pattern)] for name, (key, pattern) in names.items()]
+
+
 def dataset_table(summary: dict) -> str:
     """The data set before and after in one column each."""
     dataset, before, after = summary["dataset"], summary["before"][-1], summary["after"][-1]
@@ -153,6 +184,7 @@ def dataset_table(summary: dict) -> str:
         ["CC1/2, honest half sets", "-", number(after["cc_half_honest"], "{:.3f}")],
         ["R_split, honest half sets", "-", number(after["r_split_honest"], "{:.3f}")],
         both("mean I/sigma", "i_over_sigma", "{:.1f}"),
+        *(anomalous_rows(before, after) if dataset["anomalous"] else []),
         both("CC to the reference", "cc_reference", "{:.3f}"),
         ["median CC of a lattice", *correlations],
         *free_rows(summary["free"]),
@@ -206,28 +238,9 @@ def cycles_table(cycles: list[Cycle]) -> str:
     return table(rows, headers)
 
 
-def candidates_table(candidates: Sequence[Candidate], wide: bool = False) -> str:
-    """What was tried: the mean held-out correlation of a lattice, and the test that decided (selection.py)."""
-    rows = [
-        [
-            c.profile,
-            c.radius,
-            c.unit_cell,
-            number(c.correlation, "{:.3f}"),
-            number(c.difference, "{:+.4f}"),
-            number(c.difference_esd, "{:.4f}"),
-            str(c.n_accepted),
-            c.decision.value,
-        ]
-        for c in candidates
-    ]
-    headers = ["profile", "radius", "unit cell", "held-out CC", "difference", "esd", "accepted", "decision"]
-    return (
-        f"{table(rows, headers, optional=('accepted', 'held-out CC'), wide=wide)}\n"
-        "held-out CC: mean over the lattices, of amplitudes that no fit has seen; difference: to the default, lattice "
-        f"by lattice, less {MARGIN:g} for each parameter more; the largest one is chosen if it is above its esd, else "
-        "the default stays."
-    )
+def candidates_table(described: dict, wide: bool = False) -> str:
+    """What was tried, as choice.describe_choice has it."""
+    return f"{table(candidate_rows(described), list(HEADERS), optional=('accepted', 'n'), wide=wide)}\n{TRIED}"
 
 
 def all_rejected(result: PostrefinedStills) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -17,7 +19,13 @@ from dxtbx import flumpy
 from iotbx import mtz
 
 from dials_postrefine.files.dials.symmetry import map_to_asymmetric_unit
-from dials_postrefine.files.reference.alignment import align, read_reference
+from dials_postrefine.files.reference.alignment import (
+    align,
+    align_apart,
+    merge_friedel_pairs,
+    read_reference,
+    read_tallied,
+)
 from dials_postrefine.numerics.indices import pack, to_flex_miller
 from dials_postrefine.simulate.still_files import make_experiments, make_reflections
 from dials_postrefine.simulate.stills import StillsOptions, reference_intensities, simulate_stills
@@ -82,18 +90,9 @@ def equivalents(array, seed: int):
     return np.array(h, dtype=np.int32), np.array(values), np.array(sigmas)
 
 
-def weighted_means(h, values, sigmas) -> dict:
-    """sum w I / sum w with w = 1/sigma^2 by index of the asymmetric unit, in plain numpy."""
-    asu = map_to_asymmetric_unit(h, GROUP)
-    _, first, group = np.unique(pack(asu), return_index=True, return_inverse=True)
-    w = sigmas**-2.0
-    return as_dict(asu[first], np.bincount(group, w * values) / np.bincount(group, w))
-
-
-def test_an_unmerged_mtz_is_merged_as_cctbx_does(array, tmp_path):
-    h, values, sigmas = equivalents(array, seed=1)
-    path = str(tmp_path / "unmerged.mtz")
-    file = mtz.object().set_space_group_info(array.space_group_info())
+def write_unmerged(path: str, h: np.ndarray, values: np.ndarray, sigmas: np.ndarray) -> None:
+    """An unmerged MTZ of these observations."""
+    file = mtz.object().set_space_group_info(sgtbx.space_group_info(OPTIONS.space_group))
     dataset = file.add_crystal("crystal", "project", CELL).add_dataset("data", 1.3)
     file.adjust_column_array_sizes(len(h))
     file.set_n_reflections(len(h))
@@ -106,6 +105,20 @@ def test_an_unmerged_mtz_is_merged_as_cctbx_does(array, tmp_path):
     ):
         dataset.add_column(label, kind).set_values(flumpy.from_numpy(column.astype(np.float32)))
     file.write(path)
+
+
+def weighted_means(h, values, sigmas) -> dict:
+    """sum w I / sum w with w = 1/sigma^2 by index of the asymmetric unit, in plain numpy."""
+    asu = map_to_asymmetric_unit(h, GROUP)
+    _, first, group = np.unique(pack(asu), return_index=True, return_inverse=True)
+    w = sigmas**-2.0
+    return as_dict(asu[first], np.bincount(group, w * values) / np.bincount(group, w))
+
+
+def test_an_unmerged_mtz_is_merged_as_cctbx_does(array, tmp_path):
+    h, values, sigmas = equivalents(array, seed=1)
+    path = str(tmp_path / "unmerged.mtz")
+    write_unmerged(path, h, values, sigmas)
 
     found = as_dict(*read_reference(path, GROUP, CELL))
     (unmerged,) = [a for a in mtz.object(path).as_miller_arrays(merge_equivalents=False) if a.is_xray_intensity_array()]
@@ -191,3 +204,56 @@ def test_the_result_is_in_the_asymmetric_unit_and_unique(array, tmp_path):
     assert len(h) == len(intensity) == array.size()
     assert np.array_equal(map_to_asymmetric_unit(h, GROUP), h)
     assert not any(GROUP.is_sys_absent(to_flex_miller(h)))
+
+
+@pytest.fixture(scope="module")
+def apart():
+    """The same structure with anomalous scatterers, Friedel pairs apart."""
+    array = reference_intensities(dataclasses.replace(OPTIONS, bijvoet_ratio=0.05))[2]
+    return array.customized_copy(sigmas=0.01 * array.data()).set_observation_type_xray_intensity()
+
+
+def columns(array) -> tuple[np.ndarray, np.ndarray]:
+    """Indices (n, 3) and intensities (n,)."""
+    return np.array(array.indices(), dtype=np.int32).reshape(-1, 3), np.array(array.data())
+
+
+@pytest.mark.parametrize("merged", [True, False])
+def test_friedel_pairs_are_read_apart_from_merged_and_unmerged_files(apart, merged, tmp_path):
+    path = str(tmp_path / "apart.mtz")
+    if merged:
+        apart.as_mtz_dataset(column_root_label="I").mtz_object().write(path)
+    else:
+        h, intensity = columns(apart)
+        write_unmerged(path, np.tile(h, (2, 1)), np.tile(intensity, 2), np.tile(np.array(apart.sigmas()), 2))
+    h, intensity, _ = read_tallied(path, GROUP, CELL, anomalous=True)
+    assert as_dict(h, intensity) == pytest.approx(as_dict(*columns(apart)), rel=1e-5)
+
+
+def test_a_reference_with_pairs_merged_serves_for_both(apart, tmp_path):
+    path = str(tmp_path / "mean.mtz")
+    mean = apart.average_bijvoet_mates()
+    mean.as_mtz_dataset(column_root_label="I").mtz_object().write(path)
+    h, intensity, _ = read_tallied(path, GROUP, CELL, anomalous=True)
+    h_unique, _ = columns(apart)
+    found = align_apart(h_unique, h, intensity, GROUP)
+    expected = as_dict(*columns(mean.map_to_asu()))
+    asu = map_to_asymmetric_unit(h_unique, GROUP)
+    assert found == pytest.approx([expected[tuple(index)] for index in asu.tolist()], rel=1e-5)
+
+
+def test_one_hand_alone_serves_for_the_other_too(apart):
+    h, intensity = columns(apart)
+    known = np.random.default_rng(0).random(len(h)) < 0.6
+    found = align_apart(h, h[known], intensity[known], GROUP)
+    assert np.array_equal(found[known], intensity[known])
+    both = as_dict(h[known], intensity[known])
+    mates = [both.get(tuple(-i for i in index), np.nan) for index in h[~known].tolist()]
+    assert np.array_equal(found[~known], mates, equal_nan=True)
+    assert np.isfinite(mates).any() and np.isnan(mates).any()
+
+
+def test_the_mean_of_a_pair_is_the_mean_of_both_hands(apart):
+    mean = apart.customized_copy(sigmas=None).average_bijvoet_mates().map_to_asu()
+    found = as_dict(*merge_friedel_pairs(*columns(apart), GROUP))
+    assert found == pytest.approx(as_dict(*columns(mean)))

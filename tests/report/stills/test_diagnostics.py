@@ -24,7 +24,7 @@ from dials_postrefine.simulate.still_files import as_stills
 from dials_postrefine.simulate.stills import StillsOptions, model_partiality, simulate_stills
 from dials_postrefine.stills.fits import FitSettings
 from dials_postrefine.stills.loop import DatasetSettings, postrefine
-from dials_postrefine.stills.partiality import PROFILES
+from dials_postrefine.stills.partiality import PROFILES, Profile
 from dials_postrefine.stills.reference import FitReference
 
 pytestmark = pytest.mark.dials
@@ -121,7 +121,7 @@ def observations(n=20_000, seed=6, noise=0.0, wild=0.0, width=0.7):
 
 @pytest.mark.parametrize(("noise", "wild"), [(0.0, 0.0), (0.3, 0.0), (0.0, 0.01)], ids=["clean", "reference", "wild"])
 def test_a_profile_that_is_too_narrow_is_seen(noise, wild):
-    curve = partiality_curve(*observations(noise=noise, wild=wild), "gaussian")
+    curve = partiality_curve(*observations(noise=noise, wild=wild), Profile("gaussian"))
     assert len(curve.bins) == diagnostics.MOST_BINS
     for one in curve.bins:
         true = model_partiality("gaussian", 0.7 * one.ratio, 1.0)
@@ -133,7 +133,7 @@ def test_a_profile_that_is_too_narrow_is_seen(noise, wild):
 
 
 def test_the_drawn_curve_is_the_profile():
-    curve = partiality_curve(*observations(), "lorentzian")
+    curve = partiality_curve(*observations(), Profile("lorentzian"))
     ratio = np.array(curve.curve_ratio)
     np.testing.assert_allclose(curve.curve_p, 1.0 / (1.0 + 2.0 * ratio**2), rtol=1e-12)
     assert ratio.min() < min(one.ratio for one in curve.bins) and ratio.max() > max(one.ratio for one in curve.bins)
@@ -141,7 +141,7 @@ def test_the_drawn_curve_is_the_profile():
 
 def test_too_few_observations_make_no_bins():
     few = [values[: diagnostics.FEWEST_IN_BIN - 1] for values in observations()]
-    assert partiality_curve(*few, "gaussian").bins == []
+    assert partiality_curve(*few, Profile("gaussian")).bins == []
 
 
 # Residuals

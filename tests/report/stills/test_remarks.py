@@ -33,6 +33,11 @@ def test_the_worst_remark_makes_the_verdict_and_comes_first():
     assert remark_lines(nothing).startswith("No remarks.") and "Trust: nothing" in remark_lines(nothing)
 
 
+def differs(**values) -> dict:
+    """What a systematic error is like where it differs."""
+    return {"expected": 0.0, "verdict": "differs", "reason": None, "where": "panel 3", "gains": []} | values
+
+
 def good(summary: dict) -> dict:
     """The summary of a run with which nothing is wrong."""
     fine = copy.deepcopy(summary)
@@ -54,6 +59,8 @@ def good(summary: dict) -> dict:
             data.update(median=0.001, spread=1.0, median_esd=0.1)
     for operation in fine["symmetry"]["operations"]:
         operation["supported"] = True
+    for one in fine["systematics"].values():
+        one["verdict"] = "as expected"
     return fine
 
 
@@ -127,6 +134,22 @@ def test_a_good_run_has_no_remark(run):
             "of b_factor are as",
         ),
         ("residuals.by_intensity.0.width", 2.0, "care", "between 1.00 and 2.00 wide where one is right"),
+        (
+            "systematics.polarization_fraction",
+            differs(value=0.987, esd=0.012, expected=0.5),
+            "care",
+            r"models, 0.5, is not that of the data, 0.987 \+- 0.012: run again with polarization_fraction=0.99",
+        ),
+        ("systematics.polarization_direction", differs(value=12.0, esd=1.0), "care", r"by 12.00 \+- 1.00 degrees"),
+        ("systematics.panel_gain", differs(value=0.11, esd=0.01), "care", r"panel 3 .* strong by 11.00 \+- 1.00 %"),
+        ("systematics.radial", differs(value=0.11, esd=0.01), "note", r"reference by 11.00 \+- 1.00 %"),
+        ("systematics.cell_scale", differs(value=0.001, esd=0.0001), "care", r"off by 0.1000 \+- 0.0100 %"),
+        ("systematics.asymmetry", differs(value=-0.1, esd=0.01), "care", r"by -10.00 \+- 1.00 %"),
+        ("systematics.beam_direction_y", differs(value=0.1, esd=0.01), "care", r"0.1000 \+- 0.0100 degrees .* y axis"),
+        ("systematics.drift_scale", differs(value=1.0, esd=0.1), "note", r"ln G changes by 1.000 \+- 0.100:"),
+        ("systematics.drift_b", differs(value=9.0, esd=1.0), "note", r"B changes by 9.00 \+- 1.00 Å²:"),
+        ("systematics.drift_radius", differs(value=0.3, esd=0.1), "note", r"ln r_s changes by 0.300 \+- 0.100:"),
+        ("systematics.drift_mosaicity", differs(value=0.3, esd=0.1), "note", r"ln eta changes by 0.300 \+- 0.100:"),
         ("residuals.above", 50, "care", r"51 of 1000 residuals \(5.1%\) are beyond"),
     ],
 )
@@ -179,7 +202,7 @@ def test_an_observed_partiality_off_the_predicted_one(run):
     for one in changed["partiality"]["bins"]:
         one.update(observed=one["predicted"] + 0.2, observed_esd=0.01)
     (remark,) = remarks(changed)
-    assert "more than 0.1 off the predicted one: try profile=auto" in remark.text
+    assert "more than 0.1 off the predicted one: the profile is another one" in remark.text
 
 
 def test_every_program_ends_its_log_with_the_verdict_of_its_page_and_json(run):
@@ -188,3 +211,14 @@ def test_every_program_ends_its_log_with_the_verdict_of_its_page_and_json(run):
     verdict = run.summary["verdict"]
     place = run.html.index(f'<p class="verdict {verdict["grade"]}"><strong>{verdict["text"].capitalize()}</strong>')
     assert place < run.html.index('<ul class="remarks"') < run.html.index('<dl class="facts">')
+
+
+def test_scaling_alone_is_said_and_what_postrefinement_did_is_not(run):
+    changed = good(run.summary)
+    changed["scaled_only"] = True
+    changed["gain"] = {"words": "3 observations are predicted no better."}
+    changed["course"] = changed["course"] | {"ended": "no_lattice"}
+    changed["after"][-1]["r_split"] = changed["before"][-1]["r_split"] + 0.1
+    (remark,) = remarks(changed)
+    assert remark.grade == "distrust" and "3 observations are predicted no better." in remark.text
+    assert "scaling alone" in remark.reason

@@ -116,6 +116,26 @@ def test_every_observation_is_counted_once(run):
         assert sum(one[key] for one in run.summary["lattices"]) == dataset[key]
 
 
+def test_what_the_residuals_say(run, log):
+    (in_log,), on_page = log_rows(log, "residuals"), page_rows(run.html, "Errors that all lattices share")
+    found = run.summary["systematics"]
+    factors = dict.fromkeys(("panel_gain", "radial", "cell_scale", "asymmetry"), 100.0)
+    assert [one["value"] is None for one in found.values()] == [one["reason"] is not None for one in found.values()]
+    assert sum(one["value"] is not None for one in found.values()) >= 9
+    for one, other, (name, values) in zip(in_log, on_page, found.items(), strict=True):
+        assert one[1:4] == [cell.replace("–", "-") for cell in other[1:4]] and other[4].startswith(one[4])
+        assert one[4] == values["verdict"] and (values["reason"] or "") in other[4]
+        for text, key in zip(one[1:4], ("value", "esd", "expected")):
+            same(text, None if values[key] is None else factors.get(name, 1.0) * values[key])
+    gains = found["panel_gain"]["gains"]
+    for row, gain in zip(page_rows(run.html, "Gain over the mean"), gains, strict=True):
+        assert row[0] == gain["name"]
+        same(row[1], 100.0 * gain["value"])
+        same(row[2], 100.0 * gain["esd"])
+    largest = max(gains, key=lambda gain: abs(gain["value"]) / gain["esd"])
+    assert largest["name"] == found["panel_gain"]["where"] and largest["value"] == found["panel_gain"]["value"]
+
+
 def test_the_operations_cycles_and_remarks(run, log):
     (in_log,), on_page = log_rows(log, "operation"), page_rows(run.html, "The operations of the space group")
     for one, other, found in zip(in_log, on_page, run.summary["symmetry"]["operations"], strict=True):

@@ -1,0 +1,33 @@
+"""What a model is to the fit: its name, its parameters with where they begin and may go, and I with derivatives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A parameter of a model: its name, where it begins, its limits, and its unit as text."""
+
+    name: str
+    start: float
+    low: float
+    high: float
+    unit: str = "A"
+
+
+class Model(Protocol):
+    """
+    A model on the voxels that it was made for.
+
+    name, and parameters in the order of the values that evaluate takes.
+    """
+
+    name: str
+    parameters: tuple[Parameter, ...]
+
+    def evaluate(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """I (n,) at the voxels for values (p,) of the parameters, and dI/dvalue (p, n)."""

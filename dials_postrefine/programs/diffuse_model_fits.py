@@ -1,0 +1,248 @@
+"""Which models dials.diffuse_model fits, their variants, and which of them is chosen."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from dials_postrefine.diffuse.model import CannotModel
+from dials_postrefine.diffuse.model.atoms import Atoms
+from dials_postrefine.diffuse.model.background import background_functions
+from dials_postrefine.diffuse.model.comparison import choose, held_out_squares, preference
+from dials_postrefine.diffuse.model.covariance import GivenCovariance
+from dials_postrefine.diffuse.model.elastic import Elastic, find_network
+from dials_postrefine.diffuse.model.fitting import Fit, Problem, fit, fit_background
+from dials_postrefine.diffuse.model.liquid_like import LiquidLike
+from dials_postrefine.diffuse.model.mixture import Mixture
+from dials_postrefine.diffuse.model.own_displacements import OwnDisplacements, RefinedDisplacements
+from dials_postrefine.diffuse.model.parameters import Model
+from dials_postrefine.diffuse.model.rigid_body import RigidBody
+from dials_postrefine.diffuse.model.uncorrelated import Uncorrelated
+from dials_postrefine.diffuse.model.voxels import Voxels
+from dials_postrefine.programs.diffuse_model_input import ModelInput
+from dials_postrefine.settings.diffuse_model import DiffuseModelRequest
+
+logger = logging.getLogger("dials.diffuse_model")
+MOST_FOR_NETWORK = 8000  # voxels by which the parameters of a network are fitted
+MOST_IN_CELL = 3000  # atoms for which motions of the cell's content are tried, too
+ALL = ("uncorrelated", "rigid_body", "liquid_like", "elastic")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A variant of a model: the model's name, how it is meant and made, and how many voxels are enough to fit it."""
+
+    name: str
+    variant: dict[str, str]
+    make: Callable[[Voxels], Model]
+    most_voxels: int | None = None
+
+
+@dataclass
+class Fitted:
+    """A fitted variant: its fit, and by how many standard deviations it is worse than the best one."""
+
+    candidate: Variant
+    fit: Fit
+    squares: np.ndarray
+    worse: float = 0.0
+
+
+@dataclass
+class FittedModels:
+    """The best variant of each model by name, all variants, and the name of the chosen one."""
+
+    models: dict[str, Fitted]
+    variants: list[Fitted]
+    chosen: str
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def chosen_fit(self) -> Fit:
+        """The fit of the chosen model."""
+        return self.models[self.chosen].fit
+
+
+def fit_models(request: DiffuseModelRequest, given: ModelInput, progress) -> FittedModels:
+    """Fit what is asked for; raises CannotModel where nothing can be."""
+    voxels = given.voxels
+    functions = background_functions(voxels.s, request.background.functions, request.background.n)
+    problem = Problem(voxels, functions, ~voxels.held_out, request.robust)
+    flat = Variant("background", {}, lambda voxels: None)
+    fitted = [(flat, fit_background(problem))]
+    notes: list[str] = []
+    wanted = list(first_variants(request, given.atoms))
+    for number, candidate in enumerate(wanted):
+        progress(candidate.name, number, 2 * len(wanted))
+        _try(candidate, problem, fitted, notes, len(wanted) == 1)
+    for name in ("rigid_body", "liquid_like"):
+        progress(name, len(wanted), 2 * len(wanted))
+        same = [one for one in fitted if one[0].name == name]
+        if same and request.displacements == "auto" and not request.rigid_body.tensor:
+            best = min(same, key=lambda one: one[1].chi_sq)[0].variant
+            for kind in ("model", "refined"):
+                _try(_variant(given.atoms, name, best | {"displacements": kind}), problem, fitted, notes, False)
+    best = min(fitted, key=lambda one: one[1].chi_sq)[1]
+    held = voxels.held_out if voxels.held_out.any() else np.ones(len(voxels), bool)
+    every = [
+        Fitted(candidate, one, held_out_squares(voxels.intensity, one.calculated, best.variance)[held])
+        for candidate, one in fitted
+    ]
+    orbit = voxels.orbit[held]
+    models = {}
+    for name in dict.fromkeys(one.candidate.name for one in every):
+        same = [one for one in every if one.candidate.name == name]
+        models[name] = same[choose([one.squares for one in same], [_size(one) for one in same], orbit)]
+    # a negative scale is no scattering; and what is isotropic is part of the background
+    possible = [one for one in models.values() if one.candidate.name == "background" or one.fit.scale > 0.0]
+    if given.atoms.is_isotropic:
+        possible = [one for one in possible if one.candidate.name != "uncorrelated"]
+    number = choose([one.squares for one in possible], [_size(one) for one in possible], orbit)
+    top = min(possible, key=lambda one: one.squares.sum())
+    for one in models.values():
+        one.worse = preference(one.squares, top.squares, orbit)
+    return FittedModels(models, every, possible[number].candidate.name, notes)
+
+
+def _size(one: Fitted) -> float:
+    """The number of parameters, the scale among them; displacements of the file make a half more."""
+    taken = 0.5 if one.candidate.variant.get("displacements") == "file" else 0.0
+    return len(one.fit.values) + (one.candidate.name != "background") + taken
+
+
+def _fit_one(candidate: Variant, problem: Problem) -> Fit:
+    """The fit of a variant, by fewer voxels where these are enough."""
+    voxels, most = problem.voxels, candidate.most_voxels
+    if most is None or problem.used.sum() <= 1.5 * most:
+        return fit(candidate.make(voxels), problem)
+    some = np.flatnonzero(problem.used)[:: int(np.ceil(problem.used.sum() / most))]
+    part = Problem(voxels.select(some), problem.functions[:, some], np.ones(len(some), bool), problem.robust)
+    first = fit(candidate.make(part.voxels), part)
+    model = candidate.make(voxels)
+    whole = fit(_Held(model, first.values), problem)
+    return replace(
+        whole,
+        names=first.names,
+        units=first.units,
+        values=first.values,
+        esds=first.esds,
+        correlations=first.correlations,
+        scale_esd=first.scale_esd,
+        undetermined=first.undetermined,
+    )
+
+
+class _Held:
+    """A model whose parameters are held."""
+
+    parameters = ()
+
+    def __init__(self, model: Model, values: np.ndarray):
+        self.name, self.model, self.values = model.name, model, values
+        self.found = None
+
+    def evaluate(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        if self.found is None:
+            self.found = getattr(self.model, "calculate", lambda v: self.model.evaluate(v)[0])(self.values)
+        return self.found, np.zeros((0, len(self.found)))
+
+
+def _try(candidate: Variant, problem: Problem, fitted: list, notes: list[str], alone: bool) -> None:
+    """Fit a variant and add it to those that are fitted; where it can't be a note says why, unless it is alone."""
+    begun = time.perf_counter()
+    try:
+        found = _fit_one(candidate, problem)
+    except CannotModel as error:
+        if alone:
+            raise
+        notes.append(f"{candidate.name} was not fitted: {error}")
+        return
+    fitted.append((candidate, found))
+    taken = time.perf_counter() - begun
+    logger.debug("%s %s: chi^2 %.4f, %.1f s", candidate.name, candidate.variant, found.chi_sq, taken)
+
+
+def first_variants(request: DiffuseModelRequest, atoms: Atoms) -> Iterator[Variant]:
+    """The variants to fit; of displacements=auto those of the file, the others follow for the best of them."""
+    wanted = list(ALL) if "auto" in request.models else list(request.models)
+    if request.covariance and "covariance" not in wanted:
+        wanted.append("covariance")
+    displacements = "file" if request.displacements == "auto" else request.displacements
+    if atoms.u_iso.max() <= 0.0:
+        displacements = "model"
+    for name in wanted:
+        if name == "uncorrelated":
+            yield Variant(name, {}, lambda voxels: Uncorrelated(atoms, voxels))
+        elif name == "rigid_body":
+            kind = "tensor" if request.rigid_body.tensor else "isotropic"
+            for unit in _units(request, atoms):
+                yield _variant(atoms, name, {"unit": unit, "motion": kind, "displacements": displacements})
+        elif name in ("liquid_like", "mixture"):
+            for across in _acrosses(request, atoms):
+                variant = {"across": across, "kernel": request.liquid_like.kernel}
+                yield _variant(
+                    atoms,
+                    name,
+                    variant
+                    | {"displacements": "file" if name == "mixture" and displacements == "model" else displacements},
+                )
+        elif name == "elastic" and atoms.u_iso.max() > 0.0:
+            network = find_network(atoms, request.elastic.cutoff)
+            variant = {"cutoff": f"{network.cutoff:g}", "width": f"{network.width:g}"}
+            yield Variant(
+                name, variant, lambda voxels, network=network: Elastic(atoms, voxels, network), MOST_FOR_NETWORK
+            )
+        elif name == "covariance":
+            v = read_covariance(request.covariance)
+            yield Variant(name, {}, lambda voxels: GivenCovariance(atoms, voxels, v))
+
+
+def _units(request, atoms: Atoms) -> list[str]:
+    if request.rigid_body.unit != "auto":
+        return [request.rigid_body.unit]
+    several = len(np.unique(atoms.chain)) > 1
+    return ["molecule", *(["chain"] if several else []), *(["cell"] if len(atoms.rotations) > 1 else [])]
+
+
+def _acrosses(request, atoms: Atoms) -> list[str]:
+    if request.liquid_like.across != "auto":
+        return [request.liquid_like.across]
+    small = 1 < len(atoms.rotations) <= MOST_IN_CELL / len(atoms)
+    return ["molecule", "crystal", *(["cell"] if small else [])]
+
+
+def _variant(atoms: Atoms, name: str, variant: dict[str, str]) -> Variant:
+    """A rigid body or liquid-like motions as the variant has them."""
+
+    def make(voxels: Voxels) -> Model:
+        own = variant["displacements"] == "model"
+        used = atoms.with_u(0.0) if own else atoms
+        if name == "rigid_body":
+            bodies = [used.expanded()] if variant["unit"] == "cell" else [used]
+            if variant["unit"] == "chain":
+                bodies = [used.select(used.chain == one) for one in np.unique(used.chain)]
+            model: Model = RigidBody(bodies, voxels, variant["motion"] == "tensor")
+        elif name == "mixture":
+            model = Mixture(used, voxels, variant["across"], variant["kernel"])
+        else:
+            model = LiquidLike(used, voxels, variant["across"], variant["kernel"])
+        if variant["displacements"] == "refined":
+            return RefinedDisplacements(model, atoms, voxels)
+        return OwnDisplacements(model, atoms, voxels) if own else model
+
+    return Variant(name, variant, make)
+
+
+def read_covariance(path: str) -> np.ndarray:
+    """V of a .npz; raises Sorry."""
+    from dials.util import Sorry
+
+    try:
+        with np.load(path) as file:
+            return np.asarray(file["V"], float)
+    except (OSError, KeyError, ValueError) as error:
+        raise Sorry(f"{path} can't be read as a covariance ({error}): give a .npz with an array V.") from None

@@ -1,0 +1,1 @@
+"""What dials.diffuse_model says: summary (JSON), text (log) and page."""

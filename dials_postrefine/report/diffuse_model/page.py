@@ -1,0 +1,162 @@
+"""The page of dials.diffuse_model: its JSON summary, and planes observed, calculated, and their difference."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from dials_postrefine.report.common import plots
+from dials_postrefine.report.common.page import Fact, Figure, Page, Section, Table, number
+from dials_postrefine.report.common.plots import BLUE, GREEN, GREY, RED, Curve
+from dials_postrefine.report.common.remarks import grade_of
+from dials_postrefine.report.diffuse_model.text import HEADERS, model_rows
+
+COLOURS = (BLUE, RED, GREEN, "#8a5fa8", "#c8871f", GREY)
+NO_CURVE = ("background", "uncorrelated")  # which have no anisotropic part to speak of
+PERCENTILE = 98.0  # of the absolute observed values, to which colours reach
+
+
+def make_page(summary: dict, sections: Sequence[dict], fluctuations=None) -> Page:
+    """The page of a summary, planes (ModelInput.sections), and what the model says of atoms (Fluctuations, or None)."""
+    chosen, data = summary["models"][summary["chosen"]], summary["dataset"]
+    facts = [
+        Fact("chosen", summary["chosen"], ", ".join(chosen["variant"].values())),
+        *(
+            Fact(name, number(one["value"], ".3f"), f"± {number(one['esd'], '.3f')} {one['unit']}")
+            for name, one in chosen["parameters"].items()
+        ),
+        Fact(
+            "CC held out",
+            number(chosen["cc_held_out"], ".3f"),
+            f"of the anisotropic part; all voxels {number(chosen['cc_anisotropic'], '.3f')}",
+            grade_of(summary, "cc_held_out"),
+        ),
+        Fact("χ²", number(chosen["chi2_reduced"], ".3f"), "per degree of freedom", grade_of(summary, "chi2_reduced")),
+    ]
+    rows = [
+        ["map", f"{data['map']}, {data['n_voxels']} voxels, {data['d_max']:.2f} to {data['d_min']:.2f} Å"],
+        ["held out", f"{data['n_held_out']} voxels, by {data['held_out_by']}"],
+        ["model", f"{data['model']}, {data['n_atoms']} atoms, {data['space_group']}"],
+        ["the map's h, k, l are the model's", data["reindex_operation"]],
+        ["variances", data["variance"]],
+    ]
+    return Page(
+        title="dials.diffuse_model",
+        provenance=summary["provenance"],
+        facts=facts,
+        verdict=summary["verdict"],
+        sections=[
+            Section("Models", tables=[_models(summary)], figures=[_by_shell(summary)]),
+            Section(
+                "Planes",
+                [
+                    "Anisotropic parts: observed, calculated by the chosen model, and the difference, with the same "
+                    "colours; white is zero, red more, blue less, grey was not observed."
+                ],
+                [_plane(one) for one in sections],
+            ),
+            *([] if fluctuations is None else [_motion(fluctuations)]),
+            Section("Data", tables=[Table("What was read.", ("", ""), rows, n_text=2)]),
+        ],
+    )
+
+
+def _models(summary: dict) -> Table:
+    caption = (
+        "The best variant of each model. χ² of the voxels that were fitted and of those held out; CC of the "
+        "anisotropic part, of all voxels and of those held out; worse by: standard deviations by which held-out voxels "
+        "prefer the best model. A question mark: the data do not determine the parameter."
+    )
+    names = list(summary["models"])
+    headers = [one.replace("chi^2", "χ²") for one in HEADERS]
+    return Table(caption, headers, model_rows(summary), n_text=3, flagged=frozenset([names.index(summary["chosen"])]))
+
+
+def _by_shell(summary: dict) -> Figure:
+    curves = [
+        Curve(name, [], [shell["cc"] for shell in one["shells"]], colour)
+        for (name, one), colour in zip(
+            ((name, one) for name, one in summary["models"].items() if name not in NO_CURVE), COLOURS
+        )
+    ]
+    shells = summary["models"][summary["chosen"]]["shells"]
+    svg = plots.by_resolution(
+        "cc",
+        "Correlation by resolution",
+        shells,
+        curves,
+        "CC of the anisotropic part",
+        "There is none.",
+        ylim=(None, 1.03),
+    )
+    return Figure(svg, "Correlation of the anisotropic part of observed and calculated map by shell, all voxels.")
+
+
+def _plane(section: dict) -> Figure:
+    planes = section["planes"]
+    name = f"plane-{section['name'].replace('.', '-')}"
+    known = np.abs(planes["observed"][np.isfinite(planes["observed"])])
+    if not len(known):
+        return Figure(plots.empty(name, section["name"], "Nothing of it was observed."), section["name"])
+    high = float(np.percentile(known, PERCENTILE)) or 1.0
+    v, u = section["axes"][1], section["axes"][0]
+    titles = {"observed": "observed", "calculated": "calculated", "difference": "difference"}
+
+    def paint(axes):
+        axes.set_axis_off()
+        for k, (key, title) in enumerate(titles.items()):
+            part = axes.inset_axes([k * 0.34, 0.0, 0.31, 1.0])
+            part.set_facecolor("#a8a8a8")
+            part.imshow(
+                planes[key].T,
+                origin="lower",
+                cmap="RdBu_r",
+                vmin=-high,
+                vmax=high,
+                extent=(u[0], u[-1], v[0], v[-1]),
+                aspect="auto",
+                interpolation="nearest",
+            )
+            part.grid(False)
+            part.set_title(title, fontsize=8)
+            part.set_xlabel(section["letters"][0])
+            if k == 0:
+                part.set_ylabel(section["letters"][1], rotation=0)
+            else:
+                part.set_yticks(())
+
+    svg = plots.draw(name, f"{section['name']}: observed, calculated, difference", paint, (8.0, 3.0))
+    return Figure(svg, f"{section['name']}: observed, calculated and difference.")
+
+
+def _motion(fluctuations) -> Section:
+    """Covariances by residue and against distance."""
+    matrix = fluctuations.v_residue
+    high = float(np.abs(matrix).max()) or 1.0
+
+    def paint(axes):
+        picture = axes.imshow(matrix, origin="lower", cmap="RdBu_r", vmin=-high, vmax=high, interpolation="nearest")
+        axes.grid(False)
+        axes.set(xlabel="residue, in order", ylabel="residue, in order")
+        axes.figure.colorbar(picture, ax=axes, label="covariance (Å²)")
+
+    svg = plots.draw("covariance", "Covariance by residue", paint, (4.4, 3.6))
+    curve = Curve("mean covariance", fluctuations.r.tolist(), fluctuations.mean.tolist(), BLUE, "o-")
+    low, top = min(0.0, *fluctuations.mean, 0.0), max(0.0, *fluctuations.mean, 0.0)
+    by_distance = plots.lines(
+        "by-distance",
+        "Covariance by distance",
+        [curve],
+        "distance (Å)",
+        "covariance (Å²)",
+        ylim=(1.1 * low, 1.1 * top or 1.0),
+    )
+    return Section(
+        "What moves together",
+        ["Of the chosen model, isotropic: how far two atoms move together is the root of their covariance."],
+        [
+            Figure(svg, "Mean covariance of the atoms of two residues; the diagonal has what a residue does in all."),
+            Figure(by_distance, "Mean covariance of two atoms of a molecule against their distance."),
+        ],
+    )

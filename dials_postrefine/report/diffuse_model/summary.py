@@ -1,0 +1,156 @@
+"""
+The summary of dials.diffuse_model, which is its JSON:
+
+    chosen              the name of the model that is chosen, "background" where none is better than it
+    reindex_operation   what the map's h, k, l are in terms of the model's
+    models              by name, of the best variant: parameters (value, esd, unit, determined), scale, chi2_reduced and
+                        r of the voxels that were fitted, cc_anisotropic of all voxels, cc_held_out, chi2_held_out, by
+                        how many standard deviations it is worse than the best one (worse_by), variant, n_parameters,
+                        correlations of the parameters and the scale, shells
+    variants            the figures of all variants
+    dataset, verdict, remarks
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+
+import numpy as np
+
+from dials_postrefine.diffuse.model.agreement import anisotropic_correlation, by_shell
+from dials_postrefine.diffuse.model.voxels import Voxels
+from dials_postrefine.numerics.shells import equal_width_edges
+from dials_postrefine.report.common.remarks import Remark, care, conclude, distrust, note
+from dials_postrefine.report.common.summary import finite
+
+POOR_CC = 0.3  # of held-out voxels, below which little is explained
+MISFIT = 1.3  # chi^2 above which something is not explained
+CORRELATED = 0.95
+
+
+def make_summary(description: dict, voxels: Voxels, found, n_shells: int, notes: Sequence[str]) -> dict:
+    """The summary (module docstring) of fitted models (programs.diffuse_model_fits.FittedModels)."""
+    edges = equal_width_edges(description["d_max"], description["d_min"], n_shells)
+    edges[0], edges[-1] = edges[0] * (1.0 - 1e-9), edges[-1] * (1.0 + 1e-9)
+    models = {name: _describe(one, voxels, edges) for name, one in found.models.items()}
+    summary = {
+        "chosen": found.chosen,
+        "reindex_operation": description["reindex_operation"],
+        "models": models,
+        "variants": [
+            {"model": one.candidate.name, "variant": one.candidate.variant, **_figures(one, voxels)}
+            for one in found.variants
+        ],
+        "dataset": {name: value for name, value in description.items() if not name.startswith("_")},
+    }
+    summary = finite(summary)
+    return summary | conclude([*_remarks(summary), *found.notes, *notes])
+
+
+def _figures(one, voxels: Voxels) -> dict:
+    fit, held = one.fit, voxels.held_out
+    every = np.ones(len(voxels), bool)
+    squares = (voxels.intensity - fit.calculated) ** 2 / fit.variance
+    difference = np.abs(voxels.intensity - fit.calculated)
+    return {
+        "chi2_reduced": fit.chi_sq,
+        "chi2_held_out": squares[held].mean() if held.any() else None,
+        "cc_anisotropic": anisotropic_correlation(voxels.intensity, fit.calculated, voxels.s, every),
+        "cc_held_out": anisotropic_correlation(voxels.intensity, fit.calculated, voxels.s, held),
+        "r": difference[~held].sum() / np.abs(voxels.intensity[~held]).sum(),
+        "n_parameters": len(fit.values) + (fit.name != "background"),
+        "values": dict(zip(fit.names, fit.values)),
+    }
+
+
+def _describe(one, voxels: Voxels, edges: np.ndarray) -> dict:
+    fit = one.fit
+    figures = _figures(one, voxels)
+    del figures["values"]
+    return {
+        "variant": one.candidate.variant,
+        "parameters": {
+            name: {"value": value, "esd": esd, "unit": unit, "determined": name not in fit.undetermined}
+            for name, value, esd, unit in zip(fit.names, fit.values, fit.esds, fit.units)
+        },
+        "scale": {"value": fit.scale, "esd": fit.scale_esd},
+        **figures,
+        "worse_by": one.worse,
+        "converged": fit.converged,
+        "correlations": {"names": [*fit.names, "scale"], "matrix": fit.correlations.tolist()},
+        "shells": [
+            asdict(shell) for shell in by_shell(voxels.intensity, fit.calculated, fit.variance, voxels.s, edges)
+        ],
+    }
+
+
+def _remarks(summary: dict) -> list[Remark]:
+    found, chosen = [], summary["models"][summary["chosen"]]
+    about = summary["dataset"]
+    if summary["chosen"] == "background":
+        found.append(
+            distrust(
+                "no model is better than an isotropic background",
+                "No model explains held-out voxels better than an isotropic background does: the map has no "
+                "anisotropic signal above its noise, or is of another crystal; look at it, or take a larger d_min.",
+            )
+        )
+        return found
+    if chosen["cc_held_out"] is not None and chosen["cc_held_out"] < POOR_CC:
+        found.append(
+            care(
+                f"CC {chosen['cc_held_out']:.2f} of held-out voxels",
+                f"The chosen model explains little: the CC of held-out voxels is {chosen['cc_held_out']:.2f}.",
+                "cc_held_out",
+            )
+        )
+    if chosen["chi2_reduced"] > MISFIT and about["variance"] != "scatter of mates":
+        found.append(
+            care(
+                f"chi^2 {chosen['chi2_reduced']:.2f}",
+                f"chi^2 is {chosen['chi2_reduced']:.2f}: the data have more in them than the model, so that standard "
+                "deviations, which are multiplied by its root, are too small where the model is wrong.",
+                "chi2_reduced",
+            )
+        )
+    found += _parameter_remarks(summary["chosen"], chosen)
+    alike = [
+        name
+        for name, one in summary["models"].items()
+        if name not in (summary["chosen"], "background") and one["worse_by"] < 3.0 and one["scale"]["value"] > 0.0
+    ]
+    if alike:
+        found.append(
+            note(
+                f"Held-out voxels can't tell {summary['chosen']} from {', '.join(alike)}: it has the fewest "
+                "parameters of them, or is the better one."
+            )
+        )
+    return found
+
+
+def _parameter_remarks(name_of_model: str, chosen: dict) -> list[Remark]:
+    """On what the data do not determine, or not one by one."""
+    found = []
+    if not chosen["converged"]:
+        found.append(care("the fit did not converge", f"The fit of {name_of_model} did not converge within its steps."))
+    for name, one in chosen["parameters"].items():
+        if not one["determined"]:
+            found.append(
+                care(
+                    f"{name} is not determined",
+                    f"The data do not determine {name} of {name_of_model}: it is at a limit, or its standard "
+                    "deviation is as large as itself.",
+                )
+            )
+    matrix, names = chosen["correlations"]["matrix"], chosen["correlations"]["names"]
+    strong = [
+        f"{names[i]} and {names[j]} {matrix[i][j]:+.2f}"
+        for i in range(len(matrix))
+        for j in range(i)
+        if matrix[i][j] is not None and abs(matrix[i][j]) > CORRELATED
+    ]
+    if strong:
+        found.append(note(f"Strongly correlated parameters: {', '.join(strong)}."))
+    return found

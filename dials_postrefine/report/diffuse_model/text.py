@@ -1,0 +1,54 @@
+"""The log of dials.diffuse_model: its summary as text."""
+
+from __future__ import annotations
+
+from dials_postrefine.report.common.tables import number, table
+
+HEADERS = ("model", "variant", "parameters (esd)", "chi^2", "chi^2 held out", "CC", "CC held out", "worse by")
+
+
+def summary_text(summary: dict) -> str:
+    """The table of models, the chosen one, and its agreement by shell."""
+    chosen = summary["models"][summary["chosen"]]
+    parts = ["\nModels, the best variant of each; CC of the anisotropic part; worse by: standard deviations, held out:"]
+    parts.append(table(model_rows(summary), HEADERS, optional=("variant", "chi^2 held out", "worse by")))
+    for name, one in chosen["parameters"].items():
+        known = "" if one["determined"] else ", not determined by the data"
+        parts.append(f"{name} = {one['value']:.4f} +- {number(one['esd'], '{:.4f}')} {one['unit']}{known}".rstrip())
+    shells = [
+        [
+            f"{number(s['d_max'], '{:.2f}')} - {s['d_min']:.2f}",
+            str(s["n"]),
+            number(s["cc"], "{:.3f}"),
+            number(s["chi_sq"], "{:.3f}"),
+            number(s["r"], "{:.3f}"),
+        ]
+        for s in chosen["shells"]
+    ]
+    parts.append(f"\n{summary['chosen']} by resolution:")
+    parts.append(table(shells, ["d (A)", "voxels", "CC", "chi^2", "R"]))
+    parts.append(f"Chosen: {summary['chosen']}" + "".join(f", {k} {v}" for k, v in chosen["variant"].items()))
+    return "\n".join(parts)
+
+
+def model_rows(summary: dict) -> list[list[str]]:
+    """The rows of the table of models."""
+    return [
+        [
+            name,
+            " ".join(one["variant"].values()),
+            " ".join(parameter_text(key, each) for key, each in one["parameters"].items()) or "-",
+            number(one["chi2_reduced"], "{:.4f}"),
+            number(one["chi2_held_out"], "{:.4f}"),
+            number(one["cc_anisotropic"], "{:.4f}"),
+            number(one["cc_held_out"], "{:.4f}"),
+            number(one["worse_by"], "{:.1f}"),
+        ]
+        for name, one in summary["models"].items()
+    ]
+
+
+def parameter_text(name: str, one: dict) -> str:
+    """A parameter with its standard deviation."""
+    value = number(one["value"], "{:.3f}")
+    return f"{name} {value} ({number(one['esd'], '{:.3f}')}){'' if one['determined'] else '?'}"

@@ -1,0 +1,123 @@
+"""The Request of dials.diffuse_model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dials_postrefine.settings.binding import choice, none_for_auto, part, phil, symbol
+from dials_postrefine.settings.checks import check_limits
+from dials_postrefine.settings.limits import check_values
+
+
+def words(values) -> tuple[str, ...]:
+    """The chosen words of a choice of several, as they are written."""
+    from libtbx import Auto
+
+    if values is Auto:  # model=Auto
+        return ("auto",)
+    return tuple("auto" if value is Auto else str(value) for value in values or ())
+
+
+@dataclass(frozen=True)
+class RigidBodies:
+    """What moves as a whole, and whether by a tensor."""
+
+    unit: str = choice("unit", "auto")
+    tensor: bool = phil("tensor", False)
+
+
+@dataclass(frozen=True)
+class LiquidLikeMotions:
+    """Which atoms move together, and how that falls with their distance."""
+
+    across: str = choice("across", "auto")
+    kernel: str = choice("kernel", "exponential")
+
+
+@dataclass(frozen=True)
+class ElasticNetwork:
+    """The cutoff of the springs (Angstrom; None: the best of a few)."""
+
+    cutoff: float | None = phil("cutoff", None, convert=none_for_auto)
+
+
+@dataclass(frozen=True)
+class IsotropicBackground:
+    """The functions of the background, and how many."""
+
+    functions: str = choice("functions", "smooth")
+    n: int = phil("n", 16)
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Which part of the voxels is held out, by what, and the seed of the choice."""
+
+    fraction: float = phil("fraction", 0.1)
+    by: str = choice("by", "orbits")
+    seed: int = phil("seed", 0)
+
+
+@dataclass(frozen=True)
+class Output:
+    """Names of files; what is None is not written."""
+
+    nxs: str | None = phil("nxs", "model.nxs")
+    ccp4: str | None = phil("ccp4", None)
+    covariance: str | None = phil("covariance", "model_covariance.npz")
+    pdb: str | None = phil("pdb", "model_fluctuations.pdb")
+    html: str | None = phil("html", "dials.diffuse_model.html")
+    json: str | None = phil("json", "dials.diffuse_model.json")
+    log: str | None = phil("log", "dials.diffuse_model.log")
+
+
+@dataclass(frozen=True)
+class DiffuseModelRequest:
+    """
+    What dials.diffuse_model is asked for; phil/diffuse_model.phil describes each parameter.
+
+    d_min and d_max in Angstrom; models has words, "auto" among them for all.
+    """
+
+    map: str | None = phil("input.map", None)
+    structure: str | None = phil("input.structure", None)
+    covariance: str | None = phil("input.covariance", None)
+    models: tuple[str, ...] = phil("model", ("auto",), convert=words)
+    space_group: str | None = phil("space_group", None, convert=symbol)
+    d_min: float | None = phil("d_min", None)
+    d_max: float | None = phil("d_max", None)
+    reindex_operation: str | None = phil("reindex_operation", None)
+    radiation: str = choice("radiation", "xray")
+    displacements: str = choice("displacements", "auto")
+    rigid_body: RigidBodies = part("rigid_body", RigidBodies)
+    liquid_like: LiquidLikeMotions = part("liquid_like", LiquidLikeMotions)
+    elastic: ElasticNetwork = part("elastic", ElasticNetwork)
+    background: IsotropicBackground = part("background", IsotropicBackground)
+    robust: bool = phil("robust", False)
+    held_out: HeldOut = part("held_out", HeldOut)
+    n_shells: int = phil("n_shells", 10)
+    output: Output = part("output", Output)
+
+    def check_input(self) -> None:
+        """Raises Sorry where the map or the model is missing."""
+        from dials.util import Sorry
+
+        if not self.map:
+            raise Sorry("There is no map: give diffuse.nxs of dials.diffuse_map.")
+        if not self.structure:
+            raise Sorry("There is no atomic model: give a .pdb or .cif file.")
+
+    def check(self) -> None:
+        """Raises Sorry for values that a parameter can't have, and for what does not go together."""
+        from dials.util import Sorry
+
+        check_values("diffuse_model", self)
+        check_limits(self)
+        if not self.models:
+            raise Sorry(
+                "model=None leaves nothing to fit: name models, as model=rigid_body+liquid_like, or leave it out."
+            )
+        if self.rigid_body.tensor and self.displacements == "model":
+            raise Sorry("rigid_body.tensor=True needs the file's displacements: use displacements=file, or refined.")
+        if "covariance" in self.models and not self.covariance:
+            raise Sorry("model=covariance needs input.covariance=V.npz: give the file.")

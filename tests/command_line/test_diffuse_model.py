@@ -1,0 +1,240 @@
+"""dials.diffuse_model from files: what it finds in maps whose truth is known, and what it says of bad ones."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+import dials_postrefine  # noqa: F401  (makes cctbx findable)
+
+pytest.importorskip("numba", reason="structure factors are sampled by compiled loops")
+pytest.importorskip("iotbx.phil", reason="parameters are PHIL")
+
+from pair_sums import P1, P212121
+
+pytestmark = pytest.mark.dials
+
+CELL = (19.0, 22.0, 26.0)
+D_MIN, CELLS, N_ATOMS = 2.6, 2, 40
+
+
+def simulate_atoms(seed=3):
+    """Positions (n, 3) of a compact molecule, elements, and B with individual parts."""
+    random = np.random.default_rng(seed)
+    xyz = []
+    while len(xyz) < N_ATOMS:
+        one = random.normal(size=3) * 3.0 + [7.0, 8.0, 9.0]
+        if all(np.linalg.norm(one - other) > 1.3 for other in xyz):
+            xyz.append(np.round(one, 3))
+    b = np.round(np.random.default_rng(4).uniform(9.0, 20.0, N_ATOMS), 2)
+    return np.array(xyz), np.array(["CNO"[k % 3] for k in range(N_ATOMS)]), b
+
+
+def write_pdb(path, group="P 1", cell=CELL, cryst1=True):
+    xyz, elements, b = simulate_atoms()
+    lines = [f"CRYST1{cell[0]:9.3f}{cell[1]:9.3f}{cell[2]:9.3f}  90.00  90.00  90.00 {group}"] if cryst1 else []
+    for k, (place, element, one) in enumerate(zip(xyz, elements, b)):
+        x, y, z = place
+        lines.append(
+            f"ATOM  {k + 1:5d}  {element}   GLY A{k // 4 + 1:4d}    {x:8.3f}{y:8.3f}{z:8.3f}  1.00{one:6.2f}          "
+            f" {element}"
+        )
+    path.write_text("\n".join([*lines, "END", ""]))
+    return path
+
+
+def rigid_intensity(h, group, sigma):
+    """(1 - exp(-q^2 sigma^2)) |F_e|^2 + sum f^2 (1 - exp(-q^2 e)) of each copy, atom by atom; e = u - sigma^2."""
+    from dials_postrefine.scattering.form_factors import choose_form_factors
+
+    xyz, elements, b = simulate_atoms()
+    gaussians = choose_form_factors(["C", "N", "O"]).gaussians
+    q = 2.0 * np.pi * h / np.array(CELL)
+    q_sq = (q**2).sum(axis=1)
+    s_sq = q_sq / (4.0 * np.pi**2)
+    f = {
+        name: sum(a * np.exp(-w * s_sq / 4) for a, w in zip(one.array_of_a(), one.array_of_b())) + one.c()
+        for name, one in gaussians.items()
+    }
+    own = b / (8.0 * np.pi**2) - sigma**2
+    found = np.zeros(len(h))
+    for rotation, translation in group:
+        place = (xyz / CELL) @ np.array(rotation).T + translation
+        amplitude = np.zeros(len(h), complex)
+        for x, element, e in zip(place, elements, own):
+            amplitude += f[element] * np.exp(2j * np.pi * h @ x - 0.5 * q_sq * e)
+            found += f[element] ** 2 * -np.expm1(-q_sq * e)
+        found += -np.expm1(-q_sq * sigma**2) * np.abs(amplitude) ** 2
+    return found
+
+
+def write_map(path, intensity_of, axes_order=(0, 1, 2), exposure=2.0, seed=6):
+    """A map in counts; its h, k, l are those of the model by axes_order, and its cell accordingly."""
+    import h5py
+
+    cell = np.array(CELL)[list(axes_order)]
+    axes = [np.arange(-m, m + 1) / CELLS for m in np.ceil(CELLS * cell / D_MIN).astype(int)]
+    h = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3)
+    of_model = np.empty_like(h)
+    of_model[:, list(axes_order)] = h
+    s = np.linalg.norm(of_model / CELL, axis=1)
+    seen = (s < 1.0 / D_MIN) & (np.abs(h - np.rint(h)).max(axis=1) > 0.01)
+    background = 300.0 + 400.0 * np.exp(-(((s - 0.3) / 0.08) ** 2))
+    expected = exposure * (intensity_of(of_model[seen]) + background[seen])
+    counts = np.zeros(len(h))
+    counts[seen] = np.random.default_rng(seed).poisson(expected)
+    shape = tuple(map(len, axes))
+    with h5py.File(path, "w") as file:
+        data = file.create_group("entry/map")
+        for name, axis in zip("hkl", axes):
+            data[name] = axis
+        data["intensity"] = np.where(seen, counts / exposure, np.nan).reshape(shape).astype("f4")
+        data["intensity_errors"] = np.where(seen, np.sqrt(np.maximum(counts, 1)) / exposure, np.nan).reshape(shape)
+        data["counts"] = counts.reshape(shape)
+        data["exposure"] = np.where(seen, exposure, 0.0).reshape(shape)
+        file["entry/sample/unit_cell"] = np.array([[*cell, 90.0, 90.0, 90.0]])
+        file["entry/sample/space_group"] = "P 1"
+        file["entry/symmetry/averaged"] = "p1"
+    return path
+
+
+def run(run_program, folder, *args):
+    done = run_program("dials.diffuse_model", *args, cwd=folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return json.loads((folder / "dials.diffuse_model.json").read_text())
+
+
+def test_a_rigid_body_in_another_setting(run_program, tmp_path):
+    """Four molecules of P 21 21 21 in a map whose h is the model's k, and so on; everything is found and written."""
+    import h5py
+
+    group, sigma = P212121, 0.3
+    path = write_map(tmp_path / "diffuse.nxs", lambda h: rigid_intensity(h, group, sigma), (1, 2, 0))
+    model = write_pdb(tmp_path / "model.pdb", "P 21 21 21")
+    found = run(run_program, tmp_path, path, model, "model=rigid_body+liquid_like")
+    assert found["chosen"] == "rigid_body" and found["reindex_operation"] == "l,h,k"
+    one = found["models"]["rigid_body"]
+    esd = one["parameters"]["sigma"]["esd"]
+    assert abs(one["parameters"]["sigma"]["value"] - sigma) < min(3.5 * esd, 0.03 * sigma) and esd < 0.01
+    assert one["variant"]["unit"] == "molecule" and one["variant"]["displacements"] == "file"
+    assert one["chi2_reduced"] == pytest.approx(1.0, abs=0.03)
+    assert one["cc_held_out"] == pytest.approx(one["cc_anisotropic"], abs=0.02)
+    with h5py.File(tmp_path / "model.nxs") as written, h5py.File(path) as given:
+        observed, calculated = given["entry/map/intensity"][()], written["entry/map/calculated"][()]
+        residual = written["entry/map/residual"][()]
+    np.testing.assert_array_equal(np.isfinite(observed), np.isfinite(calculated))
+    np.testing.assert_allclose(residual, observed - calculated, atol=1e-2)
+    covariance = np.load(tmp_path / "model_covariance.npz")
+    value = one["parameters"]["sigma"]["value"]
+    assert covariance["V"].shape == (N_ATOMS, N_ATOMS) and covariance["V_residue"].shape == (N_ATOMS // 4,) * 2
+    np.testing.assert_allclose(covariance["V"][0, 1:], value**2, rtol=1e-5)
+    np.testing.assert_allclose(np.diag(covariance["V"]), simulate_atoms()[2] / (8.0 * np.pi**2), rtol=1e-4)
+    written = [line for line in (tmp_path / "model_fluctuations.pdb").read_text().splitlines() if line[:4] == "ATOM"]
+    assert {float(line[60:66]) for line in written} == {round(8.0 * np.pi**2 * value**2, 2)}
+    assert "Chosen: rigid_body" in (tmp_path / "dials.diffuse_model.log").read_text()
+    assert "<svg" in (tmp_path / "dials.diffuse_model.html").read_text()
+
+
+def test_noise_is_no_motion(run_program, tmp_path):
+    path = write_map(tmp_path / "diffuse.nxs", lambda h: np.zeros(len(h)))
+    found = run(run_program, tmp_path, path, write_pdb(tmp_path / "model.pdb"), "model=Auto")
+    assert found["chosen"] == "background" and found["verdict"]["grade"] == "distrust"
+    assert found["models"]["background"]["chi2_reduced"] == pytest.approx(1.0, abs=0.03)
+    assert {"rigid_body", "liquid_like", "elastic"} <= set(found["models"])
+
+
+@pytest.fixture(scope="module")
+def small_map(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("map")
+    return write_map(folder / "diffuse.nxs", lambda h: rigid_intensity(h, P1, 0.3))
+
+
+@pytest.mark.parametrize(
+    ("what", "args", "words"),
+    [
+        ("another crystal", [], "is not that of the map"),
+        ("no symmetry", [], "has no unit cell and space group"),
+        ("no model", [], "There is no atomic model"),
+        ("no map", ["missing.nxs"], "does not exist"),
+        ("resolution", ["d_min=200"], "No observed voxel"),
+        ("few voxels", ["d_min=13"], "too few for the models' parameters"),
+        ("operation", ["reindex_operation=k,k,l"], "is no operation as k,h,-l"),
+        ("space group", ["space_group=P4"], "does not fit the unit cell"),
+        ("covariance", ["model=covariance"], "needs input.covariance"),
+        ("not a covariance", ["model=covariance", "input.covariance=model.pdb"], "give a .npz"),
+        ("tensor", ["rigid_body.tensor=True", "displacements=model"], "needs the file's displacements"),
+        ("two maps", ["other.nxs"], "one map is fitted"),
+        ("no number", [], "No voxel of"),
+        ("the same everywhere", [], "no anisotropic signal"),
+        ("no map in it", [], "can't be read as a map"),
+    ],
+)
+def test_what_cannot_be_used_is_said_in_a_sentence(tmp_path, monkeypatch, small_map, what, args, words):
+    from dials_postrefine.command_line.diffuse_model import run as run_here
+
+    monkeypatch.chdir(tmp_path)
+    cell = (30.0, 40.0, 50.0) if what == "another crystal" else CELL
+    write_pdb(tmp_path / "model.pdb", cell=cell, cryst1=what != "no symmetry")
+    files = [] if what == "no map" else [str(spoil(small_map, tmp_path / "diffuse.nxs", what))]
+    files += [] if what == "no model" else ["model.pdb"]
+    with pytest.raises(SystemExit) as caught:
+        run_here([*files, *args])
+    assert str(caught.value).startswith("Sorry: ") and words in str(caught.value)
+    assert not list(tmp_path.glob("model.nxs")) and not (tmp_path / "dials.diffuse_model.json").exists()
+
+
+def spoil(source, path, what):
+    """A map with NaN only, one with the same value everywhere, a file without a map, or the map as it is."""
+    import h5py
+
+    if what not in ("no number", "the same everywhere", "no map in it"):
+        return source
+    path.write_bytes(source.read_bytes())
+    with h5py.File(path, "r+") as file:
+        if what == "no map in it":
+            del file["entry/sample"]
+        else:
+            values = file["entry/map/intensity"][()]
+            file["entry/map/intensity"][...] = (
+                np.nan if what == "no number" else np.where(np.isnan(values), values, 7.0)
+            )
+    return path
+
+
+@pytest.mark.data
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "chosen", "truth"),
+    [
+        ("rigid_plus_individual_p1", "rigid_body", {"sigma": 0.30}),
+        ("llm_ensemble_cell_p1", "liquid_like", {"sigma": 0.40, "gamma": 6.0}),
+        ("v_gnm_p1", "elastic", {}),
+    ],
+)
+def test_the_sets_with_truth(run_program, tmp_path, shared_data, name, chosen, truth):
+    folder = shared_data / "diffuse_truth"
+    if not folder.is_dir():
+        pytest.skip("needs ../shared/data/diffuse_truth")
+    found = run(run_program, tmp_path, folder / f"{name}.nxs", folder / f"{name}.pdb")
+    assert found["chosen"] == chosen
+    one = found["models"][chosen]
+    assert one["chi2_reduced"] == pytest.approx(1.05 if chosen == "liquid_like" else 1.0, abs=0.02)
+    for key, value in truth.items():
+        parameter = one["parameters"][key]
+        assert abs(parameter["value"] - value) < min(3.0 * parameter["esd"], 0.03 * value), key
+
+
+@pytest.mark.data
+@pytest.mark.slow
+def test_a_real_map_in_another_setting(run_program, tmp_path, shared_data):
+    map_of = shared_data / "snase_diffuse_lunus" / "snc_diffuse_reference.lat"
+    if not map_of.exists():
+        pytest.skip("needs ../shared/data/snase_diffuse_lunus")
+    model = shared_data / "models" / "1stn.pdb"
+    words = ["model=liquid_like", "liquid_like.across=crystal", "displacements=file", "d_min=1.6", "d_max=10"]
+    found = run(run_program, tmp_path, map_of, model, *words)
+    assert found["reindex_operation"] == "k,h,-l"
+    one = found["models"]["liquid_like"]
+    assert one["cc_held_out"] > 0.66 and 7.0 < one["parameters"]["gamma"]["value"] < 11.0

@@ -1,0 +1,125 @@
+"""The fit, its standard deviations, orbits and held-out voxels, the choice of a model, and the indexing of a map."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from pair_sums import P212121, make_atoms, make_voxels
+
+from dials_postrefine.diffuse.model import reindexing
+from dials_postrefine.diffuse.model.agreement import anisotropic_correlation, anisotropic_part
+from dials_postrefine.diffuse.model.background import background_functions
+from dials_postrefine.diffuse.model.comparison import choose, held_out_squares, preference
+from dials_postrefine.diffuse.model.fitting import Problem, fit, fit_background
+from dials_postrefine.diffuse.model.rigid_body import RigidBody
+from dials_postrefine.diffuse.model.voxels import hold_out, orbits_of
+
+
+@pytest.fixture(scope="module")
+def rigid():
+    atoms = make_atoms()
+    voxels = make_voxels(atoms, n=3000)
+    return RigidBody([atoms], voxels), voxels
+
+
+def observed(rigid, random, noise=0.05):
+    """Voxels with the intensity of sigma 0.3, scale 2.5, a background, and noise."""
+    model, voxels = rigid
+    true = 2.5 * model.evaluate(np.array([0.3]))[0] + 800.0 * np.exp(-2.0 * voxels.s)
+    sigma = noise * np.sqrt(true * true.mean())
+    return replace(voxels, intensity=true + sigma * random.normal(size=len(true)), sigma=sigma)
+
+
+def test_standard_deviations_are_those_of_repeated_experiments(rigid):
+    model, voxels = rigid
+    functions, random = background_functions(voxels.s, "smooth", 6), np.random.default_rng(1)
+    fits = [fit(model, Problem(observed(rigid, random), functions, np.ones(len(voxels), bool))) for _ in range(40)]
+    values, esds = np.array([one.values[0] for one in fits]), np.array([one.esds[0] for one in fits])
+    assert abs(values.mean() - 0.3) < 3.0 * values.std() / np.sqrt(40)
+    assert 0.75 < values.std() / esds.mean() < 1.25
+    assert np.mean([one.chi_sq for one in fits]) == pytest.approx(1.0, abs=0.02)
+    assert np.mean([one.scale for one in fits]) == pytest.approx(2.5, rel=0.05)
+    assert all(one.converged and not one.undetermined for one in fits)
+
+
+def test_correlated_misfit_makes_standard_deviations_larger(rigid):
+    """What is wrong for blocks of voxels together counts as few observations, not as many."""
+    model, voxels = rigid
+    functions, random = background_functions(voxels.s, "smooth", 6), np.random.default_rng(2)
+    block, values, esds = voxels.blocks(), [], []
+    for _ in range(30):
+        data = observed(rigid, random, 0.02)
+        data = replace(data, intensity=data.intensity * (1.0 + 0.1 * random.normal(size=block.max() + 1)[block]))
+        found = fit(model, Problem(data, functions, np.ones(len(voxels), bool)))
+        values.append(found.values[0])
+        esds.append(found.esds[0])
+    assert 0.6 < np.std(values) / np.mean(esds) < 1.5
+
+
+def test_outliers_do_little_to_a_robust_fit(rigid):
+    model, voxels = rigid
+    functions, data = background_functions(voxels.s, "smooth", 6), observed(rigid, np.random.default_rng(3))
+    wrong = data.intensity.copy()
+    wrong[::50] *= 3.0
+    data, used = replace(data, intensity=wrong), np.ones(len(voxels), bool)
+    robust, plain = (fit(model, Problem(data, functions, used, flag)).values[0] for flag in (True, False))
+    assert abs(robust - 0.3) < 0.5 * abs(plain - 0.3)
+
+
+def test_the_background_is_chosen_for_noise_and_the_model_for_its_own(rigid):
+    model, voxels = rigid
+    functions, random = background_functions(voxels.s, "smooth", 6), np.random.default_rng(4)
+    used = ~voxels.held_out
+    for true, wanted in ((0.0, 0), (1.0, 1)):
+        intensity = true * model.evaluate(np.array([0.3]))[0] + 100.0 + 10.0 * random.normal(size=len(voxels))
+        data = replace(voxels, intensity=intensity, sigma=np.full(len(voxels), 10.0))
+        problem = Problem(data, functions, used)
+        squares = [
+            held_out_squares(data.intensity, one.calculated, one.variance)[~used]
+            for one in (fit_background(problem), fit(model, problem))
+        ]
+        assert choose(squares, [0, 2], data.orbit[~used]) == wanted
+        assert preference(squares[0], squares[0], data.orbit[~used]) == 0.0
+
+
+def test_orbits_and_what_is_held_out():
+    atoms = make_atoms(group=P212121)
+    voxels = make_voxels(atoms, n=None)
+    sizes = np.bincount(voxels.orbit)
+    assert sizes.max() == 8 and set(sizes) <= {1, 2, 4, 8}
+    s = voxels.s
+    assert all(np.ptp(s[voxels.orbit == k]) < 1e-9 for k in range(0, len(sizes), 37))
+    voxels = make_voxels(atoms, n=None, d_min=1.3)  # of enough blocks for a part of them to be one of the voxels
+    for kind in ("orbits", "regions"):
+        held = hold_out(voxels.h, voxels.orbit, 0.2, kind)
+        assert all(len(set(held[voxels.orbit == k])) == 1 for k in range(0, len(sizes), 97))
+        assert 0.08 < held.mean() < 0.35
+    assert (
+        len(np.unique(orbits_of(voxels.h, np.array([2, 2, 2]), np.eye(3, dtype=int)[None]))) == (len(voxels) + 1) // 2
+    )
+
+
+def test_the_anisotropic_part_has_no_slope():
+    s = np.random.default_rng(5).uniform(0.1, 0.4, 5000)
+    assert np.abs(anisotropic_part(3.0 - 2.0 * s, s)).max() < 1e-12
+    random = np.random.default_rng(6).normal(size=(2, 5000))
+    steep, every = 1e3 * np.exp(-9.0 * s), np.ones(5000, bool)
+    assert abs(anisotropic_correlation(steep + random[0], steep + random[1], s, every)) < 0.05
+
+
+def test_the_indexing_of_a_map():
+    metric = np.diag([1 / 48.5**2, 1 / 48.5**2, 1 / 63.5**2])
+    four = np.array([[0, -1, 0], [1, 0, 0], [0, 0, 1]])
+    group = np.array([np.linalg.matrix_power(four, n) for n in range(4)])
+    assert [reindexing.as_text(m) for m in reindexing.candidates(metric, metric, group)] == ["h,k,l", "k,h,-l"]
+    assert reindexing.candidates(metric, 1.2 * metric, group) == []
+    long = np.diag([1 / 63.5**2, 1 / 48.5**2, 1 / 48.5**2])
+    for m in reindexing.candidates(long, metric, group):
+        np.testing.assert_allclose(m.T @ metric @ m, long)
+    for text in ("h,k,l", "k,h,-l", "-h,h+k,-l"):
+        assert reindexing.as_text(reindexing.from_text(text)) == text
+    for text in ("h,k", "h,h,l", "a,b,c", ""):
+        with pytest.raises(ValueError, match="is no operation"):
+            reindexing.from_text(text)
