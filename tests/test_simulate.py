@@ -159,6 +159,8 @@ def test_noise_free_intensity_is_the_formula_computed_with_cctbx(profile):
             p = 1 - (r_h / r_s) ** 2 if abs(r_h) < r_s else 0
         elif profile == "lorentzian":
             p = r_s**2 / (2 * r_h**2 + r_s**2)
+        elif profile == "pearson_vii":  # with the exponent 2
+            p = (1 + 2 * (math.sqrt(2) - 1) * (r_h / r_s) ** 2) ** -2
         else:
             p = 2 ** (-2 * (r_h / r_s) ** 2)
         s1 = (matrix.sqr(sim.a_indexed[i].ravel()) * matrix.col(h) + s0).normalize()
