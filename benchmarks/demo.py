@@ -77,7 +77,7 @@ def main(folder: Path) -> None:
     sim = simulate_stills(StillsOptions.unlike_model(N_LATTICES))
     write_stills(sim, str(folder / "stills"))
     program = [sys.executable, "-m", "dials_postrefine.command_line.postrefine"]
-    run([*program, "stills.expt", "stills.refl", "profile=auto", "radius=auto", "unit_cell=auto"], folder)
+    run([*program, "stills.expt", "stills.refl"], folder)
     summary = json.loads((folder / "dials.postrefine.json").read_text())
     merge_program, *arguments = shlex.split(summary["merge_command"])
     run([shutil.which(merge_program) or merge_program, *arguments], folder)

@@ -44,13 +44,6 @@ def make_run(nproc: int = 1, progress: Callable[[str, int, int], None] = no_prog
     return Run(SerialExecutor if nproc <= 1 else partial(ProcessExecutor, nproc), progress, seed)
 
 
-@contextlib.contextmanager
-def ordered_map(nproc: int = 1) -> Iterator[Callable[[Callable, Iterable], Iterable]]:
-    """The map of an executor (until all algorithms take a Run)."""
-    with make_run(nproc).executor() as executor:
-        yield executor.map
-
-
 class ProcessExecutor(Executor):
     """
     nproc forked processes that live as long as the block; functions must be importable by name.

@@ -28,8 +28,7 @@ The search goes in stages, each at what the one before has found:
 2. The cell: its scale is refined if that is better; else, and of fewer than FEWEST_CLUSTERS lattices, the cell stays as
    indexed.
 3. The radius: constant if that is better than the mosaic one; of two that do not differ by more than chance the mosaic
-   one is taken, which has the constant one as a limit and is restrained to the population; without restraints, and
-   among what is named by the user, the first.
+   one is taken, which has the constant one as a limit and is restrained to the population.
 
 What is named is not searched.
 """
@@ -68,22 +67,21 @@ class Decision(str, Enum):
     """What became of a candidate."""
 
     CHOSEN = "chosen"
-    BETTER = "worse than the chosen one"
+    WORSE = "worse than the chosen one"
     STEP = "tried for the exponent"
 
 
 @dataclass
 class Candidate:
     """
-    What was tried: its model, how many lattices were accepted, and against what it is compared, which stands before it
-    in the list (the same number: itself): n observations that both predict, D and s of it (module docstring).
+    What was tried: its model, how many lattices were accepted, and how it compares with the best one before it, if
+    there is any: the n observations that both predict, D and s (module docstring).
     """
 
     profile: Profile
     radius: str
     unit_cell: str
     n_accepted: int = 0
-    against: int = 0
     n: int = 0
     difference: float = 0.0
     difference_esd: float = 0.0
@@ -272,9 +270,8 @@ class _Search:
         results = [postrefine(self.sample, settings, reference, run) for reference in self.references]
         number = self.scores.add(self._join(result.free.predicted for result in results))
         accepted = round(np.mean([np.count_nonzero(result.accepted) for result in results]))
-        candidate = Candidate(profile, radius, unit_cell, accepted, number)
+        candidate = Candidate(profile, radius, unit_cell, accepted)
         if against is not None:
-            candidate.against = against
             candidate.difference, candidate.difference_esd, candidate.n = self.scores.difference(number, against)
         self.tried.append(candidate)
         return number
@@ -314,7 +311,7 @@ class _Search:
         """The outcome."""
         chosen = self.tried[best]
         for candidate in self.tried:
-            candidate.decision = candidate.decision or Decision.BETTER
+            candidate.decision = candidate.decision or Decision.WORSE
         chosen.decision = Decision.CHOSEN
         profile = chosen.profile if self.exponent is None else Profile(exponent=self.exponent.value)
         settings = _with(self.settings, profile=profile, radius=chosen.radius, unit_cell=chosen.unit_cell)
