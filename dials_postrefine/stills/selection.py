@@ -181,7 +181,7 @@ class Scores:
         predicted, lattice = predicted[:, common], self.lattice[common]
         sigma = np.sqrt(self.variance[common] + (self.model_error * predicted.mean(axis=0)) ** 2)
         z = (self.intensity[common] - predicted) / sigma
-        width = min(robust_width(row) for row in z)
+        width = min(robust_width(row) for row in z) or 1.0  # of predictions that are exact
         loss = LOSSES["student_t"]
         scores = [0.5 * np.bincount(lattice, loss((row / width) ** 2).rho, self.n_lattices) for row in z]
         return np.array(scores), n

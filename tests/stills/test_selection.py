@@ -152,6 +152,14 @@ def test_a_score_is_the_likelihood_of_students_t_with_the_width_of_the_best():
     assert scores.difference(*numbers[::-1])[0] == pytest.approx(-difference)
 
 
+def test_an_exact_prediction_is_better_than_one_that_is_off():
+    """Of data without noise: its residuals have no width."""
+    scores = Scores(FewStills(), np.arange(500), model_error=0.1)
+    exact, off = scores.add(np.full(500, 1000.0)), scores.add(np.full(500, 1200.0))
+    difference, esd, n = scores.difference(exact, off)
+    assert n == 500 and difference > 0.0 and esd == pytest.approx(0.0, abs=1e-9)
+
+
 def test_the_exponent_is_the_minimum_of_the_parabola_averaged_with_the_usual_one():
     """Scores that are parabolas in 1/m, whose minima scatter: the esd is that of their mean."""
     centres = np.random.default_rng(2).normal(0.35, 0.3, size=40)
