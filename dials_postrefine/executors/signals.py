@@ -1,8 +1,8 @@
 """
 The signals that ask a program to end: Ctrl-C (SIGINT), SIGTERM as batch systems send it, SIGHUP of a lost terminal.
 
-All become a KeyboardInterrupt, so that one way of cleaning up does for them; while files are renamed, or a pool of
-processes is made, they wait or come too late.
+All become a KeyboardInterrupt, so that one way of cleaning up does for them; while files are renamed, a pool of
+processes is made, or C++ calls Python, they wait or come too late.
 """
 
 from __future__ import annotations
@@ -49,6 +49,23 @@ def signals_blocked() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
+def signals_postponed() -> Iterator[None]:
+    """
+    The signals take effect when the block is left.
+
+    For C++ that calls Python: what is raised there is lost, or ends the process in a destructor.  Blocking them would
+    not do: where a library has threads, one of them takes the signal, and its handler runs in the main thread.
+    """
+    arrived: list[int] = []
+    try:
+        with _handlers(lambda number, frame: arrived.append(number)):
+            yield
+    finally:
+        if arrived:
+            signal.raise_signal(arrived[0])
 
 
 @contextlib.contextmanager

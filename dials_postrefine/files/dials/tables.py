@@ -16,6 +16,7 @@ from dials.util import Sorry
 from dials.util.ext import streambuf
 from dxtbx import flumpy
 
+from dials_postrefine.executors.signals import signals_postponed
 from dials_postrefine.files.reference.file_kinds import Kind, refuse_compressed, what_else
 from dials_postrefine.files.safety.guarded import call_in_child
 from dials_postrefine.files.safety.msgpack_structure import check_table
@@ -60,12 +61,12 @@ def write_table(table, path: str) -> None:
     Write a .refl file as table.as_file does.
 
     Raises OSError where the disk is full, also where only the last of it has no room: DIALS' writer in C++ ends the
-    process when Python raises an exception there.
+    process when Python raises an exception there.  For the same reason signals wait until it is written.
     """
     if os.getenv("DIALS_USE_PICKLE"):
         table.as_pickle(path)
         return
-    with open(path, "wb") as file:
+    with open(path, "wb") as file, signals_postponed():
         keeper = _ErrorKeeper(file)
         table.as_msgpack_to_file(streambuf(python_file_obj=keeper, buffer_size=WRITE_BUFFER))
         if keeper.error is not None:

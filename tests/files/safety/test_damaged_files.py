@@ -301,6 +301,35 @@ for n in [0, 1, 1000, 20000, *range(len(whole) - 1200, len(whole), 100), len(who
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
 
 
+def test_a_signal_waits_until_a_table_is_written(tmp_path):
+    """Python's handler for it would raise in the destructor, or an earlier write whose exception C++ forgets."""
+    code = """
+import signal, dials_postrefine
+from dials.array_family import flex
+from dials_postrefine.executors.signals import signals_interrupt
+from dials_postrefine.files.dials import tables
+table = flex.reflection_table()
+table["d"] = flex.double(300_000, 1.0)  # more than twice the buffer
+write = tables._ErrorKeeper.write
+for when in range(5):  # the last is the destructor's
+    seen = []
+    def interrupted(keeper, content):
+        if len(seen) == when:
+            signal.raise_signal(signal.SIGTERM)
+        seen.append(len(content))
+        write(keeper, content)
+    tables._ErrorKeeper.write = interrupted
+    try:
+        with signals_interrupt():
+            tables.write_table(table, "a.refl")
+            print("not interrupted")
+    except KeyboardInterrupt as error:
+        print(len(seen), *error.args, sum(seen) == len(table.as_msgpack()) == len(open("a.refl", "rb").read()))
+"""
+    ended = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, stdout=subprocess.PIPE, encoding="utf-8")
+    assert (ended.returncode, ended.stdout) == (0, "5 15 True\n" * 5)
+
+
 # Experiments
 
 
