@@ -8,6 +8,7 @@ mends one takes it off the list, and nobody adds one without being seen.
 from __future__ import annotations
 
 import ast
+import re
 from collections import Counter
 from functools import lru_cache
 from pathlib import Path
@@ -45,6 +46,7 @@ FILES_NEED = {
 }
 MOST_ARGUMENTS = 7
 LONGEST_MODULE = 500
+ARRAYS = {"ndarray", "NDArray", "ArrayLike"}
 
 
 @lru_cache(maxsize=1)
@@ -221,3 +223,36 @@ def test_no_function_has_many_arguments():
     assert found["numerics.shells", "resolution_range"] == 2
     many = {name: n for name, n in found.items() if n > MOST_ARGUMENTS}
     assert not many, f"more than {MOST_ARGUMENTS} arguments: {many}"
+
+
+def fields_that_may_be_no_array(tree: ast.AST) -> list[str]:
+    """The fields of classes that are said to be arrays or None, or said to be arrays and None by default."""
+    found = []
+    for kind in ast.walk(tree):
+        for node in ast.walk(kind) if isinstance(kind, ast.ClassDef) else ():
+            of_self = isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Attribute)
+            if not (of_self or (isinstance(node, ast.AnnAssign) and node in kind.body)):
+                continue
+            words = set(re.findall(r"\w+", ast.unparse(node.annotation)))
+            default = set(re.findall(r"\w+", ast.unparse(node.value))) if node.value is not None else set()
+            if words & ARRAYS and ({"None", "Optional"} & words or "None" in default):
+                found.append(f"{kind.name}.{ast.unparse(node.target)}")
+    return found
+
+
+def test_no_field_is_an_array_or_none():
+    """What may be absent is a type of its own, which is there or not as a whole; a number that is unknown is NaN."""
+    example = """
+class A:
+    x: np.ndarray
+    y: "np.ndarray | None"
+    z: Optional[NDArray] = None
+    v: np.ndarray = field(default=None)
+    n: int | None = None
+    def __init__(self):
+        self.w: np.ndarray | None = None
+        local: np.ndarray | None = None
+"""
+    assert fields_that_may_be_no_array(ast.parse(example)) == ["A.y", "A.z", "A.v", "A.self.w"]
+    found = {name: fields for name, tree in modules().items() if (fields := fields_that_may_be_no_array(tree))}
+    assert not found

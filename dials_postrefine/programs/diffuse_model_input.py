@@ -12,7 +12,7 @@ from dials_postrefine.diffuse.model import reindexing
 from dials_postrefine.diffuse.model.agreement import anisotropic_correlation, anisotropic_part
 from dials_postrefine.diffuse.model.atoms import Atoms
 from dials_postrefine.diffuse.model.rigid_body import RigidBody
-from dials_postrefine.diffuse.model.voxels import Voxels, hold_out, orbits_of
+from dials_postrefine.diffuse.model.voxels import PoissonLaw, Voxels, hold_out, orbits_of
 from dials_postrefine.files.maps.reading import MapOnGrid, read_map_on_grid
 from dials_postrefine.files.reference.atomic_models import AtomicModel, read_atomic_model
 from dials_postrefine.scattering.arrays import structure_arrays
@@ -147,7 +147,6 @@ def _make_voxels(request, observed: MapOnGrid, atoms: Atoms, places_and_h, cells
         sigma,
         orbit,
         hold_out(h, orbit, held.fraction, held.by, held.seed),
-        exposure,
         _poisson(intensity, sigma, exposure),
     )
     needed = FEWEST_PER_PARAMETER * (request.background.n + 10)
@@ -176,7 +175,7 @@ def _describe(request, observed: MapOnGrid, voxels: Voxels, atoms: Atoms) -> dic
         "n_orbits": len(np.unique(voxels.orbit)),
         "d_max": float(1.0 / voxels.s.min()),
         "d_min": float(1.0 / voxels.s.max()),
-        "variance": "scatter of mates" if observed.sigma is None else poisson,
+        "variance": "scatter of mates" if not observed.has_sigma else poisson,
         "held_out_by": request.held_out.by,
     }
 
@@ -272,7 +271,8 @@ def _find_operation(request, observed: MapOnGrid, atoms: Atoms, h, values) -> tu
 
 def _observations(observed: MapOnGrid, places, h, orbit, atoms: Atoms):
     """
-    Which voxels are used, which of them each voxel is or is equivalent to; their intensity, sigma and exposure.
+    Which voxels are used, which of them each voxel is or is equivalent to; their intensity, sigma and exposure (NaN
+    where unknown).
 
     Of an averaged map one voxel of each orbit; where there is no sigma the mean of each orbit, its sigma from the
     scatter of the equivalents in its shell.
@@ -280,18 +280,17 @@ def _observations(observed: MapOnGrid, places, h, orbit, atoms: Atoms):
     intensity = observed.intensity.ravel()[places]
     _, first, row = np.unique(orbit, return_index=True, return_inverse=True)
     row = row.reshape(-1)
-    sigma = None if observed.sigma is None else observed.sigma.ravel()[places]
-    exposure = None if observed.exposure is None else observed.exposure.ravel()[places]
-    if sigma is not None and observed.averaged == "p1":
+    sigma, exposure = observed.sigma.flat[places], observed.exposure.flat[places]
+    if observed.has_sigma and observed.averaged == "p1":
         every = np.arange(len(places))
         return every, every, intensity, sigma, exposure
-    if sigma is not None:
+    if observed.has_sigma:
         if observed.averaged == "friedel":
             first, row = np.unique(
                 orbits_of(h, np.full(3, 60), np.eye(3, dtype=int)[None]), return_index=True, return_inverse=True
             )[1:]
             row = row.reshape(-1)
-        return first, row, intensity[first], sigma[first], None if exposure is None else exposure[first]
+        return first, row, intensity[first], sigma[first], exposure[first]
     n = np.bincount(row)
     mean = np.bincount(row, intensity) / n
     s = np.linalg.norm(h @ atoms.reciprocal.T, axis=1)
@@ -304,14 +303,14 @@ def _observations(observed: MapOnGrid, places, h, orbit, atoms: Atoms):
         counts = np.bincount(shell, minlength=40)
     of_shell = np.sqrt(squares / np.maximum(counts, 1))
     of_shell[of_shell == 0.0] = np.median(of_shell[of_shell > 0.0]) if (of_shell > 0.0).any() else 1.0
-    return first, row, mean, of_shell[shell[first]] / np.sqrt(n), None
+    return first, row, mean, of_shell[shell[first]] / np.sqrt(n), np.full(len(first), np.nan)
 
 
-def _poisson(intensity, sigma, exposure) -> float | None:
-    """L of sigma^2 = L I/exposure where that is how it is, None else."""
-    if exposure is None or (intensity <= 0.0).mean() > 0.5:
+def _poisson(intensity, sigma, exposure) -> PoissonLaw | None:
+    """The law sigma^2 = L I/exposure where that is how it is, None else."""
+    if np.isnan(exposure).all() or (intensity <= 0.0).mean() > 0.5:
         return None
     positive = intensity > 0.0
     ratio = sigma[positive] ** 2 * exposure[positive] / intensity[positive]
     level = float(np.median(ratio))
-    return level if np.median(np.abs(ratio - level)) < POISSON * level else None
+    return PoissonLaw(level, exposure) if np.median(np.abs(ratio - level)) < POISSON * level else None

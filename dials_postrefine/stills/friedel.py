@@ -86,6 +86,47 @@ class FriedelMates:
         return intensity[plus] - intensity[minus]
 
 
+@dataclass(frozen=True)
+class DifferencePrior:
+    """The prior of D: its variance t (n_unique,), of both of a pair."""
+
+    variance: np.ndarray
+
+    def intensity(
+        self, unique: np.ndarray, own: tuple[np.ndarray, np.ndarray], mate: tuple[np.ndarray, np.ndarray]
+    ) -> np.ndarray:
+        """
+        What is most probable of unique indices (module docstring).
+
+        Parameters
+        ----------
+        unique : ndarray of int, shape (n,)
+            Numbers of the indices.
+        own, mate : pair of ndarray, shape (n,)
+            Their sums of weights and of weight times value, and those of their mates, zero where there is nothing.
+
+        Returns
+        -------
+        ndarray, shape (n,)
+            NaN where nothing is known.
+        """
+        weight, weighted = with_mate(own, mate, self.variance[unique])
+        return np.divide(weighted, weight, out=np.full(len(weight), np.nan), where=weight > 0.0)
+
+
+@dataclass(frozen=True)
+class CentredPrior(DifferencePrior):
+    """The same where the means of the pairs are known from elsewhere: centre (n_unique,), NaN where unknown."""
+
+    centre: np.ndarray
+
+    def intensity(
+        self, unique: np.ndarray, own: tuple[np.ndarray, np.ndarray], mate: tuple[np.ndarray, np.ndarray]
+    ) -> np.ndarray:
+        """The means plus and minus half of D (module docstring), as DifferencePrior takes and returns them."""
+        return about_centre(self.centre[unique], own, mate, self.variance[unique])
+
+
 def prior_variance(mates: FriedelMates, sum_w: np.ndarray, intensity: np.ndarray, d_star_sq: np.ndarray) -> np.ndarray:
     """
     The variance t of the prior of D (module docstring).

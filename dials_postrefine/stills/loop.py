@@ -39,6 +39,7 @@ from dials_postrefine.stills.filters import LatticeFilters, reject_lattices
 from dials_postrefine.stills.firstmean import first_mean
 from dials_postrefine.stills.fits import FitSettings, LatticeFit, Reason
 from dials_postrefine.stills.freereflections import FreeAgreement, compare, mean_cc_free, no_agreement
+from dials_postrefine.stills.friedel import CentredPrior
 from dials_postrefine.stills.lattice import no_starts
 from dials_postrefine.stills.model import LN_SCALE, PARAMETERS
 from dials_postrefine.stills.outcome import PostrefinedStills
@@ -188,7 +189,7 @@ class _Cycles:
     def fit(self, number: int, executor: Executor, run: Run) -> _CycleResult:
         """Fit all lattices to the mean, or to the reference, and merge them."""
         stills, settings = self.stills, self.settings
-        centred = self.mean is not None and self.mean.centre is not None
+        centred = self.mean is not None and self.mean.centred
         target = self.reference.working if self.mean is None or centred else self.mean.reference
         others = self.mean if settings.excludes_self or centred else None
         fits: list[LatticeFit] = []
@@ -232,7 +233,8 @@ class _Cycles:
             known = np.isfinite(reference.working)
             self.mean = add_prior(outcome.mean, np.where(known, found[0], np.nan), found[1])
         elif reference.lacks_differences and self.stills.friedel is not None:
-            self.mean = replace(outcome.mean, centre=reference.working)
+            differences = CentredPrior(outcome.mean.differences.variance, reference.working)
+            self.mean = replace(outcome.mean, differences=differences)
         self._renew_start(outcome.fits)
         nothing_changes = self.start.restraint is None and reference.external and self.mean is None
         done = nothing_changes and settings.n_cycles is None
@@ -324,7 +326,7 @@ class _Cycles:
     def result(self, free: FreeAgreement) -> PostrefinedStills:
         """The outcome as it is given back."""
         model, now = self.settings.fit, self.now
-        given = self.mean is None or self.mean.centre is not None
+        given = self.mean is None or self.mean.centred
         return PostrefinedStills(
             model=model.model,
             profile=model.profile,

@@ -21,7 +21,7 @@ from dials_postrefine.numerics.loops import medians_of_groups, without_own_group
 from dials_postrefine.numerics.robust import slope_through_origin
 from dials_postrefine.stills.dataset import Stills
 from dials_postrefine.stills.errormodel import ErrorModel, expected_counts, fit_error_model
-from dials_postrefine.stills.friedel import about_centre, prior_variance, with_mate
+from dials_postrefine.stills.friedel import CentredPrior, DifferencePrior, prior_variance
 from dials_postrefine.stills.merging import MIN_OTHER_WEIGHT, find_outliers, merge
 
 
@@ -34,9 +34,8 @@ class WeightedMean:
     of bool;
     reference (n_unique,) the means, NaN where nothing is known or the index is absent; sum_w, sum_wi (n_unique,);
     error_model: the one that fits the residuals about this mean, or what was assumed;
-    difference_variance (n_unique,) of the prior of the differences of Friedel pairs, where these are kept apart and one
-    is to tell of the other (friedel.py), else None; centre (n_unique,): the means of pairs, where they are known from
-    elsewhere, else None.
+    differences: the prior of the differences of Friedel pairs, where these are kept apart and one is to tell of the
+    other (friedel.py).
     """
 
     weight: np.ndarray
@@ -46,13 +45,17 @@ class WeightedMean:
     sum_wi: np.ndarray
     reference: np.ndarray
     error_model: ErrorModel
-    difference_variance: np.ndarray | None = None
-    centre: np.ndarray | None = None
+    differences: DifferencePrior | None = None
 
     @property
     def sigma(self) -> np.ndarray:
         """The standard deviation of the means (n_unique,), NaN where nothing is known."""
         return np.divide(1.0, np.sqrt(self.sum_w), out=np.full(len(self.sum_w), np.nan), where=self.sum_w > 0.0)
+
+    @property
+    def centred(self) -> bool:
+        """Whether the means of Friedel pairs are known from elsewhere, and only their differences from here."""
+        return isinstance(self.differences, CentredPrior)
 
 
 @dataclass
@@ -261,7 +264,8 @@ def mean_of_kept(stills: Stills, scaled: Scaled, model: ErrorModel, outlier_z: f
     intensity[stills.absent] = np.nan
     differences = None
     if stills.friedel is not None:
-        differences = prior_variance(stills.friedel, merged.sum_w, intensity, stills.prior.d_star_sq)
+        variance = prior_variance(stills.friedel, merged.sum_w, intensity, stills.prior.d_star_sq)
+        differences = DifferencePrior(variance)
     return WeightedMean(weight, weighted, outlier, merged.sum_w, merged.sum_wi, intensity, model, differences)
 
 
@@ -288,7 +292,7 @@ def add_prior(mean: WeightedMean, model: np.ndarray, variance: np.ndarray) -> We
     reference = np.divide(sum_wi, sum_w, out=np.full(len(sum_w), np.nan), where=sum_w > 0.0)
     reference[np.isnan(mean.reference) & (mean.sum_w > 0.0)] = np.nan  # an absence
     # a model says itself by how much Friedel pairs differ
-    return replace(mean, sum_w=sum_w, sum_wi=sum_wi, reference=reference, difference_variance=None)
+    return replace(mean, sum_w=sum_w, sum_wi=sum_wi, reference=reference, differences=None)
 
 
 def mean_of_others(stills: Stills, mean: WeightedMean, first: int = 0, last: int | None = None) -> np.ndarray:
@@ -310,7 +314,7 @@ def mean_of_others(stills: Stills, mean: WeightedMean, first: int = 0, last: int
         By observation of these lattices, NaN where nothing else is left.
     """
     last = stills.n_lattices if last is None else last
-    if mean.difference_variance is not None:
+    if mean.differences is not None:
         return _mean_with_mates(stills, mean, first, last)
     rows = stills.rows(first, last)
     unique, offsets = stills.unique[rows], stills.offsets[first : last + 1] - stills.offsets[first]
@@ -335,11 +339,7 @@ def _mean_with_mates(stills: Stills, mean: WeightedMean, first: int, last: int) 
     found &= mate >= 0
     known = (mate >= 0) & np.isfinite(mean.reference[mate])
     of_mate = _without(mean, mate, known, *(np.where(found, values[place], 0.0) for values in own))
-    variance = mean.difference_variance[unique]
-    if mean.centre is not None:
-        return about_centre(mean.centre[unique], sums, of_mate, variance)
-    weight, weighted = with_mate(sums, of_mate, variance)
-    return np.divide(weighted, weight, out=np.full(len(weight), np.nan), where=weight > 0.0)
+    return mean.differences.intensity(unique, sums, of_mate)
 
 
 def _without(

@@ -17,7 +17,7 @@ from dials_postrefine.stills import friedel
 from dials_postrefine.stills.crossvalidation import merge_half_sets, relative_scale
 from dials_postrefine.stills.errormodel import ErrorModel
 from dials_postrefine.stills.fits import FitSettings
-from dials_postrefine.stills.friedel import FriedelMates, about_centre, prior_variance, with_mate
+from dials_postrefine.stills.friedel import DifferencePrior, FriedelMates, about_centre, prior_variance, with_mate
 from dials_postrefine.stills.loop import DatasetSettings, postrefine
 from dials_postrefine.stills.merging import merge
 from dials_postrefine.stills.reference import make_reference
@@ -196,7 +196,7 @@ def test_a_lattice_is_left_out_of_both_hands(simulated):
     reference = np.divide(sums[1], sums[0], out=np.full(stills.n_unique, np.nan), where=sums[0] > 0.0)
     variance = rng.uniform(0.1, 1.0, stills.n_unique)
     none = np.zeros(n, dtype=bool)
-    mean = WeightedMean(weight, weighted, none, *sums, reference, ErrorModel(), variance)
+    mean = WeightedMean(weight, weighted, none, *sums, reference, ErrorModel(), DifferencePrior(variance))
     found = mean_of_others(stills, mean)
     lattice, mates = stills.lattice(), stills.friedel.mate
     seen_both = [i for i in range(n) if np.any((lattice == lattice[i]) & (stills.unique == mates[stills.unique[i]]))]

@@ -17,12 +17,20 @@ BLOCK = 4.0  # indices
 
 
 @dataclass(frozen=True)
+class PoissonLaw:
+    """Variances by Poisson's law: level L of sigma^2 = L I/exposure, with the exposure (n,) of the voxels."""
+
+    level: float
+    exposure: np.ndarray
+
+
+@dataclass(frozen=True)
 class Voxels:
     """
     The voxels: fractional indices h (n, 3) in steps of 1/cells (3,), q (n, 3) in 1/Angstrom, intensity and sigma (n,).
 
-    orbit (n,) of int numbers the orbits, held_out (n,) of bool says which voxels are not fitted; poisson is L where
-    sigma^2 = L I / exposure (exposure (n,)), None where sigmas are other.
+    orbit (n,) of int numbers the orbits, held_out (n,) of bool says which voxels are not fitted; poisson is the law of
+    the variances, None where sigmas are other.
     """
 
     h: np.ndarray
@@ -32,8 +40,7 @@ class Voxels:
     sigma: np.ndarray
     orbit: np.ndarray
     held_out: np.ndarray
-    exposure: np.ndarray | None = None
-    poisson: float | None = None
+    poisson: PoissonLaw | None = None
 
     def __len__(self) -> int:
         return len(self.h)
@@ -51,8 +58,8 @@ class Voxels:
     def select(self, chosen: np.ndarray) -> Voxels:
         """The chosen voxels alone."""
         names = ("h", "q", "intensity", "sigma", "orbit", "held_out")
-        exposure = None if self.exposure is None else self.exposure[chosen]
-        return replace(self, exposure=exposure, **{name: getattr(self, name)[chosen] for name in names})
+        poisson = self.poisson and replace(self.poisson, exposure=self.poisson.exposure[chosen])
+        return replace(self, poisson=poisson, **{name: getattr(self, name)[chosen] for name in names})
 
     def blocks(self) -> np.ndarray:
         """The block of reciprocal space (n,) of int of each voxel: that of the first voxel of its orbit."""
@@ -74,7 +81,7 @@ class Voxels:
         if self.poisson is None:
             return self.sigma**2
         least = 0.05 * np.median(self.intensity)
-        return self.poisson * np.maximum(calculated, max(least, 1e-12)) / self.exposure
+        return self.poisson.level * np.maximum(calculated, max(least, 1e-12)) / self.poisson.exposure
 
 
 def orbits_of(h: np.ndarray, cells: np.ndarray, rotations: np.ndarray) -> np.ndarray:

@@ -25,18 +25,29 @@ NOTHING = -32768.0  # of a lunus lattice
 @dataclass(frozen=True)
 class MapOnGrid:
     """
-    A map: axes h, k, l (fractional indices), intensity (n_h, n_k, n_l), NaN where not observed; sigma, exposure the
-    same or None; unit_cell (6 numbers), space_group a symbol or None; averaged: "laue", "friedel" or "p1".
+    A map: axes h, k, l (fractional indices), intensity (n_h, n_k, n_l), NaN where not observed; sigma and exposure the
+    same, NaN everywhere where the file has none; unit_cell (6 numbers), space_group a symbol or None; averaged: "laue",
+    "friedel" or "p1".
     """
 
     path: str
     axes: tuple[np.ndarray, np.ndarray, np.ndarray]
     intensity: np.ndarray
-    sigma: np.ndarray | None
-    exposure: np.ndarray | None
+    sigma: np.ndarray
+    exposure: np.ndarray
     unit_cell: tuple[float, ...]
     space_group: str | None
     averaged: str
+
+    @property
+    def has_sigma(self) -> bool:
+        """Whether the file has standard deviations."""
+        return not np.isnan(self.sigma).all()
+
+    @property
+    def has_exposure(self) -> bool:
+        """Whether the file has exposures."""
+        return not np.isnan(self.exposure).all()
 
     @property
     def cells(self) -> np.ndarray:
@@ -89,6 +100,7 @@ def _read_nexus(path: str) -> MapOnGrid:
         errors = errors.astype(float)
         observed &= np.isfinite(errors) & (errors > 0.0)
     intensity = np.where(observed, intensity, np.nan)
+    errors, exposure = (_nothing(intensity.shape) if values is None else values for values in (errors, exposure))
     text = [one.decode() if isinstance(one, bytes) else one for one in (averaged, group)]
     return MapOnGrid(path, axes, intensity, errors, exposure, tuple(map(float, cell)), text[1], str(text[0]))
 
@@ -108,7 +120,13 @@ def _read_lattice(path: str) -> MapOnGrid:
     axes = tuple(np.arange(number) + np.rint(start / step) for number, start, step in zip(shape, low, steps))
     lengths = tuple(float(f"{1.0 / step:.5g}") for step in steps)
     intensity = np.where(values == NOTHING, np.nan, values)
-    return MapOnGrid(path, axes, intensity, None, None, (*lengths, 90.0, 90.0, 90.0), None, "p1")
+    nothing = _nothing(intensity.shape)
+    return MapOnGrid(path, axes, intensity, nothing, nothing, (*lengths, 90.0, 90.0, 90.0), None, "p1")
+
+
+def _nothing(shape: tuple[int, ...]) -> np.ndarray:
+    """NaN for each voxel, in the memory of one."""
+    return np.broadcast_to(np.nan, shape)
 
 
 def write_model_map(path: str, observed: MapOnGrid, volumes: dict[str, np.ndarray], chosen: str) -> None:

@@ -75,18 +75,29 @@ class AzimuthBin:
 
 
 @dataclass(frozen=True)
+class FittedStokes:
+    """Q and U (2,), their covariance (2, 2), and effect (2,), the root mean square of dln P by each."""
+
+    value: np.ndarray
+    covariance: np.ndarray
+    effect: np.ndarray
+
+    @property
+    def polarisation(self) -> tuple[np.ndarray, np.ndarray]:
+        """Fraction and direction (2,), and their esds (2,) (polarisation.py)."""
+        return fraction_and_direction(self.value, self.covariance)
+
+
+@dataclass(frozen=True)
 class SharedErrors:
     """
     What was found; esds from the spread between lattices.
 
-    stokes (2,) with its covariance (2, 2), and stokes_effect (2,), the root mean square of dln P by each; None without
-    polarisation; asymmetry and cell_scale with their esds; gain and gain_esd (R,) of the regions, relative to their
-    mean; n observations of n_lattices; azimuths, what shows of the polarisation.
+    stokes, None without polarisation; asymmetry and cell_scale with their esds; gain and gain_esd (R,) of the regions,
+    relative to their mean; n observations of n_lattices; azimuths, what shows of the polarisation.
     """
 
-    stokes: np.ndarray | None
-    stokes_covariance: np.ndarray | None
-    stokes_effect: np.ndarray | None
+    stokes: FittedStokes | None
     asymmetry: float
     asymmetry_esd: float
     cell_scale: float
@@ -97,11 +108,6 @@ class SharedErrors:
     n: int
     n_lattices: int
     azimuths: list[AzimuthBin]
-
-    @property
-    def polarisation(self) -> tuple[np.ndarray, np.ndarray]:
-        """Fraction and direction (2,), and their esds (2,) (polarisation.py)."""
-        return fraction_and_direction(self.stokes, self.stokes_covariance)
 
 
 def find_regions(recording: Recording, rows: np.ndarray) -> Regions:
@@ -151,11 +157,12 @@ def fit_intensities(deviations: Deviations, recording: Recording, lattice: np.nd
         if k >= N_ROUNDS - 1 and not np.any(np.abs(gain) > np.maximum(LARGE_GAIN, LARGE_ESDS * gain_esd)):
             break
     esd = np.sqrt(np.diag(found.covariance))
-    effect = None if stokes is None else np.sqrt(np.mean((stokes.slopes / stokes.factor(now)[:, None]) ** 2, axis=0))
+    fitted = None
+    if stokes is not None:
+        effect = np.sqrt(np.mean((stokes.slopes / stokes.factor(now)[:, None]) ** 2, axis=0))
+        fitted = FittedStokes(now, found.covariance[:2, :2], effect)
     return SharedErrors(
-        now if stokes else None,
-        found.covariance[:2, :2] if stokes else None,
-        effect,
+        fitted,
         float(found.a[n_pol]),
         float(esd[n_pol]),
         float(found.a[n_pol + 1]),

@@ -208,17 +208,17 @@ def _polarisation(shared: SharedErrors, expected: float, spread: float) -> list[
             unknown(names[0], np.nan, "the beam is not polarised: no X-rays"),
             unknown(names[1], np.nan, "the beam is not polarised: no X-rays"),
         ]
-    (fraction, direction), (fraction_esd, direction_esd) = shared.polarisation
+    (fraction, direction), (fraction_esd, direction_esd) = shared.stokes.polarisation
     n = shared.n_lattices
     if not fraction_esd < USELESS[names[0]]:
         return [unknown(names[0], expected, "too few observations at high angles"), unknown(names[1], 0.0, "as above")]
-    size = 2.0 * (fraction - expected) * shared.stokes_effect[0]
+    size = 2.0 * (fraction - expected) * shared.stokes.effect[0]
     found = [judge(names[0], (fraction, fraction_esd), expected, size, n, azimuths=shared.azimuths)]
     if spread > 1e-3:
         found = [unknown(names[0], expected, "the beam models differ among themselves")]
     if direction_esd < USELESS[names[1]]:
         # U itself: that of an angle is no normal distribution
-        size = shared.stokes[1] * shared.stokes_effect[1]
+        size = shared.stokes.value[1] * shared.stokes.effect[1]
         found.append(judge(names[1], (direction, direction_esd), 0.0, size, n))
     else:
         found.append(unknown(names[1], 0.0, "hardly polarised, or too few observations at high angles"))

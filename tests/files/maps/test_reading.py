@@ -32,7 +32,7 @@ def test_a_lattice_of_lunus(tmp_path):
     found = read_map_on_grid(str(tmp_path / "a.lat"))
     assert found.unit_cell == pytest.approx((40.0, 50.5, 63.498, 90, 90, 90))
     assert [axis[0] for axis in found.axes] == [-3, -4, -5] and list(found.cells) == [1, 1, 1]
-    assert np.isnan(found.intensity[2, 3, 4]) and found.sigma is None
+    assert np.isnan(found.intensity[2, 3, 4]) and not (found.has_sigma or found.has_exposure)
     np.testing.assert_allclose(found.intensity[0], values[0], rtol=1e-6)
     (tmp_path / "b.lat").write_bytes((tmp_path / "a.lat").read_bytes()[:900])
     with pytest.raises(Sorry, match="cut off"):
@@ -44,7 +44,7 @@ def test_the_ccp4_of_a_map(tmp_path):
     values = np.random.default_rng(2).normal(size=(5, 7, 9))
     values[0, 0, 0] = np.nan
     axes = (np.arange(-2, 3) / 2.0, np.arange(-3, 4) / 3.0, np.arange(-4, 5) / 1.0)
-    observed = MapOnGrid("", axes, values, None, None, (40.0, 50.0, 60.0, 90.0, 90.0, 90.0), None, "p1")
+    observed = MapOnGrid("", axes, values, values, values, (40.0, 50.0, 60.0, 90.0, 90.0, 90.0), None, "p1")
     write_ccp4(str(tmp_path / "a.ccp4"), observed, values)
     with mrcfile.open(tmp_path / "a.ccp4", permissive=True) as file:
         np.testing.assert_allclose(file.data, np.nan_to_num(values), rtol=1e-6)
