@@ -64,9 +64,7 @@ def _write_columns(files: StillsFiles, result: PostrefinedStills, accepted: np.n
     stills, table, row = files.stills, files.table, files.usable.row
     n = len(table)
     result.partiality = np.maximum(result.partiality, MIN_PARTIALITY)
-    value, variance = result.merging_values(stills, slice(None))
-    value *= result.scale
-    variance *= result.scale**2
+    value, variance = result.corrected_values(stills)
     p, scale, factor_variance = np.ones(n), np.ones(n), np.zeros(n)
     p[row], scale[row] = result.partiality, result.scale
     # memory is tight where columns are added: from here on these are in p, scale and variance

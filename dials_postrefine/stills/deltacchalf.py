@@ -28,7 +28,7 @@ import numpy as np
 from dials_postrefine.numerics.grouped import grouped_mean
 from dials_postrefine.numerics.shells import equal_volume_edges, shell_of
 from dials_postrefine.stills.dataset import Stills
-from dials_postrefine.stills.scaling import WeightedMean
+from dials_postrefine.stills.scaling import Scaled, scaled_values
 
 N_SHELLS = 10
 
@@ -41,15 +41,17 @@ class DeltaCCHalfFilter:
     max_percent_removed: float = 10.0
 
 
-def harmful_lattices(stills: Stills, mean: WeightedMean, settings: DeltaCCHalfFilter) -> np.ndarray:
+def harmful_lattices(stills: Stills, scaled: Scaled, used: np.ndarray, settings: DeltaCCHalfFilter) -> np.ndarray:
     """
     The lattices without which what was merged agrees better (module docstring).
 
     Parameters
     ----------
     stills : Stills
-    mean : WeightedMean
-        What was merged.
+    scaled : Scaled
+        What the lattices' parameters say of the observations.
+    used : ndarray of bool, shape (n,)
+        Which of them were merged.
     settings : DeltaCCHalfFilter
 
     Returns
@@ -57,13 +59,13 @@ def harmful_lattices(stills: Stills, mean: WeightedMean, settings: DeltaCCHalfFi
     ndarray of int
         Their numbers, the worst first.
     """
-    used = (mean.weight > 0.0) & ~stills.absent[stills.unique]
+    used = used & ~stills.absent[stills.unique]
     lattice = stills.lattice()[used]
     n = np.bincount(lattice, minlength=stills.n_lattices)
     present = np.flatnonzero(n)
     if len(present) < 2:
         return present[:0]
-    value = mean.weighted[used] / mean.weight[used]
+    value = scaled_values(stills, scaled, used)[0]
     whole, without = cc_half_without_each(value, stills.unique[used], lattice, resolution_shells(stills, used))
     delta = (whole - without)[present]
     known = np.isfinite(delta)  # without some lattices nothing is left to correlate

@@ -318,7 +318,7 @@ class _Cycles:
         if self.settings.delta_cc_half is None:
             return
         now = self.now
-        for k in harmful_lattices(self.stills, now.mean, self.settings.delta_cc_half):
+        for k in harmful_lattices(self.stills, now.scaled, now.mean.weight > 0.0, self.settings.delta_cc_half):
             now.fits[k].reason = Reason.DELTA_CC_HALF
             now.scaled.kept[self.stills.rows(k)] = False
         now.mean = self.mean_of(now.scaled)

@@ -14,7 +14,7 @@ from dials_postrefine.stills.errormodel import ErrorModel
 from dials_postrefine.stills.fits import LatticeFit, Reason
 from dials_postrefine.stills.freereflections import FreeAgreement
 from dials_postrefine.stills.partiality import Profile
-from dials_postrefine.stills.scaling import merging_values
+from dials_postrefine.stills.scaling import corrected_values, merging_values
 
 
 @dataclass
@@ -57,6 +57,10 @@ class PostrefinedStills:
     def merging_values(self, stills: Stills, selection: np.ndarray | slice) -> tuple[np.ndarray, np.ndarray]:
         """The scaled values of the selected observations and their variances, as they are to be merged."""
         return merging_values(stills, self, self.mean, self.error_model, selection)
+
+    def corrected_values(self, stills: Stills) -> tuple[np.ndarray, np.ndarray]:
+        """All values and their variances as they are to be written, not yet scaled."""
+        return corrected_values(stills, self, self.mean, self.error_model)
 
     @property
     def accepted(self) -> np.ndarray:

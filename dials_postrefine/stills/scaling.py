@@ -163,12 +163,11 @@ def modelled_variance(
     variance: np.ndarray,
     slope: np.ndarray,
     relative: np.ndarray,
-    unique: np.ndarray,
     mean: np.ndarray,
     model: ErrorModel | None,
 ) -> np.ndarray:
     """
-    The variances of scaled values by the error model, or as they are without (model None).
+    The variances of values by the error model, or as they are without (model None).
 
     Parameters
     ----------
@@ -176,10 +175,8 @@ def modelled_variance(
         As scaled_values gives them.
     relative : ndarray, shape (n,)
         Variance t of ln(G e p).
-    unique : ndarray of int, shape (n,)
-        Number of the unique index.
-    mean : ndarray, shape (n_unique,)
-        Merged intensities; where there is none (NaN) the value itself has to do.
+    mean : ndarray, shape (n,)
+        The merged intensity of the index of each; where there is none (NaN) the value itself has to do.
     model : ErrorModel or None
 
     Returns
@@ -188,7 +185,7 @@ def modelled_variance(
     """
     if model is None:
         return variance
-    expected = np.where(np.isfinite(mean[unique]), mean[unique], value)
+    expected = np.where(np.isfinite(mean), mean, value)
     return model.variance(expected_counts(variance, value, slope, expected), relative, expected)
 
 
@@ -217,7 +214,30 @@ def merging_values(
     """
     value, variance, slope = scaled_values(stills, scaled, selection)
     unique, relative = stills.unique[selection], scaled.relative_variance[selection]
-    return value, modelled_variance(value, variance, slope, relative, unique, mean, model)
+    return value, modelled_variance(value, variance, slope, relative, mean[unique], model)
+
+
+def corrected_values(
+    stills: Stills, scaled: Scaled, mean: np.ndarray, model: ErrorModel | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """
+    All observations as they are to be written, corrected for partiality but not yet scaled: I/p, and the variances by
+    the error model about the merged intensity as each lattice has it, G e M.
+
+    Parameters
+    ----------
+    stills, scaled, mean, model
+        As merging_values takes them.
+
+    Returns
+    -------
+    value, variance : ndarray, shape (n,)
+        G e and (G e)^2 times those of merging_values, to rounding.
+    """
+    corrected = replace(scaled, scale=np.ones(len(scaled.scale)))
+    value, variance, slope = scaled_values(stills, corrected, slice(None))
+    expected = mean[stills.unique] * scaled.scale
+    return value, modelled_variance(value, variance, slope, scaled.relative_variance, expected, model)
 
 
 def mean_of_kept(stills: Stills, scaled: Scaled, model: ErrorModel, outlier_z: float, fits_model: bool) -> WeightedMean:
@@ -244,7 +264,7 @@ def mean_of_kept(stills: Stills, scaled: Scaled, model: ErrorModel, outlier_z: f
     value, counts, slope = scaled_values(stills, scaled, kept)
     unique, relative = stills.unique[kept], scaled.relative_variance[kept]
     median = medians_of_groups(value, unique, stills.n_unique, True)
-    variance = modelled_variance(value, counts, slope, relative, unique, median, model)
+    variance = modelled_variance(value, counts, slope, relative, median[unique], model)
     at_least = model.at_least(value, counts, relative)
     out = find_outliers(value, variance, unique, stills.n_unique, outlier_z, stills.prior, at_least)
     good = ~out
@@ -253,7 +273,7 @@ def mean_of_kept(stills: Stills, scaled: Scaled, model: ErrorModel, outlier_z: f
         mean = merged.intensity[unique[good]]
         expected = expected_counts(counts[good], value[good], slope[good], mean)
         model = fit_error_model(value[good], expected, relative[good], mean, unique[good], 1.0 / variance[good], model)
-    variance = modelled_variance(value, counts, slope, relative, unique, merged.intensity, model)
+    variance = modelled_variance(value, counts, slope, relative, merged.intensity[unique], model)
     merged = merge(value[good], variance[good], unique[good], stills.n_unique)
     outlier = np.zeros(len(kept), dtype=bool)
     outlier[kept] = out

@@ -24,7 +24,9 @@ from dials_postrefine.stills.fits import FitSettings, Reason
 from dials_postrefine.stills.geometry import vectors_of_lattices
 from dials_postrefine.stills.loop import DatasetSettings, postrefine
 from dials_postrefine.stills.reference import FitReference
-from dials_postrefine.stills.scaling import WeightedMean
+from dials_postrefine.stills.scaling import Scaled
+
+NOTHING = np.zeros(0)
 
 
 def make_observations(n_lattices=12, n_unique=60, seed=0, offset=1000.0):
@@ -113,36 +115,32 @@ def spoil(stills, *lattices):
     return replace(stills, intensity=intensity)
 
 
-def true_mean(sim, stills) -> WeightedMean:
+def true_scales(sim) -> Scaled:
     """What a merge would be made of if each lattice were known as the simulation knows it."""
-    value = stills.intensity * sim.polarisation / (sim.expected / sim.i_full)
-    weight = np.where(sim.partiality > 0.3, 1.0, 0.0)
-    nothing = np.zeros(0)
-    return WeightedMean(weight, weight * value, nothing, nothing, nothing, nothing, None)
+    return Scaled(sim.expected / (sim.i_full * sim.polarisation), np.ones(len(sim.i_full)), NOTHING, NOTHING, 0.0)
 
 
 def test_lattices_that_lower_cc_half_are_named_the_worst_first_and_not_too_many(sim, stills):
-    mean = true_mean(sim, stills)
-    found = harmful_lattices(stills, mean, DeltaCCHalfFilter(stdcutoff=3.0, max_percent_removed=10.0))
+    scaled, used = true_scales(sim), sim.partiality > 0.3
+    found = harmful_lattices(stills, scaled, used, DeltaCCHalfFilter(stdcutoff=3.0, max_percent_removed=10.0))
     assert sorted(found) == [7, 23]
-    used = mean.weight > 0.0
     shell = resolution_shells(stills, used)
-    value, lattice = mean.weighted[used], stills.lattice()[used]
+    value, lattice = (stills.intensity / scaled.partiality)[used], stills.lattice()[used]
     unique = stills.unique[used]
     without = {k: cc_half(value[lattice != k], unique[lattice != k], shell) for k in (7, 23)}
     assert without[found[0]] > without[found[1]]
     share = 100.0 * np.count_nonzero(lattice == found[0]) / len(lattice)
     for percent, expected in ((0.99 * share, 0), (1.01 * share, 1)):
-        assert list(harmful_lattices(stills, mean, DeltaCCHalfFilter(3.0, percent))) == list(found[:expected])
-    assert not len(harmful_lattices(stills, mean, DeltaCCHalfFilter(stdcutoff=30.0)))
+        assert list(harmful_lattices(stills, scaled, used, DeltaCCHalfFilter(3.0, percent))) == list(found[:expected])
+    assert not len(harmful_lattices(stills, scaled, used, DeltaCCHalfFilter(stdcutoff=30.0)))
 
 
 def test_absent_indices_and_single_lattices_are_nothing_to_compare(sim, stills):
-    mean = true_mean(sim, stills)
+    scaled, used = true_scales(sim), sim.partiality > 0.3
     everything = DeltaCCHalfFilter(-10.0, 100.0)
-    assert not len(harmful_lattices(replace(stills, absent=np.ones(stills.n_unique, dtype=bool)), mean, everything))
-    single = np.where(stills.lattice() == 3, mean.weight, 0.0)
-    assert not len(harmful_lattices(stills, replace(mean, weight=single), everything))
+    absent = replace(stills, absent=np.ones(stills.n_unique, dtype=bool))
+    assert not len(harmful_lattices(absent, scaled, used, everything))
+    assert not len(harmful_lattices(stills, scaled, used & (stills.lattice() == 3), everything))
 
 
 def test_the_shells_follow_resolution_in_equal_volumes(sim, stills):
@@ -195,9 +193,9 @@ def test_a_lattice_without_which_nothing_is_left_saves_no_other(as_stills):
         intensity=value, variance=np.ones(len(value)), absent=np.zeros(n_unique, dtype=bool),
     )  # fmt: skip
     ones = np.ones(len(value))
-    mean = WeightedMean(ones, value, ones < 0, np.ones(n_unique), truth, truth, None)
+    scaled = Scaled(ones, ones, NOTHING, NOTHING, 0.0)
     lattice = stills.lattice()
     shell = np.zeros(n_unique, dtype=int)
     assert np.isnan(cc_half_without_each(value, stills.unique, lattice, shell)[1]).tolist() == [True] + [False] * 10
     assert n * 10 == n_unique
-    assert harmful_lattices(stills, mean, DeltaCCHalfFilter(stdcutoff=2.0, max_percent_removed=20.0)).tolist() == [5]
+    assert harmful_lattices(stills, scaled, ones > 0.0, DeltaCCHalfFilter(2.0, 20.0)).tolist() == [5]
