@@ -2,7 +2,7 @@
 Compiled loops over groups and short arrays, for what is done once a lattice or once a unique index: there the calls of
 numpy take longer than its arithmetic.
 
-The part_ functions are for other compiled loops.  They say what robust.slope_through_origin, grouped.grouped_median,
+The part_ functions are for other compiled loops.  They say what robust.slope_through_origin, numpy's median,
 correlation.correlation and correlation.partial_correlation say, to rounding; the tests hold them to it.
 """
 
@@ -149,7 +149,7 @@ def part_partial_correlation(values, n):
 @jit
 def medians_of_groups(values, group, n_groups, lower):
     """
-    The median of the values of each group (grouped.grouped_median).
+    The median of the values of each group.
 
     Parameters
     ----------

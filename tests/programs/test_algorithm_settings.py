@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -20,6 +20,7 @@ from dials_postrefine.programs.algorithm_settings import (
     input_filters,
     model_candidates,
     reference_settings,
+    settings_of,
     spread_settings,
     tree_image_choice,
     tree_settings,
@@ -100,6 +101,20 @@ def test_auto_offers_all_and_a_name_itself():
         request = request_of("postrefine", f"profile={profile}", "exponent=3")
         assert model_candidates(request).profile == Profile("pearson_vii", 3.0)
         assert model_candidates(request_of("postrefine", f"profile={profile}")).profile is None
+
+
+def test_what_is_called_the_same_is_taken_and_what_is_given_goes_before():
+    @dataclass(frozen=True)
+    class Settings:
+        d_min: float | None = None
+        seed: int = 0
+        loss: str = "none"
+        elsewhere: int = 3
+
+    request = request_of("postrefine", "d_min=2.5", "seed=4", "loss=huber")
+    assert settings_of(Settings, request, loss="given") == Settings(2.5, 4, "given", 3)
+    with pytest.raises(TypeError):
+        settings_of(Settings, request, another=1)
 
 
 def test_degrees_become_radians():
