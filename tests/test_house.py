@@ -8,6 +8,7 @@ mends one takes it off the list, and nobody adds one without being seen.
 from __future__ import annotations
 
 import ast
+import keyword
 import re
 from collections import Counter
 from functools import lru_cache
@@ -19,7 +20,7 @@ PACKAGE = "dials_postrefine"
 ROOT = Path(__file__).parent.parent / PACKAGE
 ALGORITHMS = ("stills", "diffuse", "electron")
 ABOVE = ("command_line", "programs", "settings", "scopes", "effects")
-MOST_LINES, MOST_ARGUMENTS = 60, 7
+MOST_LINES = 60
 ROOMS_OF_SHORT_FUNCTIONS = ("numerics", "scattering", *ALGORITHMS, "files", "report")
 
 # room -> the rooms that it may import besides itself; a module at the top of the package is a room of its own
@@ -46,7 +47,13 @@ FILES_NEED = {
 }
 MOST_ARGUMENTS = 7
 LONGEST_MODULE = 500
+MOST_SHARED_LINES = 8
 ARRAYS = {"ndarray", "NDArray", "ArrayLike"}
+
+
+def text_of(module: str) -> str:
+    path = ROOT.joinpath(*module.split("."))
+    return (path / "__init__.py" if path.is_dir() else path.with_suffix(".py")).read_text(encoding="utf-8")
 
 
 @lru_cache(maxsize=1)
@@ -171,9 +178,7 @@ def test_files_run_no_algorithm():
 def test_no_module_is_too_long():
     long = {}
     for name in modules():
-        path = ROOT.joinpath(*name.split("."))
-        path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
-        n = len(path.read_text(encoding="utf-8").splitlines())
+        n = len(text_of(name).splitlines())
         if n > LONGEST_MODULE:
             long[name] = n
     assert not long, f"more than {LONGEST_MODULE} lines: {long}"
@@ -255,4 +260,50 @@ class A:
 """
     assert fields_that_may_be_no_array(ast.parse(example)) == ["A.y", "A.z", "A.v", "A.self.w"]
     found = {name: fields for name, tree in modules().items() if (fields := fields_that_may_be_no_array(tree))}
+    assert not found
+
+
+def lines_of_code(function: ast.FunctionDef, source: list[str]) -> list[tuple[int, str]]:
+    """The lines of a function that do something, by number: no docstrings, imports, comments or brackets alone."""
+    skipped: set[int] = set()
+    for node in ast.walk(function):
+        is_docstring = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+        if is_docstring or isinstance(node, (ast.Import, ast.ImportFrom)):
+            skipped |= set(range(node.lineno, node.end_lineno + 1))
+    numbers = (k for k in range(function.body[0].lineno, function.end_lineno + 1) if k not in skipped)
+    lines = ((k, source[k - 1].split("  #")[0].strip()) for k in numbers)
+    return [(k, line) for k, line in lines if not line.startswith("#") and re.search(r"\w", line)]
+
+
+def without_names(lines: list[str]) -> str:
+    """Lines of code in which names are numbered as they come up: what is the same but for names is the same."""
+    numbers: dict[str, str] = {}
+
+    def number(found: re.Match) -> str:
+        name = found[0]
+        return name if keyword.iskeyword(name) else numbers.setdefault(name, f"_{len(numbers)}")
+
+    return "\n".join(re.sub(r"(?<![.\w])[A-Za-z_]\w*", number, line) for line in lines)
+
+
+def standing_twice(sources: dict[str, str]) -> list[list[str]]:
+    """Where more than MOST_SHARED_LINES lines of code in a row stand that stand elsewhere, too, names apart."""
+    found: dict[str, dict[tuple[str, int], str]] = {}
+    for module, text in sources.items():
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef):
+                lines = lines_of_code(node, text.splitlines())
+                for k in range(len(lines) - MOST_SHARED_LINES):
+                    run = without_names([line for _, line in lines[k : k + MOST_SHARED_LINES + 1]])
+                    place = module, lines[k][0]  # of a function within another one the same
+                    found.setdefault(run, {})[place] = f"{module}.{node.name}"
+    return [list(where.values()) for where in found.values() if len(where) > 1]
+
+
+def test_no_logic_stands_twice():
+    steps = "    a = f(x)\n" + "".join(f"    a += {k} * y[{k}]\n" for k in range(MOST_SHARED_LINES)) + "    return a\n"
+    one, other = f"def one(x, y):\n{steps}", f"def other(u, v):\n{steps}".replace("x", "u").replace("y", "v")
+    assert standing_twice({"m": one, "n": other.replace("a ", "b ")}) == [["m.one", "n.other"]]
+    assert not standing_twice({"m": one, "n": other.replace("a += 4", "a -= 4")})
+    found = standing_twice({name: text_of(name) for name in modules()})
     assert not found
