@@ -4,7 +4,7 @@ How near the merged amplitudes come to the truth, on simulated stills whose phys
     python benchmarks/accuracy.py [lattices] [seed]
 
 R of amplitudes against the truth over all merged reflections, after one scale and one isotropic B
-(merging.r_to_truth); self-merged unless it says otherwise.  Monte Carlo: the plain mean of the linearly scaled
+(simulate/truth.py); self-merged unless it says otherwise.  Monte Carlo: the plain mean of the linearly scaled
 observations.
 
 For the model that suits best there are also CC1/2, conventional and honest (independently refined half sets), beside
@@ -24,11 +24,12 @@ import numpy as np
 from dials_postrefine.numerics.correlation import correlation
 from dials_postrefine.simulate.still_files import as_stills
 from dials_postrefine.simulate.stills import SimulatedStills, StillsOptions, simulate_stills
+from dials_postrefine.simulate.truth import r_to_truth
 from dials_postrefine.stills.crossvalidation import merge_half_sets
 from dials_postrefine.stills.dataset import Stills
 from dials_postrefine.stills.fits import FitSettings
 from dials_postrefine.stills.loop import DatasetSettings, postrefine
-from dials_postrefine.stills.merging import merge, r_to_truth
+from dials_postrefine.stills.merging import merge
 from dials_postrefine.stills.model import RADII, UNIT_CELLS
 from dials_postrefine.stills.outcome import PostrefinedStills
 from dials_postrefine.stills.partiality import PROFILES

@@ -20,11 +20,12 @@ import numpy as np
 from dials_postrefine.numerics.correlation import correlation
 from dials_postrefine.simulate.still_files import as_stills
 from dials_postrefine.simulate.stills import SimulatedStills, StillsOptions, simulate_stills
+from dials_postrefine.simulate.truth import r_to_truth
 from dials_postrefine.stills.crossvalidation import relative_scale
 from dials_postrefine.stills.dataset import Stills
 from dials_postrefine.stills.fits import FitSettings
 from dials_postrefine.stills.loop import DatasetSettings, postrefine
-from dials_postrefine.stills.merging import merge, r_to_truth
+from dials_postrefine.stills.merging import merge
 from dials_postrefine.stills.outcome import PostrefinedStills
 from dials_postrefine.stills.reference import make_reference
 

@@ -3,7 +3,7 @@ What an atomic model is worth as a reference, on the simulated stills of accurac
 
     python benchmarks/atomic_model.py [lattices] [seed]
 
-R of amplitudes against the truth (merging.r_to_truth) of stills that are fitted in one cycle to the intensities of the
+R of amplitudes against the truth (simulate/truth.py) of stills that are fitted in one cycle to the intensities of the
 structure behind them, its atoms moved by a rms shift; and in three, as dials.postrefine does: the second and third
 against model and merged data together, each with the weight of its error (scattering/prior.py).  share: of the data
 beside the model after the last.  Last, self-merged.
@@ -23,9 +23,10 @@ from dials_postrefine.scattering.prior import ModelPrior
 from dials_postrefine.scattering.structure_factors import calculate_f_calc
 from dials_postrefine.simulate.still_files import as_stills
 from dials_postrefine.simulate.stills import StillsOptions, simulate_stills
+from dials_postrefine.simulate.truth import r_to_truth
 from dials_postrefine.stills.fits import FitSettings
 from dials_postrefine.stills.loop import DatasetSettings, postrefine
-from dials_postrefine.stills.merging import merge, r_to_truth
+from dials_postrefine.stills.merging import merge
 from dials_postrefine.stills.reference import FitReference
 
 BEST = FitSettings(profile="gaussian", radius="mosaic", unit_cell="scale")

@@ -23,7 +23,8 @@ from dials_postrefine.numerics.shells import equal_volume_edges
 from dials_postrefine.programs.stills_input import read_stills
 from dials_postrefine.simulate.still_files import write_stills
 from dials_postrefine.simulate.stills import StillsOptions, simulate_stills
-from dials_postrefine.stills.merging import merge, r_to_truth
+from dials_postrefine.simulate.truth import r_to_truth
+from dials_postrefine.stills.merging import merge
 from dials_postrefine.stills.scaling import linear_scales
 
 N_LATTICES = 200

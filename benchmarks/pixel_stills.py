@@ -15,7 +15,7 @@ The blocks are normal and quasi-random: with D = 1020 and 0.026 degrees the tota
 those of many more; ten random blocks scatter them by 7 (d > 4) to 17 % (d < 2.5).  K (pulse energy, volume, isotropic
 B), D, mosaic spread and cell differ between the crystals.  Reflections count up to N_WIDTHS from the Ewald sphere.
 
-R = sum|F - F_true|/sum F_true after one scale and one isotropic B (merging.r_to_truth), of all merged reflections and
+R = sum|F - F_true|/sum F_true after one scale and one isotropic B (simulate/truth.py), of all merged reflections and
 of the 90 % whose amplitudes have the smallest sigma(I)/(2 sqrt(I)) (of the plain mean: the highest multiplicity).  Then
 what limits R: DIALS' intensities with the true scale and partiality, and noise-free ones with the refined.
 """
@@ -37,11 +37,12 @@ from scipy.stats import qmc
 from dials_postrefine.files.reference.alignment import align, read_reference
 from dials_postrefine.numerics.correlation import correlation
 from dials_postrefine.programs.stills_input import StillsFiles, read_stills
+from dials_postrefine.simulate.truth import r_to_truth
 from dials_postrefine.stills.crossvalidation import merge_half_sets
 from dials_postrefine.stills.filters import LatticeFilters
 from dials_postrefine.stills.fits import FitSettings
 from dials_postrefine.stills.loop import DatasetSettings, postrefine
-from dials_postrefine.stills.merging import Merged, merge, r_to_truth
+from dials_postrefine.stills.merging import Merged, merge
 from dials_postrefine.stills.model import RADII, UNIT_CELLS
 from dials_postrefine.stills.reference import make_reference
 from dials_postrefine.stills.scaling import linear_scales

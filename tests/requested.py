@@ -16,6 +16,16 @@ def request_type(program: str) -> type:
     return getattr(importlib.import_module(f"dials_postrefine.settings.{program}"), name)
 
 
+def bound_paths(kind: type, prefix: str = "") -> list[str]:
+    """The paths of the parameters that a dataclass of a kind takes, in the order of its fields."""
+    paths = []
+    for field in dataclasses.fields(kind):
+        path = prefix + field.metadata["path"]
+        part = field.metadata.get("part")
+        paths += [path] if part is None else bound_paths(part, f"{path}." if path else "")
+    return paths
+
+
 def request_of(program: str, *arguments: str):
     """The Request of the command-line arguments name=value."""
     from dials_postrefine.settings.binding import from_scope

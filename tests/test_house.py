@@ -307,3 +307,27 @@ def test_no_logic_stands_twice():
     assert not standing_twice({"m": one, "n": other.replace("a += 4", "a -= 4")})
     found = standing_twice({name: text_of(name) for name in modules()})
     assert not found
+
+
+def names_in(tree: ast.Module) -> Counter:
+    """How often each name is used, or is a text, but not where it is defined or imported."""
+    used = (
+        getattr(node, "id", None) or getattr(node, "attr", None) or getattr(node, "value", None)
+        for node in ast.walk(tree)
+        if isinstance(node, (ast.Name, ast.Attribute, ast.Constant))
+    )
+    return Counter(name for name in used if isinstance(name, str))
+
+
+def test_no_function_is_for_tests_alone():
+    """What only tests use stands with them; benchmarks measure the package, and simulate/ is for both."""
+    benchmarks = [ast.parse(path.read_text(encoding="utf-8")) for path in ROOT.parent.glob("benchmarks/*.py")]
+    used = sum((names_in(tree) for tree in [*modules().values(), *benchmarks]), Counter())
+    assert used["resolution_range"] and not used["test_no_function_is_for_tests_alone"]
+    unused = {
+        f"{name}.{node.name}"
+        for name, tree in modules().items()
+        for node in tree.body
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and room_of(name) != "simulate" and not used[node.name]
+    }
+    assert not unused

@@ -58,11 +58,6 @@ def from_scope(kind: type, scope):
     return kind(**values)
 
 
-def bound_paths(kind: type) -> list[str]:
-    """The paths of the parameters that a dataclass of a kind takes, in the order of its fields."""
-    return [path for path, _ in _leaves(kind())]
-
-
 def values_by_path(request) -> dict[str, Any]:
     """The values of the fields, by the paths of their parameters."""
     return dict(_leaves(request))

@@ -124,33 +124,6 @@ class _Trial:
     at_bound: bool = False
 
 
-def fit_lattice(
-    observations: Observations,
-    settings: FitSettings,
-    start: np.ndarray | None = None,
-    linear_scale: float = np.nan,
-    restraint: Restraint | None = None,
-) -> LatticeFit:
-    """
-    Fit the model to one lattice and judge it: fit_lattices of one, by lstbx.
-
-    Parameters
-    ----------
-    observations : Observations
-    settings : FitSettings
-    start : ndarray, shape (7,), optional
-    linear_scale : float
-    restraint : Restraint, optional
-        As there.
-
-    Returns
-    -------
-    LatticeFit
-    """
-    starts = no_starts(1) if start is None else start[None]
-    return fit_lattices([observations], settings, starts, [linear_scale], restraint)[0]
-
-
 def no_starts(n_lattices: int) -> np.ndarray:
     """
     The starts of lattices that have nothing to go on from.

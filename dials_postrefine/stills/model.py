@@ -30,7 +30,6 @@ refine it with each still.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -162,25 +161,6 @@ class JoinedObservations(Observations):
     def times_covariance(self, gradient: np.ndarray, covariance: np.ndarray) -> np.ndarray:
         """The rows of gradient (n, 7), each times the covariance (L, 7, 7) of its lattice."""
         return (gradient[:, None, :] @ covariance[self.lattice])[:, 0, :]
-
-
-def join_lattices(lattices: Sequence[Observations]) -> JoinedObservations:
-    """
-    The observations of many lattices together, in their order.
-
-    Parameters
-    ----------
-    lattices : sequence of Observations
-
-    Returns
-    -------
-    JoinedObservations
-    """
-    return JoinedObservations(
-        s0=np.array([lattice.s0 for lattice in lattices]),
-        lattice=np.repeat(np.arange(len(lattices)), [len(lattice) for lattice in lattices]),
-        **{name: np.concatenate([getattr(lattice, name) for lattice in lattices]) for name in BY_REFLECTION},
-    )
 
 
 def radius(x: np.ndarray, q_sq: np.ndarray) -> np.ndarray:

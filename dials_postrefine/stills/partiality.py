@@ -61,14 +61,6 @@ def pearson_vii(r_h, r_s, m):
     return p, -slope, slope * ratio
 
 
-def pearson_vii_by_exponent(r_h, r_s, m):
-    """dp/dm of Pearson VII (n,), arguments as above."""
-    a = 2.0 * np.expm1(np.log(2.0) / m)
-    t_sq = (r_h / r_s) ** 2
-    log_u = np.log1p(a * t_sq)
-    return np.exp(-m * log_u) * (TWO_LN2 * 2.0 ** (1.0 / m) * t_sq / (m * (1.0 + a * t_sq)) - log_u)
-
-
 PROFILES = {"pearson_vii": pearson_vii, "hard_sphere": hard_sphere, "lorentzian": lorentzian, "gaussian": gaussian}
 
 # r_s starts at this many times RMS(r_h).  At r_s = RMS the hard sphere leaves 42 % of the spots of a uniform window at

@@ -16,6 +16,7 @@ from html import unescape
 import numpy as np
 import pytest
 from comparison import with_value
+from map_sections import collect_sections
 
 pytest.importorskip("numba", reason="the loops over voxels are compiled by numba")
 pytest.importorskip("jinja2", reason="the page is a jinja2 template")
@@ -23,7 +24,7 @@ pytest.importorskip("matplotlib", reason="the figures are drawn by matplotlib")
 pytest.importorskip("tabulate", reason="the log has tables")
 
 from dials_postrefine.diffuse.map.records import Description
-from dials_postrefine.diffuse.map.sections import collect, parse_plane
+from dials_postrefine.diffuse.map.sections import parse_plane
 from dials_postrefine.report.common import pictures
 from dials_postrefine.report.common.page import render
 from dials_postrefine.report.common.provenance import record_run
@@ -57,7 +58,7 @@ DATASET = diffuse_summary.describe_dataset(
 
 
 def sections_of(one, names=PLANES):
-    return collect(one.map, [parse_plane(name) for name in names])
+    return collect_sections(one.map, [parse_plane(name) for name in names])
 
 
 @pytest.fixture(scope="module")

@@ -24,11 +24,12 @@ from dials_postrefine.scattering.prior import ModelPrior, combine
 from dials_postrefine.scattering.structure_factors import calculate_f_calc
 from dials_postrefine.simulate.still_files import as_stills
 from dials_postrefine.simulate.stills import StillsOptions, simulate_stills
+from dials_postrefine.simulate.truth import r_to_truth
 from dials_postrefine.stills.dataset import select_lattices
 from dials_postrefine.stills.errormodel import ErrorModel
 from dials_postrefine.stills.fits import FitSettings
 from dials_postrefine.stills.loop import DatasetSettings, postrefine
-from dials_postrefine.stills.merging import merge, r_to_truth
+from dials_postrefine.stills.merging import merge
 from dials_postrefine.stills.reference import FitReference
 from dials_postrefine.stills.scaling import Scaled, add_prior, mean_of_kept, mean_of_others
 

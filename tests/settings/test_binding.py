@@ -6,13 +6,13 @@ import dataclasses
 import math
 
 import pytest
-from requested import PROGRAMS, request_of, request_type
+from requested import PROGRAMS, bound_paths, request_of, request_type
 
 import dials_postrefine  # noqa: F401  (makes cctbx findable)
 
 pytest.importorskip("iotbx.phil", reason="parameters are PHIL")
 
-from dials_postrefine.settings.binding import bound_paths, changed_paths, expression, part, phil, values_by_path
+from dials_postrefine.settings.binding import changed_paths, expression, part, phil, values_by_path
 from dials_postrefine.settings.scope import load
 
 pytestmark = pytest.mark.dials

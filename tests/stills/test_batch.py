@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from joined_lattices import join_lattices
 
 from dials_postrefine.numerics.compiled import SourcesCache
 from dials_postrefine.numerics.leastsquares import Restraint
@@ -14,7 +15,7 @@ from dials_postrefine.stills import esdkernels, fitkernels, kernels
 from dials_postrefine.stills.batch import fit_batch, prepare
 from dials_postrefine.stills.fits import FitSettings, Reason
 from dials_postrefine.stills.lattice import fit_lattices, no_starts
-from dials_postrefine.stills.model import LN_MOSAICITY, N_PARAMETERS, join_lattices
+from dials_postrefine.stills.model import LN_MOSAICITY, N_PARAMETERS
 from dials_postrefine.stills.partiality import PROFILES
 
 N = 24

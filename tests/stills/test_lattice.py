@@ -9,7 +9,7 @@ import pytest
 
 from dials_postrefine.simulate.stills import StillsOptions, simulate_stills
 from dials_postrefine.stills.fits import FitSettings, Reason
-from dials_postrefine.stills.lattice import fit_lattice, start_values
+from dials_postrefine.stills.lattice import fit_lattices, no_starts, start_values
 from dials_postrefine.stills.model import (
     B_FACTOR,
     CELL_SCALE,
@@ -25,6 +25,11 @@ from dials_postrefine.stills.model import (
 N = 60
 # The data are weighted by the variance that they were simulated with, so the model has no error of its own.
 EXACT = FitSettings(model="rs_hybrid", model_error=0.0)
+
+
+def fit_lattice(observations, settings, start=None):
+    """The fit of one lattice, by lstbx."""
+    return fit_lattices([observations], settings, no_starts(1) if start is None else start[None], [np.nan])[0]
 
 
 @pytest.fixture(scope="module")

@@ -9,10 +9,11 @@ import pytest
 
 from dials_postrefine.executors.processes import make_run
 from dials_postrefine.simulate.stills import StillsOptions, simulate_stills
+from dials_postrefine.simulate.truth import r_to_truth
 from dials_postrefine.stills import loop
 from dials_postrefine.stills.fits import FitSettings, Reason
 from dials_postrefine.stills.loop import DatasetSettings, postrefine
-from dials_postrefine.stills.merging import merge, r_to_truth
+from dials_postrefine.stills.merging import merge
 from dials_postrefine.stills.model import LN_SCALE
 from dials_postrefine.stills.reference import FitReference
 from dials_postrefine.stills.scaling import linear_scales

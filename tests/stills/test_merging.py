@@ -8,7 +8,8 @@ import pytest
 from cctbx import crystal, miller
 from cctbx.array_family import flex
 
-from dials_postrefine.stills.merging import Merged, find_outliers, merge, r_split, r_to_truth, shell_statistics
+from dials_postrefine.simulate.truth import r_to_truth
+from dials_postrefine.stills.merging import Merged, find_outliers, merge, r_split, shell_statistics
 from dials_postrefine.stills.wilson import WilsonPrior
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from joined_lattices import join_lattices
 
 from dials_postrefine.simulate.stills import StillsOptions, simulate_stills
 from dials_postrefine.stills.model import (
@@ -17,7 +18,6 @@ from dials_postrefine.stills.model import (
     Observations,
     calculate,
     calculate_with_jacobian,
-    join_lattices,
     partiality,
     partiality_with_variance,
     radius,

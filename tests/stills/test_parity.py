@@ -28,7 +28,7 @@ from dials_postrefine.simulate.still_files import make_experiments
 from dials_postrefine.simulate.stills import StillsOptions, simulate_stills
 from dials_postrefine.stills.fits import FitSettings
 from dials_postrefine.stills.geometry import excitation
-from dials_postrefine.stills.lattice import fit_lattice, start_values
+from dials_postrefine.stills.lattice import fit_lattices, no_starts, start_values
 from dials_postrefine.stills.model import (
     LN_NOTHING,
     LN_RADIUS,
@@ -355,7 +355,8 @@ def run(xfel_rs, as_stills):
 def fits(run):
     """v of our fits of the same target."""
     settings = FitSettings(model="rs", profile="lorentzian", weighting="unit", loss="linear")
-    fitted = [fit_lattice(pair.observations, settings) for pair in run.pairs]
+    n = len(run.pairs)
+    fitted = fit_lattices([pair.observations for pair in run.pairs], settings, no_starts(n), np.full(n, np.nan))
     assert [fit.reason for fit in fitted] == [None] * N
     return [as_v(fit.x) for fit in fitted]
 

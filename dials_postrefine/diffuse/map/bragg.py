@@ -18,7 +18,7 @@ from dials_postrefine.diffuse.map.series import Panel, Peaks
 
 def mark(peaks: Peaks, image: float, panels: list[Panel], starts: np.ndarray, out: np.ndarray) -> None:
     """
-    Mark the pixels that peaks cover on an image, and no others.
+    Mark the pixels that peaks cover on an image, beside what is marked.
 
     Parameters
     ----------
@@ -29,20 +29,7 @@ def mark(peaks: Peaks, image: float, panels: list[Panel], starts: np.ndarray, ou
     starts : ndarray (n_panels + 1,)
         The first pixel of each panel (geometry.Pixels.starts).
     out : ndarray (n_pixels,) of uint8
-        Set to 1 where a peak is, to 0 elsewhere.
-    """
-    out[:] = 0
-    mark_also(peaks, image, panels, starts, out)
-
-
-def mark_also(peaks: Peaks, image: float, panels: list[Panel], starts: np.ndarray, out: np.ndarray) -> None:
-    """
-    As mark, beside what is marked: for the peaks of several crystals.
-
-    Parameters
-    ----------
-    peaks, image, panels, starts, out
-        As of mark.
+        Set to 1 where a peak is.
     """
     here = np.flatnonzero((peaks.images[:, 0] < image + 1.0) & (peaks.images[:, 1] > image))
     for number in np.unique(peaks.panel[here]):

@@ -162,7 +162,7 @@ class ImageMapper:
         self.marks[:] = 0
         for one, j in [(series, i), *others]:
             if one.peaks is not None:
-                bragg.mark_also(one.peaks, one.z[j], one.panels, self.pixels.starts, self.marks)
+                bragg.mark(one.peaks, one.z[j], one.panels, self.pixels.starts, self.marks)
             if one is not series and one.box > 0.0:
                 for inverse in np.linalg.inv(one.settings[j]):
                     kernels.mark_near_integers(self.pixels.s1, inverse, -inverse @ one.s0[j], one.box, self.marks)

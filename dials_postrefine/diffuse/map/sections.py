@@ -21,7 +21,6 @@ from fractions import Fraction
 import numpy as np
 
 from dials_postrefine.diffuse.map.grid import Grid
-from dials_postrefine.diffuse.map.merging import Map
 
 LETTERS = {"hkl": "hkl", "cartesian": "xyz"}
 DEFAULT_PLANES = {"hkl": ("hk0", "h0l", "0kl"), "cartesian": ("xy0", "x0z", "0yz")}
@@ -191,31 +190,6 @@ class Collector:
                     out[i] = voxels[kind][number]
                 elif axis == 2:
                     out[i] = voxels[kind][:, number]
-
-
-def collect(found: Map, planes: Sequence[Plane]) -> list[MapSection]:
-    """
-    Sections of a map, where nobody else goes through its planes.
-
-    Parameters
-    ----------
-    found : Map
-    planes : sequence of Plane
-
-    Returns
-    -------
-    list of MapSection
-
-    Raises
-    ------
-    ValueError
-        For a plane that the grid does not have.
-    """
-    collector = Collector(found.grid, planes)
-    for i in range(found.grid.shape[0]):
-        if collector.needs(i):
-            collector.add(i, found.plane(i))
-    return collector.sections
 
 
 def _place(grid: Grid, plane: Plane) -> tuple[int, MapSection]:

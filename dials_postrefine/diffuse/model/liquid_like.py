@@ -45,7 +45,6 @@ NEGLIGIBLE = 6e-3  # of the strongest p_rs
 N_NODES = 400  # of |s| at which form factors are known
 SIGMA = Parameter("sigma", 0.4, 0.01, 1.5)
 GAMMA = Parameter("gamma", 8.0, 0.5, 100.0)
-KERNELS = ("exponential", "gaussian")
 FAR = 5.0  # gammas, beyond which images of a box are not summed
 
 
@@ -53,7 +52,7 @@ class LiquidLike:
     """
     The model (module docstring).
 
-    atoms : Atoms; voxels : Voxels; across : "molecule", "cell" or "crystal"; kernel : one of KERNELS.
+    atoms : Atoms; voxels : Voxels; across : "molecule", "cell" or "crystal"; kernel : "exponential", "gaussian".
     """
 
     name = "liquid_like"
@@ -225,7 +224,7 @@ def correlation_of(r: np.ndarray, gamma: float, kernel: str) -> tuple[np.ndarray
     gamma : float
         Angstrom.
     kernel : str
-        One of KERNELS.
+        "exponential" or "gaussian".
 
     Returns
     -------

@@ -45,11 +45,6 @@ class MapOnGrid:
         return not np.isnan(self.sigma).all()
 
     @property
-    def has_exposure(self) -> bool:
-        """Whether the file has exposures."""
-        return not np.isnan(self.exposure).all()
-
-    @property
     def cells(self) -> np.ndarray:
         """The voxels an index along each axis (3,)."""
         steps = [np.diff(axis).min() if len(axis) > 1 else 1.0 for axis in self.axes]

@@ -94,11 +94,6 @@ def write_sums(path: str, total: Sums) -> None:
         group.attrs["totals"] = totals
 
 
-def read_sums(path: str) -> Sums:
-    """Read what write_sums has written.  Raises Sorry for a file that is not ours, or damaged."""
-    return add_sums([path])
-
-
 def add_sums(paths: Sequence[str]) -> Sums:
     """
     The sum of the maps in files that write_sums has begun, on the grid and with the crystal of the first.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from map_sections import collect_sections
 
 pytest.importorskip("numba", reason="the loops over voxels are compiled by numba")
 
@@ -12,7 +13,7 @@ from dials_postrefine.diffuse.map.columns import make_sums
 from dials_postrefine.diffuse.map.grid import make_grid
 from dials_postrefine.diffuse.map.merging import merge
 from dials_postrefine.diffuse.map.records import ImageResult, MappingSettings
-from dials_postrefine.diffuse.map.sections import DEFAULT_PLANES, KINDS, Collector, collect, parse_plane
+from dials_postrefine.diffuse.map.sections import DEFAULT_PLANES, KINDS, Collector, parse_plane
 
 TRICLINIC = np.array([[0.041, 0.007, -0.004], [0.0, 0.035, 0.009], [0.0, 0.0, 0.029]])
 HEXAGONAL = np.array([[0.04, 0.02, 0.0], [0.0, 0.02 * 3.0**0.5, 0.0], [0.0, 0.0, 0.025]])
@@ -94,7 +95,7 @@ def test_default_planes_are_planes_of_their_frame(frame):
 def test_values_are_those_of_the_planes_of_the_map(grid):
     found = a_map(**grid)
     names = ["hk1/3", "h1l", "-1.5kl"] if "subdivide" in grid else ["xy-0.026", "x0.039z", "0.013yz"]
-    sections = collect(found, [parse_plane(name) for name in names])
+    sections = collect_sections(found, [parse_plane(name) for name in names])
     fixed = (2, 1, 0)
     planes = [found.plane(i) for i in range(found.grid.shape[0])]
     n_observed = 0
@@ -178,7 +179,7 @@ def test_geometry_is_that_of_the_reciprocal_lattice():
 
 def test_limits_of_resolution_are_those_of_the_map():
     found = a_map(d_max=12.0)
-    (section,) = collect(found, [parse_plane("hk0")])
+    (section,) = collect_sections(found, [parse_plane("hk0")])
     assert section.limits == pytest.approx((1.0 / 12.0, 0.25))
     inside, s = section.inside(), section.s()
     np.testing.assert_array_equal(inside, (s >= 1.0 / 12.0) & (s <= 0.25))

@@ -254,6 +254,7 @@ def test_predicted_peaks_cover_the_spots(options):
     marks = np.zeros(len(pixels.weight), np.uint8)
     covered, total, n_marked = 0.0, 0.0, 0
     for k, image in enumerate(images):
+        marks[:] = 0
         bragg.mark(series.peaks, series.z[k], series.panels, pixels.starts, marks)
         values = np.concatenate([panel.ravel() for panel in image])
         covered += values[inside & (marks == 1)].sum()
@@ -283,6 +284,7 @@ def test_peaks_are_the_pixels_within_the_angle(options):
     peaks = bragg.Peaks(peaks.panel[chosen], peaks.images[chosen], peaks.centres[chosen], peaks.ellipses[chosen])
     pixels = make_pixels(series.panels, series.beam, Corrections())
     marks = np.zeros(len(pixels.weight), np.uint8)
+    marks[:] = 0
     bragg.mark(peaks, 0, series.panels, pixels.starts, marks)
     panel = experiments[0].detector[int(peaks.panel[0])]
     direction = np.array(panel.get_pixel_lab_coord(tuple(peaks.centres[0])))
@@ -311,9 +313,11 @@ def test_boxes_of_reflections_are_masked_and_nothing_else():
     peaks = observed_peaks(table, experiments[0])
     marks = np.zeros(len(pixels.weight), np.uint8)
     for image, expected in ((1, 4), (2, 16), (4, 16), (5, 4)):
+        marks[:] = 0
         bragg.mark(peaks, float(image), series.panels, pixels.starts, marks)
         assert marks.sum() == expected
     shape = series.panels[0].shape
+    marks[:] = 0
     bragg.mark(peaks, 2.0, series.panels, pixels.starts, marks)
     assert marks.reshape(shape)[20:23, 10:14].all() and marks.reshape(shape)[238:240, 0:2].all()
 

@@ -95,7 +95,7 @@ def images(request, tmp_path):
 
 def test_the_map_has_the_pixels_that_dxtbx_trusts_and_no_others(images, tmp_path, monkeypatch):
     from dials_postrefine.command_line.diffuse_map import run
-    from dials_postrefine.files.maps.sums import read_sums
+    from dials_postrefine.files.maps.sums import add_sums
 
     experiments, values, trusted = images
     monkeypatch.chdir(tmp_path)
@@ -108,7 +108,7 @@ def test_the_map_has_the_pixels_that_dxtbx_trusts_and_no_others(images, tmp_path
     assert sum(not_used.values()) == np.count_nonzero(~trusted)
     from dials_postrefine.diffuse.map import columns
 
-    counts = read_sums(str(tmp_path / "diffuse.nxs")).sums[:, columns.COUNTS].sum() / columns.COUNT_SCALE
+    counts = add_sums([str(tmp_path / "diffuse.nxs")]).sums[:, columns.COUNTS].sum() / columns.COUNT_SCALE
     assert counts == pytest.approx(values[trusted].sum(), rel=1e-9)
 
 

@@ -37,7 +37,7 @@ from dials_postrefine.diffuse.map.records import (
 )
 from dials_postrefine.files.maps import nexus, writing
 from dials_postrefine.files.maps import sums as sums_of_files
-from dials_postrefine.files.maps.sums import Sums, add_sums, read_sums, sort_images, write_sums
+from dials_postrefine.files.maps.sums import Sums, add_sums, sort_images, write_sums
 from dials_postrefine.files.maps.writing import write_map, write_radial
 from dials_postrefine.files.safety.outputs import Outputs
 
@@ -504,7 +504,7 @@ def test_sums_come_back_bit_for_bit(tmp_path, spacing, monkeypatch):
     )
     path = str(tmp_path / "diffuse.nxs")
     write_sums(path, Sums(sums, images, grid, settings, description))
-    found = read_sums(path)
+    found = add_sums([path])
     assert np.array_equal(found.sums, sums)
     assert_same_images(found.images, sort_images(images, ("z", "a"))[0])
     assert [(image.series, image.number) for image in found.images][:2] == [(0, 0), (0, 1)]
@@ -612,19 +612,19 @@ def test_allowing_bad_images_makes_no_difference(tmp_path):
 def test_other_files_are_no_maps(tmp_path):
     other = tmp_path / "other.nxs"
     with pytest.raises(Sorry, match="does not exist"):
-        read_sums(str(other))
+        add_sums([str(other)])
     other.write_text("an .expt")
     with pytest.raises(Sorry, match="can't be read as a map of dials.diffuse_map"):
-        read_sums(str(other))
+        add_sums([str(other)])
     with h5py.File(other, "w") as file:
         file["entry/data"] = 1
     with pytest.raises(Sorry, match="is no map with its sums"):
-        read_sums(str(other))
+        add_sums([str(other)])
     write_part(other, 0, (1,))
     with h5py.File(other, "r+") as file:
         file["entry/sums"].attrs["format"] = 99
     with pytest.raises(Sorry, match="another version"):
-        read_sums(str(other))
+        add_sums([str(other)])
 
 
 def test_lost_sums_are_noticed(tmp_path):
@@ -633,7 +633,7 @@ def test_lost_sums_are_noticed(tmp_path):
         values = file["entry/sums/values"]
         values[3, 7] += 1
     with pytest.raises(Sorry, match="truncated, or another kind"):
-        read_sums(str(tmp_path / "a"))
+        add_sums([str(tmp_path / "a")])
 
 
 def test_truncated_files_end_in_a_sentence(tmp_path):
@@ -642,12 +642,12 @@ def test_truncated_files_end_in_a_sentence(tmp_path):
     for length in (0, 7, 100, len(content) // 2, len(content) - 1):
         (tmp_path / "b").write_bytes(content[:length])
         with pytest.raises(Sorry, match="can't be read as a map"):
-            read_sums(str(tmp_path / "b"))
+            add_sums([str(tmp_path / "b")])
 
 
 def test_a_flipped_byte_is_noticed_or_changes_nothing(tmp_path):
     sums = write_part(tmp_path / "a", 0, range(1, 9))
-    images = read_sums(str(tmp_path / "a")).images
+    images = add_sums([str(tmp_path / "a")]).images
     content = (tmp_path / "a").read_bytes()
     rng, n_noticed = np.random.default_rng(0), 0
     for position in rng.integers(0, len(content), 60):
@@ -655,7 +655,7 @@ def test_a_flipped_byte_is_noticed_or_changes_nothing(tmp_path):
         damaged[position] ^= int(rng.integers(1, 256))
         (tmp_path / "b").write_bytes(bytes(damaged))
         try:
-            found = read_sums(str(tmp_path / "b"))
+            found = add_sums([str(tmp_path / "b")])
         except Sorry as sorry:
             n_noticed += 1
             assert "\n" not in str(sorry)
@@ -692,7 +692,7 @@ def test_what_is_known_of_exposure_times_stays_with_a_map(tmp_path):
         write_sums(
             path, Sums(random_sums(grid, k), random_images(k, range(2)), grid, MappingSettings(scale="none"), described)
         )
-        assert read_sums(path).description.times_known == known
+        assert add_sums([path]).description.times_known == known
     for pair in (paths[:2], paths[1:]):
         with pytest.raises(Sorry, match="unknown.nxs is of images whose exposure time is unknown"):
             add_sums(pair)
@@ -715,7 +715,7 @@ def test_files_that_have_the_air_among_their_settings_can_be_read(tmp_path):
         header["settings"]["corrections"]["mu_air"] = 0.00032
         del header["description"]["times_known"], group["header"]
         group["header"] = np.array([json.dumps(header).encode()])
-    assert read_sums(path).settings == MappingSettings()
+    assert add_sums([path]).settings == MappingSettings()
 
 
 def test_the_orientation_is_a_rotation_where_the_cell_of_the_crystal_is_not_the_mean_one(tmp_path):
