@@ -56,11 +56,11 @@ def weigh_absences(ratio: np.ndarray, shell: np.ndarray, absent: np.ndarray) -> 
     n = int(np.count_nonzero(absent))
     mean = grouped_mean(ratio[~absent], shell[~absent], N_SHELLS)
     known = absent & np.isfinite(mean[shell])
-    own, expected = ratio[known], mean[shell[known]]
-    if len(own) < FEWEST_ABSENT or not expected.sum() > 0.0:
-        return Absences(n, float(own.mean()) if len(own) else np.nan, np.nan, np.nan, np.nan, False)
-    r = float(own.sum() / expected.sum())
+    absent, expected = ratio[known], mean[shell[known]]
+    if len(absent) < FEWEST_ABSENT or not expected.sum() > 0.0:
+        return Absences(n, float(absent.mean()) if len(absent) else np.nan, np.nan, np.nan, np.nan, False)
+    r = float(absent.sum() / expected.sum())
     # the scatter, and of few no less than that of the errors, which is one
-    esd = float(max(own.std(ddof=1), 1.0) * np.sqrt(len(own)) / expected.sum())
+    esd = float(max(absent.std(ddof=1), 1.0) * np.sqrt(len(absent)) / expected.sum())
     strong = r - STRONG > SIGNIFICANT * esd
-    return Absences(n, float(own.mean()), float(expected.mean()), r, esd, bool(strong))
+    return Absences(n, float(absent.mean()), float(expected.mean()), r, esd, bool(strong))

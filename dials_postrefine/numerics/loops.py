@@ -232,12 +232,12 @@ def without_own_group(total, values, unique, first):
     -------
     ndarray, shape (n,)
     """
-    own, left = np.zeros(len(total)), np.empty(len(values))
+    of_group, left = np.zeros(len(total)), np.empty(len(values))
     for k in range(len(first) - 1):
         for i in range(first[k], first[k + 1]):
-            own[unique[i]] += values[i]
+            of_group[unique[i]] += values[i]
         for i in range(first[k], first[k + 1]):
-            left[i] = total[unique[i]] - own[unique[i]]
+            left[i] = total[unique[i]] - of_group[unique[i]]
         for i in range(first[k], first[k + 1]):
-            own[unique[i]] = 0.0
+            of_group[unique[i]] = 0.0
     return left

@@ -138,7 +138,7 @@ def _make_voxels(request, observed: MapOnGrid, atoms: Atoms, places_and_h, cells
     places, h = places_and_h
     orbit = orbits_of(h, cells, atoms.rotations)
     chosen, row, intensity, sigma, exposure = _observations(observed, places, h, orbit, atoms)
-    h, orbit, held = h[chosen], orbit[chosen], request.held_out
+    h, orbit, held_out = h[chosen], orbit[chosen], request.held_out
     voxels = Voxels(
         h,
         cells,
@@ -146,7 +146,7 @@ def _make_voxels(request, observed: MapOnGrid, atoms: Atoms, places_and_h, cells
         intensity,
         sigma,
         orbit,
-        hold_out(h, orbit, held.fraction, held.by, held.seed),
+        hold_out(h, orbit, held_out.fraction, held_out.by, held_out.seed),
         _poisson(intensity, sigma, exposure),
     )
     needed = FEWEST_PER_PARAMETER * (request.background.n + 10)
@@ -250,19 +250,19 @@ def _find_operation(request, observed: MapOnGrid, atoms: Atoms, h, values) -> tu
             raise Sorry(f"reindex_operation: {error}.") from None
     if len(found) == 1:
         return found[0], {}
-    some = np.arange(0, len(h), max(1, len(h) // MOST_TRIED))
+    tried = np.arange(0, len(h), max(1, len(h) // MOST_TRIED))
     correlations = {}
     for m in found:
-        turned = h[some] @ m.T
+        turned = h[tried] @ m.T
         metric = np.linalg.inv(m).T @ of_map @ np.linalg.inv(m)
         there = replace(atoms, orthogonal=_orthogonal(metric))
         cells = np.full(3, np.lcm.reduce(observed.cells))
-        nothing = np.zeros(len(some))
+        nothing = np.zeros(len(tried))
         voxels = Voxels(turned, cells, 2.0 * np.pi * turned @ there.reciprocal.T, nothing, nothing, nothing, nothing)
         calculated = RigidBody([there], voxels).evaluate(np.array([0.3]))[0]
-        every = np.ones(len(some), bool)
+        every = np.ones(len(tried), bool)
         correlations[reindexing.as_text(m)] = float(
-            np.nan_to_num(anisotropic_correlation(values[some], calculated, voxels.s, every))
+            np.nan_to_num(anisotropic_correlation(values[tried], calculated, voxels.s, every))
         )
     each = list(correlations.values())
     best = int(np.argmax(each))

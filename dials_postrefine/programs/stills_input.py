@@ -21,14 +21,14 @@ from dials_postrefine.files.dials.integrated import (
     set_polarization_fraction,
     usable_observations,
 )
-from dials_postrefine.files.dials.symmetry import friedel_mates, number_unique, statistical_factors
+from dials_postrefine.files.dials.symmetry import friedel_pairs, number_unique, statistical_factors
 from dials_postrefine.files.reference.alignment import align, merge_friedel_pairs
 from dials_postrefine.files.stills.observations import StillsTables, in_second_half, read_fit, read_tables
 from dials_postrefine.numerics.rotations import rotate
 from dials_postrefine.stills.dataset import EarlierFit, Stills
 from dials_postrefine.stills.filters import InputFilters, cell_outliers, significant_observations
 from dials_postrefine.stills.fits import Reason
-from dials_postrefine.stills.friedel import FriedelMates
+from dials_postrefine.stills.friedel import FriedelPairs
 from dials_postrefine.stills.geometry import vectors_of_lattices
 from dials_postrefine.stills.model import CELL_SCALE, N_PARAMETERS, THETA_X, THETA_Y
 from dials_postrefine.stills.reindexing import Ambiguity, choose_operations
@@ -169,7 +169,7 @@ def _assemble(
         prior=WilsonPrior(d_star_sq, *statistical_factors(h_unique, cell, group)),
         rejected=rejected,
         earlier=earlier,
-        friedel=FriedelMates(*friedel_mates(h_unique, group)) if choice.anomalous else None,
+        friedel=FriedelPairs(*friedel_pairs(h_unique, group)) if choice.anomalous else None,
     )
     limits = d_star_sq.max() ** -0.5, d_star_sq.min() ** -0.5
     limits = limits[0] * (1.0 - 1e-6), limits[1] * (1.0 + 1e-6)

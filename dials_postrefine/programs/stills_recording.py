@@ -35,8 +35,9 @@ def read_recording(files: StillsFiles) -> Recording:
         panel = flumpy.to_numpy(table["panel"])[row].astype(np.int64)
     beams = [experiment.beam for experiment in experiments]
     s0 = np.array([_unit(beam.get_s0()) for beam in beams])
-    normal = np.array([_normal(beam.get_polarization_normal(), own) for beam, own in zip(beams, s0)])
-    polarised = [is_xray(beam, files.choice.radiation) and np.isfinite(own).all() for beam, own in zip(beams, normal)]
+    normal = np.array([_normal(beam.get_polarization_normal(), direction) for beam, direction in zip(beams, s0)])
+    known = np.isfinite(normal).all(axis=1)
+    polarised = [is_xray(beam, files.choice.radiation) and good for beam, good in zip(beams, known)]
     fraction = np.array([beam.get_polarization_fraction() if good else np.nan for beam, good in zip(beams, polarised)])
     goniometers = [_content(experiment.goniometer) for experiment in experiments]
     counts = Counter(goniometers)
@@ -99,7 +100,7 @@ def _positions(table, row, experiments, offsets, panel) -> np.ndarray:
     sizes = {key: np.array([one.get_image_size() for one in panels], dtype=float) for key, panels in by_id.items()}
     for k, detector in enumerate(detectors):
         rows = slice(offsets[k], offsets[k + 1])
-        size, own = sizes[id(detector)], panel[rows]
-        known = (own >= 0) & (own < len(size))
-        position[rows][known] = xy[rows][known] / size[own[known]]
+        size, number = sizes[id(detector)], panel[rows]
+        known = (number >= 0) & (number < len(size))
+        position[rows][known] = xy[rows][known] / size[number[known]]
     return position

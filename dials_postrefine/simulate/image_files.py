@@ -53,15 +53,15 @@ def write_series(
 
     result = ExperimentList()
     format_kwargs = {"multi_panel": True} if multi_panel else {}
-    for experiment, own in zip(experiments, paths):
+    for experiment, files in zip(experiments, paths):
         if experiment.scan is None:
-            imageset = ImageSetFactory.make_imageset([str(own[0])], format_kwargs=format_kwargs)
+            imageset = ImageSetFactory.make_imageset([str(files[0])], format_kwargs=format_kwargs)
             imageset.set_beam(experiment.beam, 0)
             imageset.set_detector(experiment.detector, 0)
             imageset.set_goniometer(None, 0)
             imageset.set_scan(None, 0)
         else:
-            template = own[0].with_name(own[0].name[: -len("00001.cbf")] + "#####.cbf")
+            template = files[0].with_name(files[0].name[: -len("00001.cbf")] + "#####.cbf")
             first, last = experiment.scan.get_image_range()
             imageset = ImageSetFactory.make_sequence(
                 str(template),

@@ -329,8 +329,8 @@ def with_images(experiments: ExperimentList, images: Sequence[Sequence[ImageInMe
     DIALS predicts a sweep only where there is an ImageSequence: `ImageInMemory(None)` will do.
     """
     result = ExperimentList()
-    for experiment, own in zip(experiments, images):
-        data = ImageSetData(MemReader(list(own)), None)
+    for experiment, arrays in zip(experiments, images):
+        data = ImageSetData(MemReader(list(arrays)), None)
         if experiment.scan is not None:
             imageset = ImageSequence(data, experiment.beam, experiment.detector, experiment.goniometer, experiment.scan)
         else:

@@ -17,7 +17,7 @@ from dxtbx import flumpy
 from dxtbx.model import Beam, DetectorFactory, Experiment, ExperimentList, MosaicCrystalSauter2014
 
 from dials_postrefine.files.dials.models import d_star_sq
-from dials_postrefine.files.dials.symmetry import friedel_mates, statistical_factors
+from dials_postrefine.files.dials.symmetry import friedel_pairs, statistical_factors
 from dials_postrefine.numerics.indices import to_flex_miller
 from dials_postrefine.simulate.stills import (
     SimulatedStills,
@@ -27,7 +27,7 @@ from dials_postrefine.simulate.stills import (
     reference_intensities,
 )
 from dials_postrefine.stills.dataset import Stills
-from dials_postrefine.stills.friedel import FriedelMates
+from dials_postrefine.stills.friedel import FriedelPairs
 from dials_postrefine.stills.geometry import vectors_of_lattices
 from dials_postrefine.stills.systematics.deviations import Recording
 from dials_postrefine.stills.wilson import WilsonPrior
@@ -98,7 +98,7 @@ def as_stills(sim: SimulatedStills) -> Stills:
         half=np.arange(n) % 2 == 1,
         absent=np.zeros(len(sim.reference_h), dtype=bool),
         prior=WilsonPrior(d_star_sq(cell, sim.reference_h), *statistical_factors(sim.reference_h, cell, space_group)),
-        friedel=FriedelMates(*friedel_mates(sim.reference_h, space_group)) if apart else None,
+        friedel=FriedelPairs(*friedel_pairs(sim.reference_h, space_group)) if apart else None,
     )
 
 

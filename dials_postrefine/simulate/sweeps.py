@@ -123,9 +123,9 @@ def _fill(options: SweepOptions, experiments, table) -> Sweeps:
     for k, experiment in enumerate(experiments):
         s0, axis = np.array(experiment.beam.get_s0()), np.array(experiment.goniometer.get_rotation_axis())
         for i in np.unique(np.floor(z[ids == k])):
-            own = (ids == k) & (np.floor(z) == i)
+            on_image = (ids == k) & (np.floor(z) == i)
             c = np.linalg.inv(setting_matrix(experiment, i))[2]
-            theta[own] = np.arccos(np.abs(c @ s0) / np.linalg.norm(c) / np.linalg.norm(s0))
+            theta[on_image] = np.arccos(np.abs(c @ s0) / np.linalg.norm(c) / np.linalg.norm(s0))
         lorentz[ids == k] = np.abs(np.cross(s1[ids == k], s0) @ axis) / (s0 @ s0)
     factor = 1.0 + options.perturbation * dependence(theta)
     expected = (f_calc * factor) ** 2

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from dials_postrefine.stills.fits import FitSettings, Reason
-from dials_postrefine.stills.friedel import FriedelMates
+from dials_postrefine.stills.friedel import FriedelPairs
 from dials_postrefine.stills.model import JoinedObservations, Observations
 from dials_postrefine.stills.wilson import WilsonPrior
 
@@ -50,7 +50,7 @@ class Stills:
     asymmetric unit, 0 to n_unique - 1; intensity, variance (n,) corrected for polarisation and efficiency; half (L,)
     the half set of each lattice; absent (n_unique,) systematic absences; inverse_variance (n,) variance of 1/p as the
     integrator gave it, (0,) where it gave none; prior: what Wilson statistics need of the unique indices, or None;
-    friedel: the mates of the unique indices where Friedel pairs are kept apart, else None;
+    friedel: the pairs of the unique indices where Friedel pairs are kept apart, else None;
     rejected: the lattices that are out before any fit, with the reason; earlier: what an earlier run found of the
     lattices that it accepted.
     """
@@ -70,7 +70,7 @@ class Stills:
     prior: WilsonPrior | None = None
     rejected: dict[int, Reason] = field(default_factory=dict)
     earlier: dict[int, EarlierFit] = field(default_factory=dict)
-    friedel: FriedelMates | None = None
+    friedel: FriedelPairs | None = None
 
     @property
     def n_lattices(self) -> int:

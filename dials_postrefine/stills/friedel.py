@@ -1,10 +1,10 @@
 """
-Friedel pairs kept apart: which unique index is the mate of which, their differences, and what one says of the other.
+Friedel pairs kept apart: which unique indices are a pair, their differences, and what one says of the other.
 
 Of an acentric reflection the intensities I+ (of the index in the asymmetric unit) and I- (of its opposite) are two
-unique indices, each the other's mate; a centric reflection has none.  The difference D = I+ - I- is small: with the
-structure factor F of all scattering but the anomalous and F'' of that, D = 4 |F| |F''| sin(angle between them), so
-that over the reflections of a resolution shell
+unique indices, a pair; a centric reflection is none.  The difference D = I+ - I- is small: with the structure factor F
+of all scattering but the anomalous and F'' of that, D = 4 |F| |F''| sin(angle between them), so that over the
+reflections of a resolution shell
 
     <D> = 0,     <D^2> = 2 s I        s = 4 <|F''|^2> the same for all of the shell, I the mean of I+ and I-
 
@@ -29,10 +29,10 @@ with an esd of 0.02), slope of D on the true one and their correlation:
     slope            0.829            0.895       0.956   0.967   0.975   0.982    0.993
     CC               0.547            0.560       0.556   0.553   0.549   0.544    0.615
 
-What no other lattice has observed of its own hand is fitted to the mate's mean alone, and loses its part of D; without
-it in the fits the slope is higher, and the correlation lower.  With 200 such stills this is more: slope 0.949 and CC
-0.464, where fits to means of pairs give 0.824 and 0.456.  Of 300 that the model describes, with a ratio of 5 %, it is
-0.986 and 0.864, and by means of pairs 0.915 and 0.864.
+What no other lattice has observed of its own hand is fitted to the mean of the other hand alone, and loses its part of
+D; without it in the fits the slope is higher, and the correlation lower.  With 200 such stills this is more: slope
+0.949 and CC 0.464, where fits to means of pairs give 0.824 and 0.456.  Of 300 that the model describes, with a ratio of
+5 %, it is 0.986 and 0.864, and by means of pairs 0.915 and 0.864.
 
 Where the mean of a pair is known from elsewhere, a reference that does not tell them apart, I+ and I- are fitted to
 that mean plus and minus half of l D, l = t/(t + v+ + v-).
@@ -56,29 +56,29 @@ WIDER = 50.0  # times the variance of D, its prior has
 
 
 @dataclass(frozen=True)
-class FriedelMates:
+class FriedelPairs:
     """
-    The mates of n_unique unique indices.
+    The pairs of n_unique unique indices.
 
     Attributes
     ----------
-    mate : ndarray of int, shape (n_unique,)
-        The number of the mate; -1 where it was never observed, and of a centric reflection, which has none.
+    other : ndarray of int, shape (n_unique,)
+        The number of the other one of the pair; -1 where it was never observed, and of a centric reflection.
     minus : ndarray of bool, shape (n_unique,)
         Which of them are the I- of their pair.
     """
 
-    mate: np.ndarray
+    other: np.ndarray
     minus: np.ndarray
 
     def pairs(self) -> tuple[np.ndarray, np.ndarray]:
         """The numbers of I+ and of I- of the pairs of which both are there, (n_pairs,) each."""
-        plus = np.flatnonzero((self.mate >= 0) & ~self.minus)
-        return plus, self.mate[plus]
+        plus = np.flatnonzero((self.other >= 0) & ~self.minus)
+        return plus, self.other[plus]
 
     def one_of_pair(self) -> np.ndarray:
         """One number for both of a pair, (n_unique,): that of I+ where it is there."""
-        return np.where(self.minus & (self.mate >= 0), self.mate, np.arange(len(self.mate)))
+        return np.where(self.minus & (self.other >= 0), self.other, np.arange(len(self.other)))
 
     def differences(self, intensity: np.ndarray) -> np.ndarray:
         """D (n_pairs,) of intensities (n_unique,)."""
@@ -93,7 +93,7 @@ class DifferencePrior:
     variance: np.ndarray
 
     def intensity(
-        self, unique: np.ndarray, own: tuple[np.ndarray, np.ndarray], mate: tuple[np.ndarray, np.ndarray]
+        self, unique: np.ndarray, this: tuple[np.ndarray, np.ndarray], other: tuple[np.ndarray, np.ndarray]
     ) -> np.ndarray:
         """
         What is most probable of unique indices (module docstring).
@@ -102,15 +102,16 @@ class DifferencePrior:
         ----------
         unique : ndarray of int, shape (n,)
             Numbers of the indices.
-        own, mate : pair of ndarray, shape (n,)
-            Their sums of weights and of weight times value, and those of their mates, zero where there is nothing.
+        this, other : pair of ndarray, shape (n,)
+            Their sums of weights and of weight times value, and those of the others of their pairs, zero where there is
+            nothing.
 
         Returns
         -------
         ndarray, shape (n,)
             NaN where nothing is known.
         """
-        weight, weighted = with_mate(own, mate, self.variance[unique])
+        weight, weighted = with_other(this, other, self.variance[unique])
         return np.divide(weighted, weight, out=np.full(len(weight), np.nan), where=weight > 0.0)
 
 
@@ -121,19 +122,19 @@ class CentredPrior(DifferencePrior):
     centre: np.ndarray
 
     def intensity(
-        self, unique: np.ndarray, own: tuple[np.ndarray, np.ndarray], mate: tuple[np.ndarray, np.ndarray]
+        self, unique: np.ndarray, this: tuple[np.ndarray, np.ndarray], other: tuple[np.ndarray, np.ndarray]
     ) -> np.ndarray:
         """The means plus and minus half of D (module docstring), as DifferencePrior takes and returns them."""
-        return about_centre(self.centre[unique], own, mate, self.variance[unique])
+        return about_centre(self.centre[unique], this, other, self.variance[unique])
 
 
-def prior_variance(mates: FriedelMates, sum_w: np.ndarray, intensity: np.ndarray, d_star_sq: np.ndarray) -> np.ndarray:
+def prior_variance(pairs: FriedelPairs, sum_w: np.ndarray, intensity: np.ndarray, d_star_sq: np.ndarray) -> np.ndarray:
     """
     The variance t of the prior of D (module docstring).
 
     Parameters
     ----------
-    mates : FriedelMates
+    pairs : FriedelPairs
         Of n_unique indices.
     sum_w, intensity : ndarray, shape (n_unique,)
         Sums of weights, being inverse variances, and merged intensities, NaN where there is none.
@@ -146,11 +147,11 @@ def prior_variance(mates: FriedelMates, sum_w: np.ndarray, intensity: np.ndarray
         The same for both of a pair; zero where the data show no difference, or no pair.
     """
     weight = np.where(np.isfinite(intensity), sum_w, 0.0)
-    both = mates.one_of_pair()
+    both = pairs.one_of_pair()
     total = np.bincount(both, weight, len(both))[both]
     weighted = np.bincount(both, weight * np.nan_to_num(intensity), len(both))[both]
     mean = np.maximum(np.divide(weighted, total, out=np.zeros(len(both)), where=total > 0.0), 0.0)
-    plus, minus = mates.pairs()
+    plus, minus = pairs.pairs()
     known = (weight[plus] > 0.0) & (weight[minus] > 0.0)
     plus, minus = plus[known], minus[known]
     if not len(plus):
@@ -168,16 +169,17 @@ def prior_variance(mates: FriedelMates, sum_w: np.ndarray, intensity: np.ndarray
     return WIDER * 2.0 * mean * strength[shell_of(d_star_sq, edges)]
 
 
-def with_mate(
-    own: tuple[np.ndarray, np.ndarray], mate: tuple[np.ndarray, np.ndarray], variance: np.ndarray
+def with_other(
+    this: tuple[np.ndarray, np.ndarray], other: tuple[np.ndarray, np.ndarray], variance: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """
-    Sums of weights and of weight times value (n,) of indices, with what their mates say (module docstring).
+    Sums of weights and of weight times value (n,) of indices, and with them what the others of their pairs say (module
+    docstring).
 
     Parameters
     ----------
-    own, mate : pair of ndarray, shape (n,)
-        These sums of the indices themselves, and of their mates, zero where there is nothing.
+    this, other : pair of ndarray, shape (n,)
+        These sums of the indices themselves, and of the others of their pairs, zero where there is nothing.
     variance : ndarray, shape (n,)
         t.
 
@@ -185,16 +187,16 @@ def with_mate(
     -------
     pair of ndarray, shape (n,)
     """
-    there = mate[0] > 0.0
-    value = np.divide(mate[1], mate[0], out=np.zeros(len(there)), where=there)
-    weight = np.divide(mate[0], 1.0 + variance * mate[0], out=np.zeros(len(there)), where=there)
-    return own[0] + weight, own[1] + weight * value
+    there = other[0] > 0.0
+    value = np.divide(other[1], other[0], out=np.zeros(len(there)), where=there)
+    weight = np.divide(other[0], 1.0 + variance * other[0], out=np.zeros(len(there)), where=there)
+    return this[0] + weight, this[1] + weight * value
 
 
 def about_centre(
     centre: np.ndarray,
-    own: tuple[np.ndarray, np.ndarray],
-    mate: tuple[np.ndarray, np.ndarray],
+    this: tuple[np.ndarray, np.ndarray],
+    other: tuple[np.ndarray, np.ndarray],
     variance: np.ndarray,
 ) -> np.ndarray:
     """
@@ -204,25 +206,25 @@ def about_centre(
     ----------
     centre : ndarray, shape (n,)
         The means, NaN where unknown.
-    own, mate, variance
-        As with_mate takes them.
+    this, other, variance
+        As with_other takes them.
 
     Returns
     -------
     ndarray, shape (n,)
     """
-    both = (own[0] > 0.0) & (mate[0] > 0.0)
-    value, other = (np.divide(sums[1], sums[0], out=np.zeros(len(both)), where=both) for sums in (own, mate))
-    product = variance * own[0] * mate[0]
-    share = np.divide(product, product + own[0] + mate[0], out=np.zeros(len(both)), where=both)
-    return centre + 0.5 * share * (value - other)
+    both = (this[0] > 0.0) & (other[0] > 0.0)
+    value, of_other = (np.divide(sums[1], sums[0], out=np.zeros(len(both)), where=both) for sums in (this, other))
+    product = variance * this[0] * other[0]
+    share = np.divide(product, product + this[0] + other[0], out=np.zeros(len(both)), where=both)
+    return centre + 0.5 * share * (value - of_other)
 
 
 def add_anomalous_statistics(
     shells: Sequence[MergedShell],
     merged: Merged,
     halves: Sequence[tuple[Merged, Merged] | None],
-    mates: FriedelMates,
+    pairs: FriedelPairs,
     d_star_sq: np.ndarray,
     complete_pairs: np.ndarray,
     edges: np.ndarray,
@@ -239,7 +241,7 @@ def add_anomalous_statistics(
         Over n_unique indices.
     halves : sequence of two pairs of Merged
         Its half sets, and the independently refined ones (crossvalidation.py), None where there are none.
-    mates : FriedelMates
+    pairs : FriedelPairs
     d_star_sq : ndarray, shape (n_unique,)
         In 1/Angstrom^2.
     complete_pairs : ndarray, shape (k,)
@@ -247,10 +249,10 @@ def add_anomalous_statistics(
     edges : ndarray, shape (s + 1,)
         Of the shells, in d*^2.
     """
-    plus, minus = mates.pairs()
+    plus, minus = pairs.pairs()
     variance = merged.sigma[plus] ** 2 + merged.sigma[minus] ** 2
-    ratio = np.abs(mates.differences(merged.intensity)) / np.sqrt(variance)
-    found = [None if pair is None else [mates.differences(half.intensity) for half in pair] for pair in halves]
+    ratio = np.abs(pairs.differences(merged.intensity)) / np.sqrt(variance)
+    found = [None if pair is None else [pairs.differences(half.intensity) for half in pair] for pair in halves]
     ranges = [*zip(edges[:-1], edges[1:]), (edges[0], edges[-1])]
 
     def agreement(pair: Sequence[np.ndarray] | None, inside: np.ndarray) -> float:

@@ -335,7 +335,7 @@ def mean_of_others(stills: Stills, mean: WeightedMean, first: int = 0, last: int
     """
     last = stills.n_lattices if last is None else last
     if mean.differences is not None:
-        return _mean_with_mates(stills, mean, first, last)
+        return _mean_with_pairs(stills, mean, first, last)
     rows = stills.rows(first, last)
     unique, offsets = stills.unique[rows], stills.offsets[first : last + 1] - stills.offsets[first]
     total = mean.sum_w[unique]
@@ -345,21 +345,21 @@ def mean_of_others(stills: Stills, mean: WeightedMean, first: int = 0, last: int
     return np.divide(weighted, weight, out=np.full(len(weight), np.nan), where=left)
 
 
-def _mean_with_mates(stills: Stills, mean: WeightedMean, first: int, last: int) -> np.ndarray:
+def _mean_with_pairs(stills: Stills, mean: WeightedMean, first: int, last: int) -> np.ndarray:
     """The same with Friedel pairs apart, the lattice being left out of both hands (friedel.py)."""
     rows = stills.rows(first, last)
     unique, n = stills.unique[rows], np.diff(stills.offsets[first : last + 1])
     key = np.repeat(np.arange(last - first, dtype=np.int64), n) * len(mean.reference) + unique
     keys, group = np.unique(key, return_inverse=True)
-    own = np.bincount(group, mean.weight[rows]), np.bincount(group, mean.weighted[rows])
+    of_lattice = np.bincount(group, mean.weight[rows]), np.bincount(group, mean.weighted[rows])
     left = np.isfinite(mean.reference[unique])
-    sums = _without(mean, unique, left, *(values[group] for values in own))
-    mate = stills.friedel.mate[unique]
-    place, found = find_rows(keys, key - unique + mate)
-    found &= mate >= 0
-    known = (mate >= 0) & np.isfinite(mean.reference[mate])
-    of_mate = _without(mean, mate, known, *(np.where(found, values[place], 0.0) for values in own))
-    return mean.differences.intensity(unique, sums, of_mate)
+    sums = _without(mean, unique, left, *(values[group] for values in of_lattice))
+    other = stills.friedel.other[unique]
+    place, found = find_rows(keys, key - unique + other)
+    found &= other >= 0
+    known = (other >= 0) & np.isfinite(mean.reference[other])
+    of_other = _without(mean, other, known, *(np.where(found, values[place], 0.0) for values in of_lattice))
+    return mean.differences.intensity(unique, sums, of_other)
 
 
 def _without(

@@ -17,7 +17,7 @@ from dials_postrefine.stills import friedel
 from dials_postrefine.stills.crossvalidation import merge_half_sets, relative_scale
 from dials_postrefine.stills.errormodel import ErrorModel
 from dials_postrefine.stills.fits import FitSettings
-from dials_postrefine.stills.friedel import DifferencePrior, FriedelMates, about_centre, prior_variance, with_mate
+from dials_postrefine.stills.friedel import DifferencePrior, FriedelPairs, about_centre, prior_variance, with_other
 from dials_postrefine.stills.loop import DatasetSettings, postrefine
 from dials_postrefine.stills.merging import merge
 from dials_postrefine.stills.reference import make_reference
@@ -163,7 +163,7 @@ def test_the_prior_is_the_spread_of_the_differences_by_shell():
     half = 0.5 * rng.standard_normal(n) * np.sqrt(2.0 * s * mean)
     sigma = 0.05 * mean + 3.0
     observed = [i + sigma * rng.standard_normal(n) for i in (mean + half, mean - half)]
-    mates = FriedelMates(np.concatenate([np.arange(n) + n, np.arange(n)]), np.arange(2 * n) >= n)
+    mates = FriedelPairs(np.concatenate([np.arange(n) + n, np.arange(n)]), np.arange(2 * n) >= n)
     found = prior_variance(mates, np.tile(sigma**-2.0, 2), np.concatenate(observed), np.tile(d_star_sq, 2))
     assert np.array_equal(found[:n], found[n:])
     expected = friedel.WIDER * 2.0 * s * mean
@@ -177,7 +177,7 @@ def test_the_prior_is_the_spread_of_the_differences_by_shell():
 
 def test_the_mate_is_one_observation_more():
     own, mate = (np.array([2.0, 2.0, 0.0]), np.array([20.0, 20.0, 0.0])), (np.array([4.0] * 3), np.array([48.0] * 3))
-    weight, weighted = with_mate(own, mate, np.array([0.0, 0.75, 0.75]))
+    weight, weighted = with_other(own, mate, np.array([0.0, 0.75, 0.75]))
     assert weight == pytest.approx([6.0, 3.0, 1.0])  # 1/(1/4 + 3/4)
     assert weighted / weight == pytest.approx([68.0 / 6.0, 32.0 / 3.0, 12.0])
     # I+ = 10 +- 1/sqrt 2, I- = 12 +- 1/2, t = 3/4: the share of D is t/(t + 1/2 + 1/4) = 1/2
@@ -198,7 +198,7 @@ def test_a_lattice_is_left_out_of_both_hands(simulated):
     none = np.zeros(n, dtype=bool)
     mean = WeightedMean(weight, weighted, none, *sums, reference, ErrorModel(), DifferencePrior(variance))
     found = mean_of_others(stills, mean)
-    lattice, mates = stills.lattice(), stills.friedel.mate
+    lattice, mates = stills.lattice(), stills.friedel.other
     seen_both = [i for i in range(n) if np.any((lattice == lattice[i]) & (stills.unique == mates[stills.unique[i]]))]
     assert seen_both  # a lattice that has both of a pair
     for i in [*seen_both[:20], *rng.choice(n, 60, replace=False)]:
@@ -215,13 +215,13 @@ def test_a_lattice_is_left_out_of_both_hands(simulated):
 def test_centric_reflections_and_centric_groups_are_as_without(simulated, as_stills):
     _, stills = simulated
     centric = stills.prior.centric
-    assert centric.any() and np.all(stills.friedel.mate[centric] == -1) and not stills.friedel.minus[centric].any()
+    assert centric.any() and np.all(stills.friedel.other[centric] == -1) and not stills.friedel.minus[centric].any()
     # in a group with inversion there is no pair, and the run is that of pairs merged
     options = StillsOptions(
         n_lattices=30, seed=3, d_min=2.8, space_group="P-1", unit_cell=(22.0, 24.0, 27.0, 85.0, 95.0, 100.0)
     )
     as_one = as_stills(simulate_stills(options))
-    nothing = FriedelMates(np.full(as_one.n_unique, -1), np.zeros(as_one.n_unique, dtype=bool))
+    nothing = FriedelPairs(np.full(as_one.n_unique, -1), np.zeros(as_one.n_unique, dtype=bool))
     results = [postrefine(replace(as_one, friedel=mates), SETTINGS) for mates in (None, nothing)]
     assert np.array_equal(*(result.mean for result in results), equal_nan=True)
     assert np.array_equal(*(result.x for result in results), equal_nan=True)

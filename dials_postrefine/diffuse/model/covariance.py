@@ -226,12 +226,12 @@ def _tensor_sum(f, xyz, blocks, q):
         total = 0.0
         for i in range(n):
             b = blocks[i, i]
-            own = x * x * b[0, 0] + y * y * b[1, 1] + z * z * b[2, 2]
-            own += x * y * (b[0, 1] + b[1, 0]) + x * z * (b[0, 2] + b[2, 0]) + y * z * (b[1, 2] + b[2, 1])
-            size = f[m, i] * math.exp(-0.5 * own)
+            exponent = x * x * b[0, 0] + y * y * b[1, 1] + z * z * b[2, 2]
+            exponent += x * y * (b[0, 1] + b[1, 0]) + x * z * (b[0, 2] + b[2, 0]) + y * z * (b[1, 2] + b[2, 1])
+            size = f[m, i] * math.exp(-0.5 * exponent)
             phase = x * xyz[i, 0] + y * xyz[i, 1] + z * xyz[i, 2]
             real[i], imaginary[i] = size * math.cos(phase), size * math.sin(phase)
-            total += size * size * math.expm1(own)
+            total += size * size * math.expm1(exponent)
         for i in range(n):
             for j in range(i):
                 b = blocks[i, j]

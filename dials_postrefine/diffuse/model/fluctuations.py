@@ -94,5 +94,5 @@ def _by_distance(distance: np.ndarray, v: np.ndarray) -> tuple[np.ndarray, np.nd
     r, value = distance[pairs], v[pairs]
     shell = np.minimum((N_DISTANCES * r / (r.max() * (1.0 + 1e-9))).astype(int), N_DISTANCES - 1)
     counts = np.bincount(shell, minlength=N_DISTANCES)
-    some = counts > 0
-    return tuple(np.bincount(shell, one, minlength=N_DISTANCES)[some] / counts[some] for one in (r, value))
+    present = counts > 0
+    return tuple(np.bincount(shell, one, minlength=N_DISTANCES)[present] / counts[present] for one in (r, value))

@@ -182,11 +182,11 @@ def _sum_own(atoms: Atoms, voxels: Voxels) -> np.ndarray:
     if atoms.is_isotropic:
         total, elastic = incoherent(atoms, voxels.q)
         return (total - elastic) * len(rotations)
-    own = np.zeros(len(voxels))
+    found = np.zeros(len(voxels))
     for rotation in rotations:
         total, elastic = incoherent(atoms, 2.0 * np.pi * (voxels.h @ rotation) @ atoms.reciprocal.T)
-        own += total - elastic
-    return own
+        found += total - elastic
+    return found
 
 
 def split_factors(atoms: Atoms, s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -54,7 +54,7 @@ class _Symbols:
     def __init__(self):
         self.known: list[tuple] = []
 
-    def of(self, group) -> str:
+    def symbol(self, group) -> str:
         for other, symbol in self.known:
             if other == group:
                 return symbol
@@ -67,7 +67,7 @@ def _geometry(experiment, symbols: _Symbols) -> list[bytes]:
     parts = []
     if crystal is not None:
         points = [crystal.get_A_at_scan_point(i) for i in range(crystal.num_scan_points)]
-        parts += [_rounded([crystal.get_A(), *points]), symbols.of(crystal.get_space_group()).encode()]
+        parts += [_rounded([crystal.get_A(), *points]), symbols.symbol(crystal.get_space_group()).encode()]
     if beam is not None:
         points = [beam.get_s0_at_scan_point(i) for i in range(beam.num_scan_points)]
         parts.append(_rounded([beam.get_s0(), *points]))

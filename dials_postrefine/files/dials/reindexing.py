@@ -101,7 +101,7 @@ def reindex_files(table, experiments, operations, chosen: np.ndarray, space_grou
     ids = flumpy.to_numpy(table["id"])
     h = miller_indices_to_numpy(table["miller_index"]).copy()
     asymmetric = {
-        name: _friedel_mates_apart(table, name, h, space_group) for name in ASYMMETRIC_COLUMNS if name in table
+        name: _friedel_pairs_apart(table, name, h, space_group) for name in ASYMMETRIC_COLUMNS if name in table
     }
     unshare_crystals(experiments)
     for m, operation in enumerate(operations):
@@ -118,7 +118,7 @@ def reindex_files(table, experiments, operations, chosen: np.ndarray, space_grou
         table[name] = indices
 
 
-def _friedel_mates_apart(table, name: str, h: np.ndarray, space_group) -> bool:
+def _friedel_pairs_apart(table, name: str, h: np.ndarray, space_group) -> bool:
     """Whether a column of asymmetric indices tells Friedel pairs apart."""
     together = to_flex_miller(h)
     miller.map_to_asu(space_group.type(), False, together)

@@ -67,12 +67,12 @@ def number_unique(h: np.ndarray, space_group, anomalous: bool = False) -> tuple[
     return unique.astype(np.int32)[observed], h_unique, absent
 
 
-def friedel_mates(h_unique: np.ndarray, space_group) -> tuple[np.ndarray, np.ndarray]:
+def friedel_pairs(h_unique: np.ndarray, space_group) -> tuple[np.ndarray, np.ndarray]:
     """
-    The mates of unique indices (n_unique, 3) that number_unique keeps apart.
+    The Friedel pairs of unique indices (n_unique, 3) that number_unique keeps apart.
 
-    Returns the number of the mate (n_unique,) int32, -1 where it is not there or the reflection is centric, and which
-    indices are the I- of their pair (n_unique,).
+    Returns the number of the other of each pair (n_unique,) int32, -1 where it is not there or the reflection is
+    centric, and which indices are the I- of their pair (n_unique,).
     """
     key = pack(h_unique)
     order = np.argsort(key)

@@ -86,10 +86,10 @@ class Deviations:
 
     def select(self, mask: np.ndarray) -> Deviations:
         """The observations where mask (n,) holds, numbered without gaps."""
-        own = {one.name: getattr(self, one.name)[mask] for one in fields(self)}
+        chosen = {one.name: getattr(self, one.name)[mask] for one in fields(self)}
         for name in ("unique", "lattice"):
-            own[name] = np.unique(own[name], return_inverse=True)[1]
-        return Deviations(**own)
+            chosen[name] = np.unique(chosen[name], return_inverse=True)[1]
+        return Deviations(**chosen)
 
 
 def collect_deviations(stills: Stills, result: PostrefinedStills, most: int = MOST) -> Deviations:

@@ -152,8 +152,8 @@ def fit_intensities(deviations: Deviations, recording: Recording, lattice: np.nd
         if with_gains:
             others = found.a.copy()
             others[n_others:] = 0.0
-            own = projected.part(slice(n_others, None), others).solve(LOOSE_WIDTH**-2.0)
-            gain, gain_esd = (1.0 + gain) * (1.0 + own.a) - 1.0, np.sqrt(np.diag(own.covariance))
+            gains = projected.part(slice(n_others, None), others).solve(LOOSE_WIDTH**-2.0)
+            gain, gain_esd = (1.0 + gain) * (1.0 + gains.a) - 1.0, np.sqrt(np.diag(gains.covariance))
         if k >= N_ROUNDS - 1 and not np.any(np.abs(gain) > np.maximum(LARGE_GAIN, LARGE_ESDS * gain_esd)):
             break
     esd = np.sqrt(np.diag(found.covariance))
@@ -263,15 +263,15 @@ def _by_azimuth(problem: _Problem, now: np.ndarray, robust: np.ndarray) -> list[
     column, unit = mean_of * root * sin_sq, mean_of * root
     found = []
     for k in range(N_AZIMUTHS):
-        own = number == k
-        norm = float(column[own] @ column[own])
-        if np.count_nonzero(own) < FEWEST_IN_AZIMUTH or not norm > 0.0:
+        inside = number == k
+        norm = float(column[inside] @ column[inside])
+        if np.count_nonzero(inside) < FEWEST_IN_AZIMUTH or not norm > 0.0:
             continue
-        expected = (factor[own] - 1.0) * unit[own]
-        noise = (value[own] - mean_of[own]) * root[own]
-        slope = float(column[own] @ (expected + factor[own] * noise)) / norm
-        esd = float(np.sqrt(np.sum((column[own] * factor[own] * noise) ** 2))) / norm
-        found.append(AzimuthBin((k + 0.5) * np.pi / N_AZIMUTHS, slope, esd, float(column[own] @ expected) / norm))
+        expected = (factor[inside] - 1.0) * unit[inside]
+        noise = (value[inside] - mean_of[inside]) * root[inside]
+        slope = float(column[inside] @ (expected + factor[inside] * noise)) / norm
+        esd = float(np.sqrt(np.sum((column[inside] * factor[inside] * noise) ** 2))) / norm
+        found.append(AzimuthBin((k + 0.5) * np.pi / N_AZIMUTHS, slope, esd, float(column[inside] @ expected) / norm))
     return found
 
 

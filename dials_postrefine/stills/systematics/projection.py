@@ -107,8 +107,8 @@ def make_nuisances(
     turn /= units[:, :, None]
     basis = np.einsum("nk,nkj->nj", columns, turn[deviations.lattice])
     number = deviations.lattice[:, None] * k + np.arange(k)
-    of = np.repeat(np.arange(n), k)
-    lattices = sparse.csr_matrix((basis.ravel(), (number.ravel(), of)), (n_lattices * k, n))
+    row = np.repeat(np.arange(n), k)
+    lattices = sparse.csr_matrix((basis.ravel(), (number.ravel(), row)), (n_lattices * k, n))
     n_free = int(np.count_nonzero(values > RIDGE)) + by_index * deviations.n_unique
     return Nuisances(indices, lattices, n_free)
 

@@ -182,8 +182,8 @@ def _of_intensities(stills, result, deviations: Deviations, recording: Recording
     reach = _reach(stills, result)
     n = shared.n_lattices
     # robust weights hide a part of what the cells of lattices differ by, where they have their own
-    own = result.x[_refined(result), CELL_SCALE]
-    cell_esd = float(np.fmax(shared.cell_scale_esd, common_mean(own)[1]))
+    cell_scale = result.x[_refined(result), CELL_SCALE]
+    cell_esd = float(np.fmax(shared.cell_scale_esd, common_mean(cell_scale)[1]))
     return [
         *_polarisation(shared, expected, float(np.ptp(fraction))),
         _gain(shared),
@@ -241,13 +241,13 @@ def _radial(deviations: Deviations, reference: FitReference, stills: Stills) -> 
     name = "radial"
     if not reference.external:
         return unknown(name, 0.0, "each index has one resolution: only an external reference= can tell")
-    own = reference.intensity[stills.unique[deviations.row]]
-    known = np.isfinite(own) & (own > 0.0)
+    expected = reference.intensity[stills.unique[deviations.row]]
+    known = np.isfinite(expected) & (expected > 0.0)
     part = deviations.select(known)
     why = _too_few(part)
     if why:
         return unknown(name, 0.0, why)
-    value, esd = fit_radial(part, own[known])
+    value, esd = fit_radial(part, expected[known])
     return judge(name, (value, esd), 0.0, 1.5 * value, part.n_unique)
 
 

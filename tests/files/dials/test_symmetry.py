@@ -15,7 +15,7 @@ from dials.array_family import flex
 
 from dials_postrefine.files.dials.symmetry import (
     distinct_groups,
-    friedel_mates,
+    friedel_pairs,
     group_operations,
     map_to_asymmetric_unit,
     number_unique,
@@ -96,7 +96,7 @@ def test_friedel_pairs_apart_are_those_of_cctbx(space_group, cell):
     h = np.random.default_rng(2).integers(-6, 7, size=(1500, 3)).astype(np.int32)
     h = h[np.any(h != 0, axis=1)]
     unique, h_unique, _ = number_unique(h, group, anomalous=True)
-    mate, minus = friedel_mates(h_unique, group)
+    mate, minus = friedel_pairs(h_unique, group)
 
     symmetry = crystal.symmetry(unit_cell=uctbx.unit_cell(cell), space_group=group)
     indices = flex.miller_index([tuple(map(int, row)) for row in h])
@@ -114,7 +114,7 @@ def test_friedel_pairs_apart_are_those_of_cctbx(space_group, cell):
     assert np.array_equal(minus, np.any(map_to_asymmetric_unit(h_unique, group) != h_unique, axis=1))
     # any order of the indices
     order = np.random.default_rng(3).permutation(len(h_unique))
-    shuffled, _ = friedel_mates(h_unique[order], group)
+    shuffled, _ = friedel_pairs(h_unique[order], group)
     assert np.array_equal(np.where(shuffled >= 0, order[shuffled], -1), mate[order])
     if space_group == "P-1":
         assert centric.all()
