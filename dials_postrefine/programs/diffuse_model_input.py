@@ -175,7 +175,7 @@ def _describe(request, observed: MapOnGrid, voxels: Voxels, atoms: Atoms) -> dic
         "n_orbits": len(np.unique(voxels.orbit)),
         "d_max": float(1.0 / voxels.s.min()),
         "d_min": float(1.0 / voxels.s.max()),
-        "variance": "scatter of mates" if not observed.has_sigma else poisson,
+        "variance": "scatter of equivalents" if not observed.has_sigma else poisson,
         "held_out_by": request.held_out.by,
     }
 

@@ -152,8 +152,9 @@ class BraggPeaks(_Crystalline):
 
     def heights(self, h_0: np.ndarray) -> np.ndarray:
         """E (n,) of integer indices h_0 (n, 3)."""
-        mates = np.einsum("gij,nj->gni", self.rotations(), np.rint(h_0).astype(np.int64))
-        keys = np.abs(mates @ np.array([4000037, 2003, 1])).max(axis=0).astype(np.uint64)  # Friedel mates share one
+        equivalents = np.einsum("gij,nj->gni", self.rotations(), np.rint(h_0).astype(np.int64))
+        # Friedel pairs share one
+        keys = np.abs(equivalents @ np.array([4000037, 2003, 1])).max(axis=0).astype(np.uint64)
         for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):  # splitmix64, Steele et al. 2014
             keys = (keys ^ (keys >> np.uint64(shift))) * np.uint64(factor)
         keys ^= keys >> np.uint64(31)

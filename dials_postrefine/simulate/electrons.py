@@ -1,5 +1,5 @@
 """
-Simulated intensities of symmetry mates in electron diffraction: kinematical, but for a spread of known size.
+Simulated intensities of symmetry equivalents in electron diffraction: kinematical, but for a spread of known size.
 
     I_i = J_h (1 + a f(n_i))^2 (1 + tau x) + sqrt(v_i) y,     f(n) = sqrt(2) sin(2 pi nu theta/90 deg),  x, y ~ N(0, 1)
 
@@ -18,7 +18,7 @@ OSCILLATIONS = 3.0  # nu, of f from 0 to 90 degrees
 
 
 @dataclass
-class SimulatedMates:
+class SimulatedEquivalents:
     """Observations: number of the unique index, intensity, variance (n,), and the true J of each index (n_unique,)."""
 
     unique: np.ndarray
@@ -27,18 +27,18 @@ class SimulatedMates:
     true: np.ndarray
 
 
-def simulate_mates(
+def simulate_equivalents(
     rng: np.random.Generator, n_unique: int, multiplicity: int, tau: float, error: float = 0.03, floor: float = 0.02
-) -> SimulatedMates:
+) -> SimulatedEquivalents:
     """
-    Mates of acentric intensities of mean 1: each index is observed 1 + Poisson(multiplicity - 1) times, with
+    Equivalents of acentric intensities of mean 1: each index is observed 1 + Poisson(multiplicity - 1) times, with
     v = error^2 J + floor^2.
     """
     true = rng.exponential(size=n_unique)
     unique = np.repeat(np.arange(n_unique), 1 + rng.poisson(multiplicity - 1, n_unique))
     variance = error**2 * true[unique] + floor**2
     intensity = observe(rng, true[unique], variance, tau)
-    return SimulatedMates(unique, intensity, variance, true)
+    return SimulatedEquivalents(unique, intensity, variance, true)
 
 
 def observe(rng: np.random.Generator, expected: np.ndarray, variance: np.ndarray, tau: float) -> np.ndarray:

@@ -186,7 +186,7 @@ class _Lattice:
 
 @dataclass
 class _Sphere:
-    """Every reflection to d_min, both Friedel mates, no absences: h (l, 3), asu (l,), and h as float (l, 3)."""
+    """Every reflection to d_min, both of Friedel pairs, no absences: h (l, 3), asu (l,), and h as float (l, 3)."""
 
     h: np.ndarray
     asu: np.ndarray

@@ -97,7 +97,12 @@ def merge_half_sets(
     stills: Stills, settings: DatasetSettings, d_star_sq: np.ndarray, run: Run = Run()
 ) -> tuple[Merged, Merged] | None:
     """
-    The merges of refine_half_sets at the end alone; parameters as there.
+    The merges of refine_half_sets at the end alone.
+
+    Parameters
+    ----------
+    stills, settings, d_star_sq, run
+        As of refine_half_sets.
 
     Returns
     -------
@@ -109,7 +114,17 @@ def merge_half_sets(
 
 def scale_half_sets(stills: Stills, settings: DatasetSettings, d_star_sq: np.ndarray) -> tuple[Merged, Merged] | None:
     """
-    Scale each half set by itself, without postrefinement, and merge it; parameters and result as merge_half_sets.
+    Scale each half set by itself, without postrefinement, and merge it.
+
+    Parameters
+    ----------
+    stills, settings, d_star_sq
+        As of refine_half_sets.
+
+    Returns
+    -------
+    pair of Merged, or None
+        As of merge_half_sets.
     """
     ends = []
     for selection in (~stills.half, stills.half):

@@ -221,7 +221,7 @@ def test_one_image(refused, changed):
     assert "one image" in sentence
 
 
-def test_no_symmetry_mates(refused, changed):
+def test_no_symmetry_equivalents(refused, changed):
     from cctbx import crystal, miller
     from dxtbx import flumpy
 
@@ -236,7 +236,7 @@ def test_no_symmetry_mates(refused, changed):
         keep[first] = True
         return table.select(flumpy.from_numpy(keep))
 
-    assert "symmetry mates are needed" in refused(*changed(keep_first), "match=laue", "min_common=1")
+    assert "symmetry equivalents are needed" in refused(*changed(keep_first), "match=laue", "min_common=1")
 
 
 def test_an_unscaled_table(refused, changed):

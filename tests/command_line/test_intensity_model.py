@@ -57,9 +57,9 @@ def test_quartz(run_model, shared_data):
         log = (out / "dials.intensity_model.log").read_text()
         assert "Trees with |F_calc| beat |F_calc| alone" in log
         if split == "image_blocks":
-            assert r1["trees"] > r1["mates"] and "Trees alone lose to the mean of symmetry mates" in log
+            assert r1["trees"] > r1["equivalents"] and "Trees alone lose to the mean of symmetry equivalents" in log
         else:
-            assert r1["mates"] is None and "no mean to compare with" in log
+            assert r1["equivalents"] is None and "no mean to compare with" in log
 
 
 def test_training_and_test_sets(run_model, simulated):
@@ -67,7 +67,7 @@ def test_training_and_test_sets(run_model, simulated):
     out, summary = run_model(f"train={','.join(train)}", f"test={','.join(test)}", f"reference={model}", *FAST)
     assert [one["name"] for one in summary["experiments"]] == ["1-0", "1-1"]
     r1 = {name: one["value"] for name, one in summary["overall"].items()}
-    assert set(r1) == {"mates", "f_calc", "trees", "both"} and all(0.0 < value < 1.0 for value in r1.values())
+    assert set(r1) == {"equivalents", "f_calc", "trees", "both"} and all(0.0 < value < 1.0 for value in r1.values())
     # each in turn
     assert list(summary["compare"]["overall"]) == list(summary["overall"])
     assert summary["dataset"]["n_predicted"] < summary["dataset"]["n_observations"]
@@ -98,7 +98,7 @@ def test_the_table_has_what_was_predicted_and_dials_reads_it(run_model, run_prog
 def test_without_a_model_there_are_trees_and_mates(run_model, simulated):
     names, _ = simulated
     _, summary = run_model(*names[0], "split=experiment", *FAST)
-    assert list(summary["overall"]) == ["mates", "trees"] and summary["gain"]["value"] is None
+    assert list(summary["overall"]) == ["equivalents", "trees"] and summary["gain"]["value"] is None
     assert summary["compare"]["column"] == "profile"
 
 

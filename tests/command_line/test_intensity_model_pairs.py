@@ -84,7 +84,7 @@ def check(row, simulated) -> None:
     overall, dataset = summary["overall"], summary["dataset"]
     assert dataset["n_observations"] + sum(summary["not_used"].values()) == len(sweeps.f_calc)
     if value_of(row, "reference") == "None":
-        assert set(overall) == {"mates", "trees"}
+        assert set(overall) == {"equivalents", "trees"}
         return
     d_star_sq = sweeps.experiments[0].crystal.get_unit_cell().d_star_sq(sweeps.table["miller_index"])
     low, high = (value_of(row, name) for name in ("d_min", "d_max"))

@@ -230,7 +230,7 @@ def change(summary: dict, path: str, value) -> dict:
         ("shells.-1.chi_sq", 29.0, "distrust", "χ² against Poisson's law is 29.00: .*gain"),
         ("shells.-1.chi_sq", 0.5, "care", "χ² against Poisson's law is 0.50: .*set gain="),
         ("shells.-1.cc_laue", 0.1, "care", "CC_Laue is 0.10 where CC1/2 of 0.* lets expect 0.*symmetry=friedel"),
-        ("shells.-1.cc_laue", -0.4, "distrust", "CC_Laue is -0.40: symmetry mates contradict one another"),
+        ("shells.-1.cc_laue", -0.4, "distrust", "CC_Laue is -0.40: symmetry equivalents contradict one another"),
         ("shells.2.cc_laue", -0.9, "care", "CC_Laue is negative in the shells to .*set d_max="),
         ("shells.-1.cc_half", -0.1, "distrust", "CC1/2 of the anisotropic part is -0.10: nothing of it"),
         ("shells.-1.anisotropy", 0.03, "note", "0.03 of the noise of a voxel: larger voxels"),
@@ -275,7 +275,7 @@ def test_the_jump_that_was_put_in_is_found(summary):
 
 def test_cc_laue_of_noise_alone_is_what_is_expected(summary):
     for shell in summary["shells"][3:]:
-        expected = diffuse_remarks.expected_cc_laue(shell["cc_half"], shell["mates"])
+        expected = diffuse_remarks.expected_cc_laue(shell["cc_half"], shell["equivalents"])
         assert shell["cc_laue"] == pytest.approx(expected, abs=0.08)
 
 

@@ -154,7 +154,8 @@ def mapped(said, tmp_path_factory) -> Said:
 
 
 def test_the_shells_of_a_map(mapped):
-    keys = "completeness pixels mates mean sigma anisotropy cc_half cc_friedel cc_laue chi_sq cos_2phi sin_2phi masked"
+    keys = "completeness pixels equivalents mean sigma anisotropy cc_half cc_friedel cc_laue chi_sq cos_2phi sin_2phi "
+    keys += "masked"
     in_log, on_page, shells = mapped.log_rows("d range (A)"), mapped.page_rows("Statistics by shell"), []
     (power,) = re.findall(r"mean and sigma in (?:10(\S*) )?photons", unescape(mapped.html))
     power = int(power.translate(str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789")) or 0)
@@ -183,7 +184,7 @@ def test_the_offset_the_masks_and_the_images_of_a_map(mapped):
     same(line, summary["masked"], summary["rejected"])
     same(mapped.facts["masked as Bragg"], summary["masked"], summary["rejected"])
     same(mapped.facts["completeness"], total["completeness"], total["pixels"])
-    same(mapped.facts["CC_Laue"], total["cc_laue"], total["mates"])
+    same(mapped.facts["CC_Laue"], total["cc_laue"], total["equivalents"])
     largest = int(np.argmax(np.abs(offset["mean"])))
     same(mapped.facts["index offset"].split(" the")[0], offset["mean"][largest], offset["esd"][largest])
 
@@ -278,7 +279,7 @@ def test_the_spread_of_mates(spread):
         assert one == as_log(other)
         same(one[1], *interval(shell))
     (line,) = re.findall(r"R_meas \S+, \d+ observations without", spread.words)
-    same(line.replace("R_meas", ""), summary["r_meas"], summary["n_without_mate"])
+    same(line.replace("R_meas", ""), summary["r_meas"], summary["n_without_equivalent"])
     same(spread.facts["R_meas"], summary["r_meas"])
     same(spread.facts["excess spread τ"].replace("95 %:", ""), summary["overall"]["tau"], *interval(summary["overall"]))
     for one, other, found in zip(
@@ -383,7 +384,7 @@ def test_predictions(learned):
     from dials.array_family import flex
 
     summary = learned.summary
-    names = ("mates", "f_calc", "trees", "both")
+    names = ("equivalents", "f_calc", "trees", "both")
     in_log, on_page = learned.log_rows("R1"), learned.page_rows("R1 = sum")
     sets = [("all", summary["overall"]), *((one["name"], one) for one in summary["experiments"])]
     for one, other, (name, found) in zip(in_log, on_page, sets, strict=True):
@@ -391,7 +392,7 @@ def test_predictions(learned):
         for cell, key in zip(one[1:], names):
             same(cell, found[key]["value"], found[key]["esd"])
         assert one[5] == str(found["trees"]["n"])
-    titles = ("mean of symmetry mates", "|F_calc|", "trees", "trees with |F_calc|")
+    titles = ("mean of symmetry equivalents", "|F_calc|", "trees", "trees with |F_calc|")
     for key, title in zip(names, titles):
         same(learned.facts[title].replace("R1", ""), summary["overall"][key]["value"], summary["overall"][key]["esd"])
     for one, other, found in zip(

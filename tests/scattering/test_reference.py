@@ -1,5 +1,5 @@
 """
-Reference intensities: which way to index and which hand agree best, Friedel mates, sigmas, agreement.
+Reference intensities: which way to index and which hand agree best, Friedel pairs, sigmas, agreement.
 
 Data are simulated by numpy and cctbx's own reindexing of the made-up protein, or counted out by hand.
 """

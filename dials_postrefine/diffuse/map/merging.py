@@ -90,7 +90,7 @@ class MapShell:
     """
     Statistics of a shell of resolution (Angstrom); of voxels averaged over symmetry.
 
-    completeness, pixels a voxel and of its symmetry equivalents those that were observed (mates), mean intensity and
+    completeness, pixels a voxel and its symmetry equivalents that were observed (equivalents), mean intensity and
     sigma, root mean square of the anisotropic part, less its noise, over that of sigma; correlations of the half sets,
     of Friedel pairs, and of each voxel with the mean of its equivalents by the Laue class; chi^2 per degree of freedom
     against Poisson's law; cos_2phi and sin_2phi, how the corrected intensity varies with the azimuth on the detector,
@@ -103,7 +103,7 @@ class MapShell:
     n: int
     completeness: float | None
     pixels: float | None
-    mates: float | None
+    equivalents: float | None
     mean: float | None
     sigma: float | None
     anisotropy: float | None
@@ -283,7 +283,7 @@ def _describe_shell(
         n=int(n),
         completeness=_ratio(n, total[orbits.POSSIBLE]),
         pixels=_ratio(total[orbits.OBSERVED_PIXELS], n),
-        mates=_ratio(observed.sum(), n),
+        equivalents=_ratio(observed.sum(), n),
         mean=None if mean is None else level * mean,
         sigma=None if sigma is None else level * sigma,
         anisotropy=None

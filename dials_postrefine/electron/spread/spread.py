@@ -139,9 +139,11 @@ def find_equivalents(
     counts = np.bincount(unique)
     has_equivalent = np.flatnonzero(counts > 1)
     if not len(has_equivalent):
-        raise Unusable("No unique index was observed more than once: data with symmetry mates are needed.")
+        raise Unusable("No unique index was observed more than once: data with symmetry equivalents are needed.")
     if counts[has_equivalent].sum() < FEWEST:
-        raise Unusable("One unique index alone was observed, and only twice: data with more symmetry mates are needed.")
+        raise Unusable(
+            "One unique index alone was observed, and only twice: data with more symmetry equivalents are needed."
+        )
     step = max(1, int(np.ceil(counts[has_equivalent].sum() / most)))
     chosen = np.zeros(len(counts), dtype=bool)
     chosen[has_equivalent[::step]] = True

@@ -5,10 +5,11 @@ Can intensities be predicted?  Gradient boosted trees learn amplitudes from some
 
 Four predictions F_p of an amplitude, none of which was trained on it:
 
-    mates     the root of the mean intensity of its symmetry equivalents in the training set
-    f_calc    |F_calc| of a model
-    trees     trees of the features but F_calc, which minimise sum |F - F_p|
-    both      trees of all features for r = F/|F_calc|, F_p = r |F_calc|, with weights |F_calc|: they minimise the same
+    equivalents   the root of the mean intensity of its symmetry equivalents in the training set
+    f_calc        |F_calc| of a model
+    trees         trees of the features but F_calc, which minimise sum |F - F_p|
+    both          trees of all features for r = F/|F_calc|, F_p = r |F_calc|, with weights |F_calc|: they minimise
+                  the same
 
 Training and test sets are experiments, or folds: each observation is predicted by what was trained on the other folds,
 which are whole experiments, contiguous blocks of images, or unique indices (of which the training set has no
@@ -36,7 +37,7 @@ from dials_postrefine.numerics.amplitudes import amplitudes
 from dials_postrefine.numerics.grouped import grouped_mean, rows_of_groups
 from dials_postrefine.numerics.images import Images
 
-PREDICTIONS = ("mates", "f_calc", "trees", "both")
+PREDICTIONS = ("equivalents", "f_calc", "trees", "both")
 SPLITS = ("auto", "experiment", "image_blocks", "unique")
 FEWEST_TRAINING = 30  # observations
 LARGEST_RATIO = 20.0  # of F/|F_calc|
@@ -230,7 +231,7 @@ def _predict_folds(
             raise Unusable(
                 f"Only {len(train)} observations are left to train on: give more data sets, or another split."
             )
-        predicted["mates"][test] = mean_of_equivalents(images, train)[images.unique[test]]
+        predicted["equivalents"][test] = mean_of_equivalents(images, train)[images.unique[test]]
         models = _train(features, amplitude, train, settings)
         for name, model in models.items():
             predicted[name][test] = _apply(name, model, features.select(test))

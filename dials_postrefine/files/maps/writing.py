@@ -250,6 +250,6 @@ def _history(merged: Map, description: Description) -> list[str]:
     n = merged.grid.subdivide
     return [
         f"H K L are those of a supercell of {n[0]} x {n[1]} x {n[2]} cells, divide them by these",
-        f"crystal in {description.space_group}, mates averaged by {description.symmetry}",
+        f"crystal in {description.space_group}, equivalents averaged by {description.symmetry}",
         f"I, SIGI, IANISO and SIGIANISO in {description.unit}",
     ]

@@ -24,7 +24,7 @@ SERIES_COLOURS = (BLUE, RED, GREEN, GREY, "#8a5fa8", "#c8871f")
 COLUMNS = (
     ("completeness", "complete", ".1%"),
     ("pixels", "pixels", ".1f"),
-    ("mates", "mates", ".2f"),
+    ("equivalents", "equivalents", ".2f"),
     ("mean", "mean", ".3f"),
     ("sigma", "sigma", ".4f"),
     ("anisotropy", "aniso/σ", ".2f"),
@@ -103,7 +103,7 @@ def _facts(summary: dict) -> list[Fact]:
         Fact(
             "CC_Laue",
             number(total["cc_laue"], ".3f"),
-            f"with {number(total['mates'], '.1f')} observed mates a voxel",
+            f"with {number(total['equivalents'], '.1f')} observed equivalents a voxel",
             grade("cc_laue"),
         ),
         Fact(
@@ -193,8 +193,8 @@ def _by_resolution(summary: dict) -> Section:
     ]
     headers = ["d (Å)", "voxels", *(header for _, header, _ in COLUMNS)]
     caption = (
-        "Statistics by shell, of unique voxels; the last row is all shells together. Pixels and observed mates of a "
-        f"voxel; mean and sigma in {power}{_unit(summary)}; aniso/σ: rms of the anisotropic part, less its noise, "
+        "Statistics by shell, of unique voxels; the last row is all shells together. Pixels and observed equivalents "
+        f"of a voxel; mean and sigma in {power}{_unit(summary)}; aniso/σ: rms of the anisotropic part, less its noise, "
         "over sigma; masked: of the pixels."
     )
     return Section(
@@ -218,8 +218,8 @@ def _agreement_figures(shells: list[dict]) -> list[Figure]:
                 "Correlations by resolution",
                 "correlation",
                 "Of the anisotropic part, so that no water ring makes them good. CC1/2: between half sets of the "
-                "averaged map. CC_Laue: of a voxel with the mean of its symmetry mates, each with the noise of one "
-                "voxel.",
+                "averaged map. CC_Laue: of a voxel with the mean of its symmetry equivalents, each with the noise of "
+                "one voxel.",
             ),
             (("cc_half", "CC1/2"), ("cc_laue", "CC_Laue"), ("cc_friedel", "CC_Friedel")),
             ylim=(None, 1.03),

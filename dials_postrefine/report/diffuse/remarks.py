@@ -166,7 +166,7 @@ def _on_statistics(summary: dict) -> Iterator[Remark]:
 def _on_correlations(summary: dict) -> Iterator[Remark]:
     """What CC1/2, CC_Laue and the size of the anisotropic part say."""
     shells, total = summary["shells"][:-1], summary["shells"][-1]
-    cc_half, cc_laue, n_equivalent = total["cc_half"], total["cc_laue"], total["mates"]
+    cc_half, cc_laue, n_equivalent = total["cc_half"], total["cc_laue"], total["equivalents"]
     if cc_half is None:
         if summary["n_images_used"] > 1 and summary["settings"]["half_sets"] != "friedel":
             yield care(
@@ -194,8 +194,8 @@ def _on_correlations(summary: dict) -> Iterator[Remark]:
     if total["n"] >= FEWEST_VOXELS and cc_laue < -NEGATIVE_ESDS / math.sqrt(total["n"]):
         yield distrust(
             f"CC_Laue is {cc_laue:.2f}",
-            f"CC_Laue is {cc_laue:.2f}: symmetry mates contradict one another; space group or indexing are wrong, or "
-            "one part of the images outweighs all others; try symmetry=p1.",
+            f"CC_Laue is {cc_laue:.2f}: symmetry equivalents contradict one another; space group or indexing are "
+            "wrong, or one part of the images outweighs all others; try symmetry=p1.",
             "cc_laue",
         )
         return
@@ -204,7 +204,7 @@ def _on_correlations(summary: dict) -> Iterator[Remark]:
     if expected is not None and cc_laue < expected - CC_SHORT:
         yield care(
             f"CC_Laue is {cc_laue:.2f}, not {expected:.2f}",
-            f"CC_Laue is {cc_laue:.2f} where CC1/2 of {cc_half:.2f} lets expect {expected:.2f}: symmetry mates "
+            f"CC_Laue is {cc_laue:.2f} where CC1/2 of {cc_half:.2f} lets expect {expected:.2f}: symmetry equivalents "
             "differ by more than noise; check space group, corrections, background and absorption, or use "
             "symmetry=friedel.",
             "cc_laue",
@@ -220,8 +220,8 @@ def _on_correlations(summary: dict) -> Iterator[Remark]:
         yield care(
             f"CC_Laue is negative at {negative[0]:.2f} Å",
             f"CC_Laue is negative in the shells to {', '.join(f'{d:.2f}' for d in negative[:MOST_LISTED])} Å: there "
-            "symmetry mates contradict one another, as where the shadow of the beam stop or its halo is averaged in; "
-            "mask it, or set d_max=.",
+            "symmetry equivalents contradict one another, as where the shadow of the beam stop or its halo is averaged "
+            "in; mask it, or set d_max=.",
         )
 
 

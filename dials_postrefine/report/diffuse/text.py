@@ -10,7 +10,7 @@ MOST_SKIPPED = 20
 COLUMNS = (
     ("completeness", "compl.", "{:.1f} %", 100.0),
     ("pixels", "pixels", "{:.1f}", 1.0),
-    ("mates", "mates", "{:.2f}", 1.0),
+    ("equivalents", "equiv.", "{:.2f}", 1.0),
     ("mean", "mean", "{:.4g}", 1.0),
     ("sigma", "sigma", "{:.3g}", 1.0),
     ("anisotropy", "aniso/sig", "{:.2f}", 1.0),
@@ -23,9 +23,9 @@ COLUMNS = (
     ("masked", "masked", "{:.1f} %", 100.0),
 )
 EXPLANATION = (
-    "pixels, mates: a voxel has of them; aniso/sig: rms of the anisotropic part, less its noise, over sigma; "
-    "correlations are of the anisotropic part: CC1/2 of half sets, CC_Fried of Friedel mates, CC_Laue of each "
-    "voxel with its mates; chi^2 is against Poisson's law; cos 2phi, sin 2phi: variation with the azimuth on the "
+    "pixels, equiv.: a voxel has of them; aniso/sig: rms of the anisotropic part, less its noise, over sigma; "
+    "correlations are of the anisotropic part: CC1/2 of half sets, CC_Fried of Friedel pairs, CC_Laue of each "
+    "voxel with its equivalents; chi^2 is against Poisson's law; cos 2phi, sin 2phi: variation with the azimuth on the "
     "detector, 0 where polarisation is right."
 )
 
@@ -75,7 +75,7 @@ def shells_table(summary: dict, wide: bool = False) -> str:
         for shell in summary["shells"]
     ]
     headers = ["d range (A)", "voxels", *(header for _, header, _, _ in COLUMNS)]
-    return table(rows, headers, optional=("masked", "sin 2phi", "cos 2phi", "mates", "sigma", "CC_Fried"), wide=wide)
+    return table(rows, headers, optional=("masked", "sin 2phi", "cos 2phi", "equiv.", "sigma", "CC_Fried"), wide=wide)
 
 
 def offset_line(summary: dict) -> str:

@@ -105,7 +105,7 @@ def _remarks(summary: dict) -> list[Remark]:
                 "cc_held_out",
             )
         )
-    if chosen["chi2_reduced"] > MISFIT and about["variance"] != "scatter of mates":
+    if chosen["chi2_reduced"] > MISFIT and about["variance"] != "scatter of equivalents":
         found.append(
             care(
                 f"chi^2 {chosen['chi2_reduced']:.2f}",

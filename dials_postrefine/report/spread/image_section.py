@@ -20,7 +20,7 @@ def image_section(summary: dict, figures: SpreadFigures) -> Section:
     enough = [image if image["n"] >= FEW_IMAGES else image | {"tau": None} for image in images]
     by_image = tau_figure("by-image", "Spread by image", enough, list(range(1, len(images) + 1)), "image, in order")
     shown = [
-        Figure(by_image, "Each image against the symmetry mates on all others; bars are 95 % intervals."),
+        Figure(by_image, "Each image against the symmetry equivalents on all others; bars are 95 % intervals."),
         Figure(
             _beam_figure(images),
             "The factor that brings an image to the scale of the others (blue), and how bright the beam was, over "

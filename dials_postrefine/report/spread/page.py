@@ -39,7 +39,7 @@ def _verdict(summary: dict) -> str:
     if tau["tau"] is None:
         return f"{data['n_observations']} observations are too few to tell the spread."
     return (
-        f"Symmetry mates on {data['n_images']} images differ by {_percent(tau['tau'])} of their intensity "
+        f"Symmetry equivalents on {data['n_images']} images differ by {_percent(tau['tau'])} of their intensity "
         f"({_percent(tau['low'])} to {_percent(tau['high'])}) beyond what {ERRORS[data['variance']]} say."
     )
 
@@ -61,7 +61,7 @@ def _facts(summary: dict) -> list[Fact]:
         ),
         Fact("weakest half", number(parts["weakest half"]["tau"], ".3f"), "τ of the weaker unique reflections"),
         Fact("strongest tenth", number(parts["strongest tenth"]["tau"], ".3f"), "τ of the strongest"),
-        Fact("R_meas", number(spread["r_meas"], ".3f"), "of symmetry mates"),
+        Fact("R_meas", number(spread["r_meas"], ".3f"), "of symmetry equivalents"),
         Fact("pairs of images", str(pairs["n_found"]), f"with {summary['settings']['min_common']} or more in common"),
         Fact(
             "log spread of pairs",
@@ -94,7 +94,7 @@ def _spread(summary: dict) -> Section:
         logarithmic=True,
     )
     return Section(
-        "Spread of symmetry mates",
+        "Spread of symmetry equivalents",
         [
             "Each intensity scatters about that of its unique reflection by its error and, beyond it, "
             "by a part τ of the intensity itself. Where τ is one number for weak and strong reflections it is a "
@@ -149,7 +149,7 @@ def _groups_table(spread: dict) -> Table:
         for name, group in groups
     ]
     headers = ("", "τ [95 %]", "observations", "unique", "median I", "σ/I")
-    return Table("Excess relative spread of symmetry mates.", headers, rows)
+    return Table("Excess relative spread of symmetry equivalents.", headers, rows)
 
 
 def _shells_table(shells: list[dict]) -> Table:
@@ -221,7 +221,7 @@ def _pairs(summary: dict, figures: SpreadFigures) -> Section:
         "Pairs of images",
         [
             f"{pairs['n_found']} pairs have {summary['settings']['min_common']} reflections or more in "
-            "common. LLR is the logarithm of the likelihood that the matched spots are mates over that of their "
+            "common. LLR is the logarithm of the likelihood that the matched spots are equivalents over that of their "
             f"being any spots; p is how often a random pair does as well, by {test['n_permutations']} permutations. "
             f"A matched pair has the higher LLR with a probability (AUC) of {number(test['auc'], '.3f')} ± "
             f"{number(test['auc_esd'], '.3f')}."

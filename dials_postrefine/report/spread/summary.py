@@ -100,7 +100,7 @@ def _spread(dataset: ImageDataset, found: ImageSpread) -> dict:
     return {
         "overall": asdict(spread.tau),
         "r_meas": spread.r_meas,
-        "n_without_mate": spread.n_alone,
+        "n_without_equivalent": spread.n_alone,
         "parts": [{"name": name, **_group(group)} for name, group in spread.parts.items()],
         "quartiles": [_group(group) for group in spread.quartiles],
         "tenths": [_group(group) for group in spread.tenths],
@@ -174,7 +174,7 @@ def _random_match(found: ImageSpread) -> dict:
         "auc": test.auc,
         "auc_esd": test.auc_esd,
         "rho": test.rho,
-        "n_mates": test.n_equivalents,
+        "n_equivalents": test.n_equivalents,
         "n_permutations": test.n_permutations,
         "n_shells": test.n_shells,
         "n_tested": int(tested.sum()),
@@ -221,8 +221,8 @@ def _spread_remarks(spread: dict) -> list[Remark]:
     if overall["tau"] is None:
         found.append(
             distrust(
-                "too few symmetry mates",
-                "The observations have too few symmetry mates to tell a spread: give more images, or one more "
+                "too few symmetry equivalents",
+                "The observations have too few symmetry equivalents to tell a spread: give more images, or one more "
                 "symmetric space_group=.",
                 "tau",
             )

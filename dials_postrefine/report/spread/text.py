@@ -12,7 +12,7 @@ ERRORS = {
     "of the column": "the errors of their column",
 }
 EXPLANATION = (
-    "tau: how far symmetry mates differ beyond what {errors} say, relative to their intensity, with its 95 % "
+    "tau: how far symmetry equivalents differ beyond what {errors} say, relative to their intensity, with its 95 % "
     "interval. log spread: of ln(I1/I2), robust, over sqrt 2; expected: what the errors allow; z: width of (I1 - "
     "k I2)/sigma, 1 where the errors are right."
 )
@@ -98,8 +98,8 @@ def spread_table(summary: dict) -> str:
         )
     headers = ["", "tau [95 %]", "obs.", "unique", "median I", "sigma/I"]
     return (
-        f"\nExcess relative spread of symmetry mates; R_meas {number(spread['r_meas'], '{:.3f}')}, "
-        f"{spread['n_without_mate']} observations without a mate:\n{table(rows, headers)}"
+        f"\nExcess relative spread of symmetry equivalents; R_meas {number(spread['r_meas'], '{:.3f}')}, "
+        f"{spread['n_without_equivalent']} observations without an equivalent:\n{table(rows, headers)}"
     )
 
 
@@ -189,7 +189,7 @@ def random_lines(summary: dict) -> str:
     return (
         f"\nMatched against random pairs: AUC {esd(test['auc'], test['auc_esd'])}, "
         f"{number(test['significant'], '{:.0%}')} of {test['n_tested']} pairs with p < 0.05 in "
-        f"{test['n_permutations']} permutations; correlation of symmetry mates {number(test['rho'], '{:.3f}')}."
+        f"{test['n_permutations']} permutations; correlation of symmetry equivalents {number(test['rho'], '{:.3f}')}."
     )
 
 

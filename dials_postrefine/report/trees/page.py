@@ -17,7 +17,7 @@ from dials_postrefine.report.trees.text import (
     r1_rows,
 )
 
-COLOURS = {"mates": GREY, "f_calc": RED, "trees": GREEN, "both": BLUE}
+COLOURS = {"equivalents": GREY, "f_calc": RED, "trees": GREEN, "both": BLUE}
 
 
 def make_page(summary: dict) -> Page:

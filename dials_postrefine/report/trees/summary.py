@@ -107,15 +107,15 @@ def remarks(summary: dict, group: str) -> list[Remark]:
         *population_remarks(summary["dataset"]),
         *not_used_remarks(summary["not_used"], summary["dataset"]["n_input"]),
     ]
-    trees, mates = (summary["overall"].get(name, {}).get("value") for name in ("trees", "mates"))
+    trees, equivalents = (summary["overall"].get(name, {}).get("value") for name in ("trees", "equivalents"))
     if trees is None:
         found.append(distrust("nothing was predicted", "No observation could be predicted: give more data.", "trees"))
-    elif mates is not None and trees > mates:
+    elif equivalents is not None and trees > equivalents:
         found.append(
             care(
-                "the mean of symmetry mates predicts better",
-                f"The mean of symmetry mates predicts better than the trees (R1 {mates:.3f} against {trees:.3f}): what "
-                "these learned is less than what the symmetry says.",
+                "the mean of symmetry equivalents predicts better",
+                f"The mean of symmetry equivalents predicts better than the trees (R1 {equivalents:.3f} against "
+                f"{trees:.3f}): what these learned is less than what the symmetry says.",
                 "trees",
             )
         )
@@ -129,15 +129,15 @@ def findings(summary: dict) -> list[str]:
     def value(name: str) -> float | None:
         return overall.get(name, {}).get("value")
 
-    if value("mates") is not None:
-        loses = value("trees") > value("mates")
+    if value("equivalents") is not None:
+        loses = value("trees") > value("equivalents")
         found.append(
-            f"Trees alone {'lose to' if loses else 'are better than'} the mean of symmetry mates: R1 "
-            f"{value('trees'):.3f} against {value('mates'):.3f}."
+            f"Trees alone {'lose to' if loses else 'are better than'} the mean of symmetry equivalents: R1 "
+            f"{value('trees'):.3f} against {value('equivalents'):.3f}."
         )
     else:
         found.append(
-            "The training data have no symmetry mates of what was predicted: there is no mean to compare with."
+            "The training data have no symmetry equivalents of what was predicted: there is no mean to compare with."
         )
     gain = summary["gain"]
     if gain["value"] is not None:

@@ -7,13 +7,13 @@ from dials_postrefine.report.common.tables import absences_line, table
 from dials_postrefine.report.trees.summary import FEATURES
 
 NAMES = {
-    "mates": "mean of symmetry mates",
+    "equivalents": "mean of symmetry equivalents",
     "f_calc": "|F_calc|",
     "trees": "trees",
     "both": "trees with |F_calc|",
 }
 # the same where there is little room
-SHORT = {NAMES["mates"]: "symmetry mates", NAMES["both"]: "trees + |F_calc|"}
+SHORT = {NAMES["equivalents"]: "symmetry equivalents", NAMES["both"]: "trees + |F_calc|"}
 MOST_EXPERIMENTS = 20
 LONGEST_NAME = 20
 EXPLANATION = "R1 = sum|F - k F_p|/sum F over the same observations, k fitted by experiment; "

@@ -93,7 +93,21 @@ class Deviations:
 
 
 def collect_deviations(stills: Stills, result: PostrefinedStills, most: int = MOST) -> Deviations:
-    """The deviations of a result (module docstring); none where no lattice was accepted."""
+    """
+    The deviations of a result (module docstring).
+
+    Parameters
+    ----------
+    stills : Stills
+    result : PostrefinedStills
+    most : int
+        Of so many observations about; of more lattices every so many.
+
+    Returns
+    -------
+    Deviations
+        None of them where no lattice was accepted.
+    """
     chosen = _some_lattices(stills, result.accepted, most)
     part, rows = select_lattices(stills, chosen), np.flatnonzero(chosen[stills.lattice()])
     lattice, x = part.lattice(), result.x[chosen]

@@ -112,8 +112,18 @@ class SharedErrors:
 
 def find_regions(recording: Recording, rows: np.ndarray) -> Regions:
     """
-    The panels, or of a single panel its parts, that have FEWEST_IN_REGION of the observations rows (n,); none where
-    fewer than two have.
+    The panels, or of a single panel its parts, that have FEWEST_IN_REGION of the observations.
+
+    Parameters
+    ----------
+    recording : Recording
+    rows : ndarray of int, shape (n,)
+        The observations.
+
+    Returns
+    -------
+    Regions
+        None of them where fewer than two have enough.
     """
     panel, position = recording.panel[rows], recording.position[rows]
     single = not len(recording.panel) or bool((recording.panel == recording.panel[0]).all())
@@ -135,7 +145,22 @@ def find_regions(recording: Recording, rows: np.ndarray) -> Regions:
 
 
 def fit_intensities(deviations: Deviations, recording: Recording, lattice: np.ndarray) -> SharedErrors:
-    """Fit all of them to deviations; lattice (n,) is the number of each observation's among all lattices."""
+    """
+    Fit all of them together (module docstring).
+
+    Parameters
+    ----------
+    deviations : Deviations
+        Of n observations.
+    recording : Recording
+        Of all observations.
+    lattice : ndarray of int, shape (n,)
+        The number of each observation's lattice among all.
+
+    Returns
+    -------
+    SharedErrors
+    """
     stokes = stokes_of(recording, deviations.row, lattice)
     regions = find_regions(recording, deviations.row)
     problem = _Problem(deviations, recording, stokes, regions)
@@ -178,10 +203,21 @@ def fit_intensities(deviations: Deviations, recording: Recording, lattice: np.nd
 
 def fit_radial(deviations: Deviations, reference: np.ndarray) -> tuple[float, float]:
     """
-    By how much observations differ from the reference (n,) with resolution as neither scale nor B can have it, and the
-    esd: the coefficient of P_2(t) = (3 t^2 - 1)/2, with t from -1 to 1 in d*^2.
+    By how much observations differ from the reference with resolution as neither scale nor B can have it: the
+    coefficient of P_2(t) = (3 t^2 - 1)/2, with t from -1 to 1 in d*^2.
 
     The errors of a reference are those of its indices, which are the clusters.
+
+    Parameters
+    ----------
+    deviations : Deviations
+        Of n observations.
+    reference : ndarray, shape (n,)
+        Intensities.
+
+    Returns
+    -------
+    value, esd : float
     """
     t = deviations.d_star_sq - deviations.d_star_sq.min()
     t = 2.0 * t / t.max() - 1.0

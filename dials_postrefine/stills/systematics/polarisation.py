@@ -40,7 +40,20 @@ class Stokes:
 
 
 def stokes_of(recording: Recording, rows: np.ndarray, lattice: np.ndarray) -> Stokes | None:
-    """That of some rows (n,), of lattices (n,), None where some are not polarised."""
+    """
+    P of observations as it is linear in Q and U.
+
+    Parameters
+    ----------
+    recording : Recording
+    rows, lattice : ndarray of int, shape (n,)
+        The observations, and the lattice of each.
+
+    Returns
+    -------
+    Stokes or None
+        None where some are not polarised.
+    """
     fraction = recording.fraction[lattice]
     if not np.isfinite(fraction).all() or not len(rows):
         return None
@@ -52,10 +65,18 @@ def stokes_of(recording: Recording, rows: np.ndarray, lattice: np.ndarray) -> St
 
 def fraction_and_direction(stokes: np.ndarray, covariance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """
-    f and psi (radians, within +-pi/4) of (Q, U), and their esds, each (2,); the esd of psi is infinite of no
-    polarisation at all.
+    Fraction f and direction psi of Q and U; a fraction below one half is polarisation along n.
 
-    A fraction below one half is polarisation along n.
+    Parameters
+    ----------
+    stokes : ndarray, shape (2,)
+        Q and U.
+    covariance : ndarray, shape (2, 2)
+
+    Returns
+    -------
+    values, esds : ndarray, shape (2,)
+        f and psi (radians, within +-pi/4); the esd of psi is infinite of no polarisation at all.
     """
     q, u = stokes
     length = float(np.hypot(q, u))

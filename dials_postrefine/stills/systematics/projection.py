@@ -88,8 +88,22 @@ def make_nuisances(
     deviations: Deviations, mean: np.ndarray, root_weight: np.ndarray, by_index: bool = True
 ) -> Nuisances:
     """
-    The nuisances of deviations with the means (n_unique,) and square roots of weights (n,); by_index False: the means
-    are known.
+    The nuisances of deviations (module docstring).
+
+    Parameters
+    ----------
+    deviations : Deviations
+        Of n observations.
+    mean : ndarray, shape (n_unique,)
+        The means of the indices.
+    root_weight : ndarray, shape (n,)
+        Square roots of the weights.
+    by_index : bool
+        False: the means are known, and no nuisances.
+
+    Returns
+    -------
+    Nuisances
     """
     n, n_lattices, k = len(root_weight), deviations.n_lattices, deviations.gradient.shape[1]
     height = mean[deviations.unique] * root_weight

@@ -8,7 +8,7 @@ from scipy.stats import binomtest, kstest
 
 from dials_postrefine.electron.spread import spread
 from dials_postrefine.electron.spread.causes import ImageFactors, _test_beam, _test_images, find_causes
-from dials_postrefine.simulate.electrons import simulate_mates
+from dials_postrefine.simulate.electrons import simulate_equivalents
 
 N_IMAGES = 60
 
@@ -19,7 +19,7 @@ def analyse(seed=0, tau=0.1, n_unique=200, image_spread=0.0, beam_slope=0.0, by_
     1/by_angle degrees to the zone axis, or falls with the rank of the intensity.
     """
     rng = np.random.default_rng(seed)
-    sim = simulate_mates(rng, n_unique, 8, 0.0)
+    sim = simulate_equivalents(rng, n_unique, 8, 0.0)
     n = len(sim.unique)
     image = rng.integers(0, N_IMAGES, n)
     angle = rng.uniform(0.0, 20.0, N_IMAGES)
@@ -102,7 +102,7 @@ def test_tau_that_depends_on_the_intensity_is_found():
 
 
 def test_what_can_not_be_tested_is_said():
-    sim = simulate_mates(np.random.default_rng(0), 100, 4, 0.2)
+    sim = simulate_equivalents(np.random.default_rng(0), 100, 4, 0.2)
     equivalents = spread.find_equivalents(sim.unique, sim.intensity, sim.variance)
     tau = spread.fit_tau(equivalents).tau
     predicted = spread.predict_from_equivalents(equivalents, tau)
@@ -118,7 +118,7 @@ def test_what_can_not_be_tested_is_said():
 
 def test_leaving_out_the_noisiest_observations_lowers_a_tau_that_they_make():
     rng = np.random.default_rng(4)
-    sim = simulate_mates(rng, 200, 6, 0.05)
+    sim = simulate_equivalents(rng, 200, 6, 0.05)
     weak = sim.true[sim.unique] < np.median(sim.true)
     sim.intensity[weak] += 0.5 * sim.true[sim.unique][weak] * rng.normal(size=weak.sum())
     equivalents = spread.find_equivalents(sim.unique, sim.intensity, sim.variance)

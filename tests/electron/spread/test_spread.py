@@ -8,11 +8,11 @@ from scipy.integrate import quad
 
 from dials_postrefine.electron.errors import Unusable
 from dials_postrefine.electron.spread import spread
-from dials_postrefine.simulate.electrons import simulate_mates
+from dials_postrefine.simulate.electrons import simulate_equivalents
 
 
 def equivalents_of(tau, seed=0, n_unique=120, multiplicity=4, **options):
-    sim = simulate_mates(np.random.default_rng((seed, int(1000 * tau))), n_unique, multiplicity, tau, **options)
+    sim = simulate_equivalents(np.random.default_rng((seed, int(1000 * tau))), n_unique, multiplicity, tau, **options)
     return spread.find_equivalents(sim.unique, sim.intensity, sim.variance)
 
 
@@ -103,7 +103,7 @@ def test_weighted_means_solve_their_equation():
 
 
 def test_what_mates_predict_is_a_probability():
-    sim = simulate_mates(np.random.default_rng(3), 1, 5, 0.3)
+    sim = simulate_equivalents(np.random.default_rng(3), 1, 5, 0.3)
     equivalents = spread.find_equivalents(sim.unique, sim.intensity, sim.variance)
     predicted = spread.predict_from_equivalents(equivalents, 0.3)
     first = spread.Predictions(
@@ -129,7 +129,7 @@ def test_the_slope_is_the_derivative():
 
 def test_tau_of_an_image_is_recovered():
     rng = np.random.default_rng(1)
-    sim = simulate_mates(rng, 150, 6, 0.05)
+    sim = simulate_equivalents(rng, 150, 6, 0.05)
     image = rng.integers(0, 4, len(sim.unique))
     noisy = image == 3
     sim.intensity[noisy] += 0.5 * sim.true[sim.unique[noisy]] * rng.normal(size=noisy.sum())
@@ -142,7 +142,7 @@ def test_tau_of_an_image_is_recovered():
 
 
 def test_no_mates_is_an_error():
-    with pytest.raises(Unusable, match="symmetry mates"):
+    with pytest.raises(Unusable, match="symmetry equivalents"):
         spread.find_equivalents(np.arange(5), np.ones(5), np.ones(5))
 
 

@@ -111,7 +111,7 @@ def test_no_prediction_has_seen_what_it_predicts(make_images):
     k = (found.amplitude @ constant) / (constant @ constant)
     chance = np.abs(found.amplitude - k * constant).sum() / found.amplitude.sum()
     assert found.overall["trees"].value > chance - 2.0 * found.overall["trees"].esd
-    assert found.overall["mates"].n == 0 and np.isnan(found.overall["mates"].value)
+    assert found.overall["equivalents"].n == 0 and np.isnan(found.overall["equivalents"].value)
 
 
 def test_the_mean_of_equivalents_is_that_of_the_training_set(make_images):
@@ -139,7 +139,7 @@ def test_a_training_set_is_trained_on_and_not_predicted(make_images):
     fold = np.where(images.image < 6, -1, 0)
     found = model.predict(images, make_features(images, B), fold, SMALL)
     assert np.isnan(found.predicted["trees"][fold < 0]).all() and np.isfinite(found.predicted["trees"][fold == 0]).all()
-    assert set(found.predicted) == {"mates", "trees"} and np.isnan(found.gain.value)
+    assert set(found.predicted) == {"equivalents", "trees"} and np.isnan(found.gain.value)
 
 
 def test_too_few_to_train_on_is_an_error(make_images):

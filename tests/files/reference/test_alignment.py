@@ -77,7 +77,7 @@ def test_intensities_are_preferred_to_amplitudes(array, tmp_path):
 
 
 def equivalents(array, seed: int):
-    """Every index a few times in other settings and as Friedel mates, with noise: h (n, 3), values and sigmas (n,)."""
+    """Every index a few times in other settings and as Friedel pairs, with noise: h (n, 3), values and sigmas (n,)."""
     rng = np.random.default_rng(seed)
     h, values, sigmas = [], [], []
     operators = [op.r().as_double() for op in GROUP.smx()]

@@ -67,7 +67,7 @@ def test_log_and_page_have_the_numbers_of_the_summary(analysed, html):
     log = text(summary)
     tau = summary["spread"]["overall"]
     said = f"{tau['tau']:.3f} [{tau['low']:.3f}, {tau['high']:.3f}]"
-    assert said in log and rows_of(html, "Excess relative spread of symmetry mates.")[0][1] == said
+    assert said in log and rows_of(html, "Excess relative spread of symmetry equivalents.")[0][1] == said
     shells = rows_of(html, "By resolution.")
     assert len(shells) == len(summary["spread"]["shells"])
     assert shells[0][2] == str(summary["spread"]["shells"][0]["n"])

@@ -46,7 +46,7 @@ def test_the_page_has_the_numbers_of_the_summary(learned):
     html, log = render(make_page(learned)), text(learned)
     rows = rows_of(html, "R1 = sum")
     assert [row[0] for row in rows] == ["all", *learned["dataset"]["experiments"]]
-    mates = learned["overall"]["mates"]
+    mates = learned["overall"]["equivalents"]
     assert rows[0][1] == f"{mates['value']:.3f} ± {mates['esd']:.3f}" and f"{mates['value']:.3f} +- " in log
     importances = rows_of(html, "Importances.")
     assert len(importances) == len(learned["features"])
