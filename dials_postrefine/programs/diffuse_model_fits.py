@@ -87,12 +87,12 @@ def fit_models(request: DiffuseModelRequest, given: ModelInput, progress) -> Fit
             for kind in ("model", "refined"):
                 _try(_variant(given.atoms, name, best | {"displacements": kind}), problem, fitted, notes, False)
     best = min(fitted, key=lambda one: one[1].chi_sq)[1]
-    compared = voxels.held_out if voxels.held_out.any() else np.ones(len(voxels), bool)
+    held = voxels.held_out if voxels.held_out.any() else np.ones(len(voxels), bool)
     every = [
-        Fitted(candidate, one, held_out_squares(voxels.intensity, one.calculated, best.variance)[compared])
+        Fitted(candidate, one, held_out_squares(voxels.intensity, one.calculated, best.variance)[held])
         for candidate, one in fitted
     ]
-    orbit = voxels.orbit[compared]
+    orbit = voxels.orbit[held]
     models = {}
     for name in dict.fromkeys(one.candidate.name for one in every):
         same = [one for one in every if one.candidate.name == name]
@@ -119,8 +119,8 @@ def _fit_one(candidate: Variant, problem: Problem) -> Fit:
     voxels, most = problem.voxels, candidate.most_voxels
     if most is None or problem.used.sum() <= 1.5 * most:
         return fit(candidate.make(voxels), problem)
-    chosen = np.flatnonzero(problem.used)[:: int(np.ceil(problem.used.sum() / most))]
-    part = Problem(voxels.select(chosen), problem.functions[:, chosen], np.ones(len(chosen), bool), problem.robust)
+    some = np.flatnonzero(problem.used)[:: int(np.ceil(problem.used.sum() / most))]
+    part = Problem(voxels.select(some), problem.functions[:, some], np.ones(len(some), bool), problem.robust)
     first = fit(candidate.make(part.voxels), part)
     model = candidate.make(voxels)
     whole = fit(_Held(model, first.values), problem)
@@ -219,8 +219,8 @@ def _variant(atoms: Atoms, name: str, variant: dict[str, str]) -> Variant:
     """A rigid body or liquid-like motions as the variant has them."""
 
     def make(voxels: Voxels) -> Model:
-        of_model = variant["displacements"] == "model"
-        used = atoms.with_u(0.0) if of_model else atoms
+        own = variant["displacements"] == "model"
+        used = atoms.with_u(0.0) if own else atoms
         if name == "rigid_body":
             bodies = [used.expanded()] if variant["unit"] == "cell" else [used]
             if variant["unit"] == "chain":
@@ -232,7 +232,7 @@ def _variant(atoms: Atoms, name: str, variant: dict[str, str]) -> Variant:
             model = LiquidLike(used, voxels, variant["across"], variant["kernel"])
         if variant["displacements"] == "refined":
             return RefinedDisplacements(model, atoms, voxels)
-        return OwnDisplacements(model, atoms, voxels) if of_model else model
+        return OwnDisplacements(model, atoms, voxels) if own else model
 
     return Variant(name, variant, make)
 

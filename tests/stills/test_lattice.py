@@ -27,9 +27,10 @@ N = 60
 EXACT = FitSettings(model="rs_hybrid", model_error=0.0)
 
 
-def fit_lattice(observations, settings, start=None):
+def fit_lattice(observations, settings, start=None, restraint=None):
     """The fit of one lattice, by lstbx."""
-    return fit_lattices([observations], settings, no_starts(1) if start is None else start[None], [np.nan])[0]
+    starts = no_starts(1) if start is None else start[None]
+    return fit_lattices([observations], settings, starts, [np.nan], restraint)[0]
 
 
 @pytest.fixture(scope="module")

@@ -49,16 +49,16 @@ def make_summary(description: dict, voxels: Voxels, found, n_shells: int, notes:
 
 
 def _figures(one, voxels: Voxels) -> dict:
-    fit, held_out = one.fit, voxels.held_out
+    fit, held = one.fit, voxels.held_out
     every = np.ones(len(voxels), bool)
     squares = (voxels.intensity - fit.calculated) ** 2 / fit.variance
     difference = np.abs(voxels.intensity - fit.calculated)
     return {
         "chi2_reduced": fit.chi_sq,
-        "chi2_held_out": squares[held_out].mean() if held_out.any() else None,
+        "chi2_held_out": squares[held].mean() if held.any() else None,
         "cc_anisotropic": anisotropic_correlation(voxels.intensity, fit.calculated, voxels.s, every),
-        "cc_held_out": anisotropic_correlation(voxels.intensity, fit.calculated, voxels.s, held_out),
-        "r": difference[~held_out].sum() / np.abs(voxels.intensity[~held_out]).sum(),
+        "cc_held_out": anisotropic_correlation(voxels.intensity, fit.calculated, voxels.s, held),
+        "r": difference[~held].sum() / np.abs(voxels.intensity[~held]).sum(),
         "n_parameters": len(fit.values) + (fit.name != "background"),
         "values": dict(zip(fit.names, fit.values)),
     }

@@ -21,36 +21,12 @@ NOTHING = (np.nan, np.nan)
 
 
 def common_mean(values: np.ndarray) -> tuple[float, float]:
-    """
-    The robust mean of values.
-
-    Parameters
-    ----------
-    values : ndarray, shape (L,)
-
-    Returns
-    -------
-    mean, esd : float
-        NaN of fewer than two.
-    """
+    """The mean of values (L,) and its esd, NaN of fewer than two."""
     return _fit(values, np.ones((len(values), 1)))
 
 
 def drift(values: np.ndarray, order: np.ndarray) -> tuple[float, float]:
-    """
-    The change of values from the first to the last, by a robust line through their ranks.
-
-    Parameters
-    ----------
-    values : ndarray, shape (L,)
-    order : ndarray, shape (L,)
-        Any numbers, which say what is first and last.
-
-    Returns
-    -------
-    change, esd : float
-        NaN of fewer than three.
-    """
+    """The change of values (L,) along their order (L,), any numbers, and its esd; NaN of fewer than three."""
     if len(values) < 3:
         return NOTHING
     rank = np.unique(order, return_inverse=True)[1].astype(float)
