@@ -1,8 +1,10 @@
 """
 Electron scattering factors of ions: f(s) = C q/s^2 + sum_i a_i exp(-b_i s^2), q the charge, C = 0.0239337 1/Angstrom.
 
-a_i (Angstrom) and b_i (Angstrom^2) of Peng (1998), Acta Cryst. A54, 481-485, for s < 6 1/Angstrom; three digits, as
-published.  The same numbers are in cctbx's library, which does not offer them to Python.
+a_i (Angstrom) and b_i (Angstrom^2) of Peng (1998), Acta Cryst. A54, 481-485, three digits, as published.  cctbx's C++
+library has the same numbers (not offered to Python), but for those of Ni2+, La3+, Gd3+, Yb3+ and U3+, in which one
+or two are a tenth, a hundredth or ten times these; tests/scattering/test_electron_atoms.py tells by the X-ray factors
+that these are the right ones.  Ba2+ is left out: a_4 = -152 and a_5 = 134 all but cancel, and three digits leave 5 %.
 """
 
 from __future__ import annotations
@@ -72,7 +74,6 @@ Sb3+ 0.552 1.14 1.87 1.36 0.414 0.212 1.42 4.21 12.5 29
 Sb5+ 0.377 0.588 1.22 1.18 0.244 0.151 0.812 2.4 5.27 11.9
 I1- 0.901 2.8 5.61 -8.69 12.6 0.312 2.59 14.1 34.4 39.5
 Cs1+ 0.587 1.4 1.87 3.48 1.67 0.2 1.38 4.12 13 31.8
-Ba2+ 0.733 2.05 23 -152 134 0.258 1.96 11.8 14.4 14.9
 La3+ 0.493 1.1 1.5 2.7 1.08 0.167 1.11 3.11 9.61 21.2
 Ce3+ 0.56 1.35 1.59 2.63 0.706 0.19 1.3 3.93 10.7 23.8
 Ce4+ 0.483 1.09 1.34 2.45 0.797 0.165 1.1 3.02 8.85 18.8

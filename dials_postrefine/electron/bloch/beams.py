@@ -5,9 +5,10 @@ A reflection g is a beam where |g| <= g_max and, in at least one of the orientat
 
     |s_g| <= s_max   and   w_g = max_h |U_{g-h}|/(2 K |s_g|) >= w_min
 
-with h over 0,0,0 and the beams of |2 K s_h| below the largest |U|: the first-order amplitude that the strongest beams
-give it (perturbation strength, Zuo and Weickenmeier 1995, Ultramicroscopy 57, 375).  Reflections that no U_{g-h} reaches
-(a centred lattice) are none.  A list that changes from step to step of a fit makes the intensities jump: it is made of
+with h over 0,0,0 and the NEAREST reflections of |2 K s_h| up to ten times the largest |U|: the first-order amplitude
+that the strongest beams give it (perturbation strength, Zuo and Weickenmeier 1995, Ultramicroscopy 57, 375), so that
+reflections with U_g = 0 by a screw or glide are among the beams.  Those that no U_{g-h} reaches (a centred lattice) are
+not.  A list that changes from step to step of a fit makes the intensities jump: it is made of
 all orientations together, and kept.
 """
 
@@ -21,6 +22,8 @@ from dials_postrefine.electron.bloch.geometry import Geometry, excitation_errors
 from dials_postrefine.electron.bloch.potential import Potential, indices_within
 
 MOST_BYTES = 4e9
+NEAREST = 100
+LEAST_COUPLING = 1e-9  # of the largest |U|: less is rounding
 
 
 @dataclass(frozen=True)
@@ -40,8 +43,8 @@ class BeamSelection:
         Beams, the strongest being kept: what memory and time allow.
     """
 
-    g_max: float
-    s_max: float
+    g_max: float = 2.5
+    s_max: float = 0.07
     w_min: float = 0.0
     most: int | None = None
 
@@ -75,7 +78,7 @@ def select_beams(geometry: Geometry, potential: Potential, selection: BeamSelect
     k = float(np.linalg.norm(geometry.k, axis=-1).max())
     strength = perturbation_strengths(hkl, 2.0 * k * s, potential)
     strength[0] = np.inf
-    kept = strength > max(selection.w_min, 1e-10)
+    kept = (strength > 0.0) & (strength >= selection.w_min)
     if selection.most is not None and kept.sum() > selection.most:
         kept &= strength >= np.sort(strength)[-selection.most]
     beams = np.ascontiguousarray(hkl[kept])
@@ -104,8 +107,12 @@ def perturbation_strengths(hkl: np.ndarray, twice_k_s: np.ndarray, potential: Po
     u[tuple(potential.largest)] = 0.0  # U_0 couples no beams
     flat, largest = u.ravel(), u.max()
     coupling = flat[potential.places(hkl)]
-    for h in hkl[(twice_k_s < largest) & (coupling > 0.0)]:
-        np.maximum(coupling, flat[potential.places(hkl - h)], out=coupling)
+    near = np.argsort(twice_k_s, kind="stable")[:NEAREST]
+    coupling[np.all(hkl == 0, axis=1)] = largest
+    for i in near[twice_k_s[near] < 10.0 * largest]:
+        if coupling[i] > LEAST_COUPLING * largest:  # none of those that the lattice's centring forbids
+            np.maximum(coupling, flat[potential.places(hkl - hkl[i])], out=coupling)
+    coupling[coupling < LEAST_COUPLING * largest] = 0.0
     return coupling / np.maximum(twice_k_s, 1e-3 * largest)
 
 

@@ -3,8 +3,9 @@ Whether the beams are enough: the same intensities with more beams.
 
     R1(t) = sum_g |F_g - F'_g|/sum_g F'_g,    F = sqrt(I)
 
-over the given beams without the incident one, F' of a list to larger |g| and |s_g|.  A zone axis of heavy atoms without absorption may not converge at a thousand beams: the channelling states that it has are
-the ones that far beams change most.  It is said then, with the thickness to which the intensities can be trusted.
+over the given beams without the incident one, F' of a list to larger |g| and |s_g|.  A zone axis of heavy atoms
+without absorption may not converge at a thousand beams.  It is said then, with the thickness to which the intensities
+can be trusted.
 """
 
 from __future__ import annotations
@@ -50,12 +51,14 @@ class Convergence:
         bad = self.thickness[~(self.r1 <= MAX_R1)]
         if not len(bad):
             return None
+        if np.isnan(self.r1).all():
+            return f"No beam of {len(self.beams)} is diffracted: raise g_max and s_max."
         good = self.thickness[self.thickness < bad.min()]
         to = f"up to {good.max():.0f} A only" if len(good) else "at no thickness"
         return (
-            f"The intensities do not converge with the number of beams: {len(self.beams)} and {self.n_larger} beams differ "
-            f"by R1 {np.nanmax(self.r1):.3f}; they agree within {MAX_R1:.2f} {to}. Raise g_max and s_max, add absorption, "
-            "or leave out orientations near zone axes."
+            f"The intensities do not converge with the number of beams: {len(self.beams)} and {self.n_larger} beams "
+            f"differ by R1 {np.nanmax(self.r1):.3f}; they agree within {MAX_R1:.2f} {to}. Raise g_max and s_max, add "
+            "absorption, or leave out orientations near zone axes."
         )
 
 
@@ -66,9 +69,7 @@ def amplitude_r1(intensity: np.ndarray, reference: np.ndarray) -> np.ndarray:
     return np.abs(f - f_reference).sum(axis=-1) / np.where(total > 0.0, total, np.nan)
 
 
-def converge(
-    geometry: Geometry, potential: Potential, selection: BeamSelection, thickness: np.ndarray
-) -> Convergence:
+def converge(geometry: Geometry, potential: Potential, selection: BeamSelection, thickness: np.ndarray) -> Convergence:
     """
     Compare the beams of a selection with those of one that is WIDER.
 

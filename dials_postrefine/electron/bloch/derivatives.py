@@ -9,7 +9,8 @@ With M C = C lambda, x_j = pi t lambda_j/K_n, e_j = exp(i x_j) and a change P of
 (Najfeld and Havel 1995, Adv. Appl. Math. 16, 321), sinc z = sin z/z also for complex z: the last form loses no digit
 where eigenvalues are equal, or nearly.  One diagonalisation serves all parameters.  And
 
-    psi_g = m_g/m_0 [exp(i pi t M/K_n)]_g0,    dpsi = psi (d ln m_g - d ln m_0) + m_g/m_0 [d exp]_g0,   dI = 2 Re psi* dpsi
+    psi_g = m_g/m_0 [exp(i pi t M/K_n)]_g0,   dpsi = psi (d ln m_g - d ln m_0) + m_g/m_0 [d exp]_g0
+    dI = 2 Re psi* dpsi
     dpsi/dt = m_g/m_0 sum_j C_gj (i pi lambda_j/K_n) e_j (C^-1)_j0
 
 For one orientation.  Without absorption M is diagonalised by eigh; with it by eig, so that these are the derivatives

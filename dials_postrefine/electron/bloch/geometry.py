@@ -38,7 +38,7 @@ class Geometry:
         if self.normal is None:
             object.__setattr__(self, "normal", self.k / np.linalg.norm(self.k, axis=-1, keepdims=True))
         if np.any(self.k_normal <= 0.0):
-            raise ValueError("the electrons run along the surface, or out of it: turn its normal to the side they leave")
+            raise ValueError("the electrons run along the surface or into it: turn its normal to where they leave")
 
     @property
     def k_normal(self) -> np.ndarray:

@@ -96,7 +96,9 @@ def tabulate(hkl: np.ndarray, u: np.ndarray, u_prime: np.ndarray | None = None) 
     centre = centre_of_symmetry(hkl, u, u_prime)
     shift = np.exp(2j * np.pi * (hkl @ (np.zeros(3) if centre is None else centre)))
     if np.prod(shape, dtype=float) > MOST_VALUES:
-        raise ValueError(f"a table of U with {np.prod(shape, dtype=float):.0f} values is too large: take beams of smaller |g|")
+        raise ValueError(
+            f"a table of U with {np.prod(shape, dtype=float):.0f} values is too large: take beams of smaller |g|"
+        )
     tables = []
     for values in (u, u_prime):
         if values is None:
@@ -192,6 +194,8 @@ def potential_of_atoms(
     scattering : Scattering
     """
     hkl = indices_within(reciprocal, d_star_max)
+    first = np.where(hkl[:, 0] != 0, hkl[:, 0], np.where(hkl[:, 1] != 0, hkl[:, 1], hkl[:, 2]))
+    hkl = hkl[first >= 0]  # of a Friedel pair one is enough
     return tabulate(hkl, *coefficients(atoms, reciprocal, hkl, scattering))
 
 
@@ -281,9 +285,7 @@ def by_atoms(
     return sites.reshape(len(hkl), -1).T, b.T
 
 
-def by_cell(
-    atoms: ElectronAtoms, reciprocal: np.ndarray, hkl: np.ndarray, scattering: Scattering
-) -> np.ndarray:
+def by_cell(atoms: ElectronAtoms, reciprocal: np.ndarray, hkl: np.ndarray, scattering: Scattering) -> np.ndarray:
     """
     Derivatives of U_g by the nine elements of A in C's order, shape (9, n); parameters and U' as of by_atoms.
     """

@@ -126,7 +126,9 @@ def amplitudes(matrix: StructureMatrix, thickness: np.ndarray, method: str = "ei
         raise ValueError(f"no method {method}: it is one of {', '.join(METHODS)}")
     if np.any(thickness < 0.0):
         raise ValueError("a thickness is below zero")
-    waves = _by_steps(matrix, thickness) if method == "expm" else of_eigen(diagonalise(matrix, method), matrix, thickness)
+    waves = (
+        _by_steps(matrix, thickness) if method == "expm" else of_eigen(diagonalise(matrix, method), matrix, thickness)
+    )
     return waves * matrix.factor[..., None, :]
 
 
