@@ -9,8 +9,8 @@ atom scatters diffusely, times K.  With f = sum_i a_i exp(-b_i s^2) the integral
 
     f'(s) = 2 pi gamma_rel lambda sum_ij a_i a_j { exp(-b_i b_j/p s^2)/p - exp(-d_ij s^2)/(p + 2B) }
 
-with p = b_i + b_j and d_ij = (p - 2B)/4 - (b_i - b_j)^2/(4 (p + 2B)).  The plane stands for the Ewald sphere.  An ion's charge is not in it: f' comes from the core, and
-the Gaussians of the neutral atom are taken.
+with p = b_i + b_j and d_ij = (p - 2B)/4 - (b_i - b_j)^2/(4 (p + 2B)).  The plane stands for the Ewald sphere.  An
+ion's charge is not in it: f' comes from the core, and the Gaussians of the neutral atom are taken.
 """
 
 from __future__ import annotations

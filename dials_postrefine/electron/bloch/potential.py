@@ -3,8 +3,9 @@ The Fourier coefficients of the crystal's potential, U_g + i U'_g, of atoms or a
 
     U_g = gamma_rel/(pi V) sum_operations sum_j o_j f_j(s) T_j exp(-2 pi i g.r),     T = exp(-B s^2 - 2 pi^2 h^T U* h)
 
-in 1/Angstrom^2: the CONJUGATE of cctbx's F(h).  U' is none, proportional (U' = kappa U), or that of an Einstein crystal
-(absorption.py: f' in the place of f).  Atoms of an anisotropic U* absorb as those of the isotropic B that has its trace.
+in 1/Angstrom^2: the CONJUGATE of cctbx's F(h).  U' is none, proportional (U' = kappa U), or that of an Einstein
+crystal (absorption.py: f' in the place of f).  Atoms of an anisotropic U* absorb as those of the isotropic B that has
+its trace.
 
 A change of atoms changes U_g by the sums over the operations that cctbx's derivatives are made of; a change of A (the
 cell) changes s and V:
@@ -52,7 +53,7 @@ class Potential:
         return np.exp(-2j * np.pi * (np.asarray(hkl) @ self.centre))
 
     def at(self, hkl: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-        """U and U' at indices (..., 3), of the crystal's origin; 0 where there are none, ValueError beyond the table."""
+        """U and U' at indices (..., 3), of the crystal's origin; 0 where none is given, ValueError beyond."""
         place, phase = self.places(np.asarray(hkl)), self.phases(hkl)
         return self.u.ravel()[place] * phase, None if self.u_prime is None else self.u_prime.ravel()[place] * phase
 

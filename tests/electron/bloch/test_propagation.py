@@ -153,7 +153,7 @@ def test_a_stack_of_orientations_is_one_after_the_other():
     reciprocal = np.stack([np.diag([0.2, 0.19, 0.21]) @ np.linalg.qr(np.eye(3) + 0.01 * i)[0] for i in range(4)])
     geometry = Geometry(reciprocal, np.array([0.3, 0.1, K]))
     rng = np.random.default_rng(3)
-    hkl = np.array([[h, k, l] for h in range(-2, 3) for k in range(-2, 3) for l in range(-2, 3)])
+    hkl = np.stack(np.meshgrid(*[np.arange(-2, 3)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
     half = hkl[: len(hkl) // 2]
     potential = tabulate(half, 0.02 * (rng.normal(size=len(half)) + 1j * rng.normal(size=len(half))))
     beams = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [1, 1, 0], [0, 1, 1]])
