@@ -3,18 +3,20 @@ Intensities for many thicknesses: I_g(t) = |psi_g(t)|^2.
 
 Without absorption no eigenvector of M is needed, but only what exp(i pi t M/K_n) makes of the incident beam:
 
-    M = Q T Q^H,  Q e_0 = e_0,  T = S theta S^T:      psi(t) = m/m_0 Q S exp(i pi t theta/K_n) (S^T)_0
+    M = Q T Q^H,  Q e_0 = e_0:      psi(t) = m/m_0 Q exp(i pi t T/K_n) e_0
 
-with T real and tridiagonal (Householder, LAPACK's hetrd and sytrd) and its eigenvectors S real (stemr); the reflections
-Q act on as many vectors as there are thicknesses, not on n.  This takes a third of the time of eigh where M is complex.
-With absorption to first order eigenvectors are needed, and amplitudes of propagation.py are taken.
+with T real and tridiagonal (Householder, LAPACK's hetrd and sytrd), and the exponential by Chebyshev's series, of which
+a term costs n (chebyshev.py); the reflections Q act on as many vectors as there are thicknesses, not on n.  This is
+exact, and takes a third of the time of eigh.  With absorption to first order eigenvectors are needed, and amplitudes of
+propagation.py are taken.
 """
 
 from __future__ import annotations
 
 import numpy as np
-from scipy.linalg import LinAlgError, eigh_tridiagonal, lapack
+from scipy.linalg import LinAlgError, lapack
 
+from dials_postrefine.electron.bloch.chebyshev import interval, propagate_tridiagonal
 from dials_postrefine.electron.bloch.propagation import StructureMatrix, amplitudes
 
 TRIDIAGONAL_FROM = 24  # beams, below which a stack of small matrices is faster in numpy's eigh
@@ -53,14 +55,15 @@ def intensities(matrix: StructureMatrix, thickness: np.ndarray, method: str = "e
     k_normal = np.broadcast_to(matrix.k_normal, matrix.hermitian.shape[:-2]).ravel()
     found = np.empty((len(stack), len(thickness), n))
     for one, k_n, out in zip(stack, k_normal, found):
-        wave = _without_eigenvectors(one, np.pi * thickness / k_n)
+        angle = np.pi * thickness / k_n
+        wave = _without_eigenvectors(one, angle)
         out[:] = (wave.real**2 + wave.imag**2).T
     found = found.reshape(*matrix.hermitian.shape[:-2], len(thickness), n)
     return found * ((matrix.m / matrix.m[..., :1]) ** 2)[..., None, :]
 
 
 def _without_eigenvectors(h: np.ndarray, angle: np.ndarray) -> np.ndarray:
-    """The first column of exp(i angle H) for each angle, shape (n, t); H Hermitian."""
+    """The first column of exp(i angle H) for each angle, but for a phase, shape (n, t); H Hermitian."""
     if np.isrealobj(h):
         reduce, work_size, reflect = lapack.dsytrd, lapack.dsytrd_lwork, lapack.dormqr
     else:
@@ -70,9 +73,7 @@ def _without_eigenvectors(h: np.ndarray, angle: np.ndarray) -> np.ndarray:
     packed, diagonal, beside, tau, info = reduce(np.asfortranarray(h), lower=1, lwork=work)
     if info:
         raise LinAlgError(f"the reduction to tridiagonal form failed: {info}")
-    theta, s = eigh_tridiagonal(diagonal, beside, check_finite=False, lapack_driver="stemr")
-    phase = angle * theta[:, None]
-    cosine, sine = s @ (s[0][:, None] * np.cos(phase)), s @ (s[0][:, None] * np.sin(phase))
+    cosine, sine = propagate_tridiagonal(diagonal, beside, interval(h), angle)
     # the reflections leave the first row alone: they are those of a QR factor of what is below the diagonal
     below = np.asfortranarray(packed[1:, :-1])
     if np.isrealobj(h):

@@ -6,7 +6,8 @@ Amplitudes behind the slab: psi of the structure matrix.
 Methods.  eigh: M = H + iA, of which H alone is diagonalised, C^-1 = C^H; absorption enters to first order by
 lambda_j = lambda_j(H) + i (C^H A C)_jj.  It is exact without absorption, and LAPACK's real solver does it where U is
 real (a centre of symmetry in the origin).  eig: M as it is; five times slower.  expm: no eigenvectors, so degenerate
-and defective M are no matter; each thickness is a step from the one before.  Of C^-1 only the column of the incident
+and defective M are no matter; each thickness is a step from the one before.  chebyshev: no eigenvectors, and exact with
+absorption (chebyshev.py).  Of C^-1 only the column of the incident
 beam is made.
 
 All take a stack of matrices, one an orientation.  The first beam is the incident one.
@@ -19,7 +20,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.linalg import expm
 
-METHODS = ("eigh", "eig", "expm")
+from dials_postrefine.electron.bloch import chebyshev
+
+METHODS = ("eigh", "eig", "expm", "chebyshev")
 
 
 @dataclass(frozen=True)
@@ -126,9 +129,10 @@ def amplitudes(matrix: StructureMatrix, thickness: np.ndarray, method: str = "ei
         raise ValueError(f"no method {method}: it is one of {', '.join(METHODS)}")
     if np.any(thickness < 0.0):
         raise ValueError("a thickness is below zero")
-    waves = (
-        _by_steps(matrix, thickness) if method == "expm" else of_eigen(diagonalise(matrix, method), matrix, thickness)
-    )
+    if method in ("expm", "chebyshev"):
+        waves = _one_by_one(matrix, thickness, _by_steps if method == "expm" else _by_series)
+    else:
+        waves = of_eigen(diagonalise(matrix, method), matrix, thickness)
     return waves * matrix.factor[..., None, :]
 
 
@@ -148,22 +152,29 @@ def of_eigen(eigen: Eigen, matrix: StructureMatrix, thickness: np.ndarray) -> np
     return np.swapaxes(product, -1, -2)
 
 
-def _by_steps(matrix: StructureMatrix, thickness: np.ndarray) -> np.ndarray:
-    """psi_g m_0/m_g by matrix exponentials, shape (..., t, n)."""
+def _one_by_one(matrix: StructureMatrix, thickness: np.ndarray, propagate) -> np.ndarray:
+    """psi_g m_0/m_g, shape (..., t, n), by a function of M, t and K_n that is called for each orientation."""
     full = matrix.full()
     stack = full.reshape(-1, *full.shape[-2:])
     k_normal = np.broadcast_to(matrix.k_normal, full.shape[:-2]).ravel()
-    order = np.argsort(thickness, kind="stable")
-    waves = np.zeros((len(stack), len(thickness), full.shape[-1]), dtype=complex)
-    for one, k_n, out in zip(stack, k_normal, waves):
-        now, before = np.zeros(full.shape[-1], dtype=complex), 0.0
-        now[0] = 1.0
-        steps: dict[float, np.ndarray] = {}  # equal steps are common, and an exponential is dear
-        for i in order:
-            step = round(float(thickness[i] - before), 12)
-            if step:
-                if step not in steps:
-                    steps[step] = expm(1j * np.pi * step / k_n * one)
-                now = steps[step] @ now
-            out[i], before = now, thickness[i]
+    waves = np.array([propagate(one, thickness, k_n) for one, k_n in zip(stack, k_normal)])
     return waves.reshape(*full.shape[:-2], len(thickness), full.shape[-1])
+
+
+def _by_series(full: np.ndarray, thickness: np.ndarray, k_normal: float) -> np.ndarray:
+    return chebyshev.propagate(full, np.pi / k_normal * thickness).T
+
+
+def _by_steps(full: np.ndarray, thickness: np.ndarray, k_normal: float) -> np.ndarray:
+    now, before = np.zeros(len(full), dtype=complex), 0.0
+    now[0] = 1.0
+    steps: dict[float, np.ndarray] = {}  # equal steps are common, and an exponential is dear
+    waves = np.empty((len(thickness), len(full)), dtype=complex)
+    for i in np.argsort(thickness, kind="stable"):
+        step = round(float(thickness[i] - before), 12)
+        if step:
+            if step not in steps:
+                steps[step] = expm(1j * np.pi * step / k_normal * full)
+            now = steps[step] @ now
+        waves[i], before = now, thickness[i]
+    return waves
