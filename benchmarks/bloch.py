@@ -14,7 +14,7 @@ ratio       both together with 10 thicknesses, ours over abTEM's; and of the sol
 30/10       solve at 30 thicknesses over that at 10
 |dI|        largest difference of an intensity
 
-Then: choosing the beams; eigenvectors with absorption to first order; all derivatives of the intensities at 10
+Then: choosing the beams; amplitudes with absorption, to first order and exact; all derivatives of the intensities at 10
 thicknesses by nine elements of A.  pip may bring a numpy that the system's cctbx does not know: take an environment of
 its own, or `pip uninstall numpy scipy typing_extensions` there afterwards.
 """
@@ -165,11 +165,17 @@ def report_others(geometry, potential, beams, matrix, selection, repeats: int) -
     absorbing = StructureMatrix(matrix.hermitian, 0.02 * matrix.hermitian, matrix.m, matrix.k_normal, matrix.phase)
     found = best(
         lambda: select_beams(geometry, potential, selection),
+        lambda: amplitudes(absorbing, FEW, "eigh"),
         lambda: amplitudes(absorbing, FEW),
         lambda: intensities_by(differentiable(matrix, FEW), by_reciprocal(geometry, matrix, beams)),
         repeats=max(repeats // 4, 2),
     )
-    print("{:22s} beams {:.2f}, with absorption {:.2f}, nine derivatives {:.2f}".format("", *found), flush=True)
+    print(
+        "{:22s} beams {:.2f}, with absorption to first order {:.2f}, exact {:.2f}, nine derivatives {:.2f}".format(
+            "", *found
+        ),
+        flush=True,
+    )
 
 
 if __name__ == "__main__":

@@ -7,8 +7,7 @@ Without absorption no eigenvector of M is needed, but only what exp(i pi t M/K_n
 
 with T real and tridiagonal (Householder, LAPACK's hetrd and sytrd), and the exponential by Chebyshev's series, of which
 a term costs n (chebyshev.py); the reflections Q act on as many vectors as there are thicknesses, not on n.  This is
-exact, and takes a third of the time of eigh.  With absorption to first order eigenvectors are needed, and amplitudes of
-propagation.py are taken.
+exact, and takes a third of the time of eigh.  With absorption amplitudes of propagation.py are taken.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from dials_postrefine.electron.bloch.propagation import StructureMatrix, amplitu
 TRIDIAGONAL_FROM = 24  # beams, below which a stack of small matrices is faster in numpy's eigh
 
 
-def intensities(matrix: StructureMatrix, thickness: np.ndarray, method: str = "eigh") -> np.ndarray:
+def intensities(matrix: StructureMatrix, thickness: np.ndarray, method: str = "auto") -> np.ndarray:
     """
     I of all beams.
 
@@ -33,7 +32,7 @@ def intensities(matrix: StructureMatrix, thickness: np.ndarray, method: str = "e
     thickness : ndarray, shape (t,)
         Angstrom.
     method : str
-        As propagation.METHODS; eigh is exact without absorption.
+        As propagation.METHODS; auto is exact.
 
     Returns
     -------
@@ -45,7 +44,7 @@ def intensities(matrix: StructureMatrix, thickness: np.ndarray, method: str = "e
         For an unknown method, or a thickness below zero.
     """
     thickness = np.atleast_1d(np.asarray(thickness, dtype=float))
-    if method != "eigh" or matrix.absorption is not None or matrix.m.shape[-1] < TRIDIAGONAL_FROM:
+    if method not in ("auto", "eigh") or matrix.absorption is not None or matrix.m.shape[-1] < TRIDIAGONAL_FROM:
         psi = amplitudes(matrix, thickness, method)
         return psi.real**2 + psi.imag**2
     if np.any(thickness < 0.0):

@@ -5,10 +5,10 @@ Amplitudes behind the slab: psi of the structure matrix.
 
 Methods.  eigh: M = H + iA, of which H alone is diagonalised, C^-1 = C^H; absorption enters to first order by
 lambda_j = lambda_j(H) + i (C^H A C)_jj.  It is exact without absorption, and LAPACK's real solver does it where U is
-real (a centre of symmetry in the origin).  eig: M as it is; five times slower.  expm: no eigenvectors, so degenerate
-and defective M are no matter; each thickness is a step from the one before.  chebyshev: no eigenvectors, and exact with
-absorption (chebyshev.py).  Of C^-1 only the column of the incident
-beam is made.
+real about a centre of symmetry.  eig: M as it is.  chebyshev: no eigenvectors, and exact (chebyshev.py).  expm: no
+eigenvectors, so degenerate and defective M are no matter; each thickness is a step from the one before.  Of C^-1 only
+the column of the incident beam is made.  auto is exact: eigh without absorption; with it eig, five times slower than
+eigh, for few beams, and chebyshev for many.
 
 All take a stack of matrices, one an orientation.  The first beam is the incident one.
 """
@@ -22,7 +22,8 @@ from scipy.linalg import expm
 
 from dials_postrefine.electron.bloch import chebyshev
 
-METHODS = ("eigh", "eig", "expm", "chebyshev")
+METHODS = ("auto", "eigh", "eig", "chebyshev", "expm")
+FEW = 64  # beams, of which eig is faster than the series
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ def diagonalise(matrix: StructureMatrix, method: str = "eigh") -> Eigen:
     return Eigen(values, vectors, np.conj(vectors[..., 0, :]))
 
 
-def amplitudes(matrix: StructureMatrix, thickness: np.ndarray, method: str = "eigh") -> np.ndarray:
+def amplitudes(matrix: StructureMatrix, thickness: np.ndarray, method: str = "auto") -> np.ndarray:
     """
     psi (module docstring).
 
@@ -129,6 +130,9 @@ def amplitudes(matrix: StructureMatrix, thickness: np.ndarray, method: str = "ei
         raise ValueError(f"no method {method}: it is one of {', '.join(METHODS)}")
     if np.any(thickness < 0.0):
         raise ValueError("a thickness is below zero")
+    if method == "auto":
+        few = matrix.m.shape[-1] <= FEW
+        method = "eigh" if matrix.absorption is None else "eig" if few else "chebyshev"
     if method in ("expm", "chebyshev"):
         waves = _one_by_one(matrix, thickness, _by_steps if method == "expm" else _by_series)
     else:

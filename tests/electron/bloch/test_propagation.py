@@ -70,7 +70,7 @@ def test_two_beams_with_absorption_by_the_closed_form(s):
     root = np.sqrt((K * s) ** 2 + up * down)
     x = np.pi * t / k_normal
     expected = np.exp(1j * x * (K * s + 1j * u_prime_0)) * 1j * up * np.sin(x * root) / root
-    for method in ("eig", "expm"):
+    for method in ("auto", "eig", "expm", "chebyshev"):
         np.testing.assert_allclose(amplitudes(matrix, t, method)[:, 1], expected, rtol=0, atol=1e-12)
     # to first order in U': wrong to the second, (U'/U)^2
     np.testing.assert_allclose(amplitudes(matrix, t, "eigh")[:, 1], expected, rtol=0, atol=0.06)
@@ -147,6 +147,13 @@ def test_first_order_absorption_is_that_to_first_order():
         matrix = StructureMatrix(matrix.hermitian, factor * matrix.absorption, matrix.m, matrix.k_normal, matrix.phase)
         error.append(np.abs(amplitudes(matrix, t, "eigh") - amplitudes(matrix, t, "eig")).max())
     assert error[1] < 0.2 * error[0] and error[0] < 0.05
+
+
+@pytest.mark.parametrize("n", [12, 90])
+def test_what_is_not_asked_for_by_method_is_exact(n):
+    matrix, t = random_matrix(n, 4, True), np.array([0.0, 250.0, 900.0])
+    expected = np.abs(amplitudes(matrix, t, "expm")) ** 2
+    np.testing.assert_allclose(intensities(matrix, t), expected, rtol=0, atol=1e-10)
 
 
 def test_a_stack_of_orientations_is_one_after_the_other():
