@@ -208,6 +208,10 @@ def coefficients(
 
     Parameters as of potential_of_atoms.
     """
+    allowed = _is_allowed(atoms, np.asarray(hkl))
+    if not allowed.all():  # three quarters of what an F lattice has
+        found = coefficients(atoms, reciprocal, np.asarray(hkl)[allowed], scattering)
+        return tuple(None if one is None else _spread(one, allowed) for one in found)
     s_sq = _s_sq(reciprocal, hkl)
     factor = atoms.factors(s_sq)
     u = _sum(atoms, hkl, s_sq, factor) * _scale(reciprocal, scattering)
@@ -217,6 +221,18 @@ def coefficients(
         return u, scattering.kappa * u
     absorbed = _absorption_factors(atoms, reciprocal, s_sq, scattering)
     return u, _sum(atoms, hkl, s_sq, absorbed) * _scale(reciprocal, scattering)
+
+
+def _is_allowed(atoms: ElectronAtoms, hkl: np.ndarray) -> np.ndarray:
+    """Whether the lattice's centring allows indices (n, 3)."""
+    return np.abs(np.exp(-2j * np.pi * (hkl @ _without_centring(atoms)[2].T)).sum(axis=1)) > 0.5
+
+
+def _spread(values: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """Values where a mask (n,) is, and 0."""
+    found = np.zeros(len(places), dtype=complex)
+    found[places] = values
+    return found
 
 
 def _absorption_factors(
@@ -243,16 +259,29 @@ def _s_sq(reciprocal: np.ndarray, hkl: np.ndarray) -> np.ndarray:
 
 
 def _terms(atoms: ElectronAtoms, hkl: np.ndarray, s_sq: np.ndarray):
-    """h R and o T exp(-2 pi i h.(R x + t)), (n, 3) and (n, atoms), of one symmetry operation after the other."""
-    isotropic = atoms.occupancy * np.exp(-s_sq[:, None] * atoms.b)
+    """
+    h R and o T exp(-2 pi i h.(R x + t)), (n, 3) and (n, atoms), of one symmetry operation after the other.
+
+    Those that differ by a centring translation are one, with a factor that is 0 or their number.
+    """
+    rotations, translations, centring = _without_centring(atoms)
+    lattice = np.rint(np.exp(-2j * np.pi * (hkl @ centring.T)).sum(axis=1).real)
+    isotropic = lattice[:, None] * atoms.occupancy * np.exp(-s_sq[:, None] * atoms.b)
     anisotropic = np.any(atoms.u_star)
-    for rotation, translation in zip(atoms.rotations, atoms.translations):
+    for rotation, translation in zip(rotations, translations):
         turned = hkl @ rotation
         phase = turned @ atoms.sites.T + (hkl @ translation)[:, None]
         term = isotropic * np.exp(-2j * np.pi * phase)
         if anisotropic:
             term *= np.exp(-2.0 * np.pi**2 * np.einsum("ni,jik,nk->nj", turned, atoms.u_star, turned))
         yield turned, term
+
+
+def _without_centring(atoms: ElectronAtoms) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """One operation of each rotation, (p, 3, 3) and (p, 3), and the translations (c, 3) of the centring."""
+    first = np.sort(np.unique(atoms.rotations.reshape(-1, 9), axis=0, return_index=True)[1])
+    centring = atoms.translations[np.all(atoms.rotations == np.eye(3, dtype=int), axis=(1, 2))]
+    return atoms.rotations[first], atoms.translations[first], centring
 
 
 def _sum(atoms: ElectronAtoms, hkl: np.ndarray, s_sq: np.ndarray, factor: np.ndarray) -> np.ndarray:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from scipy.integrate import dblquad
+from scipy.integrate import dblquad, trapezoid
 
 from dials_postrefine.electron.bloch import electrons
 from dials_postrefine.electron.bloch.absorption import einstein_factor
@@ -48,29 +48,52 @@ def test_given_atoms_have_the_given_coefficients(truth_of, make_structure, name)
     np.testing.assert_allclose(found[other], truth.U[other], rtol=0, atol=1e-7)
 
 
-def test_u_is_the_conjugate_of_what_cctbx_calls_f(quartz):
-    """With symmetry, special positions and anisotropic displacements; s to 2 1/A."""
+def conjugates_of_f(structure, d_star_max: float):
+    """Indices, and what U is to be by cctbx's direct summation."""
     from cctbx import miller
     from cctbx.array_family import flex
 
     from dials_postrefine.scattering.form_factors import FormFactorChoice, choose_form_factors
     from dials_postrefine.scattering.structure_factors import calculate_f_calc
 
+    hkl = indices_within(reciprocal_of(structure), d_star_max)[1:]
+    types = [one.scattering_type for one in structure.scatterers()]
+    f = calculate_f_calc(
+        structure,
+        choose_form_factors(types, FormFactorChoice("electron")),
+        miller.set(structure.crystal_symmetry(), flex.miller_index(hkl.tolist()), anomalous_flag=True),
+        "direct",
+    )
+    return hkl, np.conj(np.array(f.data())) * AT_200_KV.gamma_rel / (np.pi * structure.unit_cell().volume())
+
+
+def reciprocal_of(structure) -> np.ndarray:
+    return np.array(structure.unit_cell().fractionalization_matrix()).reshape(3, 3).T
+
+
+def test_u_is_the_conjugate_of_what_cctbx_calls_f(quartz):
+    """With symmetry, special positions and anisotropic displacements."""
     quartz = quartz.deep_copy_scatterers()
     quartz.scatterers()[1].convert_to_anisotropic(quartz.unit_cell())
     u_star = np.array(quartz.scatterers()[1].u_star)
     quartz.scatterers()[1].u_star = tuple(u_star * [1.3, 0.8, 1.0, 1.2, 1.1, 0.9])
-    fractional = np.array(quartz.unit_cell().fractionalization_matrix()).reshape(3, 3)
-    hkl = indices_within(fractional.T, 1.5)[1:]
-    f = calculate_f_calc(
-        quartz,
-        choose_form_factors(["Si", "O"], FormFactorChoice("electron")),
-        miller.set(quartz.crystal_symmetry(), flex.miller_index(hkl.tolist()), anomalous_flag=True),
-        "direct",
-    )
-    expected = np.conj(np.array(f.data())) * AT_200_KV.gamma_rel / (np.pi * quartz.unit_cell().volume())
-    found = coefficients(electron_atoms(quartz), fractional.T, hkl, AT_200_KV)[0]
+    hkl, expected = conjugates_of_f(quartz, 1.5)
+    found = coefficients(electron_atoms(quartz), reciprocal_of(quartz), hkl, AT_200_KV)[0]
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("group", ["F -4 3 m", "I 21 3", "R 3 :H", "C 1 2 1"])
+def test_centring_is_what_it_is_in_cctbx(make_structure, group):
+    from cctbx import sgtbx
+
+    cell = sgtbx.space_group_info(group).any_compatible_unit_cell(volume=400.0).parameters()
+    structure = make_structure(cell, group, [("Ga", (0.0, 0.0, 0.0), 0.6), ("O", (0.21, 0.09, 0.31), 0.8)])
+    hkl, expected = conjugates_of_f(structure, 1.0)
+    found = coefficients(electron_atoms(structure), reciprocal_of(structure), hkl, AT_200_KV)[0]
+    # cctbx takes it for granted that nobody asks for absent reflections, and multiplies one cell's worth
+    absent = np.array([structure.space_group().is_sys_absent(h) for h in hkl.tolist()])
+    np.testing.assert_allclose(found, np.where(absent, 0.0, expected), rtol=0, atol=1e-12)
+    assert np.any(absent)
 
 
 @pytest.mark.parametrize("absorption", ["none", "proportional", "einstein"])
@@ -132,7 +155,8 @@ def test_absorption_is_what_an_atom_scatters_diffusely(quartz):
     atoms = electron_atoms(quartz)
     s = np.linspace(0.0, 8.0, 200001)
     f = np.exp(-atoms.b_gaussian[0] * s[:, None] ** 2) @ atoms.a[0]
-    section = np.trapz((gamma * f) ** 2 * (1.0 - np.exp(-2.0 * b * s**2)) * 8.0 * np.pi * s, s) * wavelength**2
+    scattered = (gamma * f) ** 2 * (1.0 - np.exp(-2.0 * b * s**2)) * 8.0 * np.pi * s
+    section = trapezoid(scattered, s) * wavelength**2
     found = einstein_factor(np.array([0.0]), atoms.core_a[0], atoms.core_b[0], b, gamma * wavelength)
     np.testing.assert_allclose(gamma * found, section / (2.0 * wavelength), rtol=1e-6)
 
