@@ -1,7 +1,7 @@
 """
 What Bloch waves cost, beside abTEM on the same beams in one run.
 
-    pip install abtem zarr    # its GPL and MIT code is run, not part of anything here; without it our times alone
+    pip install abtem    # it is run, and no part of anything here; without it our times alone
     OMP_NUM_THREADS=1 python benchmarks/bloch.py [repeats]
 
 Quartz (no centre: M complex) and silicon (a centre: M real) at 200 kV in a general orientation, the 62, 124 and 258
@@ -15,8 +15,10 @@ ratio       both together with 10 thicknesses, ours over abTEM's; and of the sol
 |dI|        largest difference of an intensity
 
 Then: choosing the beams; amplitudes with absorption, to first order and exact; all derivatives of the intensities at 10
-thicknesses by nine elements of A.  pip may bring a numpy that the system's cctbx does not know: take an environment of
-its own, or `pip uninstall numpy scipy typing_extensions` there afterwards.
+thicknesses by nine elements of A.
+
+pip brings a numpy and scipy that the system's cctbx may not be built for, and a zarr that needs newer packages, too:
+`pip uninstall numpy scipy typing_extensions zarr` in .venv leaves the system's, with which abTEM 1.0.11 runs.
 """
 
 from __future__ import annotations
@@ -118,7 +120,7 @@ def peer_of(structure, reciprocal: np.ndarray) -> Peer | None:
     try:
         import abtem
     except ImportError as error:
-        print(f"abTEM can't be imported ({error}): `pip install abtem zarr`. Ours alone:")
+        print(f"abTEM can't be imported ({error}): `pip install abtem`. Ours alone:")
         return None
     abtem.config.set({"precision": "float64", "device": "cpu"})
     return Peer(structure, reciprocal)

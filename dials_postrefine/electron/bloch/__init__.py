@@ -17,8 +17,8 @@ sum I where g_n is none.
 U_g = gamma_rel/(pi V) sum_j f_j(s) exp(-B_j s^2) exp(-2 pi i g.r_j) in 1/Angstrom^2, s = |g|/2, f_j in Angstrom for
 electrons at rest and gamma_rel = 1 + E/(m c^2).  It is the CONJUGATE of what cctbx calls F(h), whose exponent is
 +2 pi i h.r, times gamma_rel/(pi V): who conjugates one and not the other gets the other hand.  U_0 is left out of the
-diagonal, as it only multiplies psi by a phase (for a beam that is inclined to the surface also by refraction, which
-moves s_g by 1e-6 of K); U'_0 is in it.  U and U' are Hermitian each, U_{-g} = U_g*, also where there is no centre.
+diagonal: it multiplies psi by a phase, and else only moves s_g by U_0 g_n/(2 K K_n), 1e-6 1/Angstrom or so (refraction
+at inclined surfaces); U'_0 is in it.  U and U' are Hermitian each, U_{-g} = U_g*, also where there is no centre.
 
 The modules, in the order in which data flow:
 
@@ -28,10 +28,11 @@ absorption     f' of an Einstein crystal, from Gaussians
 potential      U_g and U'_g of atoms, with derivatives; the table of them, by index
 beams          which beams there are: by |g|, s_g and perturbation strength; a frozen list
 structurematrix  M, for many orientations at once, and its derivatives
-propagation    psi of M by eigh, eig or expm
+chebyshev      exp(i a M) of the incident beam by a series, for many a
+propagation    psi of M by eigh, eig, that series or expm
 intensities    I for many thicknesses, without eigenvectors where these are not needed
 derivatives    of psi and I by whatever M depends on, and by t
 convergence    whether the beams are enough, in a sentence where not
 
-Numpy and scipy only; radians, Angstrom, 1/Angstrom.
+Numpy, scipy and numba; Angstrom and 1/Angstrom.
 """

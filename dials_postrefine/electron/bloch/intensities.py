@@ -7,7 +7,8 @@ Without absorption no eigenvector of M is needed, but only what exp(i pi t M/K_n
 
 with T real and tridiagonal (Householder, LAPACK's hetrd and sytrd), and the exponential by Chebyshev's series, of which
 a term costs n (chebyshev.py); the reflections Q act on as many vectors as there are thicknesses, not on n.  This is
-exact, and takes a third of the time of eigh.  With absorption amplitudes of propagation.py are taken.
+exact, and takes less than half of the time of eigh from a hundred beams on.  With absorption amplitudes of
+propagation.py are taken.
 """
 
 from __future__ import annotations

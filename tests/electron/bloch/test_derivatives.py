@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from dials_postrefine.electron.bloch.beams import BeamSelection, select_beams
 from dials_postrefine.electron.bloch.derivatives import (
     amplitudes_by,
     differentiable,
@@ -16,6 +17,7 @@ from dials_postrefine.electron.bloch.derivatives import (
 )
 from dials_postrefine.electron.bloch.geometry import Geometry
 from dials_postrefine.electron.bloch.potential import (
+    Scattering,
     between_beams,
     by_atoms,
     by_cell,
@@ -30,6 +32,7 @@ from dials_postrefine.electron.bloch.structurematrix import (
     by_wave_vector,
     structure_matrix,
 )
+from dials_postrefine.scattering.electron_atoms import electron_atoms
 
 T = np.array([0.0, 120.0, 700.0, 1400.0])
 KAPPA = 0.05
@@ -125,6 +128,27 @@ def test_by_positions_and_b(case):
         return at(moved, geometry, scattering, beams)
 
     compared(found * scale[:, None, None], make, 0.02)
+
+
+def test_by_positions_where_a_centre_of_symmetry_is_off_the_origin(make_structure):
+    """Two atoms whose centre is at 1/8 1/8 1/8: M is real there, and the derivatives are of the crystal's origin."""
+    atoms = [("Si", (0.0, 0.0, 0.0), 0.5), ("Si", (0.25, 0.25, 0.25), 0.5)]
+    structure = make_structure((4.0, 4.6, 5.1, 90, 90, 90), "P 1", atoms)
+    reciprocal = np.diag(1.0 / np.array([4.0, 4.6, 5.1]))
+    geometry = Geometry(reciprocal, np.array([0.35, 0.2, 39.8]))
+    scattering = Scattering(1.39, 0.025079)
+    potential = potential_of_atoms(electron_atoms(structure), reciprocal, 2.0, scattering)
+    beams = select_beams(geometry, potential, BeamSelection(0.9, 0.03))
+    atoms = electron_atoms(structure)
+    here = at(atoms, geometry, scattering, beams)
+    assert np.isrealobj(here.matrix.hermitian) and len(beams) > 10
+    hkl = differences(beams)
+    u = between_beams(by_atoms(atoms, reciprocal, hkl, scattering)[0], hkl, beams)
+
+    def make(shift):
+        return at(replace(atoms, sites=atoms.sites + shift.reshape(2, 3)), geometry, scattering, beams)
+
+    compared(intensities_by(here, by_potential(here.matrix, u)), make, 2e-5)
 
 
 def test_by_u_and_u_prime(case):
