@@ -92,12 +92,8 @@ def n_terms(size: float) -> int:
 
 def _sums(vectors: np.ndarray, size: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The sums over even and odd k, less the factor i of the latter, (n, t) each."""
-    coefficients = bessel_functions(size, len(vectors))
-    coefficients[:, 1:] *= 2.0
-    coefficients[:, 2::4] *= -1.0
-    coefficients[:, 3::4] *= -1.0
-    # np.dot copies what BLAS can't take, where @ goes without BLAS
-    return np.dot(coefficients[:, ::2], vectors[::2]).T, np.dot(coefficients[:, 1::2], vectors[1::2]).T
+    even, odd = _coefficients(size, len(vectors))
+    return np.dot(even, vectors[::2]).T, np.dot(odd, vectors[1::2]).T
 
 
 @jit
@@ -113,22 +109,34 @@ def bessel_functions(size: np.ndarray, terms: int) -> np.ndarray:
             found[i, 1] = 0.5 * z
             continue
         start = min(terms, int(z + 12.0 * z ** (1.0 / 3.0) + 20.0))
-        above, here, total = 0.0, 1e-280, 0.0
+        # J_start is above 1e-200, so that nothing overflows on the way to J_0
+        above, here, total = 0.0, 1e-100, 0.0
         twice = 2.0 / z
         for k in range(start, 0, -1):
-            below = k * twice * here - above
-            above, here = here, below
+            above, here = here, k * twice * here - above
             found[i, k - 1] = here
-            if (k - 1) % 2 == 0:
-                total += here if k == 1 else 2.0 * here
-            if abs(here) > 1e200:
-                above, here, total = above * 1e-200, here * 1e-200, total * 1e-200
-                for j in range(k - 1, start):
-                    found[i, j] *= 1e-200
-        scale = 1.0 / total
+        for j in range(2, start, 2):
+            total += found[i, j]
+        scale = 1.0 / (2.0 * total + found[i, 0])
         for j in range(start):
             found[i, j] *= scale
     return found
+
+
+@jit
+def _coefficients(size: np.ndarray, terms: int) -> tuple[np.ndarray, np.ndarray]:
+    """(2 - delta_k0) i^k J_k for even k, and for odd k less a factor of i, (t, terms/2) each."""
+    functions = bessel_functions(size, terms)
+    even, odd = np.empty((len(size), (terms + 1) // 2)), np.empty((len(size), terms // 2))
+    for i in range(len(size)):
+        sign = 2.0
+        for k in range(terms // 2):
+            even[i, k], odd[i, k] = sign * functions[i, 2 * k], sign * functions[i, 2 * k + 1]
+            sign = -sign
+        if terms % 2:
+            even[i, terms // 2] = sign * functions[i, terms - 1]
+        even[i, 0] *= 0.5
+    return even, odd
 
 
 @jit

@@ -17,7 +17,7 @@ from dials_postrefine.electron.bloch.chebyshev import (
 
 
 def test_bessel_functions_are_scipys():
-    size = np.array([0.0, 1e-9, 1e-4, 0.7, 30.0, 411.3, 2500.0])
+    size = np.array([0.0, 1e-9, 2e-8, 1e-4, 0.7, 30.0, 411.3, 2500.0])
     terms = n_terms(size.max())
     expected = jv(np.arange(terms), size[:, None])
     np.testing.assert_allclose(bessel_functions(size, terms), expected, rtol=0, atol=2e-13)
