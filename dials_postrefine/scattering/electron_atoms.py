@@ -11,10 +11,10 @@ the Gaussians a, b of International Tables C, 2011, 4.3.2.2 (s < 2 1/A).  Ions: 
   written so that nothing cancels as s -> 0: Z - f_x(0) is q, whatever the table's Gaussians add up to, and
   c_i (1 - exp(-d_i s^2))/s^2 = c_i d_i phi.
 
-For cations both agree within 0.5 %; anions do less well, as a free one is hardly bound: O2- by Waasmaier and Kirfel is
-within 2.5 % of Peng, but International Tables' O2- (1992, it1992) is wrong by 3 to 25 % at s <= 0.3 1/A, where the
-charge is seen, and is not offered here.  An ion that the chosen source lacks is taken from the other one, and if that
-lacks it is the neutral atom; the notes say so.
+For cations both agree within 0.5 %, for some heavy ones within 1 % (Pd2+ 4 %); anions do less well, as a free one is
+hardly bound: O2- by Waasmaier and Kirfel is within 2.5 % of Peng, but International Tables' O2- (1992, it1992) is wrong
+by 3 to 25 % at s <= 0.3 1/A, where the charge is seen, and is not offered here.  An ion that the chosen source lacks is
+taken from the other one, and if that lacks it is the neutral atom; the notes say so.
 
 C q/s^2 has no value at s = 0, where the charges of a crystal cancel and no beam asks for U_0: it is set to zero there.
 """

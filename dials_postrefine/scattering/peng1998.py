@@ -3,7 +3,7 @@ Electron scattering factors of ions: f(s) = C q/s^2 + sum_i a_i exp(-b_i s^2), q
 
 a_i (Angstrom) and b_i (Angstrom^2) of Peng (1998), Acta Cryst. A54, 481-485, three digits, as published.  cctbx's C++
 library has the same numbers (not offered to Python), but for those of Ni2+, La3+, Gd3+, Yb3+ and U3+, in which one
-or two are a tenth, a hundredth or ten times these; tests/scattering/test_electron_atoms.py tells by the X-ray factors
+or two are a hundredth or ten times these; tests/scattering/test_electron_atoms.py tells by the X-ray factors
 that these are the right ones.  Ba2+ is left out: a_4 = -152 and a_5 = 134 all but cancel, and three digits leave 5 %.
 """
 
