@@ -20,10 +20,11 @@ def words(values) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class RigidBodies:
-    """What moves as a whole, and whether by a tensor."""
+    """What moves as a whole, whether by a tensor, and whether it librates."""
 
     unit: str = choice("unit", "auto")
     tensor: bool = phil("tensor", False)
+    libration: bool = phil("libration", False)
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,10 @@ class DiffuseModelRequest:
             raise Sorry(
                 "model=None leaves nothing to fit: name models, as model=rigid_body+liquid_like, or leave it out."
             )
-        if self.rigid_body.tensor and self.displacements == "model":
-            raise Sorry("rigid_body.tensor=True needs the file's displacements: use displacements=file, or refined.")
+        for name in ("tensor", "libration"):
+            if getattr(self.rigid_body, name) and self.displacements == "model":
+                raise Sorry(
+                    f"rigid_body.{name}=True needs the file's displacements: use displacements=file, or refined."
+                )
         if "covariance" in self.models and not self.covariance:
             raise Sorry("model=covariance needs input.covariance=V.npz: give the file.")

@@ -2,7 +2,8 @@
 What a fitted model says of the atoms: V (isotropic, Angstrom^2) between all atoms of a molecule, by residue, and
 against their distance.
 
-    rigid_body     sigma^2 inside a body (of a tensor, a third of its trace), 0 between bodies
+    rigid_body     sigma^2 inside a body (of a tensor, a third of its trace), 0 between bodies; where it librates, and
+                   (2/3) L rho_i.rho_j with rho from the centroid
     liquid_like    sigma^2 Gamma(r)
     mixture        s^2 + sigma^2 Gamma(r)
     elastic        fraction C_RS sqrt(u_R u_S)
@@ -68,6 +69,8 @@ def describe_fluctuations(name: str, variant: dict[str, str], values: dict[str, 
     elif name == "rigid_body":
         size = values["sigma"] ** 2 if "sigma" in values else sum(values[key] for key in ("u11", "u22", "u33")) / 3.0
         v = np.full((n, n), size)
+        if "libration" in values:
+            v += 2.0 / 3.0 * np.radians(values["libration"]) ** 2 * _from_centroids(atoms, variant["unit"])
         if variant["unit"] == "chain":
             v = np.where(atoms.chain[:, None] == atoms.chain[None], v, 0.0)
     else:
@@ -84,6 +87,16 @@ def describe_fluctuations(name: str, variant: dict[str, str], values: dict[str, 
     v_residue /= np.outer(counts, counts)
     r, mean = _by_distance(distance, v)
     return Fluctuations(v, collective, v_residue, r, mean)
+
+
+def _from_centroids(atoms: Atoms, unit: str) -> np.ndarray:
+    """rho_i.rho_j (n, n) of positions from the centroid of their body, Angstrom^2."""
+    rho = atoms.xyz - (atoms.expanded() if unit == "cell" else atoms).xyz.mean(axis=0)
+    if unit == "chain":
+        for name in np.unique(atoms.chain):
+            here = atoms.chain == name
+            rho[here] = atoms.xyz[here] - atoms.xyz[here].mean(axis=0)
+    return rho @ rho.T
 
 
 def _by_distance(distance: np.ndarray, v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
