@@ -105,15 +105,8 @@ def _remarks(summary: dict) -> list[Remark]:
                 "cc_held_out",
             )
         )
-    if chosen["chi2_reduced"] > MISFIT and about["variance"] != "scatter of mates":
-        found.append(
-            care(
-                f"chi^2 {chosen['chi2_reduced']:.2f}",
-                f"chi^2 is {chosen['chi2_reduced']:.2f}: the data have more in them than the model, so that standard "
-                "deviations, which are multiplied by its root, are too small where the model is wrong.",
-                "chi2_reduced",
-            )
-        )
+    if chosen["chi2_reduced"] > MISFIT:
+        found.append(_misfit_remark(chosen["chi2_reduced"], about["variance"]))
     found += _parameter_remarks(summary["chosen"], chosen)
     alike = [
         name
@@ -128,6 +121,18 @@ def _remarks(summary: dict) -> list[Remark]:
             )
         )
     return found
+
+
+def _misfit_remark(chi_sq: float, variance: str) -> Remark:
+    """On a map that the model does not explain within its standard deviations."""
+    of_mates = ", here the scatter of symmetry equivalents," if variance == "scatter of mates" else ""
+    return care(
+        f"reduced chi^2 {chi_sq:.2f}",
+        f"The model does not explain the map within its standard deviations{of_mates}: reduced chi^2 is {chi_sq:.2f}. "
+        f"The standard deviations of parameters are scaled by at least its root, {chi_sq**0.5:.2f}, but do not say how "
+        "far off a wrong model is: try others, a background of more functions, or a larger d_min.",
+        "chi2_reduced",
+    )
 
 
 def _parameter_remarks(name_of_model: str, chosen: dict) -> list[Remark]:
