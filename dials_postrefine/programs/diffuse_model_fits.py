@@ -13,9 +13,10 @@ from dials_postrefine.diffuse.model import CannotModel
 from dials_postrefine.diffuse.model.atoms import Atoms
 from dials_postrefine.diffuse.model.background import background_functions
 from dials_postrefine.diffuse.model.comparison import choose, held_out_squares, preference
-from dials_postrefine.diffuse.model.covariance import GivenCovariance
+from dials_postrefine.diffuse.model.covariance import GivenCovariance, GroupPairs
 from dials_postrefine.diffuse.model.elastic import Elastic, find_network
 from dials_postrefine.diffuse.model.fitting import Fit, Problem, fit, fit_background
+from dials_postrefine.diffuse.model.group_covariance import GroupCovariance, groups_of
 from dials_postrefine.diffuse.model.libration import LibratingBody
 from dials_postrefine.diffuse.model.liquid_like import LiquidLike
 from dials_postrefine.diffuse.model.mixture import Mixture
@@ -199,8 +200,7 @@ def first_variants(request: DiffuseModelRequest, atoms: Atoms) -> Iterator[Varia
                 name, variant, lambda voxels, network=network: Elastic(atoms, voxels, network), MOST_FOR_NETWORK
             )
         elif name == "covariance":
-            v = read_covariance(request.covariance)
-            yield Variant(name, {}, lambda voxels: GivenCovariance(atoms, voxels, v))
+            yield _inferred(request, atoms) if not request.covariance else _given(request, atoms)
 
 
 def _units(request, atoms: Atoms) -> list[str]:
@@ -238,6 +238,24 @@ def _variant(atoms: Atoms, name: str, variant: dict[str, str]) -> Variant:
         return OwnDisplacements(model, atoms, voxels) if own else model
 
     return Variant(name, variant, make)
+
+
+def _given(request, atoms: Atoms) -> Variant:
+    v = read_covariance(request.covariance)
+    return Variant("covariance", {}, lambda voxels: GivenCovariance(atoms, voxels, v))
+
+
+def _inferred(request, atoms: Atoms) -> Variant:
+    """Covariances of groups that are inferred from the map."""
+    given = request.inferred
+    groups, places = groups_of(atoms, given.residues)
+
+    def make(voxels: Voxels) -> Model:
+        pairs = GroupPairs(atoms, groups, voxels)
+        return GroupCovariance(pairs, places, voxels, given.rank, given.strength, given.length)
+
+    variant = {"residues": str(given.residues), "rank": str(given.rank), "length": f"{given.length:g}"}
+    return Variant("covariance", variant, make, MOST_FOR_NETWORK)
 
 
 def read_covariance(path: str) -> np.ndarray:

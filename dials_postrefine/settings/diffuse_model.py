@@ -43,6 +43,16 @@ class ElasticNetwork:
 
 
 @dataclass(frozen=True)
+class InferredCovariance:
+    """Residues of a group, rank of V, strength of the prior, and the length of its kernel (Angstrom)."""
+
+    residues: int = phil("residues", 1)
+    rank: int = phil("rank", 3)
+    strength: float = phil("strength", 1.0)
+    length: float = phil("length", 10.0)
+
+
+@dataclass(frozen=True)
 class IsotropicBackground:
     """The functions of the background, and how many."""
 
@@ -93,6 +103,7 @@ class DiffuseModelRequest:
     rigid_body: RigidBodies = part("rigid_body", RigidBodies)
     liquid_like: LiquidLikeMotions = part("liquid_like", LiquidLikeMotions)
     elastic: ElasticNetwork = part("elastic", ElasticNetwork)
+    inferred: InferredCovariance = part("covariance", InferredCovariance)
     background: IsotropicBackground = part("background", IsotropicBackground)
     robust: bool = phil("robust", False)
     held_out: HeldOut = part("held_out", HeldOut)
@@ -123,5 +134,3 @@ class DiffuseModelRequest:
                 raise Sorry(
                     f"rigid_body.{name}=True needs the file's displacements: use displacements=file, or refined."
                 )
-        if "covariance" in self.models and not self.covariance:
-            raise Sorry("model=covariance needs input.covariance=V.npz: give the file.")

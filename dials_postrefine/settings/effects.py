@@ -50,6 +50,8 @@ RULES: dict[str, tuple[tuple[str, str, tuple[str, ...]], ...]] = {
         ("rigid_body.*", "model", ("rigid_body",)),
         ("liquid_like.*", "model", ("liquid_like", "mixture")),
         ("elastic.*", "model", ("elastic",)),
+        ("covariance.*", "model", ("covariance",)),
+        ("covariance.*", "input.covariance", (NOT_GIVEN,)),
         ("displacements", "model", ("rigid_body", "liquid_like", "mixture")),
         ("background.n", "background.functions", ("smooth", "radial")),
     ),

@@ -6,6 +6,7 @@ against their distance.
                    (2/3) L rho_i.rho_j with rho from the centroid
     liquid_like    sigma^2 Gamma(r)
     mixture        s^2 + sigma^2 Gamma(r)
+    covariance     L L', where it is inferred
     elastic        fraction C_RS sqrt(u_R u_S)
 
 and V_ii is what the atom does in all, u_i, or where displacements are the model's own what that is; collective is what
@@ -20,6 +21,7 @@ import numpy as np
 
 from dials_postrefine.diffuse.model.atoms import Atoms
 from dials_postrefine.diffuse.model.elastic import correlate, find_network, nodes_of
+from dials_postrefine.diffuse.model.group_covariance import groups_of, kernel_root
 from dials_postrefine.diffuse.model.liquid_like import correlation_of
 
 MOST_ATOMS = 4000
@@ -56,7 +58,8 @@ def describe_fluctuations(name: str, variant: dict[str, str], values: dict[str, 
     Fluctuations or None
         None for models without one, and for more than MOST_ATOMS atoms.
     """
-    if name not in ("rigid_body", "liquid_like", "mixture", "elastic") or len(atoms) > MOST_ATOMS:
+    inferred = name == "covariance" and "rank" in variant
+    if not (inferred or name in ("rigid_body", "liquid_like", "mixture", "elastic")) or len(atoms) > MOST_ATOMS:
         return None
     n, xyz = len(atoms), atoms.xyz
     distance = np.sqrt(np.maximum(((xyz[:, None] - xyz[None]) ** 2).sum(axis=2), 0.0))
@@ -66,6 +69,11 @@ def describe_fluctuations(name: str, variant: dict[str, str], values: dict[str, 
         u = np.bincount(groups, atoms.u_iso) / np.bincount(groups)
         of_groups = values["fraction"] * correlations * np.sqrt(np.outer(u, u))
         v = of_groups[np.ix_(groups, groups)]
+    elif inferred:
+        groups, places = groups_of(atoms, int(variant["residues"]))
+        elements = np.reshape(list(values.values()), (len(places), -1))
+        factor = kernel_root(places, float(variant["length"])) @ elements
+        v = (factor @ factor.T)[np.ix_(groups, groups)]
     elif name == "rigid_body":
         size = values["sigma"] ** 2 if "sigma" in values else sum(values[key] for key in ("u11", "u22", "u33")) / 3.0
         v = np.full((n, n), size)

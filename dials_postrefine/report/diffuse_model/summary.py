@@ -27,6 +27,7 @@ from dials_postrefine.report.common.summary import finite
 POOR_CC = 0.3  # of held-out voxels, below which little is explained
 MISFIT = 1.3  # chi^2 above which something is not explained
 CORRELATED = 0.95
+MOST_CORRELATED = 12  # parameters of a model whose correlations are told
 
 
 def make_summary(description: dict, voxels: Voxels, found, n_shells: int, notes: Sequence[str]) -> dict:
@@ -78,11 +79,18 @@ def _describe(one, voxels: Voxels, edges: np.ndarray) -> dict:
         **figures,
         "worse_by": one.worse,
         "converged": fit.converged,
-        "correlations": {"names": [*fit.names, "scale"], "matrix": fit.correlations.tolist()},
+        "correlations": _correlations(fit),
         "shells": [
             asdict(shell) for shell in by_shell(voxels.intensity, fit.calculated, fit.variance, voxels.s, edges)
         ],
     }
+
+
+def _correlations(fit) -> dict:
+    """The correlations of parameters and scale; of many parameters, each of which means nothing alone, none."""
+    if len(fit.names) > MOST_CORRELATED:
+        return {"names": [], "matrix": []}
+    return {"names": [*fit.names, "scale"], "matrix": fit.correlations.tolist()}
 
 
 def _remarks(summary: dict) -> list[Remark]:
