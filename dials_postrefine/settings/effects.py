@@ -51,6 +51,8 @@ RULES: dict[str, tuple[tuple[str, str, tuple[str, ...]], ...]] = {
         ("liquid_like.*", "model", ("liquid_like", "mixture")),
         ("elastic.*", "model", ("elastic",)),
         ("covariance.*", "model", ("covariance",)),
+        ("k_sol", "bulk_solvent", ("True",)),
+        ("b_sol", "bulk_solvent", ("True",)),
         ("covariance.*", "input.covariance", (NOT_GIVEN,)),
         ("displacements", "model", ("rigid_body", "liquid_like", "mixture")),
         ("background.n", "background.functions", ("smooth", "radial")),

@@ -22,6 +22,7 @@ of the motion, as Bragg's data have it), the parameters of a model are in V_ij, 
 A map is fitted as  I_obs = k I + sum_m c_m phi_m(|s|),  phi_m smooth functions (background.py); k and c_m are linear.
 
     atoms.py        what scatters: arrays of an atomic model
+    displaced_solvent.py    their form factors in bulk solvent
     amplitudes.py   partial structure factors of an FFT box, at fractional indices
     voxels.py       the voxels of a map that are fitted: indices, orbits, held-out ones
     background.py   the functions phi_m

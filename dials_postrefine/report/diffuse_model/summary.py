@@ -133,7 +133,7 @@ def _remarks(summary: dict) -> list[Remark]:
 
 def _misfit_remark(chi_sq: float, variance: str) -> Remark:
     """On a map that the model does not explain within its standard deviations."""
-    of_mates = ", here the scatter of symmetry equivalents," if variance == "scatter of mates" else ""
+    of_mates = " (here the scatter of symmetry equivalents)" if variance == "scatter of mates" else ""
     return care(
         f"reduced chi^2 {chi_sq:.2f}",
         f"The model does not explain the map within its standard deviations{of_mates}: reduced chi^2 is {chi_sq:.2f}. "
