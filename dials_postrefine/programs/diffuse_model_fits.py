@@ -13,9 +13,11 @@ from dials_postrefine.diffuse.model import CannotModel
 from dials_postrefine.diffuse.model.atoms import Atoms
 from dials_postrefine.diffuse.model.background import background_functions
 from dials_postrefine.diffuse.model.comparison import choose, held_out_squares, preference
-from dials_postrefine.diffuse.model.covariance import GivenCovariance
+from dials_postrefine.diffuse.model.covariance import GivenCovariance, GroupPairs
 from dials_postrefine.diffuse.model.elastic import Elastic, find_network
 from dials_postrefine.diffuse.model.fitting import Fit, Problem, fit, fit_background
+from dials_postrefine.diffuse.model.group_covariance import GroupCovariance, groups_of
+from dials_postrefine.diffuse.model.libration import LibratingBody
 from dials_postrefine.diffuse.model.liquid_like import LiquidLike
 from dials_postrefine.diffuse.model.mixture import Mixture
 from dials_postrefine.diffuse.model.own_displacements import OwnDisplacements, RefinedDisplacements
@@ -84,7 +86,7 @@ def fit_models(request: DiffuseModelRequest, given: ModelInput, progress) -> Fit
         same = [one for one in fitted if one[0].name == name]
         if same and request.displacements == "auto" and not request.rigid_body.tensor:
             best = min(same, key=lambda one: one[1].chi_sq)[0].variant
-            for kind in ("model", "refined"):
+            for kind in ("refined",) if "libration" in best else ("model", "refined"):
                 _try(_variant(given.atoms, name, best | {"displacements": kind}), problem, fitted, notes, False)
     best = min(fitted, key=lambda one: one[1].chi_sq)[1]
     held = voxels.held_out if voxels.held_out.any() else np.ones(len(voxels), bool)
@@ -179,8 +181,9 @@ def first_variants(request: DiffuseModelRequest, atoms: Atoms) -> Iterator[Varia
             yield Variant(name, {}, lambda voxels: Uncorrelated(atoms, voxels))
         elif name == "rigid_body":
             kind = "tensor" if request.rigid_body.tensor else "isotropic"
+            turning = {"libration": "librating"} if request.rigid_body.libration else {}
             for unit in _units(request, atoms):
-                yield _variant(atoms, name, {"unit": unit, "motion": kind, "displacements": displacements})
+                yield _variant(atoms, name, {"unit": unit, "motion": kind} | turning | {"displacements": displacements})
         elif name in ("liquid_like", "mixture"):
             for across in _acrosses(request, atoms):
                 variant = {"across": across, "kernel": request.liquid_like.kernel}
@@ -197,8 +200,7 @@ def first_variants(request: DiffuseModelRequest, atoms: Atoms) -> Iterator[Varia
                 name, variant, lambda voxels, network=network: Elastic(atoms, voxels, network), MOST_FOR_NETWORK
             )
         elif name == "covariance":
-            v = read_covariance(request.covariance)
-            yield Variant(name, {}, lambda voxels: GivenCovariance(atoms, voxels, v))
+            yield _inferred(request, atoms) if not request.covariance else _given(request, atoms)
 
 
 def _units(request, atoms: Atoms) -> list[str]:
@@ -225,7 +227,8 @@ def _variant(atoms: Atoms, name: str, variant: dict[str, str]) -> Variant:
             bodies = [used.expanded()] if variant["unit"] == "cell" else [used]
             if variant["unit"] == "chain":
                 bodies = [used.select(used.chain == one) for one in np.unique(used.chain)]
-            model: Model = RigidBody(bodies, voxels, variant["motion"] == "tensor")
+            kind = LibratingBody if "libration" in variant else RigidBody
+            model: Model = kind(bodies, voxels, variant["motion"] == "tensor")
         elif name == "mixture":
             model = Mixture(used, voxels, variant["across"], variant["kernel"])
         else:
@@ -235,6 +238,24 @@ def _variant(atoms: Atoms, name: str, variant: dict[str, str]) -> Variant:
         return OwnDisplacements(model, atoms, voxels) if own else model
 
     return Variant(name, variant, make)
+
+
+def _given(request, atoms: Atoms) -> Variant:
+    v = read_covariance(request.covariance)
+    return Variant("covariance", {}, lambda voxels: GivenCovariance(atoms, voxels, v))
+
+
+def _inferred(request, atoms: Atoms) -> Variant:
+    """Covariances of groups that are inferred from the map."""
+    given = request.inferred
+    groups, places = groups_of(atoms, given.residues)
+
+    def make(voxels: Voxels) -> Model:
+        pairs = GroupPairs(atoms, groups, voxels)
+        return GroupCovariance(pairs, places, voxels, given.rank, given.strength, given.length)
+
+    variant = {"residues": str(given.residues), "rank": str(given.rank), "length": f"{given.length:g}"}
+    return Variant("covariance", variant, make, MOST_FOR_NETWORK)
 
 
 def read_covariance(path: str) -> np.ndarray:

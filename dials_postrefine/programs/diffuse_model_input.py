@@ -11,12 +11,14 @@ from dials.util import Sorry
 from dials_postrefine.diffuse.model import reindexing
 from dials_postrefine.diffuse.model.agreement import anisotropic_correlation, anisotropic_part
 from dials_postrefine.diffuse.model.atoms import Atoms
+from dials_postrefine.diffuse.model.displaced_solvent import displace_solvent
 from dials_postrefine.diffuse.model.rigid_body import RigidBody
 from dials_postrefine.diffuse.model.voxels import PoissonLaw, Voxels, hold_out, orbits_of
 from dials_postrefine.files.maps.reading import MapOnGrid, read_map_on_grid
 from dials_postrefine.files.reference.atomic_models import AtomicModel, read_atomic_model
 from dials_postrefine.scattering.arrays import structure_arrays
-from dials_postrefine.scattering.form_factors import FormFactorChoice, choose_form_factors
+from dials_postrefine.scattering.form_factors import WATER, FormFactorChoice, choose_form_factors
+from dials_postrefine.scattering.structure_factors import calculate_f_mask
 from dials_postrefine.settings.diffuse_model import DiffuseModelRequest
 
 POISSON = 0.05  # by which sigma^2 may differ from what Poisson's law has
@@ -197,7 +199,20 @@ def make_atoms(model: AtomicModel, request: DiffuseModelRequest) -> tuple[Atoms,
         raise Sorry(f"Form factors of {model.path}: {error}.") from None
     arrays = structure_arrays(structure, factors)
     residue, chain = _residues(request.structure, len(arrays["sites"]))
-    return Atoms(**arrays, residue=residue, chain=chain), [*model.notes, *factors.notes]
+    atoms = Atoms(**arrays, residue=residue, chain=chain)
+    if request.bulk_solvent:
+        atoms = _in_solvent(atoms, structure, request)
+    return atoms, [*model.notes, *factors.notes]
+
+
+def _in_solvent(atoms: Atoms, structure, request: DiffuseModelRequest) -> Atoms:
+    """The atoms in bulk solvent, whose part of the cell is that of cctbx's mask."""
+    lengths = structure.unit_cell().parameters()[:3]
+    _, fraction = calculate_f_mask(structure, structure.build_miller_set(False, d_min=max(lengths) / 3.0))
+    heavy = ~np.array(structure.hd_selection(), bool)
+    kinds = np.bincount(atoms.kind, heavy) > 0.0
+    k_sol = request.k_sol * WATER[request.radiation] / WATER["xray"]
+    return displace_solvent(atoms, kinds, fraction, k_sol, request.b_sol)
 
 
 def _residues(path: str, n: int) -> tuple[np.ndarray, np.ndarray]:

@@ -20,10 +20,11 @@ def words(values) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class RigidBodies:
-    """What moves as a whole, and whether by a tensor."""
+    """What moves as a whole, whether by a tensor, and whether it librates."""
 
     unit: str = choice("unit", "auto")
     tensor: bool = phil("tensor", False)
+    libration: bool = phil("libration", False)
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,16 @@ class ElasticNetwork:
     """The cutoff of the springs (Angstrom; None: the best of a few)."""
 
     cutoff: float | None = phil("cutoff", None, convert=none_for_auto)
+
+
+@dataclass(frozen=True)
+class InferredCovariance:
+    """Residues of a group, rank of V, strength of the prior, and the length of its kernel (Angstrom)."""
+
+    residues: int = phil("residues", 1)
+    rank: int = phil("rank", 3)
+    strength: float = phil("strength", 1.0)
+    length: float = phil("length", 10.0)
 
 
 @dataclass(frozen=True)
@@ -88,10 +99,14 @@ class DiffuseModelRequest:
     d_max: float | None = phil("d_max", None)
     reindex_operation: str | None = phil("reindex_operation", None)
     radiation: str = choice("radiation", "xray")
+    bulk_solvent: bool = phil("bulk_solvent", False)
+    k_sol: float = phil("k_sol", 0.35)
+    b_sol: float = phil("b_sol", 46.0)
     displacements: str = choice("displacements", "auto")
     rigid_body: RigidBodies = part("rigid_body", RigidBodies)
     liquid_like: LiquidLikeMotions = part("liquid_like", LiquidLikeMotions)
     elastic: ElasticNetwork = part("elastic", ElasticNetwork)
+    inferred: InferredCovariance = part("covariance", InferredCovariance)
     background: IsotropicBackground = part("background", IsotropicBackground)
     robust: bool = phil("robust", False)
     held_out: HeldOut = part("held_out", HeldOut)
@@ -117,7 +132,8 @@ class DiffuseModelRequest:
             raise Sorry(
                 "model=None leaves nothing to fit: name models, as model=rigid_body+liquid_like, or leave it out."
             )
-        if self.rigid_body.tensor and self.displacements == "model":
-            raise Sorry("rigid_body.tensor=True needs the file's displacements: use displacements=file, or refined.")
-        if "covariance" in self.models and not self.covariance:
-            raise Sorry("model=covariance needs input.covariance=V.npz: give the file.")
+        for name in ("tensor", "libration"):
+            if getattr(self.rigid_body, name) and self.displacements == "model":
+                raise Sorry(
+                    f"rigid_body.{name}=True needs the file's displacements: use displacements=file, or refined."
+                )

@@ -145,6 +145,23 @@ def test_noise_is_no_motion(run_program, tmp_path):
     assert {"rigid_body", "liquid_like", "elastic"} <= set(found["models"])
 
 
+def test_libration_and_an_inferred_covariance(run_program, tmp_path, small_map):
+    """A body that moves as a whole: it does not librate, and all residues have the covariance sigma^2."""
+    words = ["model=rigid_body+covariance", "rigid_body.libration=True", "displacements=file", "covariance.rank=2"]
+    found = run(run_program, tmp_path, small_map, write_pdb(tmp_path / "model.pdb"), *words)
+    parameters = found["models"]["rigid_body"]["parameters"]
+    libration = parameters["libration"]
+    assert libration["unit"] == "deg" and libration["value"] < max(3.0 * libration["esd"], 0.5)
+    assert abs(parameters["sigma"]["value"] - 0.3) < 4.0 * parameters["sigma"]["esd"]
+    inferred = found["models"]["covariance"]
+    assert inferred["chi2_reduced"] < 1.2 and len(inferred["parameters"]) == 2 * N_ATOMS // 4
+    assert "20 elements" in (tmp_path / "dials.diffuse_model.log").read_text()
+    only = run(run_program, tmp_path, small_map, tmp_path / "model.pdb", "model=covariance")
+    v = np.load(tmp_path / "model_covariance.npz")["V_residue"]
+    off = ~np.eye(len(v), dtype=bool)
+    assert only["chosen"] == "covariance" and abs(v[off].mean() - 0.09) < 0.03 and v[off].std() < 0.03
+
+
 @pytest.fixture(scope="module")
 def small_map(tmp_path_factory):
     folder = tmp_path_factory.mktemp("map")
@@ -162,9 +179,9 @@ def small_map(tmp_path_factory):
         ("few voxels", ["d_min=13"], "too few for the models' parameters"),
         ("operation", ["reindex_operation=k,k,l"], "is no operation as k,h,-l"),
         ("space group", ["space_group=P4"], "does not fit the unit cell"),
-        ("covariance", ["model=covariance"], "needs input.covariance"),
         ("not a covariance", ["model=covariance", "input.covariance=model.pdb"], "give a .npz"),
         ("tensor", ["rigid_body.tensor=True", "displacements=model"], "needs the file's displacements"),
+        ("libration", ["rigid_body.libration=True", "displacements=model"], "needs the file's displacements"),
         ("two maps", ["other.nxs"], "one map is fitted"),
         ("no number", [], "No voxel of"),
         ("the same everywhere", [], "no anisotropic signal"),
@@ -224,6 +241,21 @@ def test_the_sets_with_truth(run_program, tmp_path, shared_data, name, chosen, t
     for key, value in truth.items():
         parameter = one["parameters"][key]
         assert abs(parameter["value"] - value) < min(3.0 * parameter["esd"], 0.03 * value), key
+
+
+@pytest.mark.data
+@pytest.mark.slow
+def test_a_covariance_with_truth_is_inferred(run_program, tmp_path, shared_data):
+    folder = shared_data / "diffuse_truth"
+    if not folder.is_dir():
+        pytest.skip("needs ../shared/data/diffuse_truth")
+    words = ["model=covariance", "covariance.rank=4"]
+    found = run(run_program, tmp_path, folder / "v_gnm_p1.nxs", folder / "v_gnm_p1.pdb", *words)
+    assert found["models"]["covariance"]["chi2_reduced"] < 1.15
+    v = np.load(folder / "v_gnm_p1_truth.npz", allow_pickle=True)["V"]
+    inferred, off = np.load(tmp_path / "model_covariance.npz")["V"], ~np.eye(len(v), dtype=bool)
+    assert np.corrcoef(v[off], inferred[off])[0, 1] > 0.9
+    assert np.polyfit(v[off], inferred[off], 1)[0] == pytest.approx(1.0, abs=0.1)
 
 
 @pytest.mark.data

@@ -39,6 +39,7 @@ def said(program: str, changes: str, chosen=None) -> list[str]:
             "background.n=8; background.functions=constant",
             "as background.functions is constant.",
         ),
+        ("dials.diffuse_model", "k_sol=0.3", "as bulk_solvent is False."),
         ("dials.image_spread", "beam.annulus=10 4; beam.intensity=none", "as beam.intensity is none."),
         ("dials.reference_intensities", "reference_model.k_sol=0.3; reference_model.bulk_solvent=off", "is off."),
     ],
@@ -46,6 +47,13 @@ def said(program: str, changes: str, chosen=None) -> list[str]:
 def test_a_parameter_without_effect_is_named(program, changes, words):
     (sentence,) = said(program, changes)
     assert words in sentence
+
+
+def test_what_infers_a_covariance_has_no_effect_on_a_given_one():
+    chosen = {"model": ["background", "covariance"]}
+    assert said("dials.diffuse_model", "model=covariance; covariance.rank=2", chosen) == []
+    (sentence,) = said("dials.diffuse_model", "model=covariance; covariance.rank=2; input.covariance=v.npz", chosen)
+    assert "covariance.rank= has no effect, as input.covariance is v.npz." in sentence
 
 
 @pytest.mark.parametrize(
@@ -61,6 +69,7 @@ def test_a_parameter_without_effect_is_named(program, changes, words):
         ("dials.postrefine", "reference=a.pdb; reference_model.ions=True"),
         ("dials.postrefine", "filtering.method=deltacchalf; filtering.deltacchalf.stdcutoff=3"),
         ("dials.intensity_model", "split=unique; n_folds=3"),
+        ("dials.diffuse_model", "bulk_solvent=True; k_sol=0.3"),
     ],
 )
 def test_a_parameter_with_an_effect_is_not(program, changes):

@@ -114,6 +114,7 @@ ARGUMENTS = {
         "elastic.cutoff=9.5",
         "displacements=model",
         "rigid_body.tensor=True",
+        "bulk_solvent=True",
     ),
     "image_spread": ("min_angle=3.3", "beam.annulus=30 4", "compare=none", "beam.intensity=none"),
     "intensity_model": ("trees.learning_rate=0.1", "reference_model.bulk_solvent=off"),

@@ -14,18 +14,21 @@ of the motion, as Bragg's data have it), the parameters of a model are in V_ij, 
 
     uncorrelated   V_ij = 0
     rigid_body     V_ij = sigma^2, or a tensor U: the copy is displaced as a whole, e_i = u_i - sigma^2 on its own
+                   and, where it librates, V_ij = U + L [(rho_i.rho_j) 1 - rho_j rho_i'], rho from the centroid
     liquid_like    V_ij = sigma^2 Gamma(r_ij), inside a copy or across the cells of the crystal
     elastic        V_ij of a network of springs between neighbours
-    covariance     V_ij as given, isotropic or 3 x 3
+    covariance     V_ij as given, isotropic or 3 x 3; or L L' of low rank between groups, inferred
 
 A map is fitted as  I_obs = k I + sum_m c_m phi_m(|s|),  phi_m smooth functions (background.py); k and c_m are linear.
 
     atoms.py        what scatters: arrays of an atomic model
+    displaced_solvent.py    their form factors in bulk solvent
     amplitudes.py   partial structure factors of an FFT box, at fractional indices
     voxels.py       the voxels of a map that are fitted: indices, orbits, held-out ones
     background.py   the functions phi_m
     parameters.py   what a model is to the fit
-    uncorrelated.py, rigid_body.py, liquid_like.py, mixture.py, elastic.py, covariance.py    I and its derivatives
+    uncorrelated.py, rigid_body.py, libration.py, liquid_like.py, mixture.py, elastic.py, covariance.py,
+                    group_covariance.py    I and its derivatives
     own_displacements.py    V_ii of the model's own motion, in place of the file's
     fitting.py      weighted least squares, with standard deviations
     agreement.py    correlation of the anisotropic part, by shell

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 import numba
 import numpy as np
 from scipy import fft
+from scipy.interpolate import CubicSpline
 
 from dials_postrefine.diffuse.model import CannotModel
 from dials_postrefine.diffuse.model.atoms import Atoms
@@ -268,4 +269,4 @@ def incoherent(atoms: Atoms, q: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     curve = np.zeros(len(node))
     for u, kind, weight in zip(atoms.u_iso, atoms.kind, weights):
         curve += weight * f_sq[kind] * np.exp(-u * node)
-    return total, np.interp(square, node, curve)
+    return total, CubicSpline(node, curve)(square)

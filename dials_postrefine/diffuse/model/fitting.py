@@ -3,6 +3,8 @@ Weighted least squares of a model to a map, scale and background eliminated.
 
     minimise sum_v w_v [I_obs - k I(theta) - sum_m c_m phi_m]^2
 
+and where a parameter has a prior (parameters.py) its theta^2/variance is added.
+
 k and c_m are solved for at each theta; theta moves by Levenberg and Marquardt's steps of the Jacobian
 (k dI/dtheta, I, phi) whose linear columns are projected out, which are the steps of the whole problem.  Weights are
 1/variance; where sigmas are Poisson's they follow what is calculated, as those of the counts pull to low values.  With
@@ -145,6 +147,7 @@ def _solve(intensity: np.ndarray, problem: Problem, weight: np.ndarray) -> _Solu
 def _minimise(model, problem, variance, values, limits):
     """Levenberg and Marquardt's steps: values, the solution there, whether they converged."""
     weight = 1.0 / variance
+    precision = np.array([one.precision for one in model.parameters])
     intensity, derivatives = model.evaluate(values)
     solution = _solve(intensity, problem, weight)
     if not len(values) or not intensity.any():
@@ -154,7 +157,7 @@ def _minimise(model, problem, variance, values, limits):
         jacobian = solution.linear[0] * derivatives[:, problem.used] * solution.root
         basis = np.linalg.qr(solution.columns.T)[0]
         jacobian = jacobian - (jacobian @ basis) @ basis.T
-        normal, gradient = jacobian @ jacobian.T, jacobian @ solution.residual
+        normal, gradient = jacobian @ jacobian.T + np.diag(precision), jacobian @ solution.residual - precision * values
         # what would leave its limits stays there
         free = np.where(gradient > 0.0, values < limits[1], values > limits[0]) & (np.diag(normal) > 0.0)
         size = np.sqrt(np.maximum(np.diag(normal), 1e-300))
@@ -169,13 +172,13 @@ def _minimise(model, problem, variance, values, limits):
                 break
             intensity, derivatives_there = model.evaluate(trial)
             there = _solve(intensity, problem, weight)
-            if there.cost <= solution.cost:
+            gain = solution.cost - there.cost + precision @ (values**2 - trial**2)
+            if gain >= 0.0:
                 better = True
                 break
             damping = max(10.0 * damping, 1e-2)
         if not better:
             return values, solution, True
-        gain = solution.cost - there.cost
         values, solution, derivatives = trial, there, derivatives_there
         damping = max(damping / 10.0, 1e-9)
         if gain < SMALLEST_GAIN * max(1.0, solution.cost / problem.used.sum()):
@@ -195,7 +198,10 @@ def _describe(model: Model, problem: Problem, values: np.ndarray, variance: np.n
     norm = np.sqrt((whole**2).sum(axis=1))
     norm[norm == 0.0] = 1.0
     whole /= norm[:, None]
-    covariance = np.linalg.pinv(whole @ whole.T, rcond=1e-13, hermitian=True) / np.outer(norm, norm)
+    normal = whole @ whole.T
+    precision = [one.precision for one in model.parameters]
+    normal[np.diag_indices(len(precision))] += np.array(precision) / norm[: len(precision)] ** 2
+    covariance = np.linalg.pinv(normal, rcond=1e-13, hermitian=True) / np.outer(norm, norm)
     n_free = max(1, problem.used.sum() - len(whole))
     chi_sq = solution.cost / n_free
     n = len(values) + has_scale
@@ -207,7 +213,9 @@ def _describe(model: Model, problem: Problem, values: np.ndarray, variance: np.n
     undetermined = [
         one.name
         for one, value, esd in zip(model.parameters, values, esds)
-        if not one.low < value < one.high or esd > 0.5 * abs(value) + 1e-3 * (one.high - one.low)
+        if not one.low < value < one.high
+        or one.precision == 0.0
+        and esd > 0.5 * abs(value) + 1e-3 * (one.high - one.low)
     ]
     isotropic = background @ problem.functions
     return Fit(

@@ -2,9 +2,11 @@
 What a fitted model says of the atoms: V (isotropic, Angstrom^2) between all atoms of a molecule, by residue, and
 against their distance.
 
-    rigid_body     sigma^2 inside a body (of a tensor, a third of its trace), 0 between bodies
+    rigid_body     sigma^2 inside a body (of a tensor, a third of its trace), 0 between bodies; where it librates, and
+                   (2/3) L rho_i.rho_j with rho from the centroid
     liquid_like    sigma^2 Gamma(r)
     mixture        s^2 + sigma^2 Gamma(r)
+    covariance     L L', where it is inferred
     elastic        fraction C_RS sqrt(u_R u_S)
 
 and V_ii is what the atom does in all, u_i, or where displacements are the model's own what that is; collective is what
@@ -19,6 +21,7 @@ import numpy as np
 
 from dials_postrefine.diffuse.model.atoms import Atoms
 from dials_postrefine.diffuse.model.elastic import correlate, find_network, nodes_of
+from dials_postrefine.diffuse.model.group_covariance import groups_of, kernel_root
 from dials_postrefine.diffuse.model.liquid_like import correlation_of
 
 MOST_ATOMS = 4000
@@ -55,7 +58,8 @@ def describe_fluctuations(name: str, variant: dict[str, str], values: dict[str, 
     Fluctuations or None
         None for models without one, and for more than MOST_ATOMS atoms.
     """
-    if name not in ("rigid_body", "liquid_like", "mixture", "elastic") or len(atoms) > MOST_ATOMS:
+    inferred = name == "covariance" and "rank" in variant
+    if not (inferred or name in ("rigid_body", "liquid_like", "mixture", "elastic")) or len(atoms) > MOST_ATOMS:
         return None
     n, xyz = len(atoms), atoms.xyz
     distance = np.sqrt(np.maximum(((xyz[:, None] - xyz[None]) ** 2).sum(axis=2), 0.0))
@@ -65,9 +69,16 @@ def describe_fluctuations(name: str, variant: dict[str, str], values: dict[str, 
         u = np.bincount(groups, atoms.u_iso) / np.bincount(groups)
         of_groups = values["fraction"] * correlations * np.sqrt(np.outer(u, u))
         v = of_groups[np.ix_(groups, groups)]
+    elif inferred:
+        groups, places = groups_of(atoms, int(variant["residues"]))
+        elements = np.reshape(list(values.values()), (len(places), -1))
+        factor = kernel_root(places, float(variant["length"])) @ elements
+        v = (factor @ factor.T)[np.ix_(groups, groups)]
     elif name == "rigid_body":
         size = values["sigma"] ** 2 if "sigma" in values else sum(values[key] for key in ("u11", "u22", "u33")) / 3.0
         v = np.full((n, n), size)
+        if "libration" in values:
+            v += 2.0 / 3.0 * np.radians(values["libration"]) ** 2 * _from_centroids(atoms, variant["unit"])
         if variant["unit"] == "chain":
             v = np.where(atoms.chain[:, None] == atoms.chain[None], v, 0.0)
     else:
@@ -84,6 +95,16 @@ def describe_fluctuations(name: str, variant: dict[str, str], values: dict[str, 
     v_residue /= np.outer(counts, counts)
     r, mean = _by_distance(distance, v)
     return Fluctuations(v, collective, v_residue, r, mean)
+
+
+def _from_centroids(atoms: Atoms, unit: str) -> np.ndarray:
+    """rho_i.rho_j (n, n) of positions from the centroid of their body, Angstrom^2."""
+    rho = atoms.xyz - (atoms.expanded() if unit == "cell" else atoms).xyz.mean(axis=0)
+    if unit == "chain":
+        for name in np.unique(atoms.chain):
+            here = atoms.chain == name
+            rho[here] = atoms.xyz[here] - atoms.xyz[here].mean(axis=0)
+    return rho @ rho.T
 
 
 def _by_distance(distance: np.ndarray, v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

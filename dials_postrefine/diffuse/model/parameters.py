@@ -10,13 +10,17 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Parameter:
-    """A parameter of a model: its name, where it begins, its limits, and its unit as text."""
+    """
+    A parameter of a model: its name, where it begins, its limits, its unit as text, and the precision (1/variance) of a
+    normal prior about 0, none as a rule.
+    """
 
     name: str
     start: float
     low: float
     high: float
     unit: str = "A"
+    precision: float = 0.0
 
 
 class Model(Protocol):

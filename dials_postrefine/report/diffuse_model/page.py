@@ -10,7 +10,7 @@ from dials_postrefine.report.common import plots
 from dials_postrefine.report.common.page import Fact, Figure, Page, Section, Table, number
 from dials_postrefine.report.common.plots import BLUE, GREEN, GREY, RED, Curve
 from dials_postrefine.report.common.remarks import grade_of
-from dials_postrefine.report.diffuse_model.text import HEADERS, model_rows
+from dials_postrefine.report.diffuse_model.text import HEADERS, MOST_SHOWN, model_rows
 
 COLOURS = (BLUE, RED, GREEN, "#8a5fa8", "#c8871f", GREY)
 NO_CURVE = ("background", "uncorrelated")  # which have no anisotropic part to speak of
@@ -20,11 +20,12 @@ PERCENTILE = 98.0  # of the absolute observed values, to which colours reach
 def make_page(summary: dict, sections: Sequence[dict], fluctuations=None) -> Page:
     """The page of a summary, planes (ModelInput.sections), and what the model says of atoms (Fluctuations, or None)."""
     chosen, data = summary["models"][summary["chosen"]], summary["dataset"]
+    few = len(chosen["parameters"]) <= MOST_SHOWN
     facts = [
         Fact("chosen", summary["chosen"], ", ".join(chosen["variant"].values())),
         *(
             Fact(name, number(one["value"], ".3f"), f"± {number(one['esd'], '.3f')} {one['unit']}")
-            for name, one in chosen["parameters"].items()
+            for name, one in (chosen["parameters"].items() if few else ())
         ),
         Fact(
             "CC held out",

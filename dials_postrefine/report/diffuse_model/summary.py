@@ -27,6 +27,7 @@ from dials_postrefine.report.common.summary import finite
 POOR_CC = 0.3  # of held-out voxels, below which little is explained
 MISFIT = 1.3  # chi^2 above which something is not explained
 CORRELATED = 0.95
+MOST_CORRELATED = 12  # parameters of a model whose correlations are told
 
 
 def make_summary(description: dict, voxels: Voxels, found, n_shells: int, notes: Sequence[str]) -> dict:
@@ -78,11 +79,18 @@ def _describe(one, voxels: Voxels, edges: np.ndarray) -> dict:
         **figures,
         "worse_by": one.worse,
         "converged": fit.converged,
-        "correlations": {"names": [*fit.names, "scale"], "matrix": fit.correlations.tolist()},
+        "correlations": _correlations(fit),
         "shells": [
             asdict(shell) for shell in by_shell(voxels.intensity, fit.calculated, fit.variance, voxels.s, edges)
         ],
     }
+
+
+def _correlations(fit) -> dict:
+    """The correlations of parameters and scale; of many parameters, each of which means nothing alone, none."""
+    if len(fit.names) > MOST_CORRELATED:
+        return {"names": [], "matrix": []}
+    return {"names": [*fit.names, "scale"], "matrix": fit.correlations.tolist()}
 
 
 def _remarks(summary: dict) -> list[Remark]:
@@ -105,15 +113,8 @@ def _remarks(summary: dict) -> list[Remark]:
                 "cc_held_out",
             )
         )
-    if chosen["chi2_reduced"] > MISFIT and about["variance"] != "scatter of equivalents":
-        found.append(
-            care(
-                f"chi^2 {chosen['chi2_reduced']:.2f}",
-                f"chi^2 is {chosen['chi2_reduced']:.2f}: the data have more in them than the model, so that standard "
-                "deviations, which are multiplied by its root, are too small where the model is wrong.",
-                "chi2_reduced",
-            )
-        )
+    if chosen["chi2_reduced"] > MISFIT:
+        found.append(_misfit_remark(chosen["chi2_reduced"], about["variance"]))
     found += _parameter_remarks(summary["chosen"], chosen)
     alike = [
         name
@@ -128,6 +129,18 @@ def _remarks(summary: dict) -> list[Remark]:
             )
         )
     return found
+
+
+def _misfit_remark(chi_sq: float, variance: str) -> Remark:
+    """On a map that the model does not explain within its standard deviations."""
+    of_mates = " (here the scatter of symmetry equivalents)" if variance == "scatter of mates" else ""
+    return care(
+        f"reduced chi^2 {chi_sq:.2f}",
+        f"The model does not explain the map within its standard deviations{of_mates}: reduced chi^2 is {chi_sq:.2f}. "
+        f"The standard deviations of parameters are scaled by at least its root, {chi_sq**0.5:.2f}, but do not say how "
+        "far off a wrong model is: try others, a background of more functions, or a larger d_min.",
+        "chi2_reduced",
+    )
 
 
 def _parameter_remarks(name_of_model: str, chosen: dict) -> list[Remark]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dials_postrefine.report.common.tables import number, table
 
+MOST_SHOWN = 12  # parameters of a model
 HEADERS = ("model", "variant", "parameters (esd)", "chi^2", "chi^2 held out", "CC", "CC held out", "worse by")
 
 
@@ -12,7 +13,8 @@ def summary_text(summary: dict) -> str:
     chosen = summary["models"][summary["chosen"]]
     parts = ["\nModels, the best variant of each; CC of the anisotropic part; worse by: standard deviations, held out:"]
     parts.append(table(model_rows(summary), HEADERS, optional=("variant", "chi^2 held out", "worse by")))
-    for name, one in chosen["parameters"].items():
+    few = len(chosen["parameters"]) <= MOST_SHOWN
+    for name, one in chosen["parameters"].items() if few else ():
         known = "" if one["determined"] else ", not determined by the data"
         parts.append(f"{name} = {one['value']:.4f} +- {number(one['esd'], '{:.4f}')} {one['unit']}{known}".rstrip())
     shells = [
@@ -37,7 +39,7 @@ def model_rows(summary: dict) -> list[list[str]]:
         [
             name,
             " ".join(one["variant"].values()),
-            " ".join(parameter_text(key, each) for key, each in one["parameters"].items()) or "-",
+            parameters_text(one["parameters"]),
             number(one["chi2_reduced"], "{:.4f}"),
             number(one["chi2_held_out"], "{:.4f}"),
             number(one["cc_anisotropic"], "{:.4f}"),
@@ -46,6 +48,13 @@ def model_rows(summary: dict) -> list[list[str]]:
         ]
         for name, one in summary["models"].items()
     ]
+
+
+def parameters_text(parameters: dict) -> str:
+    """All parameters of a model, or of many how many they are."""
+    if len(parameters) > MOST_SHOWN:
+        return f"{len(parameters)} elements"
+    return " ".join(parameter_text(key, each) for key, each in parameters.items()) or "-"
 
 
 def parameter_text(name: str, one: dict) -> str:
