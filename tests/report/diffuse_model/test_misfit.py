@@ -32,7 +32,7 @@ def summary_of(noise, variance):
     return make_summary(ABOUT | {"variance": variance}, voxels, models, 5, [])
 
 
-@pytest.mark.parametrize("variance", ["Poisson", "sigma", "scatter of mates"])
+@pytest.mark.parametrize("variance", ["Poisson", "sigma", "scatter of equivalents"])
 def test_a_misfit_is_remarked_whatever_the_variances_are(variance):
     summary = summary_of(3.3, variance)
     (remark,) = [one for one in summary["verdict"]["remarks"] if one["about"] == "chi2_reduced"]
@@ -40,7 +40,7 @@ def test_a_misfit_is_remarked_whatever_the_variances_are(variance):
     chi_sq = summary["models"]["rigid_body"]["chi2_reduced"]
     assert chi_sq == pytest.approx(3.3**2, rel=0.1)
     assert f"reduced chi^2 is {chi_sq:.2f}" in remark["text"] and f"root, {chi_sq**0.5:.2f}" in remark["text"]
-    assert ("scatter of symmetry equivalents" in remark["text"]) == (variance == "scatter of mates")
+    assert ("scatter of symmetry equivalents" in remark["text"]) == (variance == "scatter of equivalents")
     assert f"reduced chi^2 is {chi_sq:.2f}" in " ".join(remark_lines(summary).split())
 
 
