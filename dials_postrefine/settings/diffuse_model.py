@@ -93,6 +93,7 @@ class DiffuseModelRequest:
     liquid_like: LiquidLikeMotions = part("liquid_like", LiquidLikeMotions)
     elastic: ElasticNetwork = part("elastic", ElasticNetwork)
     background: IsotropicBackground = part("background", IsotropicBackground)
+    scale: str = choice("scale", "auto")
     robust: bool = phil("robust", False)
     held_out: HeldOut = part("held_out", HeldOut)
     n_shells: int = phil("n_shells", 10)

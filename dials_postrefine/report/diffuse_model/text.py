@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from dials_postrefine.report.common.tables import number, table
 
-HEADERS = ("model", "variant", "parameters (esd)", "chi^2", "chi^2 held out", "CC", "CC held out", "worse by")
+HEADERS = ("model", "variant", "parameters (esd)", "chi^2", "chi^2 held out", "CC", "CC held out", "BIC", "worse by")
 
 
 def summary_text(summary: dict) -> str:
     """The table of models, the chosen one, and its agreement by shell."""
     chosen = summary["models"][summary["chosen"]]
-    parts = ["\nModels, the best variant of each; CC of the anisotropic part; worse by: standard deviations, held out:"]
-    parts.append(table(model_rows(summary), HEADERS, optional=("variant", "chi^2 held out", "worse by")))
+    parts = [
+        "\nModels, the best variant of each; CC of the anisotropic part; BIC: chi^2 + p ln n above the lowest one:"
+    ]
+    parts.append(table(model_rows(summary), HEADERS, optional=("variant", "chi^2 held out", "worse by", "CC")))
     for name, one in chosen["parameters"].items():
         known = "" if one["determined"] else ", not determined by the data"
         parts.append(f"{name} = {one['value']:.4f} +- {number(one['esd'], '{:.4f}')} {one['unit']}{known}".rstrip())
@@ -28,6 +30,7 @@ def summary_text(summary: dict) -> str:
     parts.append(f"\n{summary['chosen']} by resolution:")
     parts.append(table(shells, ["d (A)", "voxels", "CC", "chi^2", "R"]))
     parts.append(f"Chosen: {summary['chosen']}" + "".join(f", {k} {v}" for k, v in chosen["variant"].items()))
+    parts.append(summary["decision"])
     return "\n".join(parts)
 
 
@@ -42,6 +45,7 @@ def model_rows(summary: dict) -> list[list[str]]:
             number(one["chi2_held_out"], "{:.4f}"),
             number(one["cc_anisotropic"], "{:.4f}"),
             number(one["cc_held_out"], "{:.4f}"),
+            number(one["bic"], "{:.0f}"),
             number(one["worse_by"], "{:.1f}"),
         ]
         for name, one in summary["models"].items()
