@@ -31,6 +31,9 @@ from dials_postrefine.settings.diffuse_model import DiffuseModelRequest
 logger = logging.getLogger("dials.diffuse_model")
 MOST_FOR_NETWORK = 8000  # voxels by which the parameters of a network are fitted
 MOST_IN_CELL = 3000  # atoms for which motions of the cell's content are tried, too
+ABSOLUTE = 3.0  # standard deviations of the scale within which 1 is it
+WELL_KNOWN = 0.2  # the standard deviation of such a scale
+ALIKE = 0.02  # by which the displacements of a file that has one for all atoms differ, relative
 ALL = ("uncorrelated", "rigid_body", "liquid_like", "elastic")
 
 
@@ -46,12 +49,16 @@ class Variant:
 
 @dataclass
 class Fitted:
-    """A fitted variant: its fit, and by how many standard deviations it is worse than the best one."""
+    """
+    A fitted variant: its fit, squared residuals of the held-out voxels, by how many standard deviations it is worse
+    than the best one, and chi^2 of the fitted voxels plus p ln n of its p parameters.
+    """
 
     candidate: Variant
     fit: Fit
     squares: np.ndarray
     worse: float = 0.0
+    bic: float = 0.0
 
 
 @dataclass
@@ -62,6 +69,7 @@ class FittedModels:
     variants: list[Fitted]
     chosen: str
     notes: list[str] = field(default_factory=list)
+    absolute: bool = False
 
     @property
     def chosen_fit(self) -> Fit:
@@ -73,7 +81,8 @@ def fit_models(request: DiffuseModelRequest, given: ModelInput, progress) -> Fit
     """Fit what is asked for; raises CannotModel where nothing can be."""
     voxels = given.voxels
     functions = background_functions(voxels.s, request.background.functions, request.background.n)
-    problem = Problem(voxels, functions, ~voxels.held_out, request.robust)
+    scale = 1.0 if request.scale == "absolute" else None
+    problem = Problem(voxels, functions, ~voxels.held_out, request.robust, scale)
     flat = Variant("background", {}, lambda voxels: None)
     fitted = [(flat, fit_background(problem))]
     notes: list[str] = []
@@ -88,42 +97,79 @@ def fit_models(request: DiffuseModelRequest, given: ModelInput, progress) -> Fit
             best = min(same, key=lambda one: one[1].chi_sq)[0].variant
             for kind in ("refined",) if "libration" in best else ("model", "refined"):
                 _try(_variant(given.atoms, name, best | {"displacements": kind}), problem, fitted, notes, False)
-    best = min(fitted, key=lambda one: one[1].chi_sq)[1]
+    found = compare(fitted, problem, given.atoms)
+    found.notes += notes
+    found.absolute = request.scale == "absolute"
+    return _hold_scale(found, problem) if request.scale == "auto" else found
+
+
+def compare(fitted: list[tuple[Variant, Fit]], problem: Problem, atoms: Atoms) -> FittedModels:
+    """The best variant of each model, by all voxels, and the model that held-out voxels prefer."""
+    voxels, best = problem.voxels, min(fitted, key=lambda one: one[1].chi_sq)[1]
     held = voxels.held_out if voxels.held_out.any() else np.ones(len(voxels), bool)
-    every = [
-        Fitted(candidate, one, held_out_squares(voxels.intensity, one.calculated, best.variance)[held])
-        for candidate, one in fitted
-    ]
-    orbit = voxels.orbit[held]
+    squares = [held_out_squares(voxels.intensity, one.calculated, best.variance) for _, one in fitted]
+    every = [Fitted(candidate, one, each[held]) for (candidate, one), each in zip(fitted, squares)]
+    for one, each in zip(every, squares):
+        one.bic = float(each[problem.used].sum()) + n_parameters(one) * np.log(problem.used.sum())
+    preferred = "model" if np.std(atoms.u_iso) < ALIKE * np.mean(atoms.u_iso) else "file"
     models = {}
     for name in dict.fromkeys(one.candidate.name for one in every):
-        same = [one for one in every if one.candidate.name == name]
-        models[name] = same[choose([one.squares for one in same], [_size(one) for one in same], orbit)]
+        same = [k for k, one in enumerate(every) if one.candidate.name == name]
+        sizes = [_size(every[k], preferred) for k in same]
+        # of few parameters each: all voxels say ten times as much as those that are held out
+        models[name] = every[same[choose([squares[k] for k in same], sizes, voxels.orbit)]]
     # a negative scale is no scattering; and what is isotropic is part of the background
     possible = [one for one in models.values() if one.candidate.name == "background" or one.fit.scale > 0.0]
-    if given.atoms.is_isotropic:
+    if atoms.is_isotropic:
         possible = [one for one in possible if one.candidate.name != "uncorrelated"]
-    number = choose([one.squares for one in possible], [_size(one) for one in possible], orbit)
+    orbit = voxels.orbit[held]
+    sizes = [_size(one, preferred) for one in possible]
+    number = choose([one.squares for one in possible], sizes, orbit)
     top = min(possible, key=lambda one: one.squares.sum())
     for one in models.values():
         one.worse = preference(one.squares, top.squares, orbit)
-    return FittedModels(models, every, possible[number].candidate.name, notes)
+    return FittedModels(models, every, possible[number].candidate.name)
 
 
-def _size(one: Fitted) -> float:
-    """The number of parameters, the scale among them; displacements of the file make a half more."""
-    taken = 0.5 if one.candidate.variant.get("displacements") == "file" else 0.0
-    return len(one.fit.values) + (one.candidate.name != "background") + taken
+def n_parameters(one: Fitted) -> int:
+    """The number of parameters, the scale among them where it is fitted."""
+    return len(one.fit.correlations)
 
 
-def _fit_one(candidate: Variant, problem: Problem) -> Fit:
+def _size(one: Fitted, preferred: str) -> float:
+    """The number of parameters; displacements that are not the preferred ones make a half more."""
+    return n_parameters(one) + 0.5 * (one.candidate.variant.get("displacements", preferred) != preferred)
+
+
+def _hold_scale(found: FittedModels, problem: Problem) -> FittedModels:
+    """
+    The chosen model with its scale held at 1, where that is what was fitted.
+
+    A map in arbitrary units has a scale of 1 by chance only; one in squared electrons a cell has it, and then scale and
+    width of a motion, which are nearly one number, are told apart.
+    """
+    one = found.models[found.chosen]
+    fit = one.fit
+    if not fit.names or not fit.scale_esd < WELL_KNOWN or not abs(fit.scale - 1.0) < ABSOLUTE * fit.scale_esd:
+        return found
+    held = _fit_one(one.candidate, replace(problem, scale=1.0), fit.values)
+    n = problem.used.sum()
+    if n * (held.chi_sq - fit.chi_sq) > ABSOLUTE**2 * max(1.0, fit.chi_sq):
+        return found
+    one.fit, found.absolute = held, True
+    return found
+
+
+def _fit_one(candidate: Variant, problem: Problem, start: np.ndarray | None = None) -> Fit:
     """The fit of a variant, by fewer voxels where these are enough."""
     voxels, most = problem.voxels, candidate.most_voxels
     if most is None or problem.used.sum() <= 1.5 * most:
-        return fit(candidate.make(voxels), problem)
+        return fit(candidate.make(voxels), problem, start)
     some = np.flatnonzero(problem.used)[:: int(np.ceil(problem.used.sum() / most))]
-    part = Problem(voxels.select(some), problem.functions[:, some], np.ones(len(some), bool), problem.robust)
-    first = fit(candidate.make(part.voxels), part)
+    part = replace(
+        problem, voxels=voxels.select(some), functions=problem.functions[:, some], used=np.ones(len(some), bool)
+    )
+    first = fit(candidate.make(part.voxels), part, start)
     model = candidate.make(voxels)
     whole = fit(_Held(model, first.values), problem)
     return replace(

@@ -108,6 +108,7 @@ class DiffuseModelRequest:
     elastic: ElasticNetwork = part("elastic", ElasticNetwork)
     inferred: InferredCovariance = part("covariance", InferredCovariance)
     background: IsotropicBackground = part("background", IsotropicBackground)
+    scale: str = choice("scale", "auto")
     robust: bool = phil("robust", False)
     held_out: HeldOut = part("held_out", HeldOut)
     n_shells: int = phil("n_shells", 10)

@@ -137,6 +137,25 @@ def test_a_rigid_body_in_another_setting(run_program, tmp_path):
     assert "<svg" in (tmp_path / "dials.diffuse_model.html").read_text()
 
 
+def test_few_counts_tell_a_motion_where_the_map_is_in_electrons(run_program, tmp_path):
+    """Scale and sigma are one number nearly: a map whose scale is 1 tells sigma, one with any scale hardly."""
+    sigma = 0.22
+    path = write_map(tmp_path / "diffuse.nxs", lambda h: rigid_intensity(h, P212121, sigma), exposure=0.3)
+    model = write_pdb(tmp_path / "model.pdb", "P 21 21 21")
+    found = run(run_program, tmp_path, path, model, "model=rigid_body")
+    one = found["models"]["rigid_body"]
+    value, esd = one["parameters"]["sigma"]["value"], one["parameters"]["sigma"]["esd"]
+    assert abs(value - sigma) < min(3.0 * esd, 0.03 * sigma) and one["variant"]["displacements"] == "file"
+    assert one["scale"] == {"value": 1.0, "esd": 0.0, "held": True} and one["n_parameters"] == 1
+    assert one["bic"] < found["models"]["background"]["bic"] and found["decision"].startswith("rigid_body is chosen")
+    assert any("scale=free" in remark for remark in found["remarks"])
+    free = run(run_program, tmp_path, path, model, "model=rigid_body", "scale=free", "displacements=file")
+    other = free["models"]["rigid_body"]
+    assert not other["scale"]["held"] and other["parameters"]["sigma"]["esd"] > 5.0 * esd
+    assert abs(other["parameters"]["sigma"]["value"] - sigma) < 3.0 * other["parameters"]["sigma"]["esd"]
+    assert any("scale and sigma" in remark for remark in free["remarks"])
+
+
 def test_noise_is_no_motion(run_program, tmp_path):
     path = write_map(tmp_path / "diffuse.nxs", lambda h: np.zeros(len(h)))
     found = run(run_program, tmp_path, path, write_pdb(tmp_path / "model.pdb"), "model=Auto")

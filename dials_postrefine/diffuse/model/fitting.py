@@ -13,6 +13,9 @@ robust losses, residuals beyond CLIP standard deviations count as these.
 Standard deviations are those of the whole problem (scale and background free), times sqrt(chi^2) where that is above 1,
 or those of the sandwich A^-1 [sum_blocks g_b g_b'] A^-1 where these are larger: A is the normal matrix, g_b the
 gradient of a block of neighbouring voxels, in which what a model lacks has one sign (Huber-White, clustered).
+Scale and width of a motion are nearly one number where q^2 sigma^2 is small: of a map in absolute units k may be held
+(Problem.scale), which determines the other.
+
 A parameter at a limit, or whose standard deviation is above half of its range, is not determined by the data.
 """
 
@@ -35,7 +38,8 @@ REWEIGHTED = 2  # times
 @dataclass
 class Fit:
     """
-    A fitted model: values and esds by parameter, k and its esd, the correlations of parameters and scale, calculated
+    A fitted model: values and esds by parameter, k and its esd (0 where k is held), the correlations of parameters and
+    scale, calculated
     (n,) in the units of the map with the background, chi_sq per degree of freedom of what was fitted, which parameters
     are not determined, and whether it converged.
     """
@@ -59,19 +63,24 @@ class Fit:
 
 @dataclass
 class Problem:
-    """What is fitted: the voxels, the functions of the background (m, n), which voxels are used, robust or not."""
+    """
+    What is fitted: the voxels, the functions of the background (m, n), which voxels are used, robust or not, and the k
+    that is held, None where it is fitted.
+    """
 
     voxels: Voxels
     functions: np.ndarray
     used: np.ndarray
     robust: bool = False
+    scale: float | None = None
 
 
 @dataclass
 class _Solution:
     """Scale and background at values of the parameters: weighted columns and residuals, roots of the weights."""
 
-    linear: np.ndarray
+    scale: float
+    background: np.ndarray
     root: np.ndarray
     columns: np.ndarray
     residual: np.ndarray
@@ -101,7 +110,7 @@ def fit(model: Model, problem: Problem, start: np.ndarray | None = None) -> Fit:
     for _ in range(REWEIGHTED if problem.voxels.poisson is not None or problem.robust else 1):
         variance = problem.voxels.variance(expected)
         values, solution, converged = _minimise(model, problem, variance, values, (low, high))
-        expected = solution.linear @ _columns(model.evaluate(values)[0], problem.functions)
+        expected = solution.scale * model.evaluate(values)[0] + solution.background @ problem.functions
     return _describe(model, problem, values, variance, converged)
 
 
@@ -121,15 +130,17 @@ class _Nothing:
         return np.zeros(self.n), np.zeros((0, self.n))
 
 
-def _columns(intensity: np.ndarray, functions: np.ndarray) -> np.ndarray:
-    """The linear columns (1 + m, n); of a model without intensity those of the background alone."""
-    return np.concatenate([intensity[None], functions]) if intensity.any() else functions
+def _columns(intensity: np.ndarray, problem: Problem) -> np.ndarray:
+    """The linear columns (1 + m, n); of a model without intensity, or of one whose scale is held, the background's."""
+    free = problem.scale is None and intensity.any()
+    return np.concatenate([intensity[None], problem.functions]) if free else problem.functions
 
 
 def _solve(intensity: np.ndarray, problem: Problem, weight: np.ndarray) -> _Solution:
     used = problem.used
-    columns = _columns(intensity, problem.functions)
-    part, y = columns[:, used], problem.voxels.intensity[used]
+    columns = _columns(intensity, problem)
+    held = 0.0 if problem.scale is None else problem.scale
+    part, y = columns[:, used], problem.voxels.intensity[used] - held * intensity[used]
     w = weight[used]
     for _ in range(4 if problem.robust else 1):
         root = np.sqrt(w)
@@ -141,7 +152,8 @@ def _solve(intensity: np.ndarray, problem: Problem, weight: np.ndarray) -> _Solu
             z = np.abs(residual) * np.sqrt(weight[used])
             w = weight[used] * np.minimum(1.0, CLIP / np.maximum(z, 1e-12))
     root = np.sqrt(w)
-    return _Solution(linear, root, part * root, residual * root, float((w * residual**2).sum()))
+    scale, background = (linear[0], linear[1:]) if len(linear) > len(problem.functions) else (held, linear)
+    return _Solution(scale, background, root, part * root, residual * root, float((w * residual**2).sum()))
 
 
 def _minimise(model, problem, variance, values, limits):
@@ -154,7 +166,7 @@ def _minimise(model, problem, variance, values, limits):
         return values, solution, True
     damping = 1e-3
     for _ in range(MOST_STEPS):
-        jacobian = solution.linear[0] * derivatives[:, problem.used] * solution.root
+        jacobian = solution.scale * derivatives[:, problem.used] * solution.root
         basis = np.linalg.qr(solution.columns.T)[0]
         jacobian = jacobian - (jacobian @ basis) @ basis.T
         normal, gradient = jacobian @ jacobian.T + np.diag(precision), jacobian @ solution.residual - precision * values
@@ -190,10 +202,9 @@ def _describe(model: Model, problem: Problem, values: np.ndarray, variance: np.n
     intensity, derivatives = model.evaluate(values)
     weight = 1.0 / variance
     solution = _solve(intensity, problem, weight)
-    columns = _columns(intensity, problem.functions)
+    columns = _columns(intensity, problem)
     has_scale = len(columns) > len(problem.functions)
-    scale = solution.linear[0] if has_scale else 0.0
-    background = solution.linear[1:] if has_scale else solution.linear
+    scale, background = solution.scale, solution.background
     whole = np.concatenate([scale * derivatives, columns])[:, problem.used] * np.sqrt(weight[problem.used])
     norm = np.sqrt((whole**2).sum(axis=1))
     norm[norm == 0.0] = 1.0

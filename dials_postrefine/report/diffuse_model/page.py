@@ -48,7 +48,7 @@ def make_page(summary: dict, sections: Sequence[dict], fluctuations=None) -> Pag
         facts=facts,
         verdict=summary["verdict"],
         sections=[
-            Section("Models", tables=[_models(summary)], figures=[_by_shell(summary)]),
+            Section("Models", [summary["decision"]], tables=[_models(summary)], figures=[_by_shell(summary)]),
             Section(
                 "Planes",
                 [
@@ -66,7 +66,8 @@ def make_page(summary: dict, sections: Sequence[dict], fluctuations=None) -> Pag
 def _models(summary: dict) -> Table:
     caption = (
         "The best variant of each model. χ² of the voxels that were fitted and of those held out; CC of the "
-        "anisotropic part, of all voxels and of those held out; worse by: standard deviations by which held-out voxels "
+        "anisotropic part, of all voxels and of those held out; BIC: χ² + p ln n of n voxels "
+        "and p parameters, above the lowest one; worse by: standard deviations by which held-out voxels "
         "prefer the best model. A question mark: the data do not determine the parameter."
     )
     names = list(summary["models"])

@@ -3,11 +3,13 @@ The summary of dials.diffuse_model, which is its JSON:
 
     chosen              the name of the model that is chosen, "background" where none is better than it
     reindex_operation   what the map's h, k, l are in terms of the model's
-    models              by name, of the best variant: parameters (value, esd, unit, determined), scale, chi2_reduced and
-                        r of the voxels that were fitted, cc_anisotropic of all voxels, cc_held_out, chi2_held_out, by
-                        how many standard deviations it is worse than the best one (worse_by), variant, n_parameters,
-                        correlations of the parameters and the scale, shells
+    models              by name, of the best variant: parameters (value, esd, unit, determined), scale (held: not
+                        fitted), chi2_reduced and r of the voxels that were fitted, bic (chi^2 + p ln n of them, above
+                        the lowest one), cc_anisotropic of all voxels, cc_held_out, chi2_held_out, by how many standard
+                        deviations it is worse than the best one (worse_by), variant, n_parameters, correlations of the
+                        parameters and the scale, shells
     variants            the figures of all variants
+    decision            how the model was chosen, a sentence
     dataset, verdict, remarks
 """
 
@@ -19,6 +21,7 @@ from dataclasses import asdict
 import numpy as np
 
 from dials_postrefine.diffuse.model.agreement import anisotropic_correlation, by_shell
+from dials_postrefine.diffuse.model.comparison import LIMIT
 from dials_postrefine.diffuse.model.voxels import Voxels
 from dials_postrefine.numerics.shells import equal_width_edges
 from dials_postrefine.report.common.remarks import Remark, care, conclude, distrust, note
@@ -26,7 +29,7 @@ from dials_postrefine.report.common.summary import finite
 
 POOR_CC = 0.3  # of held-out voxels, below which little is explained
 MISFIT = 1.3  # chi^2 above which something is not explained
-CORRELATED = 0.95
+CORRELATED = 0.9
 MOST_CORRELATED = 12  # parameters of a model whose correlations are told
 
 
@@ -46,6 +49,13 @@ def make_summary(description: dict, voxels: Voxels, found, n_shells: int, notes:
         "dataset": {name: value for name, value in description.items() if not name.startswith("_")},
     }
     summary = finite(summary)
+    _from_lowest_bic(summary)
+    summary["decision"] = decision(summary)
+    if found.absolute and summary["chosen"] != "background":
+        notes = [
+            *notes,
+            note("The scale is held at 1, that of a map in squared electrons a unit cell; scale=free fits it."),
+        ]
     return summary | conclude([*_remarks(summary), *found.notes, *notes])
 
 
@@ -60,7 +70,8 @@ def _figures(one, voxels: Voxels) -> dict:
         "cc_anisotropic": anisotropic_correlation(voxels.intensity, fit.calculated, voxels.s, every),
         "cc_held_out": anisotropic_correlation(voxels.intensity, fit.calculated, voxels.s, held),
         "r": difference[~held].sum() / np.abs(voxels.intensity[~held]).sum(),
-        "n_parameters": len(fit.values) + (fit.name != "background"),
+        "n_parameters": len(fit.correlations),
+        "bic": one.bic,
         "values": dict(zip(fit.names, fit.values)),
     }
 
@@ -75,7 +86,7 @@ def _describe(one, voxels: Voxels, edges: np.ndarray) -> dict:
             name: {"value": value, "esd": esd, "unit": unit, "determined": name not in fit.undetermined}
             for name, value, esd, unit in zip(fit.names, fit.values, fit.esds, fit.units)
         },
-        "scale": {"value": fit.scale, "esd": fit.scale_esd},
+        "scale": {"value": fit.scale, "esd": fit.scale_esd, "held": len(fit.correlations) == len(fit.values)},
         **figures,
         "worse_by": one.worse,
         "converged": fit.converged,
@@ -90,7 +101,38 @@ def _correlations(fit) -> dict:
     """The correlations of parameters and scale; of many parameters, each of which means nothing alone, none."""
     if len(fit.names) > MOST_CORRELATED:
         return {"names": [], "matrix": []}
-    return {"names": [*fit.names, "scale"], "matrix": fit.correlations.tolist()}
+    return {"names": [*fit.names, "scale"][: len(fit.correlations)], "matrix": fit.correlations.tolist()}
+
+
+def _from_lowest_bic(summary: dict) -> None:
+    """BICs as differences from the lowest one, that of a variant that is not shown included."""
+    every = [*summary["models"].values(), *summary["variants"]]
+    lowest = min(one["bic"] for one in every)
+    for one in every:
+        one["bic"] -= lowest
+
+
+def decision(summary: dict) -> str:
+    """How the model was chosen, in a sentence."""
+    chosen, models = summary["chosen"], summary["models"]
+    alike = [
+        name for name, one in models.items() if name != chosen and one["worse_by"] < LIMIT and _scatters(name, one)
+    ]
+    others = {name: one for name, one in models.items() if name != chosen and name not in alike}
+    next_one = min(others, key=lambda name: others[name]["worse_by"], default=None)
+    if alike:
+        reason = (
+            f"of {', '.join([chosen, *alike])}, which held-out voxels do not tell apart by {LIMIT:g} standard "
+            "deviations, it has the fewest parameters, or is the better one of as many"
+        )
+    else:
+        reason = f"held-out voxels find the others worse by more than {LIMIT:g} standard deviations"
+    nearest = f"; the next, {next_one}, is worse by {others[next_one]['worse_by']:.1f}" if others else ""
+    return f"{chosen} is chosen: {reason}{nearest}."
+
+
+def _scatters(name: str, one: dict) -> bool:
+    return name == "background" or one["scale"]["value"] > 0.0
 
 
 def _remarks(summary: dict) -> list[Remark]:
@@ -116,18 +158,6 @@ def _remarks(summary: dict) -> list[Remark]:
     if chosen["chi2_reduced"] > MISFIT:
         found.append(_misfit_remark(chosen["chi2_reduced"], about["variance"]))
     found += _parameter_remarks(summary["chosen"], chosen)
-    alike = [
-        name
-        for name, one in summary["models"].items()
-        if name not in (summary["chosen"], "background") and one["worse_by"] < 3.0 and one["scale"]["value"] > 0.0
-    ]
-    if alike:
-        found.append(
-            note(
-                f"Held-out voxels can't tell {summary['chosen']} from {', '.join(alike)}: it has the fewest "
-                "parameters of them, or is the better one."
-            )
-        )
     return found
 
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 from dials_postrefine.report.common.tables import number, table
 
 MOST_SHOWN = 12  # parameters of a model
-HEADERS = ("model", "variant", "parameters (esd)", "chi^2", "chi^2 held out", "CC", "CC held out", "worse by")
+HEADERS = ("model", "variant", "parameters (esd)", "chi^2", "chi^2 held out", "CC", "CC held out", "BIC", "worse by")
 
 
 def summary_text(summary: dict) -> str:
     """The table of models, the chosen one, and its agreement by shell."""
     chosen = summary["models"][summary["chosen"]]
-    parts = ["\nModels, the best variant of each; CC of the anisotropic part; worse by: standard deviations, held out:"]
-    parts.append(table(model_rows(summary), HEADERS, optional=("variant", "chi^2 held out", "worse by")))
+    parts = [
+        "\nModels, the best variant of each; CC of the anisotropic part; BIC: chi^2 + p ln n above the lowest one:"
+    ]
+    parts.append(table(model_rows(summary), HEADERS, optional=("variant", "chi^2 held out", "worse by", "CC")))
     few = len(chosen["parameters"]) <= MOST_SHOWN
     for name, one in chosen["parameters"].items() if few else ():
         known = "" if one["determined"] else ", not determined by the data"
@@ -30,6 +32,7 @@ def summary_text(summary: dict) -> str:
     parts.append(f"\n{summary['chosen']} by resolution:")
     parts.append(table(shells, ["d (A)", "voxels", "CC", "chi^2", "R"]))
     parts.append(f"Chosen: {summary['chosen']}" + "".join(f", {k} {v}" for k, v in chosen["variant"].items()))
+    parts.append(summary["decision"])
     return "\n".join(parts)
 
 
@@ -44,6 +47,7 @@ def model_rows(summary: dict) -> list[list[str]]:
             number(one["chi2_held_out"], "{:.4f}"),
             number(one["cc_anisotropic"], "{:.4f}"),
             number(one["cc_held_out"], "{:.4f}"),
+            number(one["bic"], "{:.0f}"),
             number(one["worse_by"], "{:.1f}"),
         ]
         for name, one in summary["models"].items()

@@ -44,6 +44,21 @@ def test_standard_deviations_are_those_of_repeated_experiments(rigid):
     assert all(one.converged and not one.undetermined for one in fits)
 
 
+def test_a_held_scale_determines_the_motion(rigid):
+    """The standard deviations are those of repeated experiments, and smaller than with the scale fitted."""
+    model, voxels = rigid
+    functions, random = background_functions(voxels.s, "smooth", 6), np.random.default_rng(7)
+    used, fits = np.ones(len(voxels), bool), []
+    for _ in range(30):
+        data = observed(rigid, random)
+        fits.append([fit(model, Problem(data, functions, used, scale=k)) for k in (2.5, None)])
+    values = np.array([[one.values[0] for one in pair] for pair in fits])
+    esds = np.array([[one.esds[0] for one in pair] for pair in fits])
+    assert (np.abs(values.mean(axis=0) - 0.3) < 3.0 * values.std(axis=0) / np.sqrt(30)).all()
+    assert (np.abs(values.std(axis=0) / esds.mean(axis=0) - 1.0) < 0.3).all() and (esds[:, 0] < 0.5 * esds[:, 1]).all()
+    assert all(held.scale == 2.5 and held.scale_esd == 0.0 and held.correlations.shape == (1, 1) for held, _ in fits)
+
+
 def test_correlated_misfit_makes_standard_deviations_larger(rigid):
     """What is wrong for blocks of voxels together counts as few observations, not as many."""
     model, voxels = rigid
