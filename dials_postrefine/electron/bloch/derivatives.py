@@ -64,7 +64,7 @@ def differentiable(matrix: StructureMatrix, thickness: np.ndarray) -> Differenti
         Angstrom.
     """
     thickness = np.atleast_1d(np.asarray(thickness, dtype=float))
-    eigen = diagonalise(matrix, "eigh" if matrix.absorption is None else "eig")
+    eigen = diagonalise(matrix, "eig" if matrix.absorbs else "eigh")
     psi = of_eigen(eigen, matrix, thickness) * matrix.factor
     return Differentiable(matrix, eigen, thickness, psi)
 
@@ -82,7 +82,7 @@ def amplitudes_by(at: Differentiable, change: Change) -> np.ndarray:
     -------
     ndarray of complex, shape (p, t, n)
     """
-    c, inverse = at.eigen.vectors, at.eigen.inverse_vectors()
+    c, inverse = at.eigen.vectors, at.eigen.inverse
     b = inverse @ change.matrix @ c
     k_normal = float(at.matrix.k_normal)
     found = np.empty((len(b), *at.psi.shape), dtype=complex)
@@ -127,7 +127,7 @@ def gradient_by_matrix(at: Differentiable, by_intensity: np.ndarray) -> tuple[np
     by_log_m : ndarray, shape (n,)
         So that a Change adds sum_g by_log_m_g d ln m_g.
     """
-    c, inverse = at.eigen.vectors, at.eigen.inverse_vectors()
+    c, inverse = at.eigen.vectors, at.eigen.inverse
     k_normal = float(at.matrix.k_normal)
     seeds = 2.0 * by_intensity * np.conj(at.psi)  # dL = Re sum seeds dpsi
     left = (seeds * at.matrix.factor) @ c

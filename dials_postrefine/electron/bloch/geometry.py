@@ -11,7 +11,7 @@ for all or a stack, one an orientation.  1/Angstrom.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -27,15 +27,15 @@ class Geometry:
         A.
     k : ndarray, shape (3,) or (o, 3)
     normal : ndarray, shape (3,) or (o, 3)
-        n, of unit length; None is taken for that of surfaces across the beam.
+        n, of unit length; left out (empty) that of surfaces across the beam.
     """
 
     reciprocal: np.ndarray
     k: np.ndarray
-    normal: np.ndarray | None = None
+    normal: np.ndarray = field(default_factory=lambda: np.zeros(0))
 
     def __post_init__(self) -> None:
-        if self.normal is None:
+        if self.normal.size == 0:
             object.__setattr__(self, "normal", self.k / np.linalg.norm(self.k, axis=-1, keepdims=True))
         if np.any(self.k_normal <= 0.0):
             raise ValueError("the electrons run along the surface or into it: turn its normal to where they leave")

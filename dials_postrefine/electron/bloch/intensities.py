@@ -45,7 +45,7 @@ def intensities(matrix: StructureMatrix, thickness: np.ndarray, method: str = "a
         For an unknown method, or a thickness below zero.
     """
     thickness = np.atleast_1d(np.asarray(thickness, dtype=float))
-    if method not in ("auto", "eigh") or matrix.absorption is not None or matrix.m.shape[-1] < TRIDIAGONAL_FROM:
+    if method not in ("auto", "eigh") or matrix.absorbs or matrix.m.shape[-1] < TRIDIAGONAL_FROM:
         psi = amplitudes(matrix, thickness, method)
         return psi.real**2 + psi.imag**2
     if np.any(thickness < 0.0):

@@ -36,7 +36,8 @@ class Potential:
     ----------
     u : ndarray, shape (2 H + 1, 2 K + 1, 2 L + 1)
         1/Angstrom^2; real where a centre of symmetry makes U and U' so.
-    u_prime : ndarray of the same shape, or None
+    u_prime : ndarray of the same shape
+        Empty where nothing is absorbed.
     largest : ndarray of int, shape (3,)
         H, K, L.
     centre : ndarray, shape (3,)
@@ -44,7 +45,7 @@ class Potential:
     """
 
     u: np.ndarray
-    u_prime: np.ndarray | None
+    u_prime: np.ndarray
     largest: np.ndarray
     centre: np.ndarray
 
@@ -55,7 +56,7 @@ class Potential:
     def at(self, hkl: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         """U and U' at indices (..., 3), of the crystal's origin; 0 where none is given, ValueError beyond."""
         place, phase = self.places(np.asarray(hkl)), self.phases(hkl)
-        return self.u.ravel()[place] * phase, None if self.u_prime is None else self.u_prime.ravel()[place] * phase
+        return self.u.ravel()[place] * phase, self.u_prime.ravel()[place] * phase if self.u_prime.size else None
 
     def between(self, beams: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         """U_{g-h} and U'_{g-h}, shape (n, n), of beams (n, 3); the centre is the origin."""
@@ -66,7 +67,7 @@ class Potential:
             raise ValueError("the table of U does not reach the differences of the beams: make it to twice their |g|")
         number = beams @ stride
         place = number[:, None] - number + self.largest @ stride
-        return self.u.ravel()[place], None if self.u_prime is None else self.u_prime.ravel()[place]
+        return self.u.ravel()[place], self.u_prime.ravel()[place] if self.u_prime.size else None
 
     def places(self, hkl: np.ndarray) -> np.ndarray:
         """Where indices (..., 3) are in the table made flat."""
@@ -103,7 +104,7 @@ def tabulate(hkl: np.ndarray, u: np.ndarray, u_prime: np.ndarray | None = None) 
     tables = []
     for values in (u, u_prime):
         if values is None:
-            tables.append(None)
+            tables.append(np.zeros(0))
             continue
         table, values = np.zeros(shape, dtype=complex), values * shift
         table[tuple((largest - hkl).T)] = np.conj(values)
@@ -114,7 +115,7 @@ def tabulate(hkl: np.ndarray, u: np.ndarray, u_prime: np.ndarray | None = None) 
         tables.append(table)
     if centre is None:
         return Potential(*tables, largest, np.zeros(3))
-    real = [None if table is None else np.ascontiguousarray(table.real) for table in tables]
+    real = [np.ascontiguousarray(table.real) for table in tables]
     return Potential(*real, largest, centre)
 
 

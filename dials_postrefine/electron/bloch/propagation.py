@@ -35,8 +35,8 @@ class StructureMatrix:
     ----------
     hermitian : ndarray, shape (o, n, n)
         H, real or complex; 1/Angstrom^2.
-    absorption : ndarray, shape (o, n, n), or None
-        A, of U'.
+    absorption : ndarray, shape (o, n, n)
+        A, of U'; empty where nothing is absorbed.
     m : ndarray, shape (o, n)
     k_normal : ndarray, shape (o,)
         K_n; 1/Angstrom.
@@ -45,10 +45,15 @@ class StructureMatrix:
     """
 
     hermitian: np.ndarray
-    absorption: np.ndarray | None
+    absorption: np.ndarray
     m: np.ndarray
     k_normal: np.ndarray
     phase: np.ndarray
+
+    @property
+    def absorbs(self) -> bool:
+        """Whether anything is absorbed."""
+        return self.absorption.size > 0
 
     @property
     def factor(self) -> np.ndarray:
@@ -57,7 +62,7 @@ class StructureMatrix:
 
     def full(self) -> np.ndarray:
         """M, complex where there is absorption."""
-        return self.hermitian if self.absorption is None else self.hermitian + 1j * self.absorption
+        return self.hermitian + 1j * self.absorption if self.absorbs else self.hermitian
 
 
 @dataclass(frozen=True)
@@ -65,17 +70,13 @@ class Eigen:
     """
     M diagonalised: values (..., n), vectors C (..., n, n), excitation (C^-1)_j0 (..., n).
 
-    inverse is C^-1 (..., n, n) where it was made, else None: it is C^H.
+    inverse is C^-1 (..., n, n), which is C^H where only H was diagonalised.
     """
 
     values: np.ndarray
     vectors: np.ndarray
     excitation: np.ndarray
-    inverse: np.ndarray | None = None
-
-    def inverse_vectors(self) -> np.ndarray:
-        """C^-1 (..., n, n)."""
-        return np.conj(np.swapaxes(self.vectors, -1, -2)) if self.inverse is None else self.inverse
+    inverse: np.ndarray
 
 
 def diagonalise(matrix: StructureMatrix, method: str = "eigh") -> Eigen:
@@ -97,10 +98,10 @@ def diagonalise(matrix: StructureMatrix, method: str = "eigh") -> Eigen:
         inverse = np.linalg.inv(vectors)
         return Eigen(values, vectors, inverse[..., :, 0], inverse)
     values, vectors = np.linalg.eigh(matrix.hermitian)
-    if matrix.absorption is not None:
+    if matrix.absorbs:
         first_order = np.sum(np.conj(vectors) * (matrix.absorption @ vectors), axis=-2).real
         values = values + 1j * first_order
-    return Eigen(values, vectors, np.conj(vectors[..., 0, :]))
+    return Eigen(values, vectors, np.conj(vectors[..., 0, :]), np.conj(np.swapaxes(vectors, -1, -2)))
 
 
 def amplitudes(matrix: StructureMatrix, thickness: np.ndarray, method: str = "auto") -> np.ndarray:
@@ -132,7 +133,7 @@ def amplitudes(matrix: StructureMatrix, thickness: np.ndarray, method: str = "au
         raise ValueError("a thickness is below zero")
     if method == "auto":
         few = matrix.m.shape[-1] <= FEW
-        method = "eigh" if matrix.absorption is None else "eig" if few else "chebyshev"
+        method = ("eig" if few else "chebyshev") if matrix.absorbs else "eigh"
     if method in ("expm", "chebyshev"):
         waves = _one_by_one(matrix, thickness, _by_steps if method == "expm" else _by_series)
     else:

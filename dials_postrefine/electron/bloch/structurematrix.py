@@ -77,7 +77,8 @@ def structure_matrix(geometry: Geometry, potential: Potential, beams: np.ndarray
     hermitian[..., here, here] = diagonal
     shape = np.broadcast_shapes(np.shape(geometry.k_normal), m.shape[:-1])
     k_normal = np.broadcast_to(geometry.k_normal, shape)
-    return StructureMatrix(hermitian, None if u_prime is None else both * u_prime, m, k_normal, potential.phases(beams))
+    absorption = np.zeros(0) if u_prime is None else both * u_prime
+    return StructureMatrix(hermitian, absorption, m, k_normal, potential.phases(beams))
 
 
 def by_reciprocal(

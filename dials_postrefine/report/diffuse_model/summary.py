@@ -166,9 +166,9 @@ def _misfit_remark(chi_sq: float, variance: str) -> Remark:
     where_from = " (here the scatter of symmetry equivalents)" if variance == "scatter of equivalents" else ""
     return care(
         f"reduced chi^2 {chi_sq:.2f}",
-        f"The model does not explain the map within its standard deviations{where_from}: reduced chi^2 is {chi_sq:.2f}. "
-        f"The standard deviations of parameters are scaled by at least its root, {chi_sq**0.5:.2f}, but do not say how "
-        "far off a wrong model is: try others, a background of more functions, or a larger d_min.",
+        f"The model does not explain the map within its standard deviations{where_from}: reduced chi^2 is {chi_sq:.2f}."
+        f" The standard deviations of parameters are scaled by at least its root, {chi_sq**0.5:.2f}, but do not say "
+        "how far off a wrong model is: try others, a background of more functions, or a larger d_min.",
         "chi2_reduced",
     )
 

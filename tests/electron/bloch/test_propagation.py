@@ -83,7 +83,7 @@ def test_a_thin_crystal_scatters_kinematically(quartz_case):
     atoms, geometry, scattering, beams = quartz_case
     potential = potential_of_atoms(atoms, geometry.reciprocal, 2.4, scattering)
     matrix = structure_matrix(geometry, potential, beams)
-    matrix = StructureMatrix(matrix.hermitian, None, matrix.m, matrix.k_normal, matrix.phase)
+    matrix = StructureMatrix(matrix.hermitian, np.zeros(0), matrix.m, matrix.k_normal, matrix.phase)
     u = np.abs(potential.at(beams)[0][1:])
     k_n = geometry.k_normal
     difference = []
@@ -103,7 +103,7 @@ def random_matrix(n: int, seed: int, absorbing: bool) -> StructureMatrix:
     a = 0.002 * (np.einsum("oij,okj->oik", b, np.conj(b)) + np.eye(n))
     m = np.ones((2, n))
     m[:, 1:] += 0.05 * rng.normal(size=(2, n - 1))
-    return StructureMatrix(h, a if absorbing else None, m, np.array([39.0, 38.0]), np.ones(n))
+    return StructureMatrix(h, a if absorbing else np.zeros(0), m, np.array([39.0, 38.0]), np.ones(n))
 
 
 @pytest.mark.parametrize("n", [3, 23, 24, 61])
@@ -111,11 +111,11 @@ def random_matrix(n: int, seed: int, absorbing: bool) -> StructureMatrix:
 def test_intensities_without_eigenvectors_are_those_with_them(n, real):
     matrix = random_matrix(n, n, absorbing=False)
     if real:
-        matrix = StructureMatrix(matrix.hermitian.real.copy(), None, matrix.m, matrix.k_normal, matrix.phase)
+        matrix = StructureMatrix(matrix.hermitian.real.copy(), np.zeros(0), matrix.m, matrix.k_normal, matrix.phase)
     t = np.array([0.0, 300.0, 1700.0])
     found = intensities(matrix, t)
     np.testing.assert_allclose(found, np.abs(amplitudes(matrix, t, "expm")) ** 2, rtol=0, atol=1e-11)
-    one = StructureMatrix(matrix.hermitian[1], None, matrix.m[1], matrix.k_normal[1], matrix.phase)
+    one = StructureMatrix(matrix.hermitian[1], np.zeros(0), matrix.m[1], matrix.k_normal[1], matrix.phase)
     np.testing.assert_allclose(intensities(one, t), found[1], rtol=0, atol=1e-14)
 
 
