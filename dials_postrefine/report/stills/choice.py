@@ -89,8 +89,9 @@ def model_words(summary: dict) -> str:
         profile += f" with exponent {exponent['value']:.3g}"
         if exponent["esd"] is not None:
             # beyond, one is as good as the other, and as the Gaussian
-            large = exponent["esd"] > exponent["value"]
-            profile += " or any that is large, like a Gaussian" if large else f" (esd {exponent['esd']:.2g})"
+            value, esd = exponent["value"], exponent["esd"]
+            inverse = f" or any that is large, like a Gaussian (1/m {1.0 / value:.2f}, esd {esd / value**2:.2f})"
+            profile += inverse if esd > value else f" (esd {esd:.2g})"
     return f"profile {profile}, radius {summary['radius']}, unit cell {summary['unit_cell']}"
 
 
