@@ -9,6 +9,7 @@ import pytest
 
 from dials_postrefine.numerics.robust import LOSSES
 from dials_postrefine.simulate.stills import StillsOptions, simulate_stills
+from dials_postrefine.stills import selection
 from dials_postrefine.stills.loop import DatasetSettings, postrefine
 from dials_postrefine.stills.model import RADII, UNIT_CELLS
 from dials_postrefine.stills.partiality import Profile
@@ -113,11 +114,35 @@ def test_the_usual_model_stays_where_nothing_can_be_told(as_stills):
 def test_what_was_tried_says_why(as_stills):
     stills = as_stills(simulate_stills(StillsOptions(n_lattices=40, d_min=2.5, profile="gaussian", seed=4)))
     found = choose_model(stills, DatasetSettings(), EVERYTHING, tests_gain=True)
-    chosen = [candidate for candidate in found.tried if candidate.decision is Decision.CHOSEN]
+    chosen = [one for one in found.tried if one.decision in (Decision.CHOSEN, Decision.NEAREST)]
     assert len(found.tried) == len(EXPONENTS) + 2 and len(chosen) == 1
     fit = found.settings.fit
     assert (chosen[0].radius, chosen[0].unit_cell) == (fit.radius, fit.unit_cell)
+    assert (chosen[0].decision is Decision.CHOSEN) == (chosen[0].profile == fit.profile)
     assert found.gain.is_there and found.gain.difference > 10.0 * found.gain.difference_esd
+
+
+@pytest.mark.parametrize(
+    ("difference", "esd", "n_lattices", "decision"),
+    [
+        (12.0, 10.0, 40, Decision.CHOSEN),
+        (9.0, 10.0, 40, Decision.ALIKE),
+        (-9.0, 10.0, 40, Decision.ALIKE),
+        (-12.0, 10.0, 40, Decision.WORSE),
+        (12.0, 10.0, 9, Decision.UNTOLD),
+        (np.nan, np.nan, 40, Decision.UNTOLD),
+    ],
+)
+def test_a_candidate_is_called_worse_where_it_is(as_stills, monkeypatch, difference, esd, n_lattices, decision):
+    """What is not better by more than chance is not worse for that, and of few lattices nothing is known."""
+    monkeypatch.setattr(selection._Search, "_join", lambda search, found: np.ones(len(search.sample.unique)))
+    monkeypatch.setattr(selection.Scores, "difference", lambda *_: (difference, esd, 100))
+    stills = as_stills(simulate_stills(StillsOptions(n_lattices=n_lattices, d_min=4.0, seed=4)))
+    candidates = Candidates(Profile("gaussian"), ("mosaic",), ("fixed", "scale"))
+    found = choose_model(stills, DatasetSettings(), candidates)
+    before, other = found.tried
+    assert other.decision is decision
+    assert before.decision is (Decision.WORSE if decision is Decision.CHOSEN else Decision.CHOSEN)
 
 
 # The arithmetic of the scores

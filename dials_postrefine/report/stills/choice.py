@@ -11,7 +11,7 @@ from dials_postrefine.stills.selection import Candidate
 
 TRIED = (
     "Models that were tried, by what they predict of reflections that no fit has seen: difference, of the logarithms "
-    "of the likelihoods of n observations, to the model that was best before; better where it is above its esd."
+    "of the likelihoods of n observations, to the model that was best before; as good where it is not beyond its esd."
 )
 HEADERS = ("profile", "radius", "unit cell", "difference", "esd", "n", "accepted", "decision")
 

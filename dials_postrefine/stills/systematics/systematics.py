@@ -12,6 +12,10 @@ Systematic errors of the experiment, told by the residuals: value, esd, what the
     drift_scale, drift_b, drift_radius, drift_mosaicity
                             change along the run of ln G, B (conventional), ln r_0 and ln eta
 
+Data that are scaled alone (unrefined.py) tell of polarisation, gains and the drift of G: their partialities, unknown,
+scatter like an error, which esds from the spread between lattices allow for.  All else is told by partialities or
+refined parameters, and is not determined.
+
 A value differs if it is further from what is expected than chance has it, with the probability CHANCE for each of them
 and Student's distribution for as many lattices; and that matters if it changes something by more than its limit in
 LIMITS: the intensities by the root mean square (polarisation), one gain, the distance from the Ewald sphere in units of
@@ -70,6 +74,8 @@ LIMITS = {
     "drift_mosaicity": 0.1,
 }
 NAMES = tuple(LIMITS)
+WITHOUT_GEOMETRY = ("polarization_fraction", "polarization_direction", "panel_gain", "radial", "drift_scale")
+SCALED_ONLY = "the data are scaled alone: it takes refined lattices"
 DRIFTS = {
     "drift_scale": (LN_SCALE, 1.0),
     "drift_b": (B_FACTOR, CONVENTIONAL_B),
@@ -143,6 +149,8 @@ def find_systematics(
         _radial(deviations, reference, stills),
         *_of_lattices(stills, result, recording),
     ]
+    if result.scaled_only:
+        found = [one if one.name in WITHOUT_GEOMETRY else unknown(one.name, 0.0, SCALED_ONLY) for one in found]
     by_name = {one.name: one for one in found}
     return {name: by_name[name] for name in NAMES}
 
@@ -268,9 +276,9 @@ def _reach(stills: Stills, result: PostrefinedStills) -> tuple[float, float]:
 
 
 def _of_lattices(stills: Stills, result: PostrefinedStills, recording: Recording) -> list[Systematic]:
-    good = _refined(result)
+    good = result.accepted if result.scaled_only else _refined(result)
     n = int(np.count_nonzero(good))
-    few = f"fewer than {FEWEST_LATTICES} lattices were refined"
+    few = f"fewer than {FEWEST_LATTICES} lattices were {'accepted' if result.scaled_only else 'refined'}"
     found = []
     free = good & ~recording.shared
     for name, column in (("beam_direction_x", THETA_X), ("beam_direction_y", THETA_Y)):
