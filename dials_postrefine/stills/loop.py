@@ -347,6 +347,7 @@ class _Cycles:
             cycles=self.cycles,
             course=self.course,
             free=free,
+            restraint=self.start.restraint,
         )
 
 

@@ -30,7 +30,8 @@ GAUSSIAN = Profile("gaussian")
 U = 1.0 / np.array(EXPONENTS)
 
 
-# Several exponents are tried where each fit has its own noise; so the truth is asked for within three esds.
+# Several exponents are tried where each fit has its own noise; so the truth is asked for within three esds, and 0.04
+# for the parabola through three of them: its minimum is up to that far from the truth in 1/m, at 1/m = 0.5 (m by 0.15).
 @pytest.mark.parametrize("external", [True, False])
 @pytest.mark.parametrize("exponent", [1.3, 2.0, 3.5])
 def test_the_exponent_that_made_the_data_is_found(as_stills, exponent, external):
@@ -39,7 +40,7 @@ def test_the_exponent_that_made_the_data_is_found(as_stills, exponent, external)
     reference = make_reference(sim.reference_intensity if external else None)
     found = choose_model(as_stills(sim), DatasetSettings(), Candidates(None, ["constant"], ["fixed"]), reference)
     assert found.settings.fit.profile == Profile("pearson_vii", found.exponent.value)
-    assert abs(1.0 / found.exponent.value - 1.0 / exponent) < 3.0 * found.exponent.inverse_esd + 0.03
+    assert abs(1.0 / found.exponent.value - 1.0 / exponent) < 3.0 * found.exponent.inverse_esd + 0.04
     assert found.exponent.inverse_esd < 0.1
 
 
@@ -62,7 +63,7 @@ def test_the_radius_is_mosaic_unless_the_constant_one_is_better(as_stills):
         if stills is mosaic:
             assert other.difference < -5.0 * other.difference_esd
         else:  # the mosaic radius has the constant one as its limit: hardly a difference an observation
-            assert abs(other.difference) < 0.01 * other.n
+            assert better and other.difference < 0.02 * other.n
 
 
 @pytest.mark.parametrize(("spread", "expected"), [(1e-3, "scale"), (0.0, "fixed")])

@@ -119,6 +119,19 @@ def test_esds_hold_for_lattices_that_differ():
     assert abs(np.mean(z)) < 0.15
 
 
+def test_what_a_restraint_takes_off_is_given_back():
+    """Values that are drawn to zero as a normal distribution of their own width draws them."""
+    rng = np.random.default_rng(4)
+    place, width = np.linspace(-0.5, 0.5, 4000), 0.7
+    true = 1.0 + 2.0 * place + width * rng.standard_normal(4000)
+    sigma = rng.uniform(0.1, 1.0, 4000)
+    left = width**2 / (width**2 + sigma**2)
+    values = left * (true + sigma * rng.standard_normal(4000))
+    for (found, esd), truth in ((drift(values, place, left), 2.0), (common_mean(values, left), 1.0)):
+        assert abs(found - truth) < 3.0 * esd < 0.3 * truth
+    assert drift(values, place)[0] < 1.7 and common_mean(values)[0] < 0.8
+
+
 def test_few_lattices_say_nothing_and_raise_nothing():
     sim = simulate_stills(replace(OPTIONS, n_lattices=5))
     stills = as_stills(sim)

@@ -56,6 +56,7 @@ from dials_postrefine.stills.systematics.trends import common_mean, drift
 
 CHANCE = 1e-5
 FEWEST_LATTICES = 8
+LEAST_LEFT = 0.1  # of a departure from the population; of less there is nothing to be said
 FEWEST_OBSERVATIONS = 300
 REGIONS_AT_MOST = 16  # at full length: with more regions fewer observations are enough
 USELESS = {"polarization_fraction": 0.25, "polarization_direction": np.radians(30.0)}
@@ -263,6 +264,12 @@ def _refined(result: PostrefinedStills) -> np.ndarray:
     return result.accepted & np.array([fit.refined for fit in result.fits])
 
 
+def _left(result: PostrefinedStills, column: int) -> np.ndarray:
+    """What the population leaves of each lattice's departure (L,) in a parameter (trends.py)."""
+    width = np.inf if result.restraint is None else result.restraint.width[column]
+    return np.clip(1.0 - result.covariance[:, column, column] / width**2, LEAST_LEFT, 1.0)
+
+
 def _reach(stills: Stills, result: PostrefinedStills) -> tuple[float, float]:
     """
     By how many radii the spots at the highest resolution move off the sphere by 1 of the cell's scale, and by 1 radian;
@@ -285,7 +292,7 @@ def _of_lattices(stills: Stills, result: PostrefinedStills, recording: Recording
         if np.count_nonzero(free) < FEWEST_LATTICES:
             found.append(unknown(name, 0.0, few if n < FEWEST_LATTICES else "the lattices share a goniometer"))
             continue
-        value, esd = common_mean(-result.x[free, column])
+        value, esd = common_mean(-result.x[free, column], _left(result, column)[free])
         size = value * _reach(stills, result)[1]
         found.append(judge(name, (value, esd), 0.0, size, int(np.count_nonzero(free))))
     for name, (column, factor) in DRIFTS.items():
@@ -296,6 +303,8 @@ def _of_lattices(stills: Stills, result: PostrefinedStills, recording: Recording
         elif column == LN_RADIUS and result.model == "rs":
             found.append(unknown(name, 0.0, "the radius was not refined: algorithm=rs_hybrid"))
         else:
-            value, esd = drift(factor * result.x[good, column], recording.order[good])
+            centre = 0.0 if result.restraint is None else result.restraint.mean[column]
+            departure = factor * (result.x[good, column] - centre)
+            value, esd = drift(departure, recording.order[good], _left(result, column)[good])
             found.append(judge(name, (value, esd), 0.0, value, n))
     return found
