@@ -287,8 +287,8 @@ def passes_of(names: Sequence[tuple[str, ...]], settings: FitSettings, cold: boo
     """
     The passes of a fit: the rounds of the model, but for what a cold start with a robust loss needs.
 
-    The weights are those of where a pass starts, and a cold start is far away: a preliminary pass, the residuals in
-    units of their width there, brings the bulk of them in first.
+    The weights are those of where a pass starts, and a cold start is far away: preliminary passes, the residuals in
+    units of their width there, bring the bulk of them in first.
 
     Parameters
     ----------
@@ -307,7 +307,7 @@ def passes_of(names: Sequence[tuple[str, ...]], settings: FitSettings, cold: boo
     if cold and settings.loss == "linear":
         passes = [Pass(refined) for refined in names]
     elif cold:
-        passes = [Pass(names[0], preliminary=True), *passes]
+        passes = [*(Pass(refined, preliminary=True) for refined in names), *passes]
     return [a_pass for a_pass in passes if a_pass.names]
 
 
