@@ -13,11 +13,19 @@ from functools import cache
 
 import numpy as np
 
-from dials_postrefine.numerics.leastsquares import Bounds, Restraint, near_bounds, no_restraint
+from dials_postrefine.numerics.leastsquares import Bounds, Iterations, Restraint, near_bounds, no_restraint
 from dials_postrefine.numerics.robust import LOSSES
 from dials_postrefine.stills import esdkernels, fitkernels, kernels
 from dials_postrefine.stills.fits import FitSettings, LatticeFit, Reason
-from dials_postrefine.stills.lattice import Pass, bounds_about, iterations_of, passes_of, refined_names, telling_bounds
+from dials_postrefine.stills.lattice import (
+    Pass,
+    bounds_about,
+    fewest_compared,
+    fewest_matched,
+    passes_of,
+    refined_names,
+    telling_bounds,
+)
 from dials_postrefine.stills.model import (
     B_FACTOR,
     LN_SCALE,
@@ -117,8 +125,8 @@ def _start(data: kernels.KernelData, settings: FitSettings) -> tuple[np.ndarray,
 class _Batch:
     """Where L lattices stand on their way: what a LatticeFit has of each, as arrays."""
 
-    def __init__(self, observations: JoinedObservations, settings: FitSettings) -> None:
-        self.settings, self.profile = settings, kernel_profile(settings.profile)
+    def __init__(self, observations: JoinedObservations, settings: FitSettings, restraint: Restraint) -> None:
+        self.settings, self.profile, self.restraint = settings, kernel_profile(settings.profile), restraint
         self.data = kernel_data(observations)
         self.matched = kernel_data(observations.select(np.isfinite(observations.reference)))
         self.n, self.n_matched = np.diff(self.data.first), np.diff(self.matched.first)
@@ -128,7 +136,7 @@ class _Batch:
         self.n_iterations, self.objective = np.zeros(n_lattices, dtype=int), np.full(n_lattices, np.nan)
         self.at_bound = np.zeros(n_lattices, dtype=bool)
         self.names = refined_names(settings)
-        self.refined = self.n_matched >= max(settings.reflections_per_parameter, 1.0) * len(self.names[-1]) + 1
+        self.refined = self.n_matched >= fewest_matched(settings, restraint)
 
     def reject(self, which: np.ndarray, reason: Reason) -> None:
         """Give the lattices that have no reason yet this one, where which (L,) holds."""
@@ -150,7 +158,7 @@ class _Batch:
         inside = np.clip(starts, self.bounds.lower, self.bounds.upper)
         self.x = np.where((self.goes_on & (self.reason == 0))[:, None], inside, cold)
 
-    def minimise(self, restraint: Restraint) -> None:
+    def minimise(self) -> None:
         """All passes of all lattices."""
         scale = "scale" not in self.settings.fix
         alone = ~self.refined & (self.n_matched > 2) & scale
@@ -163,21 +171,19 @@ class _Batch:
             for a_pass in passes:
                 numbers = np.flatnonzero(which & (self.reason == 0))
                 if len(numbers):
-                    self._fit(numbers, a_pass, restraint)
+                    self._fit(numbers, a_pass)
 
-    def _fit(self, numbers: np.ndarray, a_pass: Pass, restraint: Restraint) -> None:
+    def _fit(self, numbers: np.ndarray, a_pass: Pass) -> None:
         """One pass of some lattices."""
-        settings = self.settings
+        settings, restraint = self.settings, self.restraint
         by_sigma = settings.weighting == "sigma"
-        fitkernels.weigh_lattices(
-            numbers, self.x, self.matched, self.profile, by_sigma, settings.model_error, a_pass.tempered
-        )
+        fitkernels.weigh_lattices(numbers, self.x, self.matched, self.profile, by_sigma, settings.model_error)
         free = np.array(a_pass.free)
         bounds = self.bounds.lower, self.bounds.upper
         task = kernels.KernelTask(
             free, restraint.mean, restraint.width**-2.0, *bounds, self.profile, NUMBER_OF_LOSS[settings.loss]
         )
-        iterations = iterations_of(settings, a_pass)
+        iterations = Iterations(step_threshold=settings.step_threshold)
         f, n_iterations = kernels.minimise_lattices(
             numbers, self.x, self.matched, task, iterations.n_max, iterations.step_threshold
         )
@@ -187,7 +193,7 @@ class _Batch:
         found = np.isfinite(f)
         self.reason[numbers[~found]] = REASONS.index(Reason.FIT_FAILED)
         numbers = numbers[found]
-        if not a_pass.tempered:
+        if not a_pass.preliminary:
             self.covariance[numbers] = esdkernels.covariances(numbers, self.x, self.matched, task)
         near = near_bounds(self.x[numbers], Bounds(*(side[numbers] for side in bounds)))
         telling = [i for i in telling_bounds(settings) if i in a_pass.free]
@@ -202,8 +208,7 @@ class _Batch:
         figures = np.full((len(self.n), fitkernels.N_FIGURES), np.nan)
         figures[numbers] = found
         n_kept = np.nan_to_num(figures[:, fitkernels.N_KEPT]).astype(int)
-        # a correlation of less is no verdict, and a lattice that could not be refined is not to blame for it
-        comparable = self.refined | (self.n_matched >= settings.min_reflections)
+        comparable = self.n_matched >= fewest_compared(settings)
         misorientation = np.hypot(self.x[:, THETA_X], self.x[:, THETA_Y])
         self.reject(~np.isfinite(self.x).all(axis=1), Reason.FIT_FAILED)
         self.reject(misorientation > settings.max_misorientation, Reason.MISORIENTATION)
@@ -263,13 +268,13 @@ def fit_batch(
     list of L LatticeFit
         Bad data raise nothing: the fit carries the reason.  partial_correlation is filters.relation_to_reference.
     """
-    batch = _Batch(observations, settings)
+    batch = _Batch(observations, settings, no_restraint(N_PARAMETERS) if restraint is None else restraint)
     for k, reason in (rejected or {}).items():
         batch.reason[k] = REASONS.index(reason)
     batch.prepare(starts, np.asarray(linear_scales, dtype=float))
     nothing = batch.n == 0
     nothing[list(rejected or ())] = True
-    batch.minimise(no_restraint(N_PARAMETERS) if restraint is None else restraint)
+    batch.minimise()
     batch.x[nothing], batch.covariance[nothing] = np.nan, 0.0
     batch.n_matched[nothing], batch.refined[nothing] = 0, False
     return batch.conclude()

@@ -111,7 +111,7 @@ def start_lattices(data, profile, start_radius, mosaic):
 
 
 @jit
-def weigh_lattices(numbers, x, data, profile, by_sigma, model_error, tempered):
+def weigh_lattices(numbers, x, data, profile, by_sigma, model_error):
     """
     Fill the weights of some lattices' reflections as lattice.py has them.
 
@@ -126,7 +126,6 @@ def weigh_lattices(numbers, x, data, profile, by_sigma, model_error, tempered):
     by_sigma : bool
         The weighting, `sigma` or `unit`.
     model_error : float
-    tempered : bool
     """
     c, derivatives = np.empty(N_CONSTANTS), np.empty(N_PARAMETERS)
     work = np.empty((2, part_longest(data.first)))
@@ -145,12 +144,11 @@ def weigh_lattices(numbers, x, data, profile, by_sigma, model_error, tempered):
             spread = part_median(sizes, n)
             for i in range(n):
                 data.weight[first + i] = 1.0 / spread if spread > 0.0 else 1.0
-        if tempered:
-            for i in range(n):
-                sizes[i] = data.weight[first + i] * residual[i]
-            divisor = max(1.0, part_median(sizes, n) / MEDIAN_OF_NORMAL)
-            for i in range(n):
-                data.weight[first + i] /= divisor
+        for i in range(n):
+            sizes[i] = data.weight[first + i] * residual[i]
+        width = max(1.0, part_median(sizes, n) / MEDIAN_OF_NORMAL)
+        for i in range(n):
+            data.weight[first + i] /= width
 
 
 @jit

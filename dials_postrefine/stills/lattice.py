@@ -5,13 +5,16 @@ Start (postrefinement.md, Model): theta = 0, B = 0, r_s = RMS(r_h) over all obse
 and G the robust slope through the origin of I_obs on I_calc.  The rounds of the model follow (model.rounds), then the
 esds by the sandwich estimator and one verdict: accepted, or one reason of `Reason`.
 
-A lattice with too few matched reflections for all parameters (`reflections_per_parameter`) keeps its start geometry:
-its scale alone is fitted, or where hardly anything is matched taken over from the linear scale a of the data set by
-G = a / <sqrt(p)>^2.  Such a lattice is not `refined`.
+All parameters take `reflections_per_parameter` matched reflections for each that no restraint holds, and one more.  A
+lattice with fewer keeps its start geometry: its scale alone is fitted, or where hardly anything is matched taken over
+from the linear scale a of the data set by G = a / <sqrt(p)>^2.  Such a lattice is not `refined`.
 
 With weights `sigma` the residuals are divided by sqrt(v + (m I_calc)^2), v the measured variance and m the relative
-error of the model (`model_error`), I_calc taken once at the start of each round; with `unit` by one number, the median
-absolute residual at the start.
+error of the model (`model_error`), I_calc taken once at the start of each pass; with `unit` by one number, the median
+absolute residual at the start.  In either case they are then divided by their own width at the start, 1.48 median |z|,
+if that is above one: the loss bends where their bulk ends (Huber's concomitant scale: Robust Statistics, 1981, ch. 7),
+and a restraint weighs beside them as it should, for residuals s times wider than the variances say would otherwise
+count s^2 times too much.
 """
 
 from __future__ import annotations
@@ -61,7 +64,6 @@ SCALE_RANGE = 1e4
 RADIUS_RANGE = 10.0
 CELL_RANGE = 0.02
 LIMIT_MARGIN = 2.0
-TEMPERED_STEPS = 1e4  # a tempered pass may stop at a step so many times the last one
 
 
 def start_values(observations: Observations, settings: FitSettings) -> np.ndarray:
@@ -101,10 +103,10 @@ def start_values(observations: Observations, settings: FitSettings) -> np.ndarra
 
 @dataclass(frozen=True)
 class Pass:
-    """One pass over the data: the parameters that it refines, and whether it is tempered (passes_of)."""
+    """One pass over the data: the parameters that it refines, and whether only to find weights (passes_of)."""
 
     names: tuple[str, ...]
-    tempered: bool = False
+    preliminary: bool = False
 
     @property
     def free(self) -> list[int]:
@@ -169,7 +171,8 @@ def fit_lattices(
         Bad data raise nothing: the fit carries the reason.
     """
     restraint = no_restraint(N_PARAMETERS) if restraint is None else restraint
-    trials = [_prepare(*lattice, settings) for lattice in zip(lattices, starts, linear_scales)]
+    fewest = fewest_matched(settings, restraint)
+    trials = [_prepare(*lattice, settings, fewest) for lattice in zip(lattices, starts, linear_scales)]
     for trial in trials:
         for a_pass in trial.passes:
             if trial.fit.reason is None:
@@ -181,8 +184,10 @@ def fit_lattices(
     return [trial.fit for trial in trials]
 
 
-def _prepare(observations: Observations, start: np.ndarray, linear_scale: float, settings: FitSettings) -> _Trial:
-    """Start values, bounds and passes of a lattice, or the reason why there is nothing to fit."""
+def _prepare(
+    observations: Observations, start: np.ndarray, linear_scale: float, settings: FitSettings, fewest: float
+) -> _Trial:
+    """Start values, bounds and passes of a lattice, or the reason why there is nothing to fit; fewest_matched."""
     matched = observations.select(np.isfinite(observations.reference))
     if len(observations) == 0:
         nowhere = np.full(N_PARAMETERS, np.nan)
@@ -191,7 +196,7 @@ def _prepare(observations: Observations, start: np.ndarray, linear_scale: float,
     fit = unfitted(observations, cold)
     fit.n_matched = len(matched)
     names = refined_names(settings)
-    fit.refined = len(matched) >= max(settings.reflections_per_parameter, 1.0) * len(names[-1]) + 1
+    fit.refined = len(matched) >= fewest
     if not fit.refined:
         names = [("scale",) if len(matched) > 2 and "scale" not in settings.fix else ()]
         goes_on = False
@@ -217,12 +222,46 @@ def refined_names(settings: FitSettings) -> list[tuple[str, ...]]:
     return [tuple(name for name in refined if name not in settings.fix) for refined in names]
 
 
+def fewest_matched(settings: FitSettings, restraint: Restraint) -> float:
+    """
+    How many matched reflections the fit of all parameters takes.
+
+    Parameters
+    ----------
+    settings : FitSettings
+    restraint : Restraint
+        Of all 7 parameters.
+
+    Returns
+    -------
+    float
+        (module docstring)
+    """
+    unheld = sum(not np.isfinite(restraint.width[PARAMETERS.index(name)]) for name in refined_names(settings)[-1])
+    return max(settings.reflections_per_parameter, 1.0) * unheld + 1.0
+
+
+def fewest_compared(settings: FitSettings) -> float:
+    """
+    Of how many matched reflections a correlation with the reference is a verdict.
+
+    Parameters
+    ----------
+    settings : FitSettings
+
+    Returns
+    -------
+    float
+    """
+    return min(float(settings.min_reflections), fewest_matched(settings, no_restraint(N_PARAMETERS)))
+
+
 def passes_of(names: Sequence[tuple[str, ...]], settings: FitSettings, cold: bool) -> list[Pass]:
     """
     The passes of a fit: the rounds of the model, but for what a cold start with a robust loss needs.
 
-    In the tails of a robust loss the gradient fades, and a fit can end in a false minimum: a tempered pass, the
-    residuals in units of their own spread, brings the bulk of them in first.
+    The weights are those of where a pass starts, and a cold start is far away: preliminary passes, the residuals in
+    units of their width there, bring the bulk of them in first.
 
     Parameters
     ----------
@@ -241,7 +280,7 @@ def passes_of(names: Sequence[tuple[str, ...]], settings: FitSettings, cold: boo
     if cold and settings.loss == "linear":
         passes = [Pass(refined) for refined in names]
     elif cold:
-        passes = [Pass(names[0], tempered=True), *passes]
+        passes = [*(Pass(refined, preliminary=True) for refined in names), *passes]
     return [a_pass for a_pass in passes if a_pass.names]
 
 
@@ -271,7 +310,7 @@ def bounds_about(start: np.ndarray, settings: FitSettings) -> Bounds:
     return Bounds(centre - reach, centre + reach)
 
 
-def _weights(matched: Observations, i_calc: np.ndarray, settings: FitSettings, tempered: bool) -> np.ndarray:
+def _weights(matched: Observations, i_calc: np.ndarray, settings: FitSettings) -> np.ndarray:
     """What multiplies the residuals of one lattice's matched reflections (module docstring)."""
     residual = np.abs(matched.intensity - i_calc)
     if settings.weighting == "sigma":
@@ -279,12 +318,7 @@ def _weights(matched: Observations, i_calc: np.ndarray, settings: FitSettings, t
     else:
         spread = np.median(residual)
         weight = np.full(len(i_calc), 1.0 / spread if spread > 0.0 else 1.0)
-    return weight / max(1.0, np.median(weight * residual) / MEDIAN_OF_NORMAL) if tempered else weight
-
-
-def iterations_of(settings: FitSettings, a_pass: Pass) -> Iterations:
-    """Where a pass may stop."""
-    return Iterations(step_threshold=settings.step_threshold * (TEMPERED_STEPS if a_pass.tempered else 1.0))
+    return weight / max(1.0, np.median(weight * residual) / MEDIAN_OF_NORMAL)
 
 
 def telling_bounds(settings: FitSettings) -> list[int]:
@@ -298,7 +332,7 @@ def telling_bounds(settings: FitSettings) -> list[int]:
 def _fit(trial: _Trial, settings: FitSettings, a_pass: Pass, restraint: Restraint) -> None:
     """One pass of a lattice, by leastsquares.py."""
     fit, matched = trial.fit, trial.matched
-    weight = _weights(matched, calculate(fit.x, matched, settings.profile), settings, a_pass.tempered)
+    weight = _weights(matched, calculate(fit.x, matched, settings.profile), settings)
 
     def evaluate(x):
         y, jacobian = calculate_with_jacobian(x, matched, settings.profile)
@@ -307,7 +341,9 @@ def _fit(trial: _Trial, settings: FitSettings, a_pass: Pass, restraint: Restrain
     norm = float(np.sum((weight * matched.intensity) ** 2))
     try:
         objective = Objective(evaluate, settings.loss, restraint, norm if norm > 0.0 else 1.0)
-        minimum = minimise(objective, fit.x, a_pass.free, trial.bounds, iterations_of(settings, a_pass))
+        minimum = minimise(
+            objective, fit.x, a_pass.free, trial.bounds, Iterations(step_threshold=settings.step_threshold)
+        )
     except (RuntimeError, np.linalg.LinAlgError):
         fit.reason = Reason.FIT_FAILED
         return
@@ -322,8 +358,7 @@ def _judge(fit: LatticeFit, observations: Observations, settings: FitSettings, a
     fit.n_kept = int(np.count_nonzero(kept))
     matched = np.isfinite(observations.reference)
     both = kept & matched
-    # a correlation of less is no verdict, and a lattice that could not be refined is not to blame for it
-    comparable = fit.refined or fit.n_matched >= settings.min_reflections
+    comparable = fit.n_matched >= fewest_compared(settings)
     before, reference = observations.intensity[both], observations.reference[both]
     after = before / (scale_factor(fit.x, observations.q_sq[both]) * fit.partiality[both])
     fit.correlation_before = correlation(before, reference)

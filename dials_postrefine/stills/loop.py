@@ -349,6 +349,7 @@ class _Cycles:
             cycles=self.cycles,
             course=self.course,
             free=free,
+            restraint=self.start.restraint,
         )
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dials_postrefine.numerics.leastsquares import Restraint
 from dials_postrefine.stills.convergence import Course, Cycle
 from dials_postrefine.stills.dataset import Stills
 from dials_postrefine.stills.errormodel import ErrorModel
@@ -28,7 +29,8 @@ class PostrefinedStills:
     the variances' (None: not wanted); reference (n_unique,) what the last cycle was fitted to, NaN for what is held out
     if it is the data's own mean; linear_scale (L,), the scales before; cycles and their course (convergence.py); free,
     the lattices' agreement with what was held out; scaled_only: these are the data as unrefined.py leaves them, and
-    only cycles, course and free are of the postrefinement that was no better.
+    only cycles, course and free are of the postrefinement that was no better; restraint, what the population of the
+    last cycle is to the lattices, None where they are not restrained.
     """
 
     model: str
@@ -53,6 +55,7 @@ class PostrefinedStills:
     course: Course
     free: FreeAgreement
     scaled_only: bool = False
+    restraint: Restraint | None = None
 
     def merging_values(self, stills: Stills, selection: np.ndarray | slice) -> tuple[np.ndarray, np.ndarray]:
         """The scaled values of the selected observations and their variances, as they are to be merged."""

@@ -67,7 +67,10 @@ class Decision(str, Enum):
     """What became of a candidate."""
 
     CHOSEN = "chosen"
+    NEAREST = "nearest to the chosen one"  # which has the exponent that was found
     WORSE = "worse than the chosen one"
+    ALIKE = "as good as the chosen one"  # the difference is no more than its esd
+    UNTOLD = "can't be told"
     STEP = "tried for the exponent"
 
 
@@ -304,16 +307,21 @@ class _Search:
         fields = {"profile": model.profile, "radius": model.radius, "unit_cell": model.unit_cell} | other
         number = self.try_out(**fields, against=best)
         candidate = self.tried[number]
-        told = self.sample.n_lattices >= FEWEST_CLUSTERS  # of fewer the esd is not known
-        return number if told and candidate.difference > candidate.difference_esd else best
+        d, s = candidate.difference, candidate.difference_esd
+        if self.sample.n_lattices < FEWEST_CLUSTERS or not np.isfinite(d):  # of fewer the esd is not known
+            candidate.decision = Decision.UNTOLD
+        elif d > s:
+            model.decision = model.decision or Decision.WORSE
+            return number
+        else:
+            candidate.decision = Decision.WORSE if d < -s else Decision.ALIKE
+        return best
 
     def choice(self, best: int, tests_gain: bool) -> ModelChoice:
         """The outcome."""
         chosen = self.tried[best]
-        for candidate in self.tried:
-            candidate.decision = candidate.decision or Decision.WORSE
-        chosen.decision = Decision.CHOSEN
         profile = chosen.profile if self.exponent is None else Profile(exponent=self.exponent.value)
+        chosen.decision = Decision.CHOSEN if profile == chosen.profile else Decision.NEAREST
         settings = _with(self.settings, profile=profile, radius=chosen.radius, unit_cell=chosen.unit_cell)
         found = ModelChoice(settings, self.tried, self.exponent)
         if tests_gain:

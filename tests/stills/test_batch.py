@@ -52,8 +52,8 @@ def test_both_engines_reach_the_same_minimum(lattices, loss, unit_cell, radius, 
     compared = 0
     for a, b in zip(one, many):
         if a.reason is None:
-            # the weights of the last pass follow from where the first one ends, to its own threshold
-            assert b.objective == pytest.approx(a.objective, rel=1e-7)
+            # in units of the width of the residuals where the pass before it ended
+            assert b.objective == pytest.approx(a.objective, rel=1e-5)
             assert b.x == pytest.approx(a.x, rel=1e-6, abs=1e-6)
             assert np.diag(b.covariance) == pytest.approx(np.diag(a.covariance), rel=1e-4)
             compared += 1
@@ -81,7 +81,11 @@ def test_the_mosaic_radius_describes_mosaic_crystals_better(lattices):
         )
         for radius in ("constant", "mosaic")
     }
-    better = [b.objective < a.objective for a, b in zip(*fits.values()) if a.reason is None and b.reason is None]
+    better = [
+        b.model_correlation > a.model_correlation
+        for a, b in zip(*fits.values())
+        if a.reason is None and b.reason is None
+    ]
     assert np.mean(better) > 0.9
     eta = np.degrees(np.exp([fit.x[LN_MOSAICITY] for fit in fits["mosaic"] if fit.refined and fit.reason is None]))
     # 0.04 degrees of mosaic spread (sigma), a Gaussian's half width at half height is r_s/sqrt(2): eta = 1.67 sigma

@@ -9,6 +9,7 @@ import pytest
 
 from dials_postrefine.numerics.robust import LOSSES
 from dials_postrefine.simulate.stills import StillsOptions, simulate_stills
+from dials_postrefine.stills import selection
 from dials_postrefine.stills.loop import DatasetSettings, postrefine
 from dials_postrefine.stills.model import RADII, UNIT_CELLS
 from dials_postrefine.stills.partiality import Profile
@@ -29,7 +30,8 @@ GAUSSIAN = Profile("gaussian")
 U = 1.0 / np.array(EXPONENTS)
 
 
-# Several exponents are tried where each fit has its own noise; so the truth is asked for within three esds.
+# Several exponents are tried where each fit has its own noise; so the truth is asked for within three esds, and 0.04
+# for the parabola through three of them: its minimum is up to that far from the truth in 1/m, at 1/m = 0.5 (m by 0.15).
 @pytest.mark.parametrize("external", [True, False])
 @pytest.mark.parametrize("exponent", [1.3, 2.0, 3.5])
 def test_the_exponent_that_made_the_data_is_found(as_stills, exponent, external):
@@ -38,7 +40,7 @@ def test_the_exponent_that_made_the_data_is_found(as_stills, exponent, external)
     reference = make_reference(sim.reference_intensity if external else None)
     found = choose_model(as_stills(sim), DatasetSettings(), Candidates(None, ["constant"], ["fixed"]), reference)
     assert found.settings.fit.profile == Profile("pearson_vii", found.exponent.value)
-    assert abs(1.0 / found.exponent.value - 1.0 / exponent) < 3.0 * found.exponent.inverse_esd + 0.03
+    assert abs(1.0 / found.exponent.value - 1.0 / exponent) < 3.0 * found.exponent.inverse_esd + 0.04
     assert found.exponent.inverse_esd < 0.1
 
 
@@ -61,7 +63,7 @@ def test_the_radius_is_mosaic_unless_the_constant_one_is_better(as_stills):
         if stills is mosaic:
             assert other.difference < -5.0 * other.difference_esd
         else:  # the mosaic radius has the constant one as its limit: hardly a difference an observation
-            assert abs(other.difference) < 0.01 * other.n
+            assert better and other.difference < 0.02 * other.n
 
 
 @pytest.mark.parametrize(("spread", "expected"), [(1e-3, "scale"), (0.0, "fixed")])
@@ -113,11 +115,35 @@ def test_the_usual_model_stays_where_nothing_can_be_told(as_stills):
 def test_what_was_tried_says_why(as_stills):
     stills = as_stills(simulate_stills(StillsOptions(n_lattices=40, d_min=2.5, profile="gaussian", seed=4)))
     found = choose_model(stills, DatasetSettings(), EVERYTHING, tests_gain=True)
-    chosen = [candidate for candidate in found.tried if candidate.decision is Decision.CHOSEN]
+    chosen = [one for one in found.tried if one.decision in (Decision.CHOSEN, Decision.NEAREST)]
     assert len(found.tried) == len(EXPONENTS) + 2 and len(chosen) == 1
     fit = found.settings.fit
     assert (chosen[0].radius, chosen[0].unit_cell) == (fit.radius, fit.unit_cell)
+    assert (chosen[0].decision is Decision.CHOSEN) == (chosen[0].profile == fit.profile)
     assert found.gain.is_there and found.gain.difference > 10.0 * found.gain.difference_esd
+
+
+@pytest.mark.parametrize(
+    ("difference", "esd", "n_lattices", "decision"),
+    [
+        (12.0, 10.0, 40, Decision.CHOSEN),
+        (9.0, 10.0, 40, Decision.ALIKE),
+        (-9.0, 10.0, 40, Decision.ALIKE),
+        (-12.0, 10.0, 40, Decision.WORSE),
+        (12.0, 10.0, 9, Decision.UNTOLD),
+        (np.nan, np.nan, 40, Decision.UNTOLD),
+    ],
+)
+def test_a_candidate_is_called_worse_where_it_is(as_stills, monkeypatch, difference, esd, n_lattices, decision):
+    """What is not better by more than chance is not worse for that, and of few lattices nothing is known."""
+    monkeypatch.setattr(selection._Search, "_join", lambda search, found: np.ones(len(search.sample.unique)))
+    monkeypatch.setattr(selection.Scores, "difference", lambda *_: (difference, esd, 100))
+    stills = as_stills(simulate_stills(StillsOptions(n_lattices=n_lattices, d_min=4.0, seed=4)))
+    candidates = Candidates(Profile("gaussian"), ("mosaic",), ("fixed", "scale"))
+    found = choose_model(stills, DatasetSettings(), candidates)
+    before, other = found.tried
+    assert other.decision is decision
+    assert before.decision is (Decision.WORSE if decision is Decision.CHOSEN else Decision.CHOSEN)
 
 
 # The arithmetic of the scores

@@ -29,6 +29,7 @@ from dials_postrefine.stills.systematics.deviations import Deviations
 from dials_postrefine.stills.systematics.projection import make_nuisances, project
 from dials_postrefine.stills.systematics.systematics import NAMES, Verdict, find_systematics
 from dials_postrefine.stills.systematics.trends import common_mean, drift
+from dials_postrefine.stills.unrefined import leave_unrefined
 
 OPTIONS = StillsOptions(
     n_lattices=60,
@@ -116,6 +117,19 @@ def test_esds_hold_for_lattices_that_differ():
             z.append((found - truth) / esd)
     assert np.std(z) == pytest.approx(1.0, abs=0.1)
     assert abs(np.mean(z)) < 0.15
+
+
+def test_what_a_restraint_takes_off_is_given_back():
+    """Values that are drawn to zero as a normal distribution of their own width draws them."""
+    rng = np.random.default_rng(4)
+    place, width = np.linspace(-0.5, 0.5, 4000), 0.7
+    true = 1.0 + 2.0 * place + width * rng.standard_normal(4000)
+    sigma = rng.uniform(0.1, 1.0, 4000)
+    left = width**2 / (width**2 + sigma**2)
+    values = left * (true + sigma * rng.standard_normal(4000))
+    for (found, esd), truth in ((drift(values, place, left), 2.0), (common_mean(values, left), 1.0)):
+        assert abs(found - truth) < 3.0 * esd < 0.3 * truth
+    assert drift(values, place)[0] < 1.7 and common_mean(values)[0] < 0.8
 
 
 def test_few_lattices_say_nothing_and_raise_nothing():
@@ -259,6 +273,35 @@ def test_the_direction_of_the_beam(degrees):
 def test_a_drift_of_the_scale(size):
     found = say(with_factor(np.exp(size * places())), as_recording(simulated()))
     found_as_it_is(found["drift_scale"], size)
+
+
+def say_scaled_only(stills, recording) -> dict:
+    settings = DatasetSettings(fit=CONSTANT)
+    return find_systematics(stills, leave_unrefined(stills, settings, postrefine(stills, settings)), recording)
+
+
+def test_scaled_data_say_nothing_of_what_takes_refined_lattices():
+    found = say_scaled_only(as_stills(simulated()), as_recording(simulated()))
+    told = [name for name, one in found.items() if one.verdict is not Verdict.UNKNOWN]
+    assert told == ["polarization_fraction", "polarization_direction", "panel_gain", "drift_scale"]
+    assert not [name for name in told if found[name].verdict is Verdict.DIFFERS]
+    for name in set(NAMES) - {"radial", *told}:
+        assert "scaled alone" in found[name].reason and np.isnan(found[name].value), name
+
+
+def test_scaled_data_tell_of_polarisation_gains_and_scales():
+    """Partialities that are not known make esds larger, but nothing false."""
+    sim, recording = simulated(), as_recording(simulated())
+    wrong = polarisation_factor(sim.s1, sim.s0[0], np.array([0.0, 1.0, 0.0]), 0.0)
+    turned = replace(recording, correction=1.0 / wrong, fraction=np.zeros(OPTIONS.n_lattices))
+    found = say_scaled_only(with_factor(sim.polarisation / wrong), turned)
+    found_as_it_is(found["polarization_fraction"], 0.99)
+    x, y = (4.0 * recording.position).astype(int).T
+    gain = np.where((x == 2) & (y == 1), 0.6, 1.0)
+    found = say_scaled_only(with_factor(gain * np.exp(2.0 * places())), recording)
+    assert found["panel_gain"].where == "part 3,2" and found["panel_gain"].verdict is Verdict.DIFFERS
+    assert found["panel_gain"].value == pytest.approx(-0.4, abs=4.0 * found["panel_gain"].esd)
+    found_as_it_is(found["drift_scale"], 2.0)
 
 
 @pytest.mark.parametrize("size", [4.0, -10.0])

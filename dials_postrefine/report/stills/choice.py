@@ -11,7 +11,7 @@ from dials_postrefine.stills.selection import Candidate
 
 TRIED = (
     "Models that were tried, by what they predict of reflections that no fit has seen: difference, of the logarithms "
-    "of the likelihoods of n observations, to the model that was best before; better where it is above its esd."
+    "of the likelihoods of n observations, to the model that was best before; as good where it is not beyond its esd."
 )
 HEADERS = ("profile", "radius", "unit cell", "difference", "esd", "n", "accepted", "decision")
 
@@ -89,8 +89,9 @@ def model_words(summary: dict) -> str:
         profile += f" with exponent {exponent['value']:.3g}"
         if exponent["esd"] is not None:
             # beyond, one is as good as the other, and as the Gaussian
-            large = exponent["esd"] > exponent["value"]
-            profile += " or any that is large, like a Gaussian" if large else f" (esd {exponent['esd']:.2g})"
+            value, esd = exponent["value"], exponent["esd"]
+            inverse = f" or any that is large, like a Gaussian (1/m {1.0 / value:.2f}, esd {esd / value**2:.2f})"
+            profile += inverse if esd > value else f" (esd {esd:.2g})"
     return f"profile {profile}, radius {summary['radius']}, unit cell {summary['unit_cell']}"
 
 

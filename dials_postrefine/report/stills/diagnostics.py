@@ -7,6 +7,7 @@ merge.
 
     observed partiality   p = I/(g I_ref); in bins of r_h/r_s the number that makes sum psi(I/g - p I_ref) = 0
     predicted partiality  sum p I_ref / sum I_ref of the same observations
+                          both also before: the lattices at their start values (lattice.py), scaled to I_ref
     normalised residual   z = (I/(g p) - <I>') / sqrt(var' + var(<I>'))         (var': errormodel.py)
     width of residuals    1.48 median |z|, one if the errors are what the variances say
 
@@ -20,21 +21,24 @@ Numbers are plain floats, lists of them and NaN where there is none; angles in d
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 
 from dials_postrefine.numerics.grouped import sum_of_others
 from dials_postrefine.numerics.robust import robust_ratio, robust_width
 from dials_postrefine.numerics.rotations import rotate
+from dials_postrefine.stills.batch import start_lattices
 from dials_postrefine.stills.dataset import Stills
+from dials_postrefine.stills.fits import FitSettings
 from dials_postrefine.stills.geometry import excitation
 from dials_postrefine.stills.merging import MIN_OTHER_WEIGHT
-from dials_postrefine.stills.model import CELL_SCALE, THETA_X, THETA_Y, radius
+from dials_postrefine.stills.model import CELL_SCALE, THETA_X, THETA_Y, radius, scale_factor
 from dials_postrefine.stills.outcome import PostrefinedStills
 from dials_postrefine.stills.partiality import Profile
 
 MOST_BINS = 24
+MOST_ROWS = 8
 FEWEST_IN_BIN = 40
 CURVE_POINTS = 81
 RESIDUAL_EDGES = np.linspace(-6.0, 6.0, 49)
@@ -50,7 +54,10 @@ PLOT_DIGITS = 5
 
 @dataclass
 class PartialityBin:
-    """n observations about one r_h/r_s: their mean ratio, observed partiality with its esd, and the predicted one."""
+    """
+    n observations about one r_h/r_s: their mean ratio, observed partiality with its esd, and the predicted one; NaN of
+    fewer than two.
+    """
 
     ratio: float
     n: int
@@ -60,13 +67,50 @@ class PartialityBin:
 
 
 @dataclass
+class PartialityRow:
+    """The observations with r_h/r_s from low to high, NaN where there is no limit, before and after postrefinement."""
+
+    low: float
+    high: float
+    before: PartialityBin
+    after: PartialityBin
+
+
+@dataclass
 class PartialityCurve:
-    """The bins, and the profile itself as points (ratio, p) over their range."""
+    """
+    The bins, and the profile itself as points (ratio, p) over their range; bins_before, those of the same observations
+    before postrefinement, and rows, both in the same few intervals of r_h/r_s.
+    """
 
     profile: str
     bins: list[PartialityBin] = field(default_factory=list)
     curve_ratio: list[float] = field(default_factory=list)
     curve_p: list[float] = field(default_factory=list)
+    bins_before: list[PartialityBin] = field(default_factory=list)
+    rows: list[PartialityRow] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """
+    n observations and how they were recorded, (n,) each: ratio = r_h/r_s, full = I/g, i_ref and predicted, the p of the
+    model.
+    """
+
+    ratio: np.ndarray
+    full: np.ndarray
+    i_ref: np.ndarray
+    predicted: np.ndarray
+
+    def bin_of(self, rows: np.ndarray) -> PartialityBin:
+        """The partiality of some of them (module docstring)."""
+        if len(rows) < 2:
+            return PartialityBin(np.nan, len(rows), np.nan, np.nan, np.nan)
+        i_ref = self.i_ref[rows]
+        total = float(i_ref.sum())
+        model = float(self.predicted[rows] @ i_ref) / total if total > 0.0 else np.nan
+        return PartialityBin(float(self.ratio[rows].mean()), len(rows), *robust_ratio(self.full[rows], i_ref), model)
 
 
 @dataclass
@@ -176,9 +220,11 @@ def collect_diagnostics(
     z[kept] = (value - others[kept]) / np.sqrt(variance + others_variance[kept])
     residuals = collect_residuals(z[kept], result.mean[unique[kept]], d_star_sq[unique[kept]], result.partiality[kept])
 
-    known = result.accepted[stills.lattice()] & ~result.outlier & present & np.isfinite(i_ref) & np.isfinite(ratio)
-    full = stills.intensity[known] / result.scale[known]
-    curve = partiality_curve(ratio[known], full, i_ref[known], result.partiality[known], result.profile)
+    before = recorded_at_start(stills, result, i_ref)
+    known = result.accepted[stills.lattice()] & ~result.outlier & present
+    known &= np.isfinite(i_ref) & np.isfinite(ratio) & np.isfinite(before.full) & np.isfinite(before.ratio)
+    after = Recorded(ratio, stills.intensity / result.scale, i_ref, result.partiality)
+    curve = partiality_curve(*(_select(one, known) for one in (after, before)), result.profile)
     chosen = ranked_lattices(result)
     plots = [*chosen.items(), *((k, "named") for k in dict.fromkeys(named) if k not in chosen)]
     shown = _Shown(ratio, i_ref, d_star_sq[unique], z)
@@ -195,10 +241,31 @@ class _Shown:
     z: np.ndarray
 
 
+def _select(recorded: Recorded, known: np.ndarray) -> Recorded:
+    return Recorded(*(getattr(recorded, one.name)[known] for one in fields(Recorded)))
+
+
+def recorded_at_start(stills: Stills, result: PostrefinedStills, i_ref: np.ndarray) -> Recorded:
+    """
+    The observations as the lattices record them at their start values, with the scale that these have to i_ref (n,);
+    NaN of a lattice without any.
+    """
+    together = stills.joined(i_ref)
+    x = start_lattices(together, FitSettings(profile=result.profile, radius=result.radius))
+    ratio = _ratios(stills, x)
+    scale = scale_factor(together.parameters(x), stills.q_sq)
+    return Recorded(ratio, stills.intensity / scale, i_ref, result.profile(ratio, 1.0)[0])
+
+
 def excitation_ratios(stills: Stills, result: PostrefinedStills) -> np.ndarray:
     """r_h/r_s of each observation (n,) at the refined parameters, NaN of a lattice without a fit."""
+    return _ratios(stills, result.x)
+
+
+def _ratios(stills: Stills, parameters: np.ndarray) -> np.ndarray:
+    """r_h/r_s of each observation (n,) at these parameters (L, 7)."""
     ratio = np.full(len(stills.unique), np.nan)
-    for k, x in enumerate(result.x):
+    for k, x in enumerate(parameters):
         if np.isfinite(x).all():
             rows = stills.rows(k)
             q, q_sq, factor = stills.q[rows], stills.q_sq[rows], 1.0 + x[CELL_SCALE]
@@ -225,24 +292,25 @@ def means_of_others(stills: Stills, result: PostrefinedStills, used: np.ndarray)
     return mean, np.divide(1.0, left, out=nothing, where=has_others)
 
 
-def partiality_curve(
-    ratio: np.ndarray, full: np.ndarray, i_ref: np.ndarray, predicted: np.ndarray, profile: Profile
-) -> PartialityCurve:
+def partiality_curve(after: Recorded, before: Recorded, profile: Profile) -> PartialityCurve:
     """
-    Observed and predicted partiality by bins of r_h/r_s of equal numbers.
-
-    ratio = r_h/r_s, full = I/g, i_ref and predicted, the model's p, each (n,).  No bins of fewer than FEWEST_IN_BIN.
+    Observed and predicted partiality of the same observations after and before, by bins of r_h/r_s of equal numbers
+    and, of both, by the same intervals, of equal numbers after.  No bins of fewer than FEWEST_IN_BIN.
     """
     curve = PartialityCurve(str(profile))
-    n_bins = min(MOST_BINS, len(ratio) // FEWEST_IN_BIN)
+    n = len(after.ratio)
+    n_bins = min(MOST_BINS, n // FEWEST_IN_BIN)
     if not n_bins:
         return curve
-    for rows in np.array_split(np.argsort(ratio, kind="stable"), n_bins):
-        total = float(i_ref[rows].sum())
-        model = float(predicted[rows] @ i_ref[rows]) / total if total > 0.0 else np.nan
-        observed = robust_ratio(full[rows], i_ref[rows])
-        curve.bins.append(PartialityBin(float(ratio[rows].mean()), len(rows), *observed, model))
-    reach = 1.1 * max(abs(one.ratio) for one in curve.bins)
+    for recorded, bins in ((after, curve.bins), (before, curve.bins_before)):
+        parts = np.array_split(np.argsort(recorded.ratio, kind="stable"), n_bins)
+        bins.extend(recorded.bin_of(rows) for rows in parts)
+    limits = np.quantile(after.ratio, np.linspace(0.0, 1.0, min(MOST_ROWS, n_bins) + 1))
+    limits[[0, -1]] = -np.inf, np.inf
+    for low, high in zip(limits[:-1], limits[1:]):
+        parts = (one.bin_of(np.flatnonzero((one.ratio >= low) & (one.ratio < high))) for one in (before, after))
+        curve.rows.append(PartialityRow(*(float(x) if np.isfinite(x) else np.nan for x in (low, high)), *parts))
+    reach = 1.1 * max(abs(one.ratio) for one in [*curve.bins, *curve.bins_before])
     points = np.linspace(-reach, reach, CURVE_POINTS)
     curve.curve_ratio, curve.curve_p = points.tolist(), profile(points, 1.0)[0].tolist()
     return curve

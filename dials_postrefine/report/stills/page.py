@@ -16,7 +16,7 @@ from dials_postrefine.report.stills.choice import HEADERS, TRIED, candidate_rows
 from dials_postrefine.report.stills.lattices import show_lattices, show_parameters
 from dials_postrefine.report.stills.shells import has_number, meaning_of_sigma, show_by_resolution
 from dials_postrefine.report.stills.systematics import show_systematics
-from dials_postrefine.report.stills.text import symmetry_rows
+from dials_postrefine.report.stills.text import PARTIALITY, partiality_rows, symmetry_rows
 
 INDEPENDENT = "independently refined half sets"
 
@@ -210,32 +210,48 @@ def _model(model: dict, honest: bool = True) -> Section:
 
 
 def _partiality(summary: dict) -> Section:
+    after = (
+        "Each point stands for as many observations of accepted lattices, by their distance r_h from the Ewald sphere "
+        "in units of the radius r_s. Good: observed on predicted, within the bars of one esd. Observed high far out "
+        "and low in the middle: the profile is too narrow; lopsided: beam, wavelength or cell are off."
+    )
+    before = (
+        "The same observations before: orientation and cell as indexed, the radius from the distances of the spots, "
+        "one scale a lattice. Where postrefinement helps, observed is further from predicted here."
+    )
+    figures = [
+        Figure(_partiality_plot(summary, "bins_before", "before"), before),
+        Figure(_partiality_plot(summary, "bins", "after"), after),
+    ]
+    compared = "the reference" if summary["dataset"]["reference"] else "the mean of the other observations of its index"
+    text = [
+        f"Observed is the intensity over scale, fall-off and {compared}; predicted is what the model says of the same.",
+        f"The model: {model_words(summary)}.",
+    ]
+    rows = partiality_rows(summary)
+    caption = "Partiality by r_h/r_s before and after, of the same observations."
+    return Section("Partiality", text, figures, [Table(caption, PARTIALITY, rows)] if rows else [])
+
+
+def _partiality_plot(summary: dict, key: str, when: str) -> str:
     data = summary["partiality"]
-    bins = data["bins"]
+    bins = data[key]
     ratio = [one["ratio"] for one in bins]
     curves = [
         Curve(f"profile {data['profile']}", data["curve_ratio"], data["curve_p"], GREY, "-"),
         Curve("predicted", ratio, [one["predicted"] for one in bins], GREY, "s", hollow=True),
         Curve("observed", ratio, [one["observed"] for one in bins], BLUE, "o", [one["observed_esd"] for one in bins]),
     ]
-    svg = plots.lines(
-        "partiality",
-        "Observed and predicted partiality by distance from the Ewald sphere",
+    highest = max([1.0, *(one["observed"] or 0.0 for one in [*data["bins"], *data["bins_before"]])])
+    return plots.lines(
+        f"partiality-{when}",
+        f"Observed and predicted partiality by distance from the Ewald sphere, {when} postrefinement",
         curves if bins else [],
         "r_h / r_s",
-        "partiality p",
+        f"partiality p, {when}",
         "Too few observations have a reference intensity to compare with: none of the bins can be filled.",
+        ylim=(-0.05, 1.1 * highest),
     )
-    caption = (
-        "Each point stands for as many observations of accepted lattices, by their distance r_h from the Ewald sphere "
-        "in units of the radius r_s. Good: observed on predicted, within the bars of one esd. Observed high far out "
-        "and low in the middle: the profile is too narrow; lopsided: beam, wavelength or cell are off."
-    )
-    compared = "the reference" if summary["dataset"]["reference"] else "the mean of the other observations of its index"
-    text = (
-        f"Observed is the intensity over scale, fall-off and {compared}; predicted is what the model says of the same."
-    )
-    return Section("Partiality", [text], [Figure(svg, caption)])
 
 
 def _residuals(summary: dict) -> Section:

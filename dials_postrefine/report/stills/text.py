@@ -20,6 +20,8 @@ from dials_postrefine.stills.outcome import PostrefinedStills
 from dials_postrefine.stills.refinement import Refinement
 from dials_postrefine.stills.reindexing import Ambiguity
 
+PARTIALITY = ("r_h/r_s", "before: n", "observed", "predicted", "after: n", "observed", "predicted")
+
 
 def course(
     identifiers: Sequence[str], refinement: Refinement, order: Sequence[int], convergence: float, wide: bool = False
@@ -57,6 +59,8 @@ Scaled only, by resolution:
 {shells_table(summary["after"], wide)}
 {anomalous_table(summary)}
 {parameters_table(summary)}
+
+{partiality_table(summary)}
 
 {error_model_lines(summary["error_model"])}
 
@@ -218,6 +222,27 @@ def parameters_table(summary: dict) -> str:
     n = 0 if data is None else data["n"]
     line = f"{n} of {summary['dataset']['n_accepted']} accepted lattices were refined and are counted here."
     return f"{table(rows, ['parameter', 'median', 'spread', 'esd'])}\n{line}" if rows else line
+
+
+def partiality_table(summary: dict) -> str:
+    """Observed and predicted partiality before and after by r_h/r_s (diagnostics.PartialityRow)."""
+    said = f"Partiality observed and predicted, {model_words(summary)}:"
+    rows = partiality_rows(summary)
+    return f"{said}\n{table(rows, PARTIALITY)}" if rows else f"{said} too few observations."
+
+
+def partiality_rows(summary: dict) -> list[list[str]]:
+    """The rows of the table, under PARTIALITY."""
+    rows = []
+    for one in summary["partiality"]["rows"]:
+        low, high = (number(one[key], "{:.2f}") for key in ("low", "high"))
+        between = f"{low} to {high}" if "-" not in (low, high) else f"below {high}" if low == "-" else f"above {low}"
+        row = ["all" if low == high == "-" else between]
+        for part in (one["before"], one["after"]):
+            observed = " +- ".join(number(part[key], "{:.3f}") for key in ("observed", "observed_esd"))
+            row += [str(part["n"]), observed, number(part["predicted"], "{:.3f}")]
+        rows.append(row)
+    return rows
 
 
 def cycles_table(cycles: list[Cycle]) -> str:

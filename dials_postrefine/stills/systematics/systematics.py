@@ -12,6 +12,10 @@ Systematic errors of the experiment, told by the residuals: value, esd, what the
     drift_scale, drift_b, drift_radius, drift_mosaicity
                             change along the run of ln G, B (conventional), ln r_0 and ln eta
 
+Data that are scaled alone (unrefined.py) tell of polarisation, gains and the drift of G: their partialities, unknown,
+scatter like an error, which esds from the spread between lattices allow for.  All else is told by partialities or
+refined parameters, and is not determined.
+
 A value differs if it is further from what is expected than chance has it, with the probability CHANCE for each of them
 and Student's distribution for as many lattices; and that matters if it changes something by more than its limit in
 LIMITS: the intensities by the root mean square (polarisation), one gain, the distance from the Ewald sphere in units of
@@ -52,6 +56,7 @@ from dials_postrefine.stills.systematics.trends import common_mean, drift
 
 CHANCE = 1e-5
 FEWEST_LATTICES = 8
+LEAST_LEFT = 0.1  # of a departure from the population; of less there is nothing to be said
 FEWEST_OBSERVATIONS = 300
 REGIONS_AT_MOST = 16  # at full length: with more regions fewer observations are enough
 USELESS = {"polarization_fraction": 0.25, "polarization_direction": np.radians(30.0)}
@@ -70,6 +75,8 @@ LIMITS = {
     "drift_mosaicity": 0.1,
 }
 NAMES = tuple(LIMITS)
+WITHOUT_GEOMETRY = ("polarization_fraction", "polarization_direction", "panel_gain", "radial", "drift_scale")
+SCALED_ONLY = "the data are scaled alone: it takes refined lattices"
 DRIFTS = {
     "drift_scale": (LN_SCALE, 1.0),
     "drift_b": (B_FACTOR, CONVENTIONAL_B),
@@ -143,6 +150,8 @@ def find_systematics(
         _radial(deviations, reference, stills),
         *_of_lattices(stills, result, recording),
     ]
+    if result.scaled_only:
+        found = [one if one.name in WITHOUT_GEOMETRY else unknown(one.name, 0.0, SCALED_ONLY) for one in found]
     by_name = {one.name: one for one in found}
     return {name: by_name[name] for name in NAMES}
 
@@ -255,6 +264,12 @@ def _refined(result: PostrefinedStills) -> np.ndarray:
     return result.accepted & np.array([fit.refined for fit in result.fits])
 
 
+def _left(result: PostrefinedStills, column: int) -> np.ndarray:
+    """What the population leaves of each lattice's departure (L,) in a parameter (trends.py)."""
+    width = np.inf if result.restraint is None else result.restraint.width[column]
+    return np.clip(1.0 - result.covariance[:, column, column] / width**2, LEAST_LEFT, 1.0)
+
+
 def _reach(stills: Stills, result: PostrefinedStills) -> tuple[float, float]:
     """
     By how many radii the spots at the highest resolution move off the sphere by 1 of the cell's scale, and by 1 radian;
@@ -268,16 +283,16 @@ def _reach(stills: Stills, result: PostrefinedStills) -> tuple[float, float]:
 
 
 def _of_lattices(stills: Stills, result: PostrefinedStills, recording: Recording) -> list[Systematic]:
-    good = _refined(result)
+    good = result.accepted if result.scaled_only else _refined(result)
     n = int(np.count_nonzero(good))
-    few = f"fewer than {FEWEST_LATTICES} lattices were refined"
+    few = f"fewer than {FEWEST_LATTICES} lattices were {'accepted' if result.scaled_only else 'refined'}"
     found = []
     free = good & ~recording.shared
     for name, column in (("beam_direction_x", THETA_X), ("beam_direction_y", THETA_Y)):
         if np.count_nonzero(free) < FEWEST_LATTICES:
             found.append(unknown(name, 0.0, few if n < FEWEST_LATTICES else "the lattices share a goniometer"))
             continue
-        value, esd = common_mean(-result.x[free, column])
+        value, esd = common_mean(-result.x[free, column], _left(result, column)[free])
         size = value * _reach(stills, result)[1]
         found.append(judge(name, (value, esd), 0.0, size, int(np.count_nonzero(free))))
     for name, (column, factor) in DRIFTS.items():
@@ -288,6 +303,8 @@ def _of_lattices(stills: Stills, result: PostrefinedStills, recording: Recording
         elif column == LN_RADIUS and result.model == "rs":
             found.append(unknown(name, 0.0, "the radius was not refined: algorithm=rs_hybrid"))
         else:
-            value, esd = drift(factor * result.x[good, column], recording.order[good])
+            centre = 0.0 if result.restraint is None else result.restraint.mean[column]
+            departure = factor * (result.x[good, column] - centre)
+            value, esd = drift(departure, recording.order[good], _left(result, column)[good])
             found.append(judge(name, (value, esd), 0.0, value, n))
     return found

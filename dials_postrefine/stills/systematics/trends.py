@@ -3,10 +3,11 @@ What the parameters of the lattices have in common: their mean where it should b
 
 A value v_l (one parameter of accepted, refined lattices), in the order of the images t_l from -1/2 to 1/2 by rank:
 
-    mean    v_l = m + noise                 drift    v_l = m + b t_l + noise
+    mean    v_l = r_l m + noise             drift    v_l = r_l (m + b t_l) + noise
 
 by Huber's M-estimate, esds by the sandwich (hc3): b is the change from the first image to the last one.  The noise is
-what lattices differ by, errors and all.
+what lattices differ by, errors and all.  r_l is the part of a departure from zero that a restraint to zero leaves, one
+without: 1 - C/w^2, with C the variance of the restrained value and w the width of the restraint.
 """
 
 from __future__ import annotations
@@ -20,19 +21,23 @@ N_ROUNDS = 10
 NOTHING = (np.nan, np.nan)
 
 
-def common_mean(values: np.ndarray) -> tuple[float, float]:
-    """The mean of values (L,) and its esd, NaN of fewer than two."""
-    return _fit(values, np.ones((len(values), 1)))
+def common_mean(values: np.ndarray, left: np.ndarray | float = 1.0) -> tuple[float, float]:
+    """The mean of values (L,), of which a restraint leaves left (L,), and its esd, NaN of fewer than two."""
+    return _fit(values, np.ones((len(values), 1)) * np.broadcast_to(left, len(values))[:, None])
 
 
-def drift(values: np.ndarray, order: np.ndarray) -> tuple[float, float]:
-    """The change of values (L,) along their order (L,), any numbers, and its esd; NaN of fewer than three."""
+def drift(values: np.ndarray, order: np.ndarray, left: np.ndarray | float = 1.0) -> tuple[float, float]:
+    """
+    The change of values (L,), of which a restraint leaves left (L,), along their order (L,), any numbers, and its esd;
+    NaN of fewer than three.
+    """
     if len(values) < 3:
         return NOTHING
     rank = np.unique(order, return_inverse=True)[1].astype(float)
     if not rank.max() > 0.0:
         return NOTHING
-    return _fit(values, np.column_stack([rank / rank.max() - 0.5, np.ones(len(values))]))
+    design = np.column_stack([rank / rank.max() - 0.5, np.ones(len(values))])
+    return _fit(values, design * np.broadcast_to(left, len(values))[:, None])
 
 
 def _fit(values: np.ndarray, design: np.ndarray) -> tuple[float, float]:

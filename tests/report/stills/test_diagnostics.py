@@ -12,8 +12,10 @@ import dials_postrefine  # noqa: F401  (makes cctbx findable)
 pytest.importorskip("cctbx", reason="the simulation's structure comes from cctbx")
 pytest.importorskip("dials.array_family.flex", reason="the simulation as arrays needs the tables of DIALS")
 
+from dials_postrefine.numerics.robust import robust_ratio, slope_through_origin
 from dials_postrefine.report.stills import diagnostics
 from dials_postrefine.report.stills.diagnostics import (
+    Recorded,
     collect_diagnostics,
     excitation_ratios,
     histogram,
@@ -109,39 +111,101 @@ def test_observed_partiality_is_the_true_one_within_its_errors(gaussian):
 
 
 def observations(n=20_000, seed=6, noise=0.0, wild=0.0, width=0.7):
-    """Observations of a Gaussian whose r_s is wider by 1/width than thought: ratio, I/g, I_ref, what is predicted."""
+    """Observations of a Gaussian whose r_s is wider by 1/width than thought."""
     rng = np.random.default_rng(seed)
     ratio = rng.uniform(-2.0, 2.0, n)
     true = 1000.0 * rng.exponential(size=n)
     full = true * model_partiality("gaussian", width * ratio, 1.0) + 30.0 * rng.normal(size=n)
     full[rng.random(n) < wild] *= 50.0
     i_ref = true * (1.0 + noise * rng.normal(size=n))
-    return ratio, full, i_ref, model_partiality("gaussian", ratio, 1.0)
+    return Recorded(ratio, full, i_ref, model_partiality("gaussian", ratio, 1.0))
 
 
 @pytest.mark.parametrize(("noise", "wild"), [(0.0, 0.0), (0.3, 0.0), (0.0, 0.01)], ids=["clean", "reference", "wild"])
 def test_a_profile_that_is_too_narrow_is_seen(noise, wild):
-    curve = partiality_curve(*observations(noise=noise, wild=wild), Profile("gaussian"))
-    assert len(curve.bins) == diagnostics.MOST_BINS
+    seen, fits = observations(noise=noise, wild=wild), observations(width=1.0)
+    curve = partiality_curve(fits, seen, Profile("gaussian"))
+    assert len(curve.bins) == len(curve.bins_before) == diagnostics.MOST_BINS
     for one in curve.bins:
+        assert one.observed == pytest.approx(one.predicted, abs=4.5 * one.observed_esd + 0.01)
+    for one in curve.bins_before:
         true = model_partiality("gaussian", 0.7 * one.ratio, 1.0)
         assert one.observed == pytest.approx(true, abs=4.5 * one.observed_esd + 0.01)
         assert one.observed_esd < 0.02
         assert one.predicted == pytest.approx(model_partiality("gaussian", one.ratio, 1.0), abs=0.02)
-    far = [one for one in curve.bins if 0.7 < abs(one.ratio) < 1.5]
+    far = [one for one in curve.bins_before if 0.7 < abs(one.ratio) < 1.5]
     assert len(far) >= 8 and all(one.observed > one.predicted + 0.15 for one in far)
 
 
 def test_the_drawn_curve_is_the_profile():
-    curve = partiality_curve(*observations(), Profile("lorentzian"))
+    curve = partiality_curve(observations(), observations(), Profile("lorentzian"))
     ratio = np.array(curve.curve_ratio)
     np.testing.assert_allclose(curve.curve_p, 1.0 / (1.0 + 2.0 * ratio**2), rtol=1e-12)
     assert ratio.min() < min(one.ratio for one in curve.bins) and ratio.max() > max(one.ratio for one in curve.bins)
 
 
 def test_too_few_observations_make_no_bins():
-    few = [values[: diagnostics.FEWEST_IN_BIN - 1] for values in observations()]
-    assert partiality_curve(*few, Profile("gaussian")).bins == []
+    few = observations(n=diagnostics.FEWEST_IN_BIN - 1)
+    curve = partiality_curve(few, few, Profile("gaussian"))
+    assert curve.bins == curve.bins_before == curve.rows == []
+
+
+def test_rows_hold_the_same_observations_before_and_after_by_the_same_limits():
+    before, after = observations(seed=7), observations(seed=8, width=1.0)
+    rows = partiality_curve(after, before, Profile("gaussian")).rows
+    assert len(rows) == diagnostics.MOST_ROWS
+    assert np.isnan(rows[0].low) and np.isnan(rows[-1].high)
+    assert [one.high for one in rows[:-1]] == [one.low for one in rows[1:]]
+    for recorded, name in ((before, "before"), (after, "after")):
+        parts = [getattr(one, name) for one in rows]
+        assert sum(part.n for part in parts) == len(recorded.ratio)
+        for one, part in zip(rows, parts):
+            low, high = (x if np.isfinite(x) else s * np.inf for x, s in ((one.low, -1), (one.high, 1)))
+            inside = (recorded.ratio >= low) & (recorded.ratio < high)
+            assert part.n == np.count_nonzero(inside)
+            full, i_ref = recorded.full[inside], recorded.i_ref[inside]
+            assert part.observed == pytest.approx(full.sum() / i_ref.sum(), abs=3.0 * part.observed_esd)  # not wild
+            assert part.predicted == pytest.approx(recorded.predicted[inside] @ i_ref / i_ref.sum(), rel=1e-12)
+    assert max(one.after.n for one in rows) - min(one.after.n for one in rows) <= 1
+
+
+def test_before_is_the_geometry_as_indexed_and_after_the_refined_one():
+    """
+    Lattices that are turned by 0.05 degrees: before, what is observed follows the simulation's partialities at the
+    distances as indexed, far from the prediction; after, it is on it.
+    """
+    options = StillsOptions(n_lattices=60, d_min=2.5, seed=3, profile="gaussian", misorientation=0.05)
+    sim = simulate_stills(options)
+    stills = as_stills(sim)
+    settings = DatasetSettings(fit=FitSettings(profile="gaussian"))
+    result = postrefine(stills, settings, FitReference(sim.reference_intensity))
+    curve = collect_diagnostics(stills, result, sim.reference_intensity, d_star_sq_of(sim)).partiality
+    lattice = stills.lattice()
+    q = np.einsum("mij,mj->mi", sim.a_indexed[lattice], sim.h)
+    r_h = np.linalg.norm(q + sim.s0[lattice], axis=1) - 1.0 / sim.wavelength[lattice]
+    used = result.accepted[lattice] & ~result.outlier
+    ratio = np.empty(len(r_h))
+    for k in range(stills.n_lattices):
+        rows = stills.rows(k)
+        rms = np.sqrt(np.mean(r_h[rows] ** 2))
+        ratio[rows] = r_h[rows] / (rms * Profile("gaussian").start_radius)
+    order = np.flatnonzero(used)[np.argsort(ratio[used], kind="stable")]
+    gain = np.empty(stills.n_lattices)  # what each lattice's scale at its start is of the true one
+    p = model_partiality("gaussian", ratio, 1.0)
+    for k in range(stills.n_lattices):
+        rows = np.arange(len(ratio))[stills.rows(k)]
+        model, true = p[rows] * sim.i_full[rows], sim.partiality[rows] * sim.i_full[rows]
+        gain[k] = slope_through_origin(true, model)
+    for one, rows in zip(curve.bins_before, np.array_split(order, len(curve.bins_before)), strict=True):
+        assert one.ratio == pytest.approx(np.mean(ratio[rows]), abs=1e-3)
+        true, _ = robust_ratio((sim.partiality * sim.i_full / gain[lattice])[rows], sim.i_full[rows])
+        assert one.observed == pytest.approx(true, abs=0.05)
+
+    def distance(bins) -> float:
+        return float(np.sqrt(np.mean([(one.observed - one.predicted) ** 2 for one in bins])))
+
+    assert distance(curve.bins) < 0.01
+    assert distance(curve.bins_before) > 0.03
 
 
 # Residuals

@@ -218,11 +218,14 @@ def test_curves_by_resolution_are_drawn_from_the_json(run, title, key, when):
 
 
 def test_partiality_is_drawn_from_the_json(run):
-    bins = run.summary["partiality"]["bins"]
-    svg = figure(run.html, "Observed and predicted partiality by distance from the Ewald sphere")
-    assert len(bins) == 24
-    for key in ("observed", "predicted"):
-        assert_drawn(svg, [one["ratio"] for one in bins], [one[key] for one in bins])
+    for name, when in (("bins_before", "before"), ("bins", "after")):
+        bins = run.summary["partiality"][name]
+        svg = figure(
+            run.html, f"Observed and predicted partiality by distance from the Ewald sphere, {when} postrefinement"
+        )
+        assert len(bins) == 24
+        for key in ("observed", "predicted"):
+            assert_drawn(svg, [one["ratio"] for one in bins], [one[key] for one in bins])
 
 
 def test_widths_and_convergence_are_drawn_from_the_json(run):
@@ -249,7 +252,7 @@ def test_a_drawn_number_that_is_changed_is_noticed(run):
     bins = run.summary["partiality"]["bins"]
     observed = [one["observed"] for one in bins]
     observed[3] += 0.02
-    svg = figure(run.html, "Observed and predicted partiality by distance from the Ewald sphere")
+    svg = figure(run.html, "Observed and predicted partiality by distance from the Ewald sphere, after postrefinement")
     with pytest.raises(AssertionError):
         assert_drawn(svg, [one["ratio"] for one in bins], observed)
 
@@ -346,7 +349,8 @@ def test_two_lattices_make_a_page_that_says_what_it_can_not_show(run_program, tm
     assert done.returncode == 0, done.stderr
     html = (tmp_path / "dials.postrefine.html").read_text(encoding="utf-8")
     assert len(rows_of(html, "All lattices")) == 2
-    for title in ("CC1/2 by resolution", "Observed and predicted partiality by distance from the Ewald sphere"):
+    partiality = "Observed and predicted partiality by distance from the Ewald sphere"
+    for title in ("CC1/2 by resolution", *(f"{partiality}, {when} postrefinement" for when in ("before", "after"))):
         svg = figure(html, title)
         assert len(markers(svg)) == 0 and re.search(r"<text[^>]*>\w[^<]{10,}</text>", svg)
 

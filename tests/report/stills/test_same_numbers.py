@@ -78,6 +78,21 @@ def test_the_parameters(run, log):
             same(text, factor * data[key])
 
 
+def test_the_partialities(run, log):
+    (in_log,), on_page = log_rows(log, "r_h/r_s"), page_rows(run.html, "Partiality by r_h/r_s before and after")
+    rows = run.summary["partiality"]["rows"]
+    assert len(in_log) == len(on_page) == len(rows) == 8
+    assert in_log == on_page
+    for shown, one in zip(in_log, rows):
+        limits = [one[key] for key in ("low", "high") if one[key] is not None]
+        for text, limit in zip(re.findall(NUMBER, shown[0]), limits, strict=True):
+            same(text, limit)
+        for cells, part in ((shown[1:4], one["before"]), (shown[4:], one["after"])):
+            assert cells[0] == str(part["n"])
+            for text, key in zip([*cells[1].split(" +- "), cells[2]], ("observed", "observed_esd", "predicted")):
+                same(text, part[key])
+
+
 def test_the_data_set(run, log):
     dataset = run.summary["dataset"]
     (rows,) = log_rows(log, "data set")
