@@ -28,7 +28,7 @@ def summary_of(noise, variance):
     voxels.intensity[:] = true + noise * voxels.sigma * np.random.default_rng(3).normal(size=len(voxels))
     found = fit(model, Problem(voxels, background_functions(voxels.s, "smooth", 4), ~voxels.held_out))
     one = SimpleNamespace(candidate=SimpleNamespace(name="rigid_body", variant={}), fit=found, worse=0.0, bic=0.0)
-    models = SimpleNamespace(models={"rigid_body": one}, variants=[one], chosen="rigid_body", notes=[])
+    models = SimpleNamespace(models={"rigid_body": one}, variants=[one], chosen="rigid_body", notes=[], absolute=False)
     return make_summary(ABOUT | {"variance": variance}, voxels, models, 5, [])
 
 
