@@ -336,3 +336,35 @@ def test_no_function_is_for_tests_alone():
         and not name.startswith(("simulate", *ENGINES))
     }
     assert not unused
+
+
+ROOMS_WITH_SECTIONS = ("numerics", "scattering", *ALGORITHMS)
+
+
+def missing_sections(tree: ast.Module) -> list[str]:
+    """The public functions whose docstrings do not list what they take, or what they give."""
+    found = []
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
+            text, arguments = ast.get_docstring(node) or "", node.args
+            takes = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
+            gives = node.returns is not None and ast.unparse(node.returns) != "None"
+            if takes and "Parameters\n---" not in text:
+                found.append(f"{node.name}: Parameters")
+            if gives and not re.search(r"(Returns|Yields)\n---", text):
+                found.append(f"{node.name}: Returns")
+    return found
+
+
+def test_public_functions_of_algorithms_list_what_they_take_and_give():
+    example = (
+        'def f(x) -> int:\n    """F.\n\n    Parameters\n    ----------\n    x : int\n    """\ndef _g(x) -> int: pass\n'
+    )
+    assert missing_sections(ast.parse(example)) == ["f: Returns"]
+    assert missing_sections(ast.parse("def h(x): pass")) == ["h: Parameters"]
+    found = {
+        name: functions
+        for name, tree in modules().items()
+        if room_of(name) in ROOMS_WITH_SECTIONS and (functions := missing_sections(tree))
+    }
+    assert not found

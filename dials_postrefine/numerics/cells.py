@@ -97,7 +97,18 @@ def _limit(cells: np.ndarray, length: float, angle: float) -> np.ndarray:
 
 
 def spread_of_cells(cells: np.ndarray) -> np.ndarray:
-    """The robust standard deviations (6,) of cells (n, 6) of one group."""
+    """
+    The robust standard deviations of cells of one group.
+
+    Parameters
+    ----------
+    cells : ndarray, shape (n, 6)
+
+    Returns
+    -------
+    ndarray, shape (6,)
+        Angstrom and degrees.
+    """
     return robust_width(cells - np.median(cells, axis=0), axis=0)
 
 
@@ -140,7 +151,18 @@ def separate_cells(choices: np.ndarray) -> np.ndarray:
 
 
 def metric_of(cells: np.ndarray) -> np.ndarray:
-    """The metric tensors (..., 3, 3), Angstrom^2, of cells (..., 6)."""
+    """
+    The metric tensors of cells.
+
+    Parameters
+    ----------
+    cells : ndarray, shape (..., 6)
+
+    Returns
+    -------
+    ndarray, shape (..., 3, 3)
+        Angstrom^2.
+    """
     lengths, cosines = cells[..., :3], np.cos(np.radians(cells[..., 3:]))
     metric = lengths[..., :, None] * lengths[..., None, :]
     for i, j, k in ((1, 2, 0), (0, 2, 1), (0, 1, 2)):
@@ -150,7 +172,18 @@ def metric_of(cells: np.ndarray) -> np.ndarray:
 
 
 def cell_of(metric: np.ndarray) -> np.ndarray:
-    """The cells (..., 6) of metric tensors (..., 3, 3)."""
+    """
+    The cells of metric tensors.
+
+    Parameters
+    ----------
+    metric : ndarray, shape (..., 3, 3)
+        Angstrom^2.
+
+    Returns
+    -------
+    ndarray, shape (..., 6)
+    """
     lengths = np.sqrt(np.diagonal(metric, axis1=-2, axis2=-1))
     pairs = ((1, 2), (0, 2), (0, 1))
     cosines = np.stack([metric[..., i, j] / (lengths[..., i] * lengths[..., j]) for i, j in pairs], axis=-1)
@@ -158,7 +191,19 @@ def cell_of(metric: np.ndarray) -> np.ndarray:
 
 
 def change_cells(cells: np.ndarray, basis: np.ndarray) -> np.ndarray:
-    """The cells (n, 6) after the change to the basis P (3, 3)."""
+    """
+    The cells after the change to the basis P (module docstring).
+
+    Parameters
+    ----------
+    cells : ndarray, shape (n, 6)
+    basis : ndarray, shape (3, 3)
+        P.
+
+    Returns
+    -------
+    ndarray, shape (n, 6)
+    """
     return cell_of(basis.T @ metric_of(cells) @ basis)
 
 

@@ -135,5 +135,16 @@ def even_groups(values: np.ndarray, n_groups: int) -> np.ndarray:
 
 
 def rank(values: np.ndarray) -> np.ndarray:
-    """The rank of each value (n,), from 0 of the lowest to 1 of the highest, (n,)."""
+    """
+    The rank of each value, from 0 of the lowest to 1 of the highest.
+
+    Parameters
+    ----------
+    values : ndarray, shape (n,)
+
+    Returns
+    -------
+    ndarray, shape (n,)
+        Of equal values the earlier one is lower.
+    """
     return even_groups(values, len(values)) / max(len(values) - 1, 1)

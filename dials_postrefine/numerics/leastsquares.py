@@ -48,7 +48,18 @@ class Restraint:
 
 
 def no_restraint(k: int) -> Restraint:
-    """The restraint of k parameters that restrains none."""
+    """
+    The restraint of k parameters that restrains none.
+
+    Parameters
+    ----------
+    k : int
+
+    Returns
+    -------
+    Restraint
+        Mean and width of shape (k,).
+    """
     return Restraint(np.zeros(k), np.full(k, np.inf))
 
 
@@ -61,7 +72,18 @@ class Bounds:
 
 
 def no_bounds(k: int) -> Bounds:
-    """The bounds of k parameters that may have any value."""
+    """
+    The bounds of k parameters that may have any value.
+
+    Parameters
+    ----------
+    k : int
+
+    Returns
+    -------
+    Bounds
+        Of shape (k,).
+    """
     return Bounds(np.full(k, -np.inf), np.full(k, np.inf))
 
 

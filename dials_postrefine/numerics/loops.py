@@ -21,7 +21,21 @@ part = numba.njit(error_model="numpy", **PART)
 
 @part
 def part_select(values, n, k):
-    """The k-th of the first n values by rising value, which are brought into another order (Hoare's FIND)."""
+    """
+    The k-th of the first n values by rising value, which are brought into another order (Hoare's FIND).
+
+    Parameters
+    ----------
+    values : ndarray, shape (n,) or longer
+        Finite values, changed in place.
+    n : int
+    k : int
+        From 0 to n - 1.
+
+    Returns
+    -------
+    float
+    """
     low, high = 0, n - 1
     while low < high:
         pivot = values[k]
@@ -44,7 +58,19 @@ def part_select(values, n, k):
 
 @part
 def part_median(values, n):
-    """The median of the first n values, one at least, which are brought into another order."""
+    """
+    The median of the first n values, one at least, which are brought into another order.
+
+    Parameters
+    ----------
+    values : ndarray, shape (n,) or longer
+        Finite values, changed in place.
+    n : int
+
+    Returns
+    -------
+    float
+    """
     high = part_select(values, n, n // 2)
     if n % 2:
         return high
@@ -56,7 +82,22 @@ def part_median(values, n):
 
 @part
 def part_slope(y, x, n, work):
-    """The robust slope of the first n of y on x (robust.slope_through_origin); work (n,)."""
+    """
+    The robust slope of the first n of y on x (robust.slope_through_origin).
+
+    Parameters
+    ----------
+    y, x : ndarray, shape (n,) or longer
+        Finite values.
+    n : int
+    work : ndarray, shape (n,) or longer
+        Overwritten.
+
+    Returns
+    -------
+    float
+        NaN where no x differs from zero.
+    """
     xx, xy = 0.0, 0.0
     for i in range(n):
         xx += x[i] * x[i]
@@ -81,7 +122,19 @@ def part_slope(y, x, n, work):
 
 @part
 def part_correlation(x, y, n):
-    """Pearson's correlation of the first n, NaN of fewer than FEWEST or without spread."""
+    """
+    Pearson's correlation of the first n.
+
+    Parameters
+    ----------
+    x, y : ndarray, shape (n,) or longer
+    n : int
+
+    Returns
+    -------
+    float
+        NaN of fewer than FEWEST or without spread.
+    """
     if n < FEWEST:
         return np.nan
     mean_x, mean_y = 0.0, 0.0
@@ -103,8 +156,18 @@ def part_correlation(x, y, n):
 @part
 def part_partial_correlation(values, n):
     """
-    What is left of the correlation of values[0] and values[1] given the others (correlation.partial_correlation); the
-    rows of values (m + 2, n) change.
+    What is left of the correlation of values[0] and values[1] given the others (correlation.partial_correlation).
+
+    Parameters
+    ----------
+    values : ndarray, shape (m + 2, n) or with longer rows
+        The rows change.
+    n : int
+
+    Returns
+    -------
+    float
+        NaN of fewer than m + 4 columns, or where nothing is left of one of the two.
     """
     n_rows = len(values)
     if n < n_rows + 2:

@@ -39,13 +39,35 @@ class Loss(NamedTuple):
 
 
 def linear(z: np.ndarray) -> Loss:
-    """The loss of least squares at z = u^2 (n,)."""
+    """
+    The loss of least squares.
+
+    Parameters
+    ----------
+    z : ndarray, shape (n,)
+        u^2 (module docstring).
+
+    Returns
+    -------
+    Loss
+    """
     one = np.ones_like(z)
     return Loss(z, one, one)
 
 
 def huber(z: np.ndarray) -> Loss:
-    """Huber's loss at z = u^2 (n,): least squares up to |u| = HUBER_K, absolute values beyond."""
+    """
+    Huber's loss: least squares up to |u| = HUBER_K, absolute values beyond.
+
+    Parameters
+    ----------
+    z : ndarray, shape (n,)
+        u^2 (module docstring).
+
+    Returns
+    -------
+    Loss
+    """
     inside = z <= HUBER_K**2
     size = np.sqrt(np.where(inside, 1.0, z))
     rho = np.where(inside, z, 2.0 * HUBER_K * size - HUBER_K**2)
@@ -53,7 +75,18 @@ def huber(z: np.ndarray) -> Loss:
 
 
 def student_t(z: np.ndarray) -> Loss:
-    """The loss of Student's t with STUDENT_NU degrees of freedom at z = u^2 (n,): what is far out hardly counts."""
+    """
+    The loss of Student's t with STUDENT_NU degrees of freedom: what is far out hardly counts.
+
+    Parameters
+    ----------
+    z : ndarray, shape (n,)
+        u^2 (module docstring).
+
+    Returns
+    -------
+    Loss
+    """
     return Loss(
         (STUDENT_NU + 1.0) * np.log1p(z / STUDENT_NU),
         (STUDENT_NU + 1.0) / (STUDENT_NU + z),

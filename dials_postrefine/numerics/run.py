@@ -55,7 +55,17 @@ class SerialExecutor(Executor):
 
 
 def describe_error(error: BaseException) -> str:
-    """The name of an error and its message."""
+    """
+    The name of an error and its message.
+
+    Parameters
+    ----------
+    error : BaseException
+
+    Returns
+    -------
+    str
+    """
     try:
         message = str(error)
     except Exception:
@@ -64,7 +74,14 @@ def describe_error(error: BaseException) -> str:
 
 
 def no_progress(what: str, done: int, total: int) -> None:
-    """Whom to tell how far the work is when nobody wants to know."""
+    """
+    Whom to tell how far the work is when nobody wants to know.
+
+    Parameters
+    ----------
+    what : str
+    done, total : int
+    """
 
 
 @dataclass(frozen=True)

@@ -119,5 +119,17 @@ def shells_of_equal_numbers(d_star_sq: np.ndarray, n_shells: int) -> np.ndarray:
 
 
 def resolution_range(low: float, high: float) -> tuple[float, float]:
-    """The d_max and d_min (Angstrom) of a shell from low to high d*^2 (1/Angstrom^2); infinite of nothing."""
+    """
+    The d_max and d_min of a shell.
+
+    Parameters
+    ----------
+    low, high : float
+        Its edges in d*^2, 1/Angstrom^2.
+
+    Returns
+    -------
+    d_max, d_min : float
+        Angstrom; d_max is infinite where low is not above zero.
+    """
     return float(low**-0.5) if low > 0.0 else np.inf, float(high**-0.5)

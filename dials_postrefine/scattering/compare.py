@@ -92,6 +92,11 @@ def agreement_by_shell(
         Of the shells, in d*^2.
     sigma_f : ndarray, shape (s,)
         The model error as in scaling.ScaleFit.
+
+    Returns
+    -------
+    list of ShellAgreement
+        Empty shells are left out.
     """
     shell = shell_of(d_star_sq, edges)
     limits = list(zip(edges[:-1], edges[1:]))

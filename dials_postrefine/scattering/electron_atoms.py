@@ -145,7 +145,18 @@ def electron_atoms(structure, ions: str = "neutral", d_min: float | None = None)
 
 
 def charge_of(scattering_type: str) -> int:
-    """The charge in a scattering type: 2 of Fe2+, -1 of Cl1- or Cl-, 0 of Si."""
+    """
+    The charge in a scattering type: 2 of Fe2+, -1 of Cl1- or Cl-, 0 of Si.
+
+    Parameters
+    ----------
+    scattering_type : str
+
+    Returns
+    -------
+    int
+        In elementary charges.
+    """
     found = re.fullmatch(r"[A-Za-z]+(\d*)([+-])", scattering_type.strip())
     return 0 if found is None else int(found[1] or 1) * (1 if found[2] == "+" else -1)
 

@@ -107,6 +107,10 @@ def choose_form_factors(types: Iterable[str], choice: FormFactorChoice = FormFac
         Element and charge, as C or Fe3+.
     choice : FormFactorChoice
 
+    Returns
+    -------
+    FormFactors
+
     Raises
     ------
     ValueError
@@ -158,14 +162,34 @@ def _table(choice: FormFactorChoice) -> str:
 
 
 def is_known(scattering_type: str) -> bool:
-    """Whether this is an element, with or without a charge, that scatters."""
+    """
+    Whether this is an element, with or without a charge, that scatters.
+
+    Parameters
+    ----------
+    scattering_type : str
+
+    Returns
+    -------
+    bool
+    """
     return xray_scattering.get_standard_label(label=scattering_type, exact=False, optional=True) is not None and (
         element_of(scattering_type) in ("D", "T") or _atomic_number(scattering_type) is not None
     )
 
 
 def element_of(scattering_type: str) -> str:
-    """The element of a scattering type: Fe of Fe3+, D of D."""
+    """
+    The element of a scattering type: Fe of Fe3+, D of D.
+
+    Parameters
+    ----------
+    scattering_type : str
+
+    Returns
+    -------
+    str
+    """
     return re.match("[A-Za-z]*", scattering_type).group().capitalize()
 
 

@@ -111,6 +111,11 @@ def combine(
     n_shells : int
         Of the model's error.
 
+    Returns
+    -------
+    Combined
+        Of the n indices, on the scale of the data.
+
     Raises
     ------
     ValueError

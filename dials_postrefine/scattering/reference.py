@@ -194,6 +194,10 @@ def calculate_reference(
         Of the same n indices, NaN where there are none.
     settings : ScaleSettings
 
+    Returns
+    -------
+    ReferenceIntensities
+
     Raises
     ------
     ValueError

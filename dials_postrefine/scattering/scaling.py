@@ -180,6 +180,10 @@ def fit_scale(
     settings : ScaleSettings
         k_sol and b_sol: start, or, unless they are refined, values.
 
+    Returns
+    -------
+    ScaleFit
+
     Raises
     ------
     ValueError

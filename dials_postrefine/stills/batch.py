@@ -51,12 +51,34 @@ REASONS = (None, *Reason)
 
 
 def kernel_profile(profile: Profile) -> kernels.KernelProfile:
-    """The profile as the compiled loops take it."""
+    """
+    The profile as the compiled loops take it.
+
+    Parameters
+    ----------
+    profile : Profile
+
+    Returns
+    -------
+    kernels.KernelProfile
+    """
     return kernels.KernelProfile(KINDS[profile.name], 1.0 if profile.name == "lorentzian" else float(profile.exponent))
 
 
 def kernel_data(observations: JoinedObservations) -> kernels.KernelData:
-    """The observations as the compiled loops take them, with weights that are not set."""
+    """
+    The observations as the compiled loops take them, with weights that are not set.
+
+    Parameters
+    ----------
+    observations : JoinedObservations
+        Of L lattices, n reflections in all.
+
+    Returns
+    -------
+    kernels.KernelData
+        Of the same.
+    """
     first = np.searchsorted(observations.lattice, np.arange(len(observations.s0) + 1))
     names = ("q", "q_sq", "s0", "intensity", "variance", "reference")
     arrays = (np.ascontiguousarray(getattr(observations, name), dtype=float) for name in names)

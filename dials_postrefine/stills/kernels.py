@@ -103,7 +103,18 @@ class KernelTask(NamedTuple):
 
 @part
 def part_longest(first):
-    """The most rows that a lattice has."""
+    """
+    The most rows that a lattice has.
+
+    Parameters
+    ----------
+    first : ndarray of int, shape (L + 1,)
+        As of KernelData.
+
+    Returns
+    -------
+    int
+    """
     longest = 0
     for k in range(len(first) - 1):
         longest = max(longest, first[k + 1] - first[k])
@@ -132,7 +143,19 @@ def _profile(profile, a, r_h, per_radius):
 
 @part
 def part_loss(kind, z):
-    """rho, rho' and psi' at z = u^2 (robust.py)."""
+    """
+    rho, rho' and psi' at z = u^2 (robust.py).
+
+    Parameters
+    ----------
+    kind : int
+        LINEAR, HUBER or STUDENT_T.
+    z : float
+
+    Returns
+    -------
+    rho, weight, curvature : float
+    """
     if kind == LINEAR:
         return z, 1.0, 1.0
     if kind == HUBER:
@@ -146,7 +169,20 @@ def part_loss(kind, z):
 
 @part
 def part_constants(x, s0, m, c):
-    """What all reflections of a lattice share: R^T s0 and its derivatives, |s0|, k, r_0^2, eta^2, r_0 and a."""
+    """
+    What all reflections of a lattice share: R^T s0 and its derivatives, |s0|, k, r_0^2, eta^2, r_0 and a.
+
+    Parameters
+    ----------
+    x : ndarray, shape (7,)
+        The parameters (model.py).
+    s0 : ndarray, shape (3,)
+        1/Angstrom.
+    m : float
+        The exponent of Pearson VII, which a is of (partiality.py).
+    c : ndarray, shape (N_CONSTANTS,)
+        Filled, from ROTATED to SHAPE; k = 1 + epsilon.
+    """
     cos_x, sin_x, cos_y, sin_y = np.cos(x[THETA_X]), np.sin(x[THETA_X]), np.cos(x[THETA_Y]), np.sin(x[THETA_Y])
     # R = R_y R_x; c[ROTATED:] = R^T s0, c[ROTATED_X:] = (R_y dR_x)^T s0, c[ROTATED_Y:] = (dR_y R_x)^T s0
     along = s0[0] * cos_y - s0[2] * sin_y
@@ -172,7 +208,26 @@ def part_constants(x, s0, m, c):
 
 @part
 def part_calculate(x, c, data, i, profile, derivatives):
-    """I_calc/I_ref and p of reflection i; fills derivatives (7,) of the former by the parameters."""
+    """
+    I_calc/I_ref and p of reflection i; fills derivatives of the former by the parameters.
+
+    Parameters
+    ----------
+    x : ndarray, shape (7,)
+        The parameters of its lattice (model.py).
+    c : ndarray, shape (N_CONSTANTS,)
+        Of its lattice, by part_constants.
+    data : KernelData
+    i : int
+        The row in data.
+    profile : KernelProfile
+    derivatives : ndarray, shape (7,)
+        Filled.
+
+    Returns
+    -------
+    y, p : float
+    """
     q_x, q_y, q_z, q_sq = data.q[i, 0], data.q[i, 1], data.q[i, 2], data.q_sq[i]
     along = c[ROTATED] * q_x + c[ROTATED + 1] * q_y + c[ROTATED + 2] * q_z
     squared = c[CELL] * q_sq
@@ -237,7 +292,18 @@ def _evaluate(k, x, data, problem, hessian, gradient, work):
 
 @sums
 def part_product(one, two, n):
-    """The sum of products of the first n."""
+    """
+    The sum of products of the first n.
+
+    Parameters
+    ----------
+    one, two : ndarray, shape (n,) or longer
+    n : int
+
+    Returns
+    -------
+    float
+    """
     total = 0.0
     for i in range(n):
         total += one[i] * two[i]

@@ -217,7 +217,18 @@ def _prepare(
 
 
 def refined_names(settings: FitSettings) -> list[tuple[str, ...]]:
-    """The parameters that each round of the model refines (model.rounds), but for those that are fixed."""
+    """
+    The parameters that each round of the model refines (model.rounds), but for those that are fixed.
+
+    Parameters
+    ----------
+    settings : FitSettings
+
+    Returns
+    -------
+    list of tuple of str
+        Of PARAMETERS, a tuple for each round; empty where all are fixed.
+    """
     names = rounds(settings.model, settings.radius, settings.unit_cell)
     return [tuple(name for name in refined if name not in settings.fix) for refined in names]
 
@@ -325,6 +336,15 @@ def telling_bounds(settings: FitSettings) -> list[int]:
     """
     The numbers of the parameters whose bounds a fit must not end at: one part of a mosaic radius may well be nothing
     beside the other; angles and B have limits of their own.
+
+    Parameters
+    ----------
+    settings : FitSettings
+
+    Returns
+    -------
+    list of int
+        Places in x (model.py).
     """
     return [LN_SCALE, CELL_SCALE, *([LN_RADIUS] if settings.radius == "constant" else [])]
 

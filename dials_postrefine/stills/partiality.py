@@ -27,7 +27,23 @@ USUAL_EXPONENT = 2.0  # of real stills (postrefinement.md)
 
 
 def hard_sphere(r_h, r_s, m=None):
-    """p = 1 - r_h^2/r_s^2 where |r_h| < r_s, else 0 with no gradient."""
+    """
+    p = 1 - r_h^2/r_s^2 where |r_h| < r_s, else 0 with no gradient.
+
+    Parameters
+    ----------
+    r_h : ndarray, shape (n,)
+        1/Angstrom.
+    r_s : float or ndarray, shape (n,)
+        1/Angstrom.
+    m : float, optional
+        Of no meaning here.
+
+    Returns
+    -------
+    p, dp_dr_h, dp_dr_s : ndarray, shape (n,)
+        The derivatives in Angstrom.
+    """
     ratio = r_h / r_s
     inside = np.abs(ratio) < 1.0
     ratio = np.where(inside, ratio, 0.0)
@@ -36,7 +52,23 @@ def hard_sphere(r_h, r_s, m=None):
 
 
 def lorentzian(r_h, r_s, m=None):
-    """p = r_s^2 / (2 r_h^2 + r_s^2)."""
+    """
+    p = r_s^2 / (2 r_h^2 + r_s^2).
+
+    Parameters
+    ----------
+    r_h : ndarray, shape (n,)
+        1/Angstrom.
+    r_s : float or ndarray, shape (n,)
+        1/Angstrom.
+    m : float, optional
+        Of no meaning here.
+
+    Returns
+    -------
+    p, dp_dr_h, dp_dr_s : ndarray, shape (n,)
+        The derivatives in Angstrom.
+    """
     r_s_sq, r_h_sq = r_s * r_s, r_h * r_h
     inverse = 1.0 / (2.0 * r_h_sq + r_s_sq)
     factor = 4.0 * r_s * inverse * inverse
@@ -44,7 +76,23 @@ def lorentzian(r_h, r_s, m=None):
 
 
 def gaussian(r_h, r_s, m=None):
-    """p = exp(-2 ln2 r_h^2/r_s^2)."""
+    """
+    p = exp(-2 ln2 r_h^2/r_s^2).
+
+    Parameters
+    ----------
+    r_h : ndarray, shape (n,)
+        1/Angstrom.
+    r_s : float or ndarray, shape (n,)
+        1/Angstrom.
+    m : float, optional
+        Of no meaning here.
+
+    Returns
+    -------
+    p, dp_dr_h, dp_dr_s : ndarray, shape (n,)
+        The derivatives in Angstrom.
+    """
     ratio = r_h / r_s
     p = np.exp(-TWO_LN2 * ratio**2)
     slope = 2.0 * TWO_LN2 * p * ratio / r_s
@@ -52,7 +100,23 @@ def gaussian(r_h, r_s, m=None):
 
 
 def pearson_vii(r_h, r_s, m):
-    """p = [1 + 2 (2^(1/m) - 1) r_h^2/r_s^2]^-m."""
+    """
+    p = [1 + 2 (2^(1/m) - 1) r_h^2/r_s^2]^-m.
+
+    Parameters
+    ----------
+    r_h : ndarray, shape (n,)
+        1/Angstrom.
+    r_s : float or ndarray, shape (n,)
+        1/Angstrom.
+    m : float
+        The exponent, positive.
+
+    Returns
+    -------
+    p, dp_dr_h, dp_dr_s : ndarray, shape (n,)
+        The derivatives in Angstrom.
+    """
     a = 2.0 * np.expm1(np.log(2.0) / m)
     ratio = r_h / r_s
     u = 1.0 + a * ratio**2
@@ -97,5 +161,16 @@ class Profile:
 
 
 def find_profile(profile: Profile | str) -> Profile:
-    """The profile, or the one of a name: of Pearson VII with the usual exponent."""
+    """
+    The profile, or the one of a name: of Pearson VII with the usual exponent.
+
+    Parameters
+    ----------
+    profile : Profile or str
+        A name is one of PROFILES.
+
+    Returns
+    -------
+    Profile
+    """
     return Profile(profile) if isinstance(profile, str) else profile

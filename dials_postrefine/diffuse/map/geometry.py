@@ -150,6 +150,10 @@ def polarization_axes(beam: IncidentBeam) -> tuple[np.ndarray, np.ndarray]:
     """
     The axes of the polarisation.
 
+    Parameters
+    ----------
+    beam : IncidentBeam
+
     Returns
     -------
     n, m : ndarray (3,)

@@ -206,6 +206,10 @@ def voxels(grid: Grid) -> np.ndarray:
     """
     The coordinates of all voxels.
 
+    Parameters
+    ----------
+    grid : Grid
+
     Returns
     -------
     ndarray (n_voxels, 3) of int32

@@ -370,6 +370,10 @@ def index_offset(images: list[ImageResult]) -> tuple[int, np.ndarray, np.ndarray
     """
     The offset of the fractional indices of strong spots, 0 where the orientation is right.
 
+    Parameters
+    ----------
+    images : list of ImageResult
+
     Returns
     -------
     n : int

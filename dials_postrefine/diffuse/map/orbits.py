@@ -198,7 +198,15 @@ def radial_sums(sums, rows, shells):
 
 @jit
 def add_pair(total, x, y):
-    """Add a pair of values to sums (N_PAIR,): 1, x, y, x^2, y^2, x y (numerics.correlation_from_sums)."""
+    """
+    Add a pair of values to sums: 1, x, y, x^2, y^2, x y (numerics.correlation_from_sums).
+
+    Parameters
+    ----------
+    total : (N_PAIR,) float64
+        The sums, changed in place.
+    x, y : float
+    """
     total[0] += 1.0
     total[1] += x
     total[2] += y

@@ -20,7 +20,20 @@ LIMIT = 3.0
 
 
 def held_out_squares(observed: np.ndarray, calculated: np.ndarray, variance: np.ndarray) -> np.ndarray:
-    """Squared normalised residuals (n,)."""
+    """
+    Squared normalised residuals.
+
+    Parameters
+    ----------
+    observed, calculated : ndarray (n,)
+        In one unit.
+    variance : ndarray (n,)
+        In its square.
+
+    Returns
+    -------
+    ndarray (n,)
+    """
     return (observed - calculated) ** 2 / variance
 
 

@@ -132,7 +132,20 @@ class GroupPairs:
 
 
 def chebyshev_nodes(limit: float, largest: float) -> np.ndarray:
-    """Nodes in [0, limit], the ends among them, enough for exp(x V) with x V up to `largest`."""
+    """
+    Nodes in [0, limit], the ends among them, enough for exp(x V) with x V up to `largest`.
+
+    Parameters
+    ----------
+    limit : float
+        Of x, 1/Angstrom^2.
+    largest : float
+
+    Returns
+    -------
+    ndarray (K,)
+        Ascending, 1/Angstrom^2.
+    """
     n = 5 + math.ceil(1.6 * largest)
     return 0.5 * limit * (1.0 - np.cos(np.pi * np.arange(n) / (n - 1)))
 

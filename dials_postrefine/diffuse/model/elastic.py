@@ -79,6 +79,10 @@ def nodes_of(atoms: Atoms) -> tuple[np.ndarray, np.ndarray]:
     """
     The nodes of a network.
 
+    Parameters
+    ----------
+    atoms : Atoms
+
     Returns
     -------
     groups : ndarray (n_atoms,) of int
@@ -94,7 +98,20 @@ def nodes_of(atoms: Atoms) -> tuple[np.ndarray, np.ndarray]:
 
 
 def make_stiffness(places: np.ndarray, cutoff: float, width: float) -> np.ndarray:
-    """K (n, n) of nodes at places (n, 3), Angstrom."""
+    """
+    K of nodes at their places (module docstring).
+
+    Parameters
+    ----------
+    places : ndarray (n, 3)
+        Angstrom.
+    cutoff, width : float
+        Angstrom; the width may be infinite.
+
+    Returns
+    -------
+    ndarray (n, n)
+    """
     distance_sq = ((places[:, None] - places[None]) ** 2).sum(axis=2)
     springs = np.where(distance_sq < cutoff**2, np.exp(-distance_sq / width**2), 0.0)
     np.fill_diagonal(springs, 0.0)
@@ -102,7 +119,20 @@ def make_stiffness(places: np.ndarray, cutoff: float, width: float) -> np.ndarra
 
 
 def correlate(stiffness: np.ndarray, anchor: float) -> tuple[np.ndarray, np.ndarray]:
-    """C (n, n) and its derivative by the anchor."""
+    """
+    C and its derivative by the anchor (module docstring).
+
+    Parameters
+    ----------
+    stiffness : ndarray (n, n)
+        K.
+    anchor : float
+        What is added to the diagonal of K.
+
+    Returns
+    -------
+    correlations, slopes : ndarray (n, n)
+    """
     g = np.linalg.inv(stiffness + anchor * np.eye(len(stiffness)))
     slope = -g @ g
     size = np.sqrt(np.diag(g))

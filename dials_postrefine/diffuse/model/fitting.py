@@ -115,7 +115,17 @@ def fit(model: Model, problem: Problem, start: np.ndarray | None = None) -> Fit:
 
 
 def fit_background(problem: Problem) -> Fit:
-    """The background alone: what any model has to be better than."""
+    """
+    The background alone: what any model has to be better than.
+
+    Parameters
+    ----------
+    problem : Problem
+
+    Returns
+    -------
+    Fit
+    """
     return fit(_Nothing(len(problem.voxels)), problem)
 
 

@@ -95,7 +95,21 @@ class GroupCovariance:
 
 
 def kernel_root(places: np.ndarray, length: float) -> np.ndarray:
-    """Phi (n_groups, n_groups) of (1): columns are eigenvectors, the smoothest first."""
+    """
+    Phi of (1): columns are eigenvectors, the smoothest first.
+
+    Parameters
+    ----------
+    places : ndarray (n_groups, 3)
+        Of the groups, Angstrom.
+    length : float
+        Of the kernel, Angstrom.
+
+    Returns
+    -------
+    ndarray (n_groups, n_groups)
+        Eigenvectors times the roots of their eigenvalues.
+    """
     distance = np.sqrt(((places[:, None] - places[None]) ** 2).sum(axis=2))
     values, vectors = np.linalg.eigh(np.exp(-distance / length))
     order = np.argsort(values)[::-1]
@@ -106,6 +120,11 @@ def kernel_root(places: np.ndarray, length: float) -> np.ndarray:
 def groups_of(atoms: Atoms, n_residues: int) -> tuple[np.ndarray, np.ndarray]:
     """
     Groups of so many residues of a chain that follow one another.
+
+    Parameters
+    ----------
+    atoms : Atoms
+    n_residues : int
 
     Returns
     -------

@@ -119,7 +119,17 @@ class LibratingBody:
 
 
 def orders_for(y: float) -> int:
-    """How many terms of exp(y) are enough: what is left out is REST of it, one more for the derivative."""
+    """
+    How many terms of exp(y) are enough: what is left out is REST of it, one more for the derivative.
+
+    Parameters
+    ----------
+    y : float
+
+    Returns
+    -------
+    int
+    """
     return int(stats.poisson.isf(REST, y)) + 3 if y > 0.0 else 2
 
 

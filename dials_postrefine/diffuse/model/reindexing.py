@@ -48,7 +48,18 @@ def candidates(of_map: np.ndarray, of_structure: np.ndarray, rotations: np.ndarr
 
 
 def as_text(m: np.ndarray) -> str:
-    """An operation as k,h,-l."""
+    """
+    An operation as k,h,-l.
+
+    Parameters
+    ----------
+    m : ndarray (3, 3)
+        Of elements -1, 0 and 1.
+
+    Returns
+    -------
+    str
+    """
     rows = []
     for row in np.rint(m).astype(int):
         terms = [f"{'-' if n < 0 else '+'}{letter}" for n, letter in zip(row, "hkl") if n]
@@ -59,6 +70,15 @@ def as_text(m: np.ndarray) -> str:
 def from_text(text: str) -> np.ndarray:
     """
     The operation of a text as k,h,-l.
+
+    Parameters
+    ----------
+    text : str
+
+    Returns
+    -------
+    ndarray (3, 3)
+        Of integers as floats, its determinant 1 or -1.
 
     Raises
     ------

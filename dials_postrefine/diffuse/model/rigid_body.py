@@ -74,7 +74,20 @@ class RigidBody:
 
 
 def cells_for(atoms: Atoms, cells: np.ndarray) -> np.ndarray:
-    """The cells m for which all rotations of the atoms take multiples of 1/m to such (3,)."""
+    """
+    The cells m for which all rotations of the atoms take multiples of 1/m to such.
+
+    Parameters
+    ----------
+    atoms : Atoms
+    cells : ndarray (3,) of int
+        Those that m are multiples of.
+
+    Returns
+    -------
+    ndarray (3,) of int
+        The cells, or their least common multiple along each axis.
+    """
     cells = np.asarray(cells, int)
     diagonal, inverse = np.diag(cells), np.diag(1.0 / cells)
     images = np.array([inverse @ rotation @ diagonal for rotation in atoms.rotations])

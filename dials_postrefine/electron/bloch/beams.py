@@ -117,7 +117,18 @@ def perturbation_strengths(hkl: np.ndarray, twice_k_s: np.ndarray, potential: Po
 
 
 def check_memory(n_beams: int, n_orientations: int = 1) -> None:
-    """ValueError where the matrices of so many beams and orientations are too large for memory."""
+    """
+    Refuse matrices of so many beams and orientations that they are too large for memory.
+
+    Parameters
+    ----------
+    n_beams, n_orientations : int
+
+    Raises
+    ------
+    ValueError
+        Where they need more than MOST_BYTES.
+    """
     needed = 3.0 * 16.0 * n_beams**2 * n_orientations
     if needed > MOST_BYTES:
         raise ValueError(

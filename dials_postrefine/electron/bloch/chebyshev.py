@@ -78,7 +78,19 @@ def propagate_tridiagonal(
 
 
 def interval(m: np.ndarray) -> tuple[float, float]:
-    """c and d (module docstring); of the whole matrix, which absorption widens a little."""
+    """
+    c and d (module docstring); of the whole matrix, which absorption widens a little.
+
+    Parameters
+    ----------
+    m : ndarray, shape (n, n)
+        Hermitian, or nearly.
+
+    Returns
+    -------
+    centre, half_width : float
+        c and d, in the unit of M; d is above zero.
+    """
     diagonal = np.diagonal(m)
     radius = np.abs(m).sum(axis=1) - np.abs(diagonal)
     low, high = float((diagonal.real - radius).min()), float((diagonal.real + radius).max())
@@ -86,7 +98,18 @@ def interval(m: np.ndarray) -> tuple[float, float]:
 
 
 def n_terms(size: float) -> int:
-    """An order from which on |J_k(size)| < 1e-15: in the tail, as Airy's function of (k - size)/(size/2)^(1/3)."""
+    """
+    An order from which on |J_k(size)| < 1e-15: in the tail, as Airy's function of (k - size)/(size/2)^(1/3).
+
+    Parameters
+    ----------
+    size : float
+        a d >= 0 (module docstring).
+
+    Returns
+    -------
+    int
+    """
     return int(math.ceil(size + 12.0 * size ** (1.0 / 3.0) + 20.0))
 
 
@@ -99,7 +122,18 @@ def _sums(vectors: np.ndarray, size: np.ndarray) -> tuple[np.ndarray, np.ndarray
 @jit
 def bessel_functions(size: np.ndarray, terms: int) -> np.ndarray:
     """
-    J_k(z) for k = 0 to terms - 1 and sizes z >= 0 (t,), shape (t, terms); terms at least n_terms of the largest z.
+    J_k(z) for k = 0 to terms - 1.
+
+    Parameters
+    ----------
+    size : ndarray, shape (t,)
+        z >= 0.
+    terms : int
+        At least n_terms of the largest z.
+
+    Returns
+    -------
+    ndarray, shape (t, terms)
     """
     found = np.zeros((len(size), terms))
     for i in range(len(size)):

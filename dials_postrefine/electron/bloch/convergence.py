@@ -63,7 +63,19 @@ class Convergence:
 
 
 def amplitude_r1(intensity: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """R1 (module docstring) of intensities (..., n), over the last axis; NaN where nothing is diffracted."""
+    """
+    R1 (module docstring) of intensities, over the last axis.
+
+    Parameters
+    ----------
+    intensity, reference : ndarray, shape (..., n)
+        I and I' of the same n beams.
+
+    Returns
+    -------
+    ndarray, shape (...)
+        NaN where nothing is diffracted.
+    """
     f, f_reference = np.sqrt(intensity), np.sqrt(reference)
     total = f_reference.sum(axis=-1)
     return np.abs(f - f_reference).sum(axis=-1) / np.where(total > 0.0, total, np.nan)
@@ -82,6 +94,15 @@ def converge(geometry: Geometry, potential: Potential, selection: BeamSelection,
     selection : BeamSelection
     thickness : ndarray, shape (t,)
         Angstrom.
+
+    Returns
+    -------
+    Convergence
+
+    Raises
+    ------
+    ValueError
+        As select_beams, structure_matrix and intensities do.
     """
     thickness = np.atleast_1d(np.asarray(thickness, dtype=float))
     larger = replace(

@@ -62,6 +62,10 @@ def differentiable(matrix: StructureMatrix, thickness: np.ndarray) -> Differenti
     matrix : StructureMatrix
     thickness : ndarray, shape (t,)
         Angstrom.
+
+    Returns
+    -------
+    Differentiable
     """
     thickness = np.atleast_1d(np.asarray(thickness, dtype=float))
     eigen = diagonalise(matrix, "eig" if matrix.absorbs else "eigh")
@@ -94,19 +98,52 @@ def amplitudes_by(at: Differentiable, change: Change) -> np.ndarray:
 
 
 def intensities_by(at: Differentiable, change: Change) -> np.ndarray:
-    """dI by p parameters, shape (p, t, n)."""
+    """
+    dI by p parameters.
+
+    Parameters
+    ----------
+    at : Differentiable
+    change : Change
+
+    Returns
+    -------
+    ndarray, shape (p, t, n)
+    """
     return 2.0 * np.real(np.conj(at.psi) * amplitudes_by(at, change))
 
 
 def amplitudes_by_thickness(at: Differentiable) -> np.ndarray:
-    """dpsi/dt, shape (t, n), 1/Angstrom."""
+    """
+    dpsi/dt.
+
+    Parameters
+    ----------
+    at : Differentiable
+
+    Returns
+    -------
+    ndarray of complex, shape (t, n)
+        1/Angstrom.
+    """
     rate = 1j * np.pi * at.eigen.values / float(at.matrix.k_normal)
     waves = (rate * at.eigen.excitation)[:, None] * phases(at.eigen.values, at.matrix, at.thickness)
     return (at.eigen.vectors @ waves).T * at.matrix.factor
 
 
 def intensities_by_thickness(at: Differentiable) -> np.ndarray:
-    """dI/dt, shape (t, n), 1/Angstrom."""
+    """
+    dI/dt.
+
+    Parameters
+    ----------
+    at : Differentiable
+
+    Returns
+    -------
+    ndarray, shape (t, n)
+        1/Angstrom.
+    """
     return 2.0 * np.real(np.conj(at.psi) * amplitudes_by_thickness(at))
 
 

@@ -34,16 +34,51 @@ def wavelength(energy: float) -> float:
 
 
 def wave_number(energy: float) -> float:
-    """K = 1/lambda (1/Angstrom) of an energy in volts."""
+    """
+    K = 1/lambda.
+
+    Parameters
+    ----------
+    energy : float
+        Volts.
+
+    Returns
+    -------
+    float
+        1/Angstrom.
+    """
     return 1.0 / wavelength(energy)
 
 
 def relativistic_mass(energy: float) -> float:
-    """gamma_rel of an energy in volts: the mass over that at rest."""
+    """
+    gamma_rel: the mass over that at rest.
+
+    Parameters
+    ----------
+    energy : float
+        Volts.
+
+    Returns
+    -------
+    float
+    """
     return 1.0 + energy / REST_ENERGY
 
 
 def energy_of(wavelength_: float) -> float:
-    """The energy (volts) of a wavelength (Angstrom), as experiments have it."""
+    """
+    The energy of a wavelength, as experiments have it.
+
+    Parameters
+    ----------
+    wavelength_ : float
+        Angstrom.
+
+    Returns
+    -------
+    float
+        Volts.
+    """
     pc = constants.h * constants.c / (1e-10 * wavelength_ * constants.e)
     return math.sqrt(pc**2 + REST_ENERGY**2) - REST_ENERGY

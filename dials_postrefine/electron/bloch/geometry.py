@@ -69,7 +69,19 @@ def twice_k_s(geometry: Geometry, hkl: np.ndarray) -> np.ndarray:
 
 
 def excitation_errors(geometry: Geometry, hkl: np.ndarray) -> np.ndarray:
-    """s_g, shape (..., n), 1/Angstrom; negative outside of the Ewald sphere."""
+    """
+    s_g; negative outside of the Ewald sphere.
+
+    Parameters
+    ----------
+    geometry : Geometry
+    hkl : ndarray, shape (n, 3)
+
+    Returns
+    -------
+    ndarray, shape (..., n)
+        1/Angstrom; (o, n) for a stack.
+    """
     k = np.linalg.norm(geometry.k, axis=-1)
     return twice_k_s(geometry, hkl) / (2.0 * k[..., None])
 
@@ -99,5 +111,18 @@ def obliquity(geometry: Geometry, hkl: np.ndarray) -> np.ndarray:
 
 
 def along(g: np.ndarray, direction: np.ndarray) -> np.ndarray:
-    """g.d of vectors (..., n, 3) and a direction (3,) or (o, 3), shape (..., n)."""
+    """
+    g.d of vectors and a direction.
+
+    Parameters
+    ----------
+    g : ndarray, shape (..., n, 3)
+    direction : ndarray, shape (3,) or (o, 3)
+        d.
+
+    Returns
+    -------
+    ndarray, shape (..., n)
+        (o, n) where either is a stack.
+    """
     return (g @ np.asarray(direction, dtype=float)[..., :, None])[..., 0]

@@ -87,6 +87,10 @@ def tabulate(hkl: np.ndarray, u: np.ndarray, u_prime: np.ndarray | None = None) 
     u, u_prime : ndarray of complex, shape (n,)
         1/Angstrom^2; of a Friedel pair one is enough.
 
+    Returns
+    -------
+    Potential
+
     Raises
     ------
     ValueError
@@ -125,6 +129,17 @@ def centre_of_symmetry(hkl: np.ndarray, u: np.ndarray, u_prime: np.ndarray | Non
 
     The space groups' own centres are in the origin of one setting, and in others off it by half a translation that
     symmetry operations have (silicon with an atom in the origin: 1/8 1/8 1/8).
+
+    Parameters
+    ----------
+    hkl : ndarray of int, shape (n, 3)
+    u, u_prime : ndarray of complex, shape (n,)
+        U, and U' or None.
+
+    Returns
+    -------
+    ndarray, shape (3,), or None
+        Fractional, a multiple of 1/24.
     """
     values = [np.asarray(one) for one in (u, u_prime) if one is not None]
     steps = np.arange(12) / 24.0  # what is half a cell off is a centre, too
@@ -194,6 +209,15 @@ def potential_of_atoms(
     d_star_max : float
         1/Angstrom; twice the largest |g| of the beams.
     scattering : Scattering
+
+    Returns
+    -------
+    Potential
+
+    Raises
+    ------
+    ValueError
+        Where the table needs too much memory.
     """
     hkl = indices_within(reciprocal, d_star_max)
     first = np.where(hkl[:, 0] != 0, hkl[:, 0], np.where(hkl[:, 1] != 0, hkl[:, 1], hkl[:, 2]))
@@ -205,9 +229,22 @@ def coefficients(
     atoms: ElectronAtoms, reciprocal: np.ndarray, hkl: np.ndarray, scattering: Scattering
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """
-    U and U' (module docstring) at indices (n, 3), each (n,); of ions U_0 is 0, which no beam sees.
+    U and U' (module docstring); of ions U_0 is 0, which no beam sees.
 
-    Parameters as of potential_of_atoms.
+    Parameters
+    ----------
+    atoms : ElectronAtoms
+    reciprocal : ndarray, shape (3, 3)
+        A, of any orientation; 1/Angstrom.
+    hkl : ndarray of int, shape (n, 3)
+    scattering : Scattering
+
+    Returns
+    -------
+    u : ndarray of complex, shape (n,)
+        1/Angstrom^2.
+    u_prime : ndarray of complex, shape (n,), or None
+        1/Angstrom^2; None where nothing is absorbed.
     """
     allowed = _is_allowed(atoms, np.asarray(hkl))
     if not allowed.all():  # three quarters of what an F lattice has
@@ -296,13 +333,22 @@ def by_atoms(
     """
     Derivatives of U_g by the fractional positions and by B of the atoms of the asymmetric unit.
 
-    Parameters as of coefficients; U' only where it is none or proportional, kappa times these.
+    U' only where it is none or proportional, kappa times these.
+
+    Parameters
+    ----------
+    atoms : ElectronAtoms
+    reciprocal : ndarray, shape (3, 3)
+        A, of any orientation; 1/Angstrom.
+    hkl : ndarray of int, shape (n, 3)
+    scattering : Scattering
 
     Returns
     -------
     by_sites : ndarray of complex, shape (3 atoms, n)
-        x, y, z of the first atom, then of the next.
+        x, y, z of the first atom, then of the next; 1/Angstrom^2.
     by_b : ndarray of complex, shape (atoms, n)
+        1/Angstrom^4.
     """
     hkl = np.asarray(hkl)
     s_sq = _s_sq(reciprocal, hkl)
@@ -318,7 +364,20 @@ def by_atoms(
 
 def by_cell(atoms: ElectronAtoms, reciprocal: np.ndarray, hkl: np.ndarray, scattering: Scattering) -> np.ndarray:
     """
-    Derivatives of U_g by the nine elements of A in C's order, shape (9, n); parameters and U' as of by_atoms.
+    Derivatives of U_g by the nine elements of A in C's order; U' as of by_atoms.
+
+    Parameters
+    ----------
+    atoms : ElectronAtoms
+    reciprocal : ndarray, shape (3, 3)
+        A; 1/Angstrom.
+    hkl : ndarray of int, shape (n, 3)
+    scattering : Scattering
+
+    Returns
+    -------
+    ndarray of complex, shape (9, n)
+        1/Angstrom.
     """
     hkl = np.asarray(hkl)
     s_sq = _s_sq(reciprocal, hkl)
@@ -334,9 +393,18 @@ def by_cell(atoms: ElectronAtoms, reciprocal: np.ndarray, hkl: np.ndarray, scatt
 
 def between_beams(values: np.ndarray, hkl: np.ndarray, beams: np.ndarray) -> np.ndarray:
     """
-    Values (p, n) at indices (n, 3), gathered at g - h of all pairs of beams (b, 3): shape (p, b, b).
+    Values of indices, gathered at g - h of all pairs of beams.
 
-    The indices are to be differences(beams).
+    Parameters
+    ----------
+    values : ndarray, shape (p, n)
+    hkl : ndarray of int, shape (n, 3)
+        Those of the values: they are to be differences(beams).
+    beams : ndarray of int, shape (b, 3)
+
+    Returns
+    -------
+    ndarray, shape (p, b, b)
     """
     largest = np.abs(hkl).max(axis=0)
     shape = tuple(2 * largest + 1)
@@ -347,6 +415,16 @@ def between_beams(values: np.ndarray, hkl: np.ndarray, beams: np.ndarray) -> np.
 
 
 def differences(beams: np.ndarray) -> np.ndarray:
-    """All indices g - h of pairs of beams (b, 3), shape (n, 3)."""
+    """
+    All indices g - h of pairs of beams, each once.
+
+    Parameters
+    ----------
+    beams : ndarray of int, shape (b, 3)
+
+    Returns
+    -------
+    ndarray of int, shape (n, 3)
+    """
     beams = np.asarray(beams)
     return np.unique((beams[:, None, :] - beams[None, :, :]).reshape(-1, 3), axis=0)

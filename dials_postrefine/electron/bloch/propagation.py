@@ -142,13 +142,42 @@ def amplitudes(matrix: StructureMatrix, thickness: np.ndarray, method: str = "au
 
 
 def phases(values: np.ndarray, matrix: StructureMatrix, thickness: np.ndarray) -> np.ndarray:
-    """e_j of eigenvalues (..., n), shape (..., n, t)."""
+    """
+    e_j (module docstring) of eigenvalues.
+
+    Parameters
+    ----------
+    values : ndarray, shape (..., n)
+        lambda_j, complex with absorption; 1/Angstrom^2.
+    matrix : StructureMatrix
+        Whose K_n is taken.
+    thickness : ndarray, shape (t,)
+        Angstrom.
+
+    Returns
+    -------
+    ndarray of complex, shape (..., n, t)
+    """
     argument = (np.pi / np.asarray(matrix.k_normal)[..., None]) * values
     return np.exp(1j * argument[..., :, None] * thickness)
 
 
 def of_eigen(eigen: Eigen, matrix: StructureMatrix, thickness: np.ndarray) -> np.ndarray:
-    """psi_g m_0/m_g, shape (..., t, n): one matrix product for all thicknesses."""
+    """
+    psi_g m_0/m_g: one matrix product for all thicknesses.
+
+    Parameters
+    ----------
+    eigen : Eigen
+        Of this matrix.
+    matrix : StructureMatrix
+    thickness : ndarray, shape (t,)
+        Angstrom.
+
+    Returns
+    -------
+    ndarray of complex, shape (..., t, n)
+    """
     waves = eigen.excitation[..., :, None] * phases(eigen.values, matrix, thickness)
     if np.isrealobj(eigen.vectors):  # a real times a complex matrix: half of the work in two real products
         product = eigen.vectors @ waves.real + 1j * (eigen.vectors @ waves.imag)

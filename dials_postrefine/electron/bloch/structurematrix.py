@@ -98,6 +98,11 @@ def by_reciprocal(
     beams : ndarray, shape (n, 3)
     potential_by_reciprocal : tuple of ndarray (9, n, n), the second or None, optional
         dU_{g-h} and dU'_{g-h} (potential.py), which a change of the cell needs and a rotation does not: it leaves them.
+
+    Returns
+    -------
+    Change
+        Of p = 9 parameters.
     """
     h = np.asarray(beams, dtype=float)
     g = geometry.g(h)
@@ -114,10 +119,22 @@ def by_reciprocal(
 
 def by_wave_vector(geometry: Geometry, matrix: StructureMatrix, beams: np.ndarray) -> Change:
     """
-    By the three components of k with crystal and surface at rest, for one orientation; arguments as of by_reciprocal.
+    By the three components of k with crystal and surface at rest, for one orientation.
 
     A rotation of crystal and surface together by a small vector w is one of k by -w: dk = -w x k.  A change of
     wavelength is along k; that of gamma_rel, which U has, is not in it.
+
+    Parameters
+    ----------
+    geometry : Geometry
+        Of one orientation.
+    matrix : StructureMatrix
+    beams : ndarray, shape (n, 3)
+
+    Returns
+    -------
+    Change
+        Of p = 3 parameters.
     """
     g = geometry.g(beams)
     k_normal = float(geometry.k_normal)
@@ -129,7 +146,17 @@ def by_wave_vector(geometry: Geometry, matrix: StructureMatrix, beams: np.ndarra
 
 def by_potential(matrix: StructureMatrix, u: np.ndarray, u_prime: np.ndarray | None = None) -> Change:
     """
-    By parameters of U and U': given dU_{g-h} (p, n, n) and dU'_{g-h} (p, n, n) or None, of the crystal's origin.
+    By parameters of U and U', for one orientation.
+
+    Parameters
+    ----------
+    matrix : StructureMatrix
+    u, u_prime : ndarray of complex, shape (p, n, n)
+        dU_{g-h} and dU'_{g-h}, of the crystal's origin; the latter None where there is none.
+
+    Returns
+    -------
+    Change
     """
     p, n = len(u), matrix.m.shape[-1]
     return _with_potential(Change(np.zeros((p, n, n), dtype=complex), np.zeros((p, n))), matrix, u, u_prime)

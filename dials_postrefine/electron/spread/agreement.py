@@ -82,6 +82,10 @@ def measure_agreement(
     n_groups : int
     strong : float
         The least I/sigma of a strong spot.
+
+    Returns
+    -------
+    SpotAgreement
     """
 
     def total(values: np.ndarray) -> np.ndarray:

@@ -129,6 +129,10 @@ def find_causes(
         NaN where it is not known.
     zone_angle : ndarray, shape (n_images,)
         From the beam to the nearest zone axis (radians).
+
+    Returns
+    -------
+    Causes
     """
     step = max(1, len(image) // MOST_OBSERVATIONS)
     sample = Predictions(*(column[..., ::step] for column in vars(predicted).values()))

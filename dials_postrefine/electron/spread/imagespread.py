@@ -150,6 +150,10 @@ def analyse(
     progress : callable, optional
         Is told of each part: what, done, total.
 
+    Returns
+    -------
+    ImageSpread
+
     Raises
     ------
     Unusable
@@ -216,6 +220,10 @@ def measure_overall(images: Images, settings: SpreadSettings) -> Overall:
     images : Images
     settings : SpreadSettings
 
+    Returns
+    -------
+    Overall
+
     Raises
     ------
     Unusable
@@ -237,6 +245,10 @@ def measure_spread(images: Images, equivalents: Equivalents, n_shells: int = 10)
         The observations of these images that have a symmetry equivalent.
     n_shells : int
         Of equal numbers of unique indices; fewer where they would hold less than FEWEST_IN_SHELL.
+
+    Returns
+    -------
+    SpreadOfEquivalents
     """
     ln_l = ln_likelihoods(equivalents)
     mean, d_star_sq = equivalents.mean, images.d_star_sq[equivalents.row[equivalents.offsets[:-1]]]

@@ -100,6 +100,10 @@ def find_pairs(images: Images, match: str, min_common: int, min_angle: float = 0
     max_pairs : int
         How many are kept, those with most in common.
 
+    Returns
+    -------
+    Pairs
+
     Raises
     ------
     Unusable

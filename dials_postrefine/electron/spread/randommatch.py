@@ -138,6 +138,10 @@ def compare_with_random(
         By default 999, of very many spots fewer, 99 at least.
     seed : int
         Of the permutations.
+
+    Returns
+    -------
+    RandomMatch
     """
     spots = pairs.spots
     bright = (spots.intensity[pairs.first] > 0.0) & (spots.intensity[pairs.second] > 0.0)

@@ -53,6 +53,10 @@ def make_spots(images: Images, key: np.ndarray) -> Spots:
         Of n observations.
     key : ndarray of int, shape (n,)
         Not negative, equal where the index counts as the same.
+
+    Returns
+    -------
+    Spots
     """
     n_keys = int(key.max()) + 1
     both = images.image.astype(np.int64) * n_keys + key

@@ -131,6 +131,10 @@ def find_equivalents(
     most : int
         Of many, those of every second, third, ... such index are taken, so that they are no more than about this.
 
+    Returns
+    -------
+    Equivalents
+
     Raises
     ------
     Unusable
@@ -288,6 +292,10 @@ def fit_tau(equivalents: Equivalents, ln_l: np.ndarray | None = None) -> Tau:
     equivalents : Equivalents
     ln_l : ndarray, shape (n_grid, n_unique), optional
         What ln_likelihoods gives, where it is known.
+
+    Returns
+    -------
+    Tau
     """
     ln_l = ln_likelihoods(equivalents) if ln_l is None else ln_l
     return _tau(ln_l.sum(axis=1), len(equivalents.row), equivalents.n_unique)
@@ -305,6 +313,10 @@ def fit_by_unique(equivalents: Equivalents, ln_l: np.ndarray, group: np.ndarray,
     group : ndarray of int, shape (n_unique,)
         -1: of none.
     n_groups : int
+
+    Returns
+    -------
+    list of Tau, length n_groups
     """
     found = []
     for members in (group == k for k in range(n_groups)):
@@ -361,6 +373,10 @@ def predict_from_equivalents(equivalents: Equivalents, tau: float) -> Prediction
     equivalents : Equivalents
     tau : float
         Of the data set.
+
+    Returns
+    -------
+    Predictions
     """
     nodes, ln_p, _ = integrand(equivalents, tau)
     j = np.repeat(nodes, equivalents.counts, axis=1)
@@ -398,6 +414,10 @@ def fit_by_observation(equivalents: Equivalents, ln_p: np.ndarray, group: np.nda
     group : ndarray of int, shape (n,)
         -1: of none.
     n_groups : int
+
+    Returns
+    -------
+    list of Tau, length n_groups
     """
     grouped = group >= 0
     group, number = group[grouped], equivalents.number[grouped]

@@ -80,6 +80,10 @@ def make_features(
         B, which takes h to the crystal's Cartesian frame (1/Angstrom).
     measured : mapping of str to ndarray, shape (n,)
         What is known besides the geometry: any of ``scale``, the inverse scale factor, ``background`` and ``f_calc``.
+
+    Returns
+    -------
+    Features
     """
     representative, operation = find_representatives(images.h, images.symmetry.laue)
     a_matrix, s0 = images.a_matrix[images.image], images.s0[images.image]

@@ -179,6 +179,10 @@ def predict(
     importances : bool
         Whether to permute the features.
 
+    Returns
+    -------
+    Prediction
+
     Raises
     ------
     Unusable
@@ -266,6 +270,10 @@ def ratio_of_sums(numerator: np.ndarray, denominator: np.ndarray, image: np.ndar
     ----------
     numerator, denominator : ndarray, shape (n,)
     image : ndarray of int, shape (n,)
+
+    Returns
+    -------
+    R1
     """
     total = denominator.sum()
     if not len(image) or total <= 0.0:

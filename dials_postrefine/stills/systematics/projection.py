@@ -128,6 +128,23 @@ def make_nuisances(
 
 
 def project(nuisances: Nuisances, columns: np.ndarray, residual: np.ndarray, cluster: np.ndarray) -> Projected:
-    """What the nuisances leave of columns (n, m), M f, and residual (n,), y - M, both times sqrt w."""
+    """
+    What the nuisances leave of the columns M f and the residuals y - M (module docstring).
+
+    Parameters
+    ----------
+    nuisances : Nuisances
+        Of n observations.
+    columns : ndarray, shape (n, m)
+        M f, times sqrt w.
+    residual : ndarray, shape (n,)
+        y - M, times sqrt w.
+    cluster : ndarray of int, shape (n,)
+        The lattice of each.
+
+    Returns
+    -------
+    Projected
+    """
     left = nuisances.project(np.column_stack([columns, residual]))
     return Projected(left[:, :-1], left[:, -1], cluster, nuisances.n_free)

@@ -160,9 +160,28 @@ def judge(
     name: str, found: tuple[float, float], expected: float, size: float, n_lattices: int, n_tries: int = 1, **more
 ) -> Systematic:
     """
-    The verdict on what was found, a value and its esd (module docstring).
+    The verdict on what was found (module docstring).
 
-    size is what counts beside the limit, n_tries of how many values this is the most striking; more are other fields.
+    Parameters
+    ----------
+    name : str
+        One of NAMES.
+    found : tuple of float
+        A value and its esd.
+    expected : float
+        In the unit of the value.
+    size : float
+        What counts beside the limit.
+    n_lattices : int
+    n_tries : int
+        Of how many values this is the most striking.
+    **more
+        Other fields of Systematic.
+
+    Returns
+    -------
+    Systematic
+        Unknown where value or esd are not finite, or the esd is not positive.
     """
     value, esd = found
     if not (np.isfinite(value) and np.isfinite(esd) and esd > 0.0):
@@ -175,7 +194,21 @@ def judge(
 
 
 def unknown(name: str, expected: float, reason: str) -> Systematic:
-    """What can't be told."""
+    """
+    What can't be told.
+
+    Parameters
+    ----------
+    name : str
+        One of NAMES.
+    expected : float
+    reason : str
+
+    Returns
+    -------
+    Systematic
+        Value, esd and size are NaN.
+    """
     return Systematic(name, np.nan, np.nan, expected, np.nan, Verdict.UNKNOWN, reason)
 
 

@@ -22,14 +22,39 @@ NOTHING = (np.nan, np.nan)
 
 
 def common_mean(values: np.ndarray, left: np.ndarray | float = 1.0) -> tuple[float, float]:
-    """The mean of values (L,), of which a restraint leaves left (L,), and its esd, NaN of fewer than two."""
+    """
+    The mean of values, of which a restraint leaves a part, and its esd.
+
+    Parameters
+    ----------
+    values : ndarray, shape (L,)
+    left : float or ndarray, shape (L,)
+        The part that is left, r (module docstring).
+
+    Returns
+    -------
+    mean, esd : float
+        In the unit of the values; NaN of fewer than two.
+    """
     return _fit(values, np.ones((len(values), 1)) * np.broadcast_to(left, len(values))[:, None])
 
 
 def drift(values: np.ndarray, order: np.ndarray, left: np.ndarray | float = 1.0) -> tuple[float, float]:
     """
-    The change of values (L,), of which a restraint leaves left (L,), along their order (L,), any numbers, and its esd;
-    NaN of fewer than three.
+    The change of values, of which a restraint leaves a part, along their order, and its esd.
+
+    Parameters
+    ----------
+    values : ndarray, shape (L,)
+    order : ndarray, shape (L,)
+        Any numbers: their ranks count.
+    left : float or ndarray, shape (L,)
+        The part that is left, r (module docstring).
+
+    Returns
+    -------
+    change, esd : float
+        From the first to the last, in the unit of the values; NaN of fewer than three, or where order is one number.
     """
     if len(values) < 3:
         return NOTHING
