@@ -129,7 +129,7 @@ def test_nothing_goes_wrong(visited):
 
 def test_every_figure_is_drawn(visited):
     figures = visited.found["figures"]
-    assert len(figures) == 5 + 5 + 1 + 1 + 2 + 3 + 2 + 4 * 3
+    assert len(figures) == 5 + 5 + 1 + 2 + 2 + 3 + 2 + 4 * 3
     for figure in figures:
         assert figure["width"] > 250 and 0.4 < figure["height"] / figure["width"] < 1.0, figure
         assert figure["drawn"] >= 10 and figure["words"] >= 5, figure
