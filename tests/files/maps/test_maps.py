@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import pytest
@@ -513,8 +513,10 @@ def test_sums_come_back_bit_for_bit(tmp_path, spacing, monkeypatch):
         assert getattr(found.grid, name) == getattr(grid, name)
     assert np.array_equal(found.grid.reciprocal, grid.reciprocal)
     assert np.array_equal(found.description.ub, description.ub)
-    expected = replace(description, identifiers=("a", "z"), ub=found.description.ub)
-    assert found.description == expected
+    expected = replace(description, identifiers=("a", "z"))
+    # not of ub: newer versions of Python compare field by field, and no array like that
+    for name in {field.name for field in fields(expected)} - {"ub"}:
+        assert getattr(found.description, name) == getattr(expected, name), name
 
 
 def test_the_same_map_is_the_same_file(tmp_path):
