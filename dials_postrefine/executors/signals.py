@@ -28,6 +28,9 @@ def signals_interrupt() -> Iterator[None]:
     def interrupt(number, frame) -> None:
         if os.getpid() != pid:
             os._exit(128 + number)
+        if frame is not None and frame.f_code.co_name == "_numba_unpickle":  # compiled code calls it, as C++ (below)
+            threading.Timer(0.01, os.kill, (pid, number)).start()
+            return
         for known in WORDS:
             signal.signal(known, signal.SIG_IGN)
         raise KeyboardInterrupt(number)
