@@ -12,7 +12,9 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
+from types import FrameType
 
+MOMENT = 0.01  # seconds
 WORDS = {signal.SIGINT: "Interrupted.", signal.SIGTERM: "Terminated.", signal.SIGHUP: "Hung up."}
 
 
@@ -21,15 +23,16 @@ def signals_interrupt() -> Iterator[None]:
     """
     The signals raise KeyboardInterrupt(number) in the block, once: after the first the others are ignored.
 
-    A forked process that gets one just ends.  Signals that are ignored from the start (nohup) stay so.
+    A forked process that gets one just ends.  Signals that are ignored from the start (nohup) stay so.  In a function
+    that numba's compiled code calls, which prints what is raised there and goes on, they come again a moment later.
     """
     pid = os.getpid()
 
     def interrupt(number, frame) -> None:
         if os.getpid() != pid:
             os._exit(128 + number)
-        if frame is not None and frame.f_code.co_name == "_numba_unpickle":  # compiled code calls it, as C++ (below)
-            threading.Timer(0.01, os.kill, (pid, number)).start()
+        if _is_called_by_compiled_code(frame):
+            threading.Timer(MOMENT, os.kill, (pid, number)).start()
             return
         for known in WORDS:
             signal.signal(known, signal.SIG_IGN)
@@ -37,6 +40,12 @@ def signals_interrupt() -> Iterator[None]:
 
     with _handlers(interrupt):
         yield
+
+
+def _is_called_by_compiled_code(frame: FrameType | None) -> bool:
+    while frame is not None and frame.f_code.co_name != "_numba_unpickle":  # it unpickles the constants of the code
+        frame = frame.f_back
+    return frame is not None
 
 
 def signals_ignored() -> contextlib.AbstractContextManager[None]:

@@ -39,9 +39,8 @@ REWEIGHTED = 2  # times
 class Fit:
     """
     A fitted model: values and esds by parameter, k and its esd (0 where k is held), the correlations of parameters and
-    scale, calculated
-    (n,) in the units of the map with the background, chi_sq per degree of freedom of what was fitted, which parameters
-    are not determined, and whether it converged.
+    scale, calculated (n,) in the units of the map with the background, chi_sq per degree of freedom of what was fitted,
+    which parameters are not determined, and whether it converged.
     """
 
     name: str
