@@ -66,6 +66,8 @@ class GroupCovariance:
             for k in range(self.rank)
         )
         self.strength = np.array([np.interp(self.q_sq, pairs.node, one) for one in pairs.strength]).T
+        # real and imaginary F_R of all orientations (2 x n_orientations, n_voxels, n_groups)
+        self.amplitudes = np.concatenate(pairs.parts)
 
     def factor(self, values: np.ndarray) -> np.ndarray:
         """L (n_groups, rank), Angstrom."""
@@ -86,12 +88,8 @@ class GroupCovariance:
         factor = self.factor(values)
         intensity = self.pairs.own.copy()
         slopes = np.zeros((len(self.q_sq), *factor.shape))
-        _add_pairs(intensity, slopes, self._amplitudes(), (self.q_sq, self.strength), (factor, factor @ factor.T))
+        _add_pairs(intensity, slopes, self.amplitudes, (self.q_sq, self.strength), (factor, factor @ factor.T))
         return intensity, np.einsum("rm,nrk->mkn", self.phi, slopes).reshape(-1, len(self.q_sq))
-
-    def _amplitudes(self) -> np.ndarray:
-        """Real and imaginary F_R of all orientations (2 x n_orientations, n_voxels, n_groups)."""
-        return np.concatenate(self.pairs.parts)
 
 
 def kernel_root(places: np.ndarray, length: float) -> np.ndarray:
