@@ -1,11 +1,12 @@
 """
 How near the merged amplitudes come to the truth when DIALS finds, indexes and integrates the spots of simulated images.
 
-    python benchmarks/pixel_stills.py FOLDER [stills] [reference.mtz]
+    python benchmarks/pixel_stills.py FOLDER [stills] [seed] [reference.mtz]
 
-FOLDER keeps images, integrated stills and truth; running again uses what is there.  F^2 comes from the MTZ (lysozyme's
-cell, P43212) or a random structure.  The simulator shares nothing with dials_postrefine: kinematic, far field, without
-point spread, gain 1, Poisson noise; the expected counts of a pixel are
+FOLDER keeps images, integrated stills and truth; running again uses what is there, so that each seed needs a folder of
+its own.  F^2 comes from the MTZ (lysozyme's cell, P43212) or a random structure; the seed changes that structure, the
+crystals, their orientations and the noise.  The simulator shares nothing with dials_postrefine: kinematic, far field,
+without point spread, gain 1, Poisson noise; the expected counts of a pixel are
 
     I = K F^2 P (dOmega / lambda^2) <rho(q - R_k A h)>_{k, lambda} + background,   rho(x) = D^3 exp(-pi D^2 x^2)
 
@@ -75,12 +76,12 @@ MODELS = {
 }
 
 
-def random_structure():
+def random_structure(seed: int):
     """Intensities of 1000 atoms at random places, as a Miller array."""
     from cctbx import crystal, xray
     from cctbx.array_family import flex
 
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     atoms = [xray.scatterer("N", tuple(rng.random(3)), u=rng.uniform(0.15, 0.35)) for _ in range(1000)]
     atoms = flex.xray_scatterer(atoms)
     structure = xray.structure(crystal_symmetry=crystal.symmetry(CELL, SPACE_GROUP), scatterers=atoms)
@@ -98,9 +99,8 @@ def read_structure_factors(path: Path) -> tuple[np.ndarray, np.ndarray]:
     return np.array(array.indices()), intensity / intensity.mean()
 
 
-def simulate_image(seed: int, h: np.ndarray, f_sq: np.ndarray) -> tuple[np.ndarray, dict]:
+def simulate_image(rng: np.random.Generator, h: np.ndarray, f_sq: np.ndarray) -> tuple[np.ndarray, dict]:
     """One image (N_PIXELS, N_PIXELS), and the truth: A, and of each spot h, F^2 and scale times partiality."""
-    rng = np.random.default_rng([seed, 1])
     size, spread = rng.uniform(1500.0, 2500.0), MOSAIC_SPREAD * rng.lognormal(0.0, 0.3)
     pulse, volume = rng.lognormal(0.0, 0.3), rng.lognormal(0.0, 0.6)
     b_factor, cell_scale = rng.normal(0.0, 4.0), rng.normal(1.0, 0.0008)
@@ -164,14 +164,14 @@ def integrate(folder: Path, images: list[Path]) -> None:
     subprocess.run(command, cwd=folder, env=environment, stdout=subprocess.DEVNULL, check=True)
 
 
-def simulate(folder: Path, n_stills: int) -> list[Path]:
+def simulate(folder: Path, n_stills: int, seed: int) -> list[Path]:
     """The images still_0000.img ... of the folder, those that are missing being made, and beside each its truth."""
     h, f_sq = read_structure_factors(folder / "truth.mtz")
     header = ("{\n" + "".join(f"{item};\n" for item in HEADER.split()) + "}\n").encode().ljust(512)
     images = [folder / f"still_{number:04d}.img" for number in range(n_stills)]
     for number, path in enumerate(images):
         if not path.with_suffix(".npz").is_file():
-            image, truth = simulate_image(number, h, f_sq)
+            image, truth = simulate_image(np.random.default_rng([number, 1 + seed]), h, f_sq)
             path.write_bytes(header + image.tobytes())
             np.savez(path.with_suffix(".npz"), **truth)
     return images
@@ -189,8 +189,8 @@ def known_spots(folder: Path, files: StillsFiles) -> np.ndarray:
     return np.array(known)
 
 
-def report(name: str, files: StillsFiles, truth: np.ndarray, merged: Merged, more: str = "") -> None:
-    """One row: R, R of the better 90 %, and what was merged."""
+def report(name: str, files: StillsFiles, truth: np.ndarray, merged: Merged, more: str = "") -> float:
+    """One row, and gives R: R, R of the better 90 %, and what was merged."""
     intensity = np.where(files.stills.absent, np.nan, merged.intensity)
     seen = np.flatnonzero(np.isfinite(intensity) & (truth > 0.0))
     weighted = np.any(merged.sum_w != merged.n)
@@ -198,7 +198,11 @@ def report(name: str, files: StillsFiles, truth: np.ndarray, merged: Merged, mor
     order = seen[np.argsort(sigma_f[seen], kind="stable")]
     some = order, order[: round(0.9 * len(order))]
     r, r_best = (r_to_truth(intensity[i], truth[i], files.d_star_sq[i])[0] for i in some)
-    print(f"{name:42s}  {r:.4f}  {r_best:.4f}     {len(seen):6d}  {len(seen) / len(files.complete):8.1%}  {more}")
+    print(
+        f"{name:42s}  {r:.4f}  {r_best:.4f}     {len(seen):6d}  {len(seen) / len(files.complete):8.1%}  {more}",
+        flush=True,
+    )
+    return r
 
 
 def evaluate(folder: Path) -> None:
@@ -213,7 +217,7 @@ def evaluate(folder: Path) -> None:
     halves = np.array([merge(scaled[s], ones[s], unique[s], n).intensity for s in (~second, second)])
     cc_half = correlation(*halves[:, np.isfinite(halves).all(axis=0)])
     report("linear scaling, plain mean", files, truth, merge(scaled, ones, unique, n), f"{0:8d}  {cc_half:15.4f}")
-    results = {}
+    results, r = {}, {}
     choice = choose_model(stills, DatasetSettings(), Candidates(None, RADII, UNIT_CELLS), tests_gain=True)
     fit = choice.settings.fit
     print(f"The plain command chooses {fit.profile}, {fit.radius}, {fit.unit_cell}.")
@@ -225,15 +229,16 @@ def evaluate(folder: Path) -> None:
         statistics = collect_statistics(stills, result, shells, independent=halves)
         after, rejected = statistics.after[-1], np.count_nonzero(~result.accepted)
         more = f"{rejected:8d}  {after.cc_half:15.4f}  {after.cc_half_honest:6.4f}"
-        report(name, files, truth, statistics.merged, more)
+        r[name] = report(name, files, truth, statistics.merged, more)
     result = results[LIMITED]
     partial, f_sq = known_spots(folder, files).T
     exact = replace(stills, intensity=partial * f_sq)
     kept = result.kept & ~result.outlier & (exact.intensity > 0.0)
     true = merge(stills.intensity[kept] / partial[kept], stills.variance[kept] / partial[kept] ** 2, unique[kept], n)
     print(f"\nWhat limits R, with {LIMITED}:")
-    report("true scale and partiality", files, truth, true)
+    r_limit = report("true scale and partiality", files, truth, true)
     report("noise-free totals", files, truth, merge(*result.merging_values(exact, kept), unique[kept], n))
+    print(f"plain command over the true scale and partiality: {r['plain command'] / r_limit:.3f}")
     print(f"CC of intensities and noise-free totals {correlation(stills.intensity[kept], exact.intensity[kept]):.5f}")
     p, off = result.partiality[kept], np.log((result.partiality * result.scale / partial)[kept])
     print("ln(refined/true) of scale times partiality by refined p, of 0.2 0.4 0.6 0.8 1: median and spread (IQR/1.35)")
@@ -242,18 +247,19 @@ def evaluate(folder: Path) -> None:
         print(f"{median:+.3f} {(upper - lower) / 1.35:.3f}", end="  " if low < 0.8 else "\n")
 
 
-def main(folder: str, n_stills: int = 200, reference: str | None = None) -> None:
+def main(folder: str, n_stills: int = 200, seed: int = 0, reference: str | None = None) -> None:
     """Simulate and integrate what is missing, then evaluate."""
     path, truth = Path(folder).resolve(), Path(folder).resolve() / "truth.mtz"
     path.mkdir(parents=True, exist_ok=True)
     if reference and not truth.is_file():
         shutil.copy(reference, truth)
     elif not truth.is_file():
-        random_structure().as_mtz_dataset(column_root_label="I").mtz_object().write(str(truth))
+        random_structure(seed).as_mtz_dataset(column_root_label="I").mtz_object().write(str(truth))
     if not (path / "integrated.expt").is_file():
-        integrate(path, simulate(path, n_stills))
+        integrate(path, simulate(path, n_stills, seed))
     evaluate(path)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], *map(int, sys.argv[2:3]), *sys.argv[3:])
+    numbers = [int(argument) for argument in sys.argv[2:4] if argument.isdigit()]
+    main(sys.argv[1], *numbers, **dict(zip(("reference",), sys.argv[2 + len(numbers) :])))

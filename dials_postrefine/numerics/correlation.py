@@ -42,6 +42,24 @@ def correlation(x: np.ndarray, y: np.ndarray) -> float:
     return float(x @ y / norm) if norm > 0.0 else np.nan
 
 
+def is_lower(r: float, other: float, n: int) -> bool:
+    """
+    Whether a correlation is lower than another one of as many pairs by more than chance, the esd (1 - r^2)/sqrt(n).
+
+    Parameters
+    ----------
+    r, other : float
+        NaN: it is not.
+    n : int
+        Pairs.
+
+    Returns
+    -------
+    bool
+    """
+    return bool(r < other - (1.0 - other**2) / np.sqrt(max(n, 1)))
+
+
 def correlation_from_covariance(x: np.ndarray, y: np.ndarray) -> float:
     """
     r of two arrays as numpy.corrcoef rounds it: the covariance over one standard deviation, and then over the other.

@@ -184,12 +184,11 @@ def _summarise(request: PostrefineRequest, given: _Given, refinement: Refinement
     parameters = [lattice_parameters(result, k, files.ambiguity) for k in range(stills.n_lattices)]
     counts = count_observations(stills, result, rows_by_lattice(files))
     operations = group_operations(files.experiments, files.space_group)
-    reference = given.reference.intensity if given.reference.external else None
     record = make_summary(
         refinement,
         ListedLattices(given.identifiers, parameters, counts, files.order),
         dataset=_describe_dataset(request, given, result, counts),
-        diagnostics=collect_diagnostics(stills, result, reference, files.d_star_sq, given.drawn),
+        diagnostics=collect_diagnostics(stills, result, refinement.observed, files.d_star_sq, given.drawn),
         symmetry=weigh_symmetry(stills, result.linear_scale, result.accepted, files.d_star_sq, *operations),
     )
     recording = read_recording(files)

@@ -23,7 +23,6 @@ RULES: dict[str, tuple[tuple[str, str, tuple[str, ...]], ...]] = {
     "dials.postrefine": (
         ("radius", "algorithm", ("rs_hybrid",)),
         ("exponent", "profile", ("auto", "pearson_vii")),
-        ("require_gain", "reference", (NOT_GIVEN,)),
         ("free_fraction", "cross_validation", ("free_reflections",)),
         ("reference_model.*", "reference", (GIVEN,)),
         ("filtering.significance_filter.*", "filtering.significance_filter.enable", ("True",)),

@@ -2,10 +2,11 @@
 Everything that is done to a data set between reading and writing: the choice of the model, the cycles, the
 independently refined half sets, the comparison with scaling alone, and the statistics.
 
-Against the data's own mean postrefinement has to be worth it: if what it predicts of unseen reflections is not better
-than what scaling alone predicts (selection.py), or if independently refined half sets agree less than independently
-scaled ones do over the same indices, by more than the esd (1 - CC^2)/sqrt(n), the lattices keep the geometry that they
-were indexed with, and the scaled data are the result (unrefined.py).
+Postrefinement has to be worth it.  If what it predicts of unseen reflections is not better than what scaling alone
+predicts, or if against an external reference the merges of unseen indices agree less with it than scaled ones do
+(selection.py), or else if independently refined half sets agree less than independently scaled ones do over the same
+indices, by more than the esd (1 - CC^2)/sqrt(n), the lattices keep the geometry that they were indexed with, and the
+scaled data are the result (unrefined.py).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from dials_postrefine.numerics.correlation import is_lower
 from dials_postrefine.numerics.run import Run
 from dials_postrefine.stills.convergence import ChosenBy
 from dials_postrefine.stills.crossvalidation import (
@@ -26,6 +28,7 @@ from dials_postrefine.stills.crossvalidation import (
 from dials_postrefine.stills.dataset import Stills
 from dials_postrefine.stills.loop import DatasetSettings, postrefine
 from dials_postrefine.stills.merging import Merged
+from dials_postrefine.stills.observedpartiality import ObservedPartiality, observe_partiality
 from dials_postrefine.stills.outcome import PostrefinedStills
 from dials_postrefine.stills.reference import FitReference
 from dials_postrefine.stills.selection import Candidates, ModelChoice, choose_model
@@ -36,14 +39,15 @@ from dials_postrefine.stills.unrefined import leave_unrefined
 @dataclass
 class Refinement:
     """
-    The outcome; the models that were tried and what was found by them; the statistics, None where no lattice is
-    accepted; agreement of independent half sets, scaled and postrefined, over the same n indices, NaN where there are
-    too few.
+    The outcome; the models that were tried and what was found by them; the statistics, and the partialities as
+    observed, None where no lattice is accepted; agreement of independent half sets, scaled and postrefined, over the
+    same n indices, NaN where there are too few.
     """
 
     result: PostrefinedStills
     choice: ModelChoice
     statistics: Statistics | None
+    observed: ObservedPartiality | None = None
     half_sets: tuple[float, float, int] = (np.nan, np.nan, 0)
 
 
@@ -80,8 +84,7 @@ def refine(
     Refinement
     """
     reference = FitReference() if reference is None else reference
-    gain_matters = settings.requires_gain and not reference.external
-    choice = choose_model(stills, settings, candidates, reference, run, gain_matters)
+    choice = choose_model(stills, settings, candidates, reference, run, settings.requires_gain)
     settings, halves = choice.settings, None
     if half_sets and (not reference.external or reference.prior is not None):
         # first, for they tell how many cycles are too many
@@ -92,21 +95,18 @@ def refine(
         return Refinement(result, choice, None)
     independent = None if halves is None else _independent(stills, settings, result, halves, shells, run)
     compared = (np.nan, np.nan, 0)
-    if gain_matters:
+    if settings.requires_gain:
         scaled = scale_half_sets(stills, settings, shells.d_star_sq)
-        if scaled is not None and independent is not None:
+        if scaled is not None and independent is not None and not reference.external:
             compared = compare_half_sets(scaled, independent)
-        if not choice.gain.is_there or _is_worse(*compared):
-            result = leave_unrefined(stills, settings, result)
-            independent = scaled if half_sets else None
+        cc_scaled, cc_refined, n = compared
+        if not choice.gain.is_there or is_lower(cc_refined, cc_scaled, n):
+            result = leave_unrefined(stills, settings, result, reference)
+            independent = scaled if half_sets and not reference.external else None
     known = reference.intensity if reference.external else None
     statistics = collect_statistics(stills, result, shells, known, independent)
-    return Refinement(result, choice, statistics, compared)
-
-
-def _is_worse(scaled: float, refined: float, n: int) -> bool:
-    """Whether independent half sets agree less for having been refined, by more than chance (module docstring)."""
-    return bool(refined < scaled - (1.0 - scaled**2) / np.sqrt(max(n, 1)))
+    observed = observe_partiality(stills, result, reference)
+    return Refinement(result, choice, statistics, observed, compared)
 
 
 def _independent(

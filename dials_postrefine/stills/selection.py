@@ -31,23 +31,34 @@ The search goes in stages, each at what the one before has found:
    one is taken, which has the constant one as a limit and is restrained to the population.
 
 What is named is not searched.
+
+The chosen model is worth it if it predicts at least FEWEST_UNSEEN observations better than one scale a lattice does, by
+more than 2 s, or more esds where s is known from few lattices (as improbable for Student's t with L - 1 degrees of
+freedom); of one lattice, against an external reference, D > 0 has to do.  A lattice of few reflections may predict well
+and yet be corrected badly, I/(G e p) where p is small and the radius has run away.  With an external reference the
+unseen indices are therefore merged, too, as they would be written, each by the fits that have not seen it, and CC to
+the reference must not be below that of scaled ones, over the same indices, by more than its esd.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
 import numpy as np
+from scipy.special import ndtr, stdtrit
 
+from dials_postrefine.numerics.correlation import correlation, is_lower
 from dials_postrefine.numerics.robust import LOSSES, robust_width
 from dials_postrefine.numerics.run import Run
 from dials_postrefine.stills.dataset import Stills, select_lattices
 from dials_postrefine.stills.fits import FitSettings
 from dials_postrefine.stills.loop import DatasetSettings, postrefine
+from dials_postrefine.stills.outcome import PostrefinedStills
 from dials_postrefine.stills.partiality import Profile
 from dials_postrefine.stills.reference import FitReference
+from dials_postrefine.stills.scaling import Scaled, WeightedMean, mean_of_kept
 from dials_postrefine.stills.unrefined import predict_by_scale
 
 N_QUARTERS = 4
@@ -60,6 +71,7 @@ OBSERVATIONS_OF_ALL = 60_000
 EXPONENTS = (1.0, 2.0, 4.0, 50.0)
 USUAL, USUAL_WIDTH = 0.5, 0.15  # of u = 1/m
 GAIN_ESDS = 2.0
+FEWEST_UNSEEN = 50  # observations, for a gain
 FEWEST_CLUSTERS = 10  # lattices, for an esd that they tell
 
 
@@ -136,18 +148,36 @@ class Candidates:
 @dataclass
 class Gain:
     """
-    What postrefinement is worth: D and s of the chosen model against scaling alone by n unseen observations, NaN where
-    nothing can be compared.
+    What postrefinement is worth: D and s of the chosen model against scaling alone by n unseen observations of
+    n_lattices, NaN where nothing can be compared, s also of one lattice; with an external reference CC to it of
+    n_merged unseen indices, scaled and refined.
     """
 
     difference: float
     difference_esd: float
     n: int
+    n_lattices: int
+    cc_scaled: float = np.nan
+    cc_refined: float = np.nan
+    n_merged: int = 0
+
+    @property
+    def merges_worse(self) -> bool:
+        """Whether what is merged agrees less with the reference, by more than chance."""
+        return is_lower(self.cc_refined, self.cc_scaled, self.n_merged)
+
+    @property
+    def predicts_better(self) -> bool:
+        """Whether postrefinement predicts better than scaling alone by more than chance (module docstring)."""
+        if self.n_lattices < 2:
+            return self.difference > 0.0 and bool(np.isfinite(self.cc_refined))
+        limit = stdtrit(self.n_lattices - 1, ndtr(GAIN_ESDS))
+        return self.n >= FEWEST_UNSEEN and bool(self.difference > limit * self.difference_esd)
 
     @property
     def is_there(self) -> bool:
-        """Whether postrefinement is better than scaling alone by more than chance, which is GAIN_ESDS of s."""
-        return bool(self.difference > GAIN_ESDS * self.difference_esd)
+        """Whether postrefinement is worth it."""
+        return self.predicts_better and not self.merges_worse
 
 
 @dataclass
@@ -190,13 +220,13 @@ class Scores:
         return np.array(scores), n
 
     def difference(self, number: int, other: int) -> tuple[float, float, int]:
-        """D and s by which one candidate is better than the other, and the number of observations."""
+        """D and s by which one candidate is better than the other, NaN if unknown, and the number of observations."""
         (scores, other_scores), n = self.compare([number, other])
         apart = other_scores - scores
         apart = apart[np.bincount(self.lattice, minlength=self.n_lattices) > 0]
-        if not n or len(apart) < 2:
+        if not n:
             return np.nan, np.nan, n
-        return float(apart.sum()), float(apart.std(ddof=1) * np.sqrt(len(apart))), n
+        return float(apart.sum()), float(apart.std(ddof=1) * np.sqrt(len(apart))) if len(apart) > 1 else np.nan, n
 
 
 def choose_model(
@@ -254,11 +284,12 @@ class _Search:
             quarter = quarter[stills.friedel.one_of_pair()]
         n = int(np.clip(OBSERVATIONS_OF_ALL // max(len(self.sample.unique), 1), 1, N_QUARTERS))
         self.references, self.run = [FitReference(reference.working, quarter == i) for i in range(n)], run
-        self.settings = settings
+        self.settings, self.external = settings, reference.external
         self.quick = replace(settings, n_cycles=None if reference.external else N_CYCLES, takes_best=False)
         rows = np.flatnonzero(quarter[self.sample.unique] < n)
         self.scores = Scores(self.sample, rows, settings.fit.model_error)
         self.tried: list[Candidate] = []
+        self.merged: list[np.ndarray] = []  # of unseen indices (n_unique,), by candidate
         self.exponent: Exponent | None = None
 
     def start(self, fit: FitSettings) -> int:
@@ -270,21 +301,35 @@ class _Search:
         progress, named = self.run.progress, f"{profile}, {radius}, {unit_cell}"
         run = replace(self.run, progress=lambda what, *rest: progress(f"{named}, {what}", *rest))
         settings = _with(self.quick, profile=profile, radius=radius, unit_cell=unit_cell)
-        results = [postrefine(self.sample, settings, reference, run) for reference in self.references]
-        number = self.scores.add(self._join(result.free.predicted for result in results))
-        accepted = round(np.mean([np.count_nonzero(result.accepted) for result in results]))
+        results = [self._postrefine(settings, reference, run) for reference in self.references]
+        number = self.scores.add(self._join([result.free.predicted for result, _ in results], self.sample.unique))
+        self.merged.append(self._join([merged for _, merged in results]))
+        accepted = round(np.mean([np.count_nonzero(result.accepted) for result, _ in results]))
         candidate = Candidate(profile, radius, unit_cell, accepted)
         if against is not None:
             candidate.difference, candidate.difference_esd, candidate.n = self.scores.difference(number, against)
         self.tried.append(candidate)
         return number
 
-    def _join(self, predictions: Iterable[np.ndarray]) -> np.ndarray:
-        """Of each observation (n,) the prediction of the fits that have not seen it."""
-        joined = np.full(len(self.sample.unique), np.nan)
-        for reference, predicted in zip(self.references, predictions):
-            unseen = reference.free[self.sample.unique]
-            joined[unseen] = predicted[unseen]
+    def _postrefine(
+        self, settings: DatasetSettings, reference: FitReference, run: Run
+    ) -> tuple[PostrefinedStills, np.ndarray]:
+        """The outcome, and what the last cycle merges of all indices (n_unique,) if the reference is external."""
+        merged = np.full(self.sample.n_unique, np.nan)
+
+        def take(scaled: Scaled, mean: WeightedMean) -> None:
+            if self.external:
+                found = mean.error_model, settings.outlier_z, settings.error_model == "basic"
+                merged[:] = mean_of_kept(self.sample, scaled, *found).reference
+
+        return postrefine(self.sample, settings, reference, run, each=take), merged
+
+    def _join(self, values: Sequence[np.ndarray], unique: np.ndarray | slice = slice(None)) -> np.ndarray:
+        """Of each index, or of each observation (n,) of these indices, the value by the fits that have not seen it."""
+        joined = np.full(values[0].shape, np.nan)
+        for reference, value in zip(self.references, values):
+            unseen = reference.free[unique]
+            joined[unseen] = value[unseen]
         return joined
 
     def find_exponent(self, first: int) -> int:
@@ -325,10 +370,20 @@ class _Search:
         settings = _with(self.settings, profile=profile, radius=chosen.radius, unit_cell=chosen.unit_cell)
         found = ModelChoice(settings, self.tried, self.exponent)
         if tests_gain:
-            predictions = (predict_by_scale(self.sample, settings, reference) for reference in self.references)
-            scaled = self.scores.add(self._join(predictions))
-            found.gain = Gain(*self.scores.difference(best, scaled))
+            scaled = [predict_by_scale(self.sample, settings, reference) for reference in self.references]
+            number = self.scores.add(self._join([predicted for predicted, _ in scaled], self.sample.unique))
+            found.gain = Gain(*self.scores.difference(best, number), self.sample.n_lattices)
+            if self.external:
+                merged = self._join([merged for _, merged in scaled])
+                self._compare_merged(found.gain, merged, self.merged[best])
         return found
+
+    def _compare_merged(self, gain: Gain, scaled: np.ndarray, refined: np.ndarray) -> None:
+        """Add how two merges of unseen indices (n_unique,) agree with the external reference to the gain."""
+        known = self.references[0].intensity
+        both = np.isfinite(scaled) & np.isfinite(refined) & np.isfinite(known)
+        gain.n_merged = int(np.count_nonzero(both))
+        gain.cc_scaled, gain.cc_refined = (correlation(one[both], known[both]) for one in (scaled, refined))
 
 
 def find_exponent(u: np.ndarray, scores: np.ndarray) -> Exponent:

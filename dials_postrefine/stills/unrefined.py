@@ -57,9 +57,11 @@ def scale_alone(stills: Stills, settings: DatasetSettings, linear_scale: np.ndar
     return scaled, mean_of_kept(stills, scaled, model, np.inf, settings.error_model == "basic")
 
 
-def predict_by_scale(stills: Stills, settings: DatasetSettings, reference: FitReference) -> np.ndarray:
+def predict_by_scale(
+    stills: Stills, settings: DatasetSettings, reference: FitReference
+) -> tuple[np.ndarray, np.ndarray]:
     """
-    What scaling alone says of each observation from the mean of the other lattices.
+    What scaling alone says of each observation from the external reference, or from the mean of the other lattices.
 
     Parameters
     ----------
@@ -71,15 +73,20 @@ def predict_by_scale(stills: Stills, settings: DatasetSettings, reference: FitRe
 
     Returns
     -------
-    ndarray, shape (n,)
+    predicted : ndarray, shape (n,)
         Intensities as observed, NaN where nothing is known.
+    merged : ndarray, shape (n_unique,)
+        What is merged of the scaled observations.
     """
-    scale = linear_scales(reference.hide(stills), None)
+    scale = linear_scales(reference.hide(stills), reference.working if reference.external else None)
     scaled, mean = scale_alone(stills, settings, scale)
-    return np.where(scaled.kept, scaled.scale * mean_of_others(stills, mean), np.nan)
+    expected = reference.intensity[stills.unique] if reference.external else mean_of_others(stills, mean)
+    return np.where(scaled.kept, scaled.scale * expected, np.nan), mean.reference
 
 
-def leave_unrefined(stills: Stills, settings: DatasetSettings, result: PostrefinedStills) -> PostrefinedStills:
+def leave_unrefined(
+    stills: Stills, settings: DatasetSettings, result: PostrefinedStills, reference: FitReference
+) -> PostrefinedStills:
     """
     The same data set with its lattices as they were indexed, scaled alone.
 
@@ -89,6 +96,8 @@ def leave_unrefined(stills: Stills, settings: DatasetSettings, result: Postrefin
     settings : DatasetSettings
     result : PostrefinedStills
         What postrefinement made of it.
+    reference : FitReference
+        What it was postrefined against.
 
     Returns
     -------
@@ -97,8 +106,9 @@ def leave_unrefined(stills: Stills, settings: DatasetSettings, result: Postrefin
         number of reflections.
     """
     scaled, mean = scale_alone(stills, settings, result.linear_scale)
-    reference = mean_of_others(stills, mean)
-    fits = [_unrefined_fit(stills, settings, k, result.linear_scale[k], reference) for k in range(stills.n_lattices)]
+    external = reference.external
+    by_row = reference.intensity[stills.unique] if external else mean_of_others(stills, mean)
+    fits = [_unrefined_fit(stills, settings, k, result.linear_scale[k], by_row) for k in range(stills.n_lattices)]
     for k, fit in enumerate(fits):
         if fit.reason is not None:
             scaled.kept[stills.rows(k)] = False
@@ -115,7 +125,7 @@ def leave_unrefined(stills: Stills, settings: DatasetSettings, result: Postrefin
         outlier=mean.outlier,
         mean=mean.reference,
         error_model=mean.error_model if settings.error_model == "basic" else None,
-        reference=mean.reference,
+        reference=reference.intensity if external else mean.reference,
         scaled_only=True,
     )
 

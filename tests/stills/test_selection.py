@@ -136,7 +136,7 @@ def test_what_was_tried_says_why(as_stills):
 )
 def test_a_candidate_is_called_worse_where_it_is(as_stills, monkeypatch, difference, esd, n_lattices, decision):
     """What is not better by more than chance is not worse for that, and of few lattices nothing is known."""
-    monkeypatch.setattr(selection._Search, "_join", lambda search, found: np.ones(len(search.sample.unique)))
+    monkeypatch.setattr(selection._Search, "_join", lambda search, *_: np.ones(len(search.sample.unique)))
     monkeypatch.setattr(selection.Scores, "difference", lambda *_: (difference, esd, 100))
     stills = as_stills(simulate_stills(StillsOptions(n_lattices=n_lattices, d_min=4.0, seed=4)))
     candidates = Candidates(Profile("gaussian"), ("mosaic",), ("fixed", "scale"))

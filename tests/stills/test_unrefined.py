@@ -100,11 +100,11 @@ def test_what_is_free_has_no_part_in_the_prediction(full):
     free = np.random.default_rng(0).random(stills.n_unique) < 0.25
     rows = free[stills.unique]
     settings, reference = DatasetSettings(), FitReference(free=free)
-    predicted = predict_by_scale(stills, settings, reference)
+    predicted, _ = predict_by_scale(stills, settings, reference)
     known = np.flatnonzero(rows & np.isfinite(predicted))
     assert len(known) > 100 and correlation(predicted[known], stills.intensity[known]) > 0.9
     one = known[0]
     changed = stills.intensity.copy()
     changed[one] *= 1.5
-    again = predict_by_scale(replace(stills, intensity=changed), settings, reference)
+    again, _ = predict_by_scale(replace(stills, intensity=changed), settings, reference)
     assert again[one] == pytest.approx(predicted[one], rel=0.02)  # of the others, with weights that all tell

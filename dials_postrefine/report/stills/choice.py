@@ -60,6 +60,9 @@ def _describe_gain(refinement: Refinement) -> dict | None:
         "cc_half_scaled": scaled,
         "cc_half_refined": refined,
         "n_common": n,
+        "cc_reference_scaled": gain.cc_scaled,
+        "cc_reference_refined": gain.cc_refined,
+        "n_merged": gain.n_merged,
         "words": _gain_words(refinement),
     }
 
@@ -70,13 +73,18 @@ def _gain_words(refinement: Refinement) -> str:
     if np.isfinite(gain.difference):
         said = (
             f"{gain.n} observations that no fit has seen are predicted "
-            f"{'better' if gain.is_there else 'no better'} by postrefinement than by scaling alone: ln likelihood "
-            f"{gain.difference:+.0f} with esd {gain.difference_esd:.0f}"
+            f"{'better' if gain.predicts_better else 'no better'} by postrefinement than by scaling alone: "
+            f"ln likelihood {gain.difference:+.0f} with esd {number(gain.difference_esd, '{:.0f}')}"
         )
     else:
         said = "No fit leaves enough unseen observations to tell whether postrefinement is better than scaling alone"
     if np.isfinite(refined):
         said += f"; CC1/2 of independent half sets, {n} indices: {scaled:.3f} scaled, {refined:.3f} refined"
+    if np.isfinite(gain.cc_refined):
+        said += (
+            f"; CC to the reference of {gain.n_merged} merged indices that no fit has seen: "
+            f"{gain.cc_scaled:.3f} scaled, {gain.cc_refined:.3f} refined"
+        )
     if refinement.result.scaled_only:
         said += ". So the lattices keep the geometry that they were indexed with, and the data are scaled alone"
     return said + "."

@@ -12,8 +12,8 @@ from dials_postrefine.report.common import plots
 from dials_postrefine.report.common.page import NO_NUMBER, Figure, Section, Table, number
 from dials_postrefine.report.common.plots import BLUE, RED, Curve
 from dials_postrefine.report.stills.choice import profile_of
-from dials_postrefine.report.stills.diagnostics import CURVE_POINTS
 from dials_postrefine.report.stills.summary import HISTOGRAMS, PARAMETERS, label
+from dials_postrefine.stills.observedpartiality import CURVE_POINTS
 
 # A reflection of one lattice is drawn where its observed partiality is known to this.
 MAX_P_ESD = 0.25

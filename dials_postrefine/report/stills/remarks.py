@@ -75,7 +75,8 @@ def _on_lattices(summary: dict) -> Iterator[Remark]:
     if summary["scaled_only"]:
         yield distrust(
             "postrefinement is no better than scaling alone",
-            f"Postrefinement was not written: {summary['gain']['words']} More lattices, or a reference=, are needed.",
+            f"Postrefinement was not written: {summary['gain']['words']} More lattices"
+            f"{', or a reference=,' if summary['dataset']['reference'] is None else ''} are needed.",
             "n_accepted",
         )
     elif accepted and not any(one["accepted"] and one["refined"] for one in summary["lattices"]):
