@@ -39,7 +39,7 @@ def say(shared_data, run_program, tmp_path):
     return say
 
 
-@pytest.mark.parametrize(("fraction", "model"), [(0.5, "default"), (0.5, "better"), (0.0, "better")])
+@pytest.mark.parametrize(("fraction", "model"), [(0.5, "default"), (0.5, "better"), (0.0, "default"), (0.0, "better")])
 def test_a_wrong_fraction_is_found(say, fraction, model):
     summary = say(fraction, *MODELS[model])
     found = summary["systematics"]["polarization_fraction"]

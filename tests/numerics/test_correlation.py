@@ -11,6 +11,7 @@ from dials_postrefine.numerics.correlation import (
     correlation_from_covariance,
     correlation_from_sums,
     grouped_correlation,
+    is_lower,
     partial_correlation,
 )
 
@@ -43,6 +44,13 @@ def test_all_agree_with_scipy(relation):
     x = rng.exponential(size=200)
     y = relation * x + rng.normal(size=200)
     assert all_of(x, y) == pytest.approx([pearsonr(x, y)[0]] * 4, abs=1e-12)
+
+
+@pytest.mark.parametrize(("r", "expected"), [(0.58, False), (0.5, True), (0.9, False), (np.nan, False)])
+def test_lower_by_more_than_chance(r, expected):
+    """(1 - 0.6^2)/sqrt(100) = 0.064."""
+    assert is_lower(r, 0.6, 100) is expected
+    assert is_lower(0.6, np.nan, 100) is False
 
 
 def test_there_is_none_of_two_pairs_or_without_spread():

@@ -16,17 +16,17 @@ from dials_postrefine.stills.partiality import Profile
 from dials_postrefine.stills.reference import FitReference
 from dials_postrefine.stills.refinement import refine
 from dials_postrefine.stills.scaling import linear_scales
-from dials_postrefine.stills.selection import Candidates
+from dials_postrefine.stills.selection import Candidates, Gain
 from dials_postrefine.stills.statistics import ResolutionShells
 from dials_postrefine.stills.unrefined import predict_by_scale, scale_alone
 
 MODEL = Candidates(Profile("gaussian"), ["constant"], ["fixed"])
 
 
-def refined(sim, stills, **more):
+def refined(sim, stills, reference=None, **more):
     d_star_sq = np.sum((sim.reference_h / np.array(sim.options.unit_cell[:3])) ** 2, axis=1)
     settings = DatasetSettings(fit=FitSettings(min_correlation=-1.0), **more)
-    return refine(stills, settings, MODEL, ResolutionShells(d_star_sq, d_star_sq))
+    return refine(stills, settings, MODEL, ResolutionShells(d_star_sq, d_star_sq), reference)
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +49,15 @@ def test_partial_reflections_are_postrefined(as_stills):
     assert n > 50 and postrefined > scaled + 0.05
 
 
+@pytest.mark.parametrize(("n_lattices", "told"), [(4, False), (6, True)])
+def test_half_sets_of_two_lattices_with_little_in_common_do_not_tell(as_stills, n_lattices, told):
+    """Unseen reflections are predicted better, but they are of those that the few lattices share."""
+    sim = simulate_stills(StillsOptions(n_lattices=n_lattices, d_min=2.6, profile="gaussian", seed=3))
+    found = refined(sim, as_stills(sim))
+    assert found.choice.gain.is_there and found.half_sets[2] < 50
+    assert found.untold is found.result.scaled_only is not told
+
+
 def test_full_reflections_are_scaled_alone(full):
     sim, stills = full
     found = refined(sim, stills)
@@ -61,6 +70,81 @@ def test_full_reflections_are_scaled_alone(full):
     assert np.exp(result.x[:, 0]) == pytest.approx(linear)
     known = np.isfinite(result.mean)
     assert correlation(result.mean[known], sim.reference_intensity[known]) > 0.98
+
+
+def test_full_reflections_are_scaled_alone_against_a_reference_too(full):
+    sim, stills = full
+    noise = 1.0 + 0.3 * np.random.default_rng(6).normal(size=len(stills.intensity))
+    stills = replace(stills, intensity=stills.intensity * noise, variance=10.0 * stills.variance)
+    reference = FitReference(sim.reference_intensity)
+    found = refined(sim, stills, reference)
+    result, gain = found.result, found.choice.gain
+    assert result.scaled_only and result.accepted.all() and np.all(result.partiality == 1.0)
+    assert gain.n_merged > 300 and gain.cc_scaled > 0.9
+    assert result.scale == pytest.approx(linear_scales(stills, sim.reference_intensity)[stills.lattice()])
+    assert result.reference == pytest.approx(sim.reference_intensity)
+    known = np.isfinite(result.mean)  # on the scale of the reference
+    assert np.sum(result.mean[known]) == pytest.approx(np.sum(sim.reference_intensity[known]), rel=0.05)
+    assert not refined(sim, stills, reference, requires_gain=False).result.scaled_only
+
+
+@pytest.mark.parametrize("n_lattices", [1, 3, 30])
+def test_partial_reflections_are_postrefined_against_a_reference(as_stills, n_lattices):
+    """Of a single still there is no spread between lattices; its unseen reflections tell all the same."""
+    sim = simulate_stills(StillsOptions(n_lattices=n_lattices, d_min=2.6, profile="gaussian", seed=3))
+    found = refined(sim, as_stills(sim), FitReference(sim.reference_intensity))
+    gain = found.choice.gain
+    assert gain.is_there and not found.result.scaled_only
+    assert gain.cc_refined > gain.cc_scaled + 0.03
+
+
+GAIN = {"difference": 100.0, "difference_esd": 10.0, "n": 500, "n_lattices": 30}
+MERGED = {"cc_scaled": 0.8, "n_merged": 400}  # (1 - 0.8^2)/sqrt(400) = 0.018
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        ({}, True),
+        ({"difference": 19.0}, False),
+        ({"n": 49}, False),
+        ({"difference_esd": 30.0}, True),  # 3.3 esds of 30 lattices
+        ({"difference_esd": 30.0, "n_lattices": 3}, False),  # 4.5 it takes of three, by the table of Student's t
+        ({"difference_esd": 21.0, "n_lattices": 3}, True),
+        ({"difference": np.nan, "difference_esd": np.nan, "n": 0}, False),
+        ({**MERGED, "cc_refined": 0.79}, True),
+        ({**MERGED, "cc_refined": 0.77}, False),
+        ({"difference": 1.0, "difference_esd": np.nan, "n_lattices": 1}, False),  # without a reference
+        ({"difference": 1.0, "difference_esd": np.nan, "n_lattices": 1, **MERGED, "cc_refined": 0.82}, True),
+    ],
+)
+def test_what_is_worth_it(changed, expected):
+    assert Gain(**(GAIN | changed)).is_there is expected
+
+
+@pytest.mark.slow
+@pytest.mark.data
+@pytest.mark.parametrize("name", ["thermolysin_xfel_3_abismal", "thermolysin_xfel_4"])
+def test_a_few_real_stills_are_no_worse_than_scaled_against_their_model(shared_data, name):
+    """Three or four stills with few reflections each: CC to the model over the same reflections."""
+    from dials_postrefine.files.reference.alignment import align, read_reference
+    from dials_postrefine.programs.algorithm_settings import dataset_settings, model_candidates
+    from dials_postrefine.programs.stills_input import read_stills
+    from dials_postrefine.settings.postrefine import PostrefineRequest
+
+    files = read_stills(*([str(shared_data / name / f"stills.{end}")] for end in ("expt", "refl")))
+    path = shared_data / "models" / "2tli_icalc_93.4_131.1_1.6A.mtz"
+    truth = align(files.h_unique, *read_reference(str(path), files.space_group, files.cell))
+    stills, request, shells = files.stills, PostrefineRequest(), ResolutionShells(files.d_star_sq, files.complete)
+    settings, candidates = dataset_settings(request), model_candidates(request)
+    found = refine(stills, settings, candidates, shells, FitReference(truth))
+    scale = found.result.linear_scale[stills.lattice()]
+    used = np.isfinite(scale)
+    value = stills.intensity[used] / scale[used]
+    plain = merge(value, np.ones(len(value)), stills.unique[used], stills.n_unique).intensity
+    merged = found.statistics.merged.intensity
+    both = np.isfinite(plain) & np.isfinite(merged) & np.isfinite(truth)
+    assert correlation(merged[both], truth[both]) >= correlation(plain[both], truth[both]) - 1e-3
 
 
 @pytest.mark.parametrize("n_lattices", [3, 8])

@@ -85,6 +85,8 @@ def _gain_words(refinement: Refinement) -> str:
             f"; CC to the reference of {gain.n_merged} merged indices that no fit has seen: "
             f"{gain.cc_scaled:.3f} scaled, {gain.cc_refined:.3f} refined"
         )
+    if refinement.untold:
+        said += f", which is not enough of so few lattices, whose half sets have {n} indices in common, too few to tell"
     if refinement.result.scaled_only:
         said += ". So the lattices keep the geometry that they were indexed with, and the data are scaled alone"
     return said + "."
