@@ -32,12 +32,14 @@ The search goes in stages, each at what the one before has found:
 
 What is named is not searched.
 
-The chosen model is worth it if it predicts at least FEWEST_UNSEEN observations better than one scale a lattice does, by
-more than 2 s, or more esds where s is known from few lattices (as improbable for Student's t with L - 1 degrees of
-freedom); of one lattice, against an external reference, D > 0 has to do.  A lattice of few reflections may predict well
-and yet be corrected badly, I/(G e p) where p is small and the radius has run away.  With an external reference the
-unseen indices are therefore merged, too, as they would be written, each by the fits that have not seen it, and CC to
-the reference must not be below that of scaled ones, over the same indices, by more than its esd.
+Against the data's own mean the chosen model is worth it if it predicts at least FEWEST_UNSEEN observations better than
+one scale a lattice does, by more than 2 s, or more esds where s is known from few lattices (as improbable for Student's
+t with L - 1 degrees of freedom).
+
+Against an external reference D > 0 has to do, but the unseen indices are merged, too, as they would be written, each by
+the fits that have not seen it: CC to the reference must not be below that of scaled ones, over the same indices, by
+more than its esd.  For a lattice of few reflections may predict well and yet be corrected badly, I/(G e p) where p is
+small and a mosaic radius has run away that nothing restrains; if so, a constant one is taken where that is worth it.
 """
 
 from __future__ import annotations
@@ -84,6 +86,7 @@ class Decision(str, Enum):
     ALIKE = "as good as the chosen one"  # the difference is no more than its esd
     UNTOLD = "can't be told"
     STEP = "tried for the exponent"
+    CORRECTS_WORSE = "corrects worse than scaling"  # D > 0, but what is merged agrees less with the reference
 
 
 @dataclass
@@ -169,8 +172,8 @@ class Gain:
     @property
     def predicts_better(self) -> bool:
         """Whether postrefinement predicts better than scaling alone by more than chance (module docstring)."""
-        if self.n_lattices < 2:
-            return self.difference > 0.0 and bool(np.isfinite(self.cc_refined))
+        if self.n_merged:
+            return self.difference > 0.0
         limit = stdtrit(self.n_lattices - 1, ndtr(GAIN_ESDS))
         return self.n >= FEWEST_UNSEEN and bool(self.difference > limit * self.difference_esd)
 
@@ -290,6 +293,7 @@ class _Search:
         self.scores = Scores(self.sample, rows, settings.fit.model_error)
         self.tried: list[Candidate] = []
         self.merged: list[np.ndarray] = []  # of unseen indices (n_unique,), by candidate
+        self.scaled: list[tuple[int, np.ndarray]] = []  # the number of scaling alone, and what it merges, once made
         self.exponent: Exponent | None = None
 
     def start(self, fit: FitSettings) -> int:
@@ -364,19 +368,30 @@ class _Search:
 
     def choice(self, best: int, tests_gain: bool) -> ModelChoice:
         """The outcome."""
+        gain = self._gain(best) if tests_gain else None
+        last = len(self.tried) - 1
+        if gain is not None and gain.merges_worse and last != best and self.tried[last].radius == "constant":
+            other = self._gain(last)
+            if other.is_there:
+                self.tried[best].decision = Decision.CORRECTS_WORSE
+                best, gain = last, other
         chosen = self.tried[best]
         profile = chosen.profile if self.exponent is None else Profile(exponent=self.exponent.value)
         chosen.decision = Decision.CHOSEN if profile == chosen.profile else Decision.NEAREST
         settings = _with(self.settings, profile=profile, radius=chosen.radius, unit_cell=chosen.unit_cell)
-        found = ModelChoice(settings, self.tried, self.exponent)
-        if tests_gain:
-            scaled = [predict_by_scale(self.sample, settings, reference) for reference in self.references]
-            number = self.scores.add(self._join([predicted for predicted, _ in scaled], self.sample.unique))
-            found.gain = Gain(*self.scores.difference(best, number), self.sample.n_lattices)
-            if self.external:
-                merged = self._join([merged for _, merged in scaled])
-                self._compare_merged(found.gain, merged, self.merged[best])
-        return found
+        return ModelChoice(settings, self.tried, self.exponent, gain)
+
+    def _gain(self, number: int) -> Gain:
+        """What a candidate is worth beside scaling alone."""
+        if not self.scaled:
+            found = [predict_by_scale(self.sample, self.settings, reference) for reference in self.references]
+            merged = self._join([merged for _, merged in found])
+            self.scaled = [(self.scores.add(self._join([one for one, _ in found], self.sample.unique)), merged)]
+        scaled, merged = self.scaled[0]
+        gain = Gain(*self.scores.difference(number, scaled), self.sample.n_lattices)
+        if self.external:
+            self._compare_merged(gain, merged, self.merged[number])
+        return gain
 
     def _compare_merged(self, gain: Gain, scaled: np.ndarray, refined: np.ndarray) -> None:
         """Add how two merges of unseen indices (n_unique,) agree with the external reference to the gain."""

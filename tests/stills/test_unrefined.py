@@ -114,6 +114,8 @@ MERGED = {"cc_scaled": 0.8, "n_merged": 400}  # (1 - 0.8^2)/sqrt(400) = 0.018
         ({"difference": np.nan, "difference_esd": np.nan, "n": 0}, False),
         ({**MERGED, "cc_refined": 0.79}, True),
         ({**MERGED, "cc_refined": 0.77}, False),
+        ({**MERGED, "cc_refined": 0.82, "difference": 5.0}, True),
+        ({**MERGED, "cc_refined": 0.82, "difference": -5.0}, False),
         ({"difference": 1.0, "difference_esd": np.nan, "n_lattices": 1}, False),  # without a reference
         ({"difference": 1.0, "difference_esd": np.nan, "n_lattices": 1, **MERGED, "cc_refined": 0.82}, True),
     ],
