@@ -209,10 +209,10 @@ def test_correlation_with_the_reference_goes_up(with_reference):
 
 
 def test_reference_merged_from_the_data_themselves_passes_the_checks_of_cell_and_space_group(postrefine):
-    """Circular, and so no proof of anything else; the first is scaled alone, the second postrefined."""
+    """Circular, and so no proof of anything else; nothing agrees better with scaled data than these themselves."""
     first = postrefine(CUNIR, None)
     again = postrefine(CUNIR, first.folder / "merged.mtz")
-    assert first.summary["scaled_only"] and not again.summary["scaled_only"]
+    assert first.summary["scaled_only"] and again.summary["scaled_only"]
     assert again.summary["after"][-1]["cc_reference"] > 0.8
     assert all(done.returncode == 0 for done in again.done.values())
 
