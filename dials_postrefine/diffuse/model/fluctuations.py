@@ -22,7 +22,7 @@ import numpy as np
 from dials_postrefine.diffuse.model.atoms import Atoms
 from dials_postrefine.diffuse.model.elastic import correlate, find_network, nodes_of
 from dials_postrefine.diffuse.model.group_covariance import groups_of, kernel_root
-from dials_postrefine.diffuse.model.liquid_like import correlation_of
+from dials_postrefine.diffuse.model.kernels import correlation_of
 
 MOST_ATOMS = 4000
 N_DISTANCES = 30
