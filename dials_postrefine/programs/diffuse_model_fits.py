@@ -15,7 +15,7 @@ from dials_postrefine.diffuse.model.background import background_functions
 from dials_postrefine.diffuse.model.comparison import choose, held_out_squares, preference
 from dials_postrefine.diffuse.model.covariance import GivenCovariance, GroupPairs
 from dials_postrefine.diffuse.model.elastic import Elastic, find_network
-from dials_postrefine.diffuse.model.fitting import Fit, Problem, fit, fit_background
+from dials_postrefine.diffuse.model.fitting import Fit, Problem, fit, fit_background, join_equivalents
 from dials_postrefine.diffuse.model.group_covariance import GroupCovariance, groups_of
 from dials_postrefine.diffuse.model.libration import LibratingBody
 from dials_postrefine.diffuse.model.liquid_like import LiquidLike
@@ -82,7 +82,7 @@ def fit_models(request: DiffuseModelRequest, given: ModelInput, progress) -> Fit
     voxels = given.voxels
     functions = background_functions(voxels.s, request.background.functions, request.background.n)
     scale = 1.0 if request.scale == "absolute" else None
-    problem = Problem(voxels, functions, ~voxels.held_out, request.robust, scale)
+    problem = join_equivalents(Problem(voxels, functions, ~voxels.held_out, request.robust, scale))
     flat = Variant("background", {}, lambda voxels: None)
     fitted = [(flat, fit_background(problem))]
     notes: list[str] = []
@@ -162,14 +162,11 @@ def _hold_scale(found: FittedModels, problem: Problem) -> FittedModels:
 
 def _fit_one(candidate: Variant, problem: Problem, start: np.ndarray | None = None) -> Fit:
     """The fit of a variant, by fewer voxels where these are enough."""
-    voxels, most = problem.voxels, candidate.most_voxels
-    if most is None or problem.used.sum() <= 1.5 * most:
+    voxels, most = problem.distinct, candidate.most_voxels
+    some = np.flatnonzero(problem.gather(np.ones(len(problem.voxels))))
+    if most is None or len(some) <= 1.5 * most:
         return fit(candidate.make(voxels), problem, start)
-    some = np.flatnonzero(problem.used)[:: int(np.ceil(problem.used.sum() / most))]
-    part = replace(
-        problem, voxels=voxels.select(some), functions=problem.functions[:, some], used=np.ones(len(some), bool)
-    )
-    first = fit(candidate.make(part.voxels), part, start)
+    first = fit(*_part(candidate, problem, some[:: int(np.ceil(len(some) / most))]), start)
     model = candidate.make(voxels)
     whole = fit(_Held(model, first.values), problem)
     return replace(
@@ -182,6 +179,22 @@ def _fit_one(candidate: Variant, problem: Problem, start: np.ndarray | None = No
         scale_esd=first.scale_esd,
         undetermined=first.undetermined,
     )
+
+
+def _part(candidate: Variant, problem: Problem, some: np.ndarray) -> tuple[Model, Problem]:
+    """The model and the problem of some of the distinct voxels, with all equivalents that are used."""
+    chosen = np.zeros(len(problem.distinct), bool)
+    chosen[some] = True
+    here = np.flatnonzero(problem.spread(chosen) & problem.used)
+    part = replace(
+        problem,
+        voxels=problem.voxels.select(here),
+        functions=problem.functions[:, here],
+        used=np.ones(len(here), bool),
+        orbits=None,
+    )
+    part = join_equivalents(part)
+    return candidate.make(part.distinct), part
 
 
 class _Held:

@@ -194,7 +194,7 @@ class GivenCovariance:
             for rotation in atoms.rotations:
                 self.intensity += tensor_sum(atoms, v, 2.0 * np.pi * (voxels.h @ rotation) @ atoms.reciprocal.T)
             return
-        self.parameters = (Parameter("fraction", 0.95, 0.0, 1.0, ""),)
+        self.parameters = (Parameter("fraction", 0.95, 0.0, 1.0, "", natural=True),)
         self.pairs = GroupPairs(atoms.with_u(np.diag(v)), np.arange(n), voxels)
         self.v = v
 

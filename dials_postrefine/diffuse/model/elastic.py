@@ -53,7 +53,10 @@ class Elastic:
         self.pairs = GroupPairs(atoms, groups, voxels)
         self.root = np.sqrt(np.outer(self.pairs.u, self.pairs.u))
         start = float(np.clip(network.anchor, 2.0 * ANCHOR[0], 0.5 * ANCHOR[1]))
-        self.parameters = (Parameter("fraction", 0.95, 0.0, 1.0, ""), Parameter("anchor", start, *ANCHOR, ""))
+        self.parameters = (
+            Parameter("fraction", 0.95, 0.0, 1.0, "", natural=True),
+            Parameter("anchor", start, *ANCHOR, ""),
+        )
 
     def evaluate(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """I and its derivatives (parameters.Model)."""

@@ -23,7 +23,7 @@ from scipy.interpolate import CubicSpline
 
 R_NEAREST = 1.1  # Angstrom
 WINDOW = 4.0  # times gamma and 1/gamma that the functions are good for
-PRECISE = 3e-5
+PRECISE = 2e-4
 NODES = 300  # distances of the table
 GAMMAS, EXPONENTS = 24, 12  # rows of the table
 N_X = 4096  # steps of x in which coefficients are tabulated
@@ -76,10 +76,15 @@ class SeparatedKernel:
                 rows.append(np.expm1(x * correlation) / np.expm1(x))
         table = np.array(rows)
         left, singular, right = np.linalg.svd(table, full_matrices=False)
-        n = 1
-        while n < len(singular) and np.abs(table - (left[:, :n] * singular[:n]) @ right[:n]).max() > PRECISE:
-            n += 1
-        self.functions = right[:n]
+        errors = [1.0]
+        while errors[-1] > PRECISE and len(errors) < len(singular):
+            n = len(errors)
+            errors.append(np.abs(table - (left[:, :n] * singular[:n]) @ right[:n]).max())
+        self.functions, self._errors = right[: len(errors) - 1], np.array(errors)
+
+    def enough(self, weight: float) -> int:
+        """How many of the functions are enough for a term that is the weight times as strong as the strongest one."""
+        return max(1, int(np.argmax(weight * self._errors <= PRECISE)))
 
     def covers(self, limit: float, gamma: float) -> bool:
         """Whether x to a limit and gamma are within what the functions are good for."""

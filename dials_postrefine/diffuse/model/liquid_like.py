@@ -49,7 +49,7 @@ NEGLIGIBLE = 6e-3  # of the strongest p_rs
 N_NODES = 400  # of |s| at which form factors are known
 N_TABLE = 16384  # distances at which the b_k are tabulated
 MOST_AT_ONCE = 2.5e8  # numbers of the b_k on the grid that are kept
-BEYOND = 1.3  # times x that the b_k are made for
+BEYOND = 1.7  # times x that the b_k are made for
 SIGMA = Parameter("sigma", 0.4, 0.01, 1.5)
 GAMMA = Parameter("gamma", 8.0, 0.5, 100.0)
 
@@ -84,15 +84,15 @@ class LiquidLike:
         self.places = [self.box.places(voxels.h @ rotation) for rotation in self.atoms.rotations]
         self.q_sq = voxels.q_sq
         self.own = _sum_own(self.atoms, voxels)
-        self.pattersons, self.factors = self._pattersons(fine)
+        self.pattersons, self.factors, self.weights = self._pattersons(fine)
         basis = self.box.orthogonal * self.box.cells
         corner = 0.5 * np.abs(basis).sum(axis=1)
         self.r_max = float(np.linalg.norm(corner) * (3.0 if across == "crystal" else 1.0))
         self.separated: SeparatedKernel | None = None
         self.transforms = np.zeros((len(voxels), 0), np.float32)
 
-    def _pattersons(self, fine: Box) -> tuple[list[np.ndarray], np.ndarray]:
-        """The p_rs on the grid of the box that are not negligible, and g^2 phi_r phi_s at the voxels (n_rs, n)."""
+    def _pattersons(self, fine: Box) -> tuple[list[np.ndarray], np.ndarray, list[float]]:
+        """Of the p_rs that are not negligible grids, g^2 phi_r phi_s at the voxels (n_rs, n), relative strengths."""
         atoms, node = self.atoms, np.linspace(0.0, 1.0001 * self.s_max, N_NODES)
         coefficients, functions = split_factors(atoms, node)
         remaining = atoms.u - atoms.u_iso[:, None, None] * np.eye(3)
@@ -104,11 +104,13 @@ class LiquidLike:
             lattice = np.zeros(window.shape, np.float32)
             last = np.arange(window.shape[2]) % self.box.cells[2] == 0
             lattice[np.ix_(whole[0], whole[1], last)] = self.box.cells.prod()
-        found, factors = [], []
+        found, factors, weights = [], [], []
         strength = np.sqrt((coefficients**2).sum(axis=1)) * np.abs(functions).max(axis=1)
         for r, s in [(r, s) for r in range(len(parts)) for s in range(r, len(parts))]:
-            if strength[r] * strength[s] < NEGLIGIBLE * strength[0] ** 2:
+            weight = strength[r] * strength[s] / strength[0] ** 2
+            if weight < NEGLIGIBLE:
                 continue
+            weights.append(weight)
             square = parts[r].real * parts[s].real + parts[r].imag * parts[s].imag
             if self.across == "crystal":
                 square *= lattice
@@ -116,7 +118,7 @@ class LiquidLike:
             found.append(fft.irfftn(square, s=tuple(self.box.grid), overwrite_x=True))
             product = functions[r] * functions[s] * (1.0 if r == s else 2.0)
             factors.append(np.interp(np.sqrt(self.q_sq) / (2.0 * np.pi), node, product))
-        return found, np.array(factors, np.float32)
+        return found, np.array(factors, np.float32), weights
 
     def evaluate(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """I and its derivatives (parameters.Model)."""
@@ -142,7 +144,9 @@ class LiquidLike:
         at_once = max(1, int(MOST_AT_ONCE / np.prod(self.box.grid.astype(float))))
         for first in range(0, table.shape[1], at_once):
             for k, value in enumerate(self._fill(table[:, first : first + at_once])):
-                for density, factor in zip(self.pattersons, self.factors):
+                for density, factor, weight in zip(self.pattersons, self.factors, self.weights):
+                    if first + k >= self.separated.enough(weight):
+                        continue
                     transform = fft.rfftn(density * value).reshape(-1)
                     for places in self.places:
                         _gather(found[:, first + k], transform, places, factor)
@@ -155,8 +159,7 @@ class LiquidLike:
     def _shifts(self) -> np.ndarray:
         """The images of the box (m, 3) of which the sum is taken, or of one copy the nearest one."""
         every = np.array(list(np.ndindex(3, 3, 3)), float) - 1.0
-        metric = self._metric()
-        if self.across != "crystal" and np.allclose(metric, np.diag(np.diag(metric))):
+        if self.across != "crystal" and _is_diagonal(self._metric()):
             return np.zeros((1, 3))
         return every
 
@@ -164,21 +167,27 @@ class LiquidLike:
         """Tabulated functions (N_TABLE + 2, m) of the distance on the grid of the box (m, n_1, n_2, n_3)."""
         values = np.zeros((table.shape[1], *self.box.grid), np.float32)
         nearest = self.across != "crystal"
-        _fill_grid(values, table, self._metric(), self._shifts(), (N_TABLE / self.r_max, nearest))
+        metric = self._metric()
+        _fill_grid(values, table, metric, self._shifts(), (N_TABLE / self.r_max, nearest, _is_diagonal(metric)))
         return values
+
+
+def _is_diagonal(metric: np.ndarray) -> bool:
+    return np.allclose(metric, np.diag(np.diag(metric)))
 
 
 @numba.njit(cache=True)
 def _fill_grid(values, table, metric, shifts, how):
-    """Add a table's functions of the distance times a scale, of the nearest shift or of all of them."""
-    scale, nearest = how
+    """Add a table's functions of the distance times a scale, of the nearest shift or of all of them, in even grids."""
+    scale, nearest, diagonal = how
     n_functions, n1, n2, n3 = values.shape
     last = len(table) - 2
-    for i in range(n1):
-        x = (i if 2 * i < n1 else i - n1) / n1
-        for j in range(n2):
+    # the others are equivalent by inversion, or by mirrors
+    for i in range(n1 // 2 + 1):
+        x = i / n1
+        for j in range(n2 // 2 + 1 if diagonal else n2):
             y = (j if 2 * j < n2 else j - n2) / n2
-            for k in range(n3):
+            for k in range(n3 // 2 + 1 if diagonal else n3):
                 z = (k if 2 * k < n3 else k - n3) / n3
                 best = np.inf
                 for m in range(len(shifts)):
@@ -193,6 +202,16 @@ def _fill_grid(values, table, metric, shifts, how):
                     part = np.float32(t - row)
                     for f in range(n_functions):
                         values[f, i, j, k] += table[row, f] + part * (table[row + 1, f] - table[row, f])
+    for f in range(n_functions):
+        for i in range(n1):
+            for j in range(n2):
+                if diagonal:
+                    from_i, from_j = min(i, n1 - i), min(j, n2 - j)
+                    for k in range(n3):
+                        values[f, i, j, k] = values[f, from_i, from_j, min(k, n3 - k)]
+                elif 2 * i > n1:
+                    for k in range(n3):
+                        values[f, i, j, k] = values[f, n1 - i, (n2 - j) % n2, (n3 - k) % n3]
 
 
 @numba.njit(cache=True)
