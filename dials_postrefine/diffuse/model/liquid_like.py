@@ -52,14 +52,15 @@ class LiquidLike:
     """
     The model (module docstring).
 
-    atoms : Atoms; voxels : Voxels; across : "molecule", "cell" or "crystal"; kernel : "exponential", "gaussian".
+    atoms : Atoms; voxels : Voxels; across : "molecule", "cell" or "crystal"; kernel : "exponential", "gaussian";
+    order : int or None, to which exp(x Gamma) - 1 is summed, for pairs of different atoms.
     """
 
     name = "liquid_like"
     parameters = (SIGMA, GAMMA)
 
-    def __init__(self, atoms: Atoms, voxels: Voxels, across: str = "molecule", kernel: str = "exponential"):
-        self.across, self.kernel = across, kernel
+    def __init__(self, atoms: Atoms, voxels: Voxels, across="molecule", kernel="exponential", order: int | None = None):
+        self.across, self.kernel, self.order = across, kernel, order
         self.atoms = atoms if across == "molecule" else atoms.expanded()
         cells = cells_for(atoms, voxels.cells)
         extent = (
@@ -152,12 +153,13 @@ class LiquidLike:
             self._gamma, self._correlation = gamma, correlation_of(self.distance, gamma, self.kernel)
             self._images = self._sum_images(gamma) if self.across == "crystal" else None
         correlation, slope = self._correlation
-        value = np.expm1(np.float32(x) * correlation)
-        by_gamma = np.float32(x) * (value + 1.0) * slope
+        value, grown = _bracket(np.float32(x) * correlation, self.order)
+        by_gamma = np.float32(x) * grown * slope
         if self._images is not None:
             one, square, by_one, by_square = self._images
-            value = value + np.float32(x) * one + np.float32(0.5 * x * x) * square
-            by_gamma = by_gamma + np.float32(x) * by_one + np.float32(0.5 * x * x) * by_square
+            second = 0.0 if self.order == 1 else 0.5 * x * x
+            value = value + np.float32(x) * one + np.float32(second) * square
+            by_gamma = by_gamma + np.float32(x) * by_one + np.float32(second) * by_square
         return value, by_gamma
 
     def _sum_images(self, gamma: float) -> list[np.ndarray]:
@@ -174,6 +176,19 @@ class LiquidLike:
             for out, term in zip(sums, (correlation, correlation**2, slope, 2.0 * correlation * slope)):
                 out += term
         return sums
+
+
+def _bracket(y: np.ndarray, order: int | None) -> tuple[np.ndarray, np.ndarray]:
+    """exp(y) - 1 to an order, None for all, and its derivative."""
+    if order is None:
+        value = np.expm1(y)
+        return value, value + 1.0
+    term, value, slope = np.ones_like(y), np.zeros_like(y), np.zeros_like(y)
+    for k in range(1, order + 1):
+        slope += term
+        term = term * y / np.float32(k)
+        value += term
+    return value, slope
 
 
 def _sum_own(atoms: Atoms, voxels: Voxels) -> np.ndarray:
