@@ -18,14 +18,16 @@ import time
 import numpy as np
 
 from dials_postrefine.diffuse.model.atoms import Atoms
-from dials_postrefine.diffuse.model.covariance import GivenCovariance, tensor_sum
-from dials_postrefine.diffuse.model.elastic import Elastic, find_network
+from dials_postrefine.diffuse.model.elastic import AnisotropicElastic, Elastic, NetworkChoice, find_network
+from dials_postrefine.diffuse.model.given_covariance import GivenCovariance
 from dials_postrefine.diffuse.model.liquid_like import LiquidLike
 from dials_postrefine.diffuse.model.rigid_body import RigidBody
+from dials_postrefine.diffuse.model.tls import TLSBody
 from dials_postrefine.diffuse.model.voxels import Voxels
 
 CELL = np.array([27.0, 30.0, 33.0])
 N_ATOMS = 250
+TLS = [0.09, 0.09, 0.09, 0.0, 0.0, 0.0, 4.0, 4.0, 4.0, *[0.0] * 11]
 
 
 def make_atoms() -> Atoms:
@@ -83,17 +85,19 @@ def main() -> None:
     random = np.random.default_rng(2)
     root = random.normal(size=(3 * N_ATOMS, 40)) * 0.05
     v = root @ root.T
-    network = find_network(atoms, 8.0)
+    network, tensors = (find_network(atoms, NetworkChoice(n, 8.0)) for n in (1, 3))
     small = few.select(np.arange(100))
     for warm in (RigidBody([atoms], small), LiquidLike(atoms, small), GivenCovariance(atoms, small, v[::3, ::3])):
         warm.evaluate(np.array([one.start for one in warm.parameters]))
-    tensor_sum(atoms, v, small.q)
+    GivenCovariance(atoms, small, v).evaluate(np.array([0.9]))
     say("rigid_body", lambda voxels: RigidBody([atoms], voxels), [0.3], many)
     say("liquid_like, molecule", lambda voxels: LiquidLike(atoms, voxels), [0.4, 6.0], many)
     say("liquid_like, crystal", lambda voxels: LiquidLike(atoms, voxels, "crystal"), [0.4, 6.0], many)
     say("elastic", lambda voxels: Elastic(atoms, voxels, network), [0.9, 0.1], few)
+    say("elastic, anisotropic", lambda voxels: AnisotropicElastic(atoms, voxels, tensors), [0.9, 0.1], few)
+    say("rigid_body, TLS", lambda voxels: TLSBody([atoms], voxels), TLS, few.select(np.arange(0, len(few), 10)))
     say("covariance, isotropic", lambda voxels: GivenCovariance(atoms, voxels, v[::3, ::3]), [0.9], few)
-    say("covariance, 3 x 3", lambda voxels: GivenCovariance(atoms, voxels, v), [], few)
+    say("covariance, 3 x 3", lambda voxels: GivenCovariance(atoms, voxels, v), [0.9], few)
 
 
 if __name__ == "__main__":

@@ -48,8 +48,8 @@ def run(request: DiffuseModelRequest, launch: Launch | None = None) -> Result:
         summary["provenance"] = launch.provenance.as_dict()
         logger.info(summary_text(summary))
         _write_maps(names, given, found)
-        fluctuations = _fluctuations(given, found)
-        _write_fluctuations(request, names, given, fluctuations, outputs)
+        fluctuations, motions = _fluctuations(given, found)
+        _write_fluctuations(request, names, given, (fluctuations, motions), outputs)
         sections = given.sections(found.chosen_fit)
         write_reports(summary, lambda: make_page(summary, sections, fluctuations), names["json"], names["html"])
         logger.info("\n%s", remark_lines(summary))
@@ -72,15 +72,18 @@ def _write_maps(names, given, found) -> None:
 def _fluctuations(given, found):
     from dials_postrefine.diffuse.model.fluctuations import describe_fluctuations
 
-    fit = found.chosen_fit
+    fit, candidate = found.chosen_fit, found.models[found.chosen].candidate
     values = dict(zip(fit.names, map(float, fit.values)))
-    return describe_fluctuations(found.chosen, found.models[found.chosen].candidate.variant, values, given.atoms)
+    motions = candidate.motions(fit) if candidate.motions else None
+    found = describe_fluctuations(candidate.name, candidate.variant, values, given.atoms, motions, candidate.bodies)
+    return found, motions
 
 
-def _write_fluctuations(request, names, given, fluctuations, outputs) -> None:
+def _write_fluctuations(request, names, given, found, outputs) -> None:
     """Covariances and the PDB; a model that has none leaves none."""
-    from dials_postrefine.files.reference.fluctuations import write_with_b
+    from dials_postrefine.files.reference.fluctuations import write_with_u
 
+    fluctuations, motions = found
     if fluctuations is None:
         for key in ("covariance", "pdb"):
             if names[key]:
@@ -88,6 +91,10 @@ def _write_fluctuations(request, names, given, fluctuations, outputs) -> None:
                 names[key] = None
         return
     if names["covariance"]:
+        groups = {}
+        if motions is not None and motions.names:
+            groups = {"V_group": motions.v, "V_group_esd": motions.esds}
+            groups |= {"group": motions.number, "names": np.array(motions.names)}
         with open(names["covariance"], "wb") as file:
             np.savez_compressed(
                 file,
@@ -95,7 +102,9 @@ def _write_fluctuations(request, names, given, fluctuations, outputs) -> None:
                 V_residue=fluctuations.v_residue,
                 residue=given.atoms.residue,
                 xyz=given.atoms.xyz,
+                U=fluctuations.tensors,
+                **groups,
             )
-    if names["pdb"] and not write_with_b(request.structure, names["pdb"], 8.0 * np.pi**2 * fluctuations.collective):
+    if names["pdb"] and not write_with_u(request.structure, names["pdb"], fluctuations.tensors):
         outputs.forget(request.output.pdb)
         names["pdb"] = None

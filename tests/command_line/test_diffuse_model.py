@@ -198,7 +198,7 @@ def small_map(tmp_path_factory):
         ("few voxels", ["d_min=13"], "too few for the models' parameters"),
         ("operation", ["reindex_operation=k,k,l"], "is no operation as k,h,-l"),
         ("space group", ["space_group=P4"], "does not fit the unit cell"),
-        ("not a covariance", ["model=covariance", "input.covariance=model.pdb"], "give a .npz"),
+        ("not a covariance", ["model=covariance", "input.covariance=model.pdb"], "or a .npz with V"),
         ("tensor", ["rigid_body.tensor=True", "displacements=model"], "needs the file's displacements"),
         ("libration", ["rigid_body.libration=True", "displacements=model"], "needs the file's displacements"),
         ("two maps", ["other.nxs"], "one map is fitted"),

@@ -21,8 +21,7 @@ gradient of a block of neighbouring voxels, in which what a model lacks has one 
 Scale and width of a motion are nearly one number where q^2 sigma^2 is small: of a map in absolute units k may be held
 (Problem.scale), which determines the other.
 
-A parameter is not determined by the data where its standard deviation is about as large as itself, or where it is at a
-limit that has no meaning but to be far away; at a limit that has (Parameter.natural) it is said to be there.
+A parameter at a limit, or whose standard deviation is above half of itself, is not determined by the data.
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ class Fit:
     """
     A fitted model: values and esds by parameter, k and its esd (0 where k is held), the correlations of parameters and
     scale, calculated (n,) in the units of the map with the background, chi_sq per degree of freedom of what was fitted,
-    which parameters are not determined, or determined to be at a limit of their meaning, and whether it converged.
+    which parameters are not determined, and whether it converged.
     """
 
     name: str
@@ -65,7 +64,6 @@ class Fit:
     variance: np.ndarray
     chi_sq: float
     undetermined: list[str] = field(default_factory=list)
-    at_limit: list[str] = field(default_factory=list)
     converged: bool = True
 
 
@@ -346,6 +344,13 @@ def _describe(model: Model, problem: Problem, data: _Data, at: _At, values: np.n
     clustered = np.diag(covariance @ (gradients @ gradients.T) @ covariance)[:n] if block.max() > len(whole) else 0.0
     esds = np.sqrt(np.maximum(np.maximum(np.diag(covariance)[:n], 0.0) * max(chi_sq, 1.0), clustered))
     root = np.sqrt(np.maximum(np.diag(covariance)[:n], 1e-300))
+    undetermined = [
+        one.name
+        for one, value, esd in zip(model.parameters, values, esds)
+        if not one.low < value < one.high
+        or one.precision == 0.0
+        and esd > 0.5 * abs(value) + 1e-3 * (one.high - one.low)
+    ]
     nothing = np.zeros(0)
     return Fit(
         model.name,
@@ -361,19 +366,5 @@ def _describe(model: Model, problem: Problem, data: _Data, at: _At, values: np.n
         nothing,
         nothing,
         float(chi_sq),
-        *_not_determined(model, values, esds),
+        undetermined,
     )
-
-
-def _not_determined(model: Model, values: np.ndarray, esds: np.ndarray) -> tuple[list[str], list[str]]:
-    """The parameters that the data do not determine, and those that are at a limit of their meaning."""
-    unknown, at_limit = [], []
-    for one, value, esd in zip(model.parameters, values, esds):
-        inside = one.low < value < one.high
-        if (not inside and not one.natural) or (
-            one.precision == 0.0 and esd > 0.5 * abs(value) + 1e-3 * (one.high - one.low)
-        ):
-            unknown.append(one.name)
-        elif not inside:
-            at_limit.append(one.name)
-    return unknown, at_limit

@@ -60,20 +60,21 @@ class SeparatedKernel:
     """
     The functions b_k of (1) of the module docstring.
 
-    gamma : Angstrom, in the middle of the window; limit : of x; r_max : Angstrom, beyond which nothing is.
+    gamma : Angstrom, in the middle of the window; limit : of x; r_max : Angstrom, beyond which nothing is; order : to
+    which exp(x Gamma) - 1 is summed, None for all.
 
     r (m,) are the distances, functions (K, m) the b_k there, which are smooth enough for splines between.
     """
 
-    def __init__(self, gamma: float, limit: float, r_max: float, kernel: str):
-        self.gamma, self.limit, self.kernel = gamma, limit, kernel
+    def __init__(self, gamma: float, limit: float, r_max: float, kernel: str, order: int | None = None):
+        self.gamma, self.limit, self.kernel, self.order = gamma, limit, kernel, order
         # finer where kernels are steep
         self.r = r_max * np.linspace(0.0, 1.0, NODES) ** 2
         rows = []
         for one in gamma * np.geomspace(1.0 / WINDOW, WINDOW, GAMMAS):
             correlation = correlation_of(self.r, one, kernel)[0]
             for x in limit * np.arange(1, EXPONENTS + 1) / EXPONENTS:
-                rows.append(np.expm1(x * correlation) / np.expm1(x))
+                rows.append(_bracket(x * correlation, order)[0] / _bracket(np.float64(x), order)[0])
         table = np.array(rows)
         left, singular, right = np.linalg.svd(table, full_matrices=False)
         errors = [1.0]
@@ -96,9 +97,9 @@ class SeparatedKernel:
         # smooth in x: exact at Chebyshev's nodes, and a polynomial between them
         node = np.cos(np.pi * (np.arange(self._n_nodes()) + 0.5) / self._n_nodes())
         x = 0.5 * self.limit * (node + 1.0)
-        grown = np.exp(np.outer(x, correlation))
+        value, grown = _bracket(np.outer(x, correlation), self.order)
         at_nodes = np.concatenate(
-            [(grown - 1.0) @ self.functions.T, (grown * correlation) @ self.functions.T]
+            [value @ self.functions.T, (grown * correlation) @ self.functions.T]
             + [(x[:, None] * grown * slope) @ self.functions.T],
             axis=1,
         )
@@ -112,3 +113,16 @@ class SeparatedKernel:
 
     def _n_nodes(self) -> int:
         return 10 + int(1.5 * self.limit)
+
+
+def _bracket(y: np.ndarray, order: int | None) -> tuple[np.ndarray, np.ndarray]:
+    """exp(y) - 1 to an order, None for all, and its derivative."""
+    if order is None:
+        value = np.expm1(y)
+        return value, value + 1.0
+    term, value, slope = np.ones_like(y), np.zeros_like(y), np.zeros_like(y)
+    for k in range(1, order + 1):
+        slope += term
+        term = term * y / k
+        value += term
+    return value, slope

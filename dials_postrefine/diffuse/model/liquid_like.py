@@ -58,14 +58,15 @@ class LiquidLike:
     """
     The model (module docstring).
 
-    atoms : Atoms; voxels : Voxels; across : "molecule", "cell" or "crystal"; kernel : "exponential", "gaussian".
+    atoms : Atoms; voxels : Voxels; across : "molecule", "cell" or "crystal"; kernel : "exponential", "gaussian";
+    order : int or None, to which exp(x Gamma) - 1 is summed, for pairs of different atoms.
     """
 
     name = "liquid_like"
     parameters = (SIGMA, GAMMA)
 
-    def __init__(self, atoms: Atoms, voxels: Voxels, across: str = "molecule", kernel: str = "exponential"):
-        self.across, self.kernel = across, kernel
+    def __init__(self, atoms: Atoms, voxels: Voxels, across="molecule", kernel="exponential", order: int | None = None):
+        self.across, self.kernel, self.order = across, kernel, order
         self.atoms = atoms if across == "molecule" else atoms.expanded()
         cells = cells_for(atoms, voxels.cells)
         extent = (
@@ -130,7 +131,7 @@ class LiquidLike:
         """The first sum of (1) (n,) and its derivatives by x and gamma, for x (n,)."""
         limit = max(float(x.max()), 1e-6)
         if self.separated is None or not self.separated.covers(limit, gamma):
-            self.separated = SeparatedKernel(gamma, BEYOND * limit, self.r_max, self.kernel)
+            self.separated = SeparatedKernel(gamma, BEYOND * limit, self.r_max, self.kernel, self.order)
             self.transforms = self._transform()
         found = np.empty((3, len(x)))
         _combine(found, self.transforms, x / self.separated.limit * N_X, self.separated.coefficients(gamma))

@@ -12,7 +12,7 @@ import numpy as np
 class Parameter:
     """
     A parameter of a model: its name, where it begins, its limits, its unit as text, and the precision (1/variance) of a
-    normal prior about 0, none as a rule; natural says that its limits are those of what it means, as 0 and 1 of a part.
+    normal prior about 0, none as a rule.
     """
 
     name: str
@@ -21,7 +21,6 @@ class Parameter:
     high: float
     unit: str = "A"
     precision: float = 0.0
-    natural: bool = False
 
 
 class Model(Protocol):

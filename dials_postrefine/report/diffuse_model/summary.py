@@ -7,7 +7,8 @@ The summary of dials.diffuse_model, which is its JSON:
                         fitted), chi2_reduced and r of the voxels that were fitted, bic (chi^2 + p ln n of them, above
                         the lowest one), cc_anisotropic of all voxels, cc_held_out, chi2_held_out, by how many standard
                         deviations it is worse than the best one (worse_by), variant, n_parameters, correlations of the
-                        parameters and the scale, shells
+                        parameters and the scale, shells; of a covariance that was inferred also covariance: the names
+                        of its groups, v and esd (Angstrom^2)
     variants            the figures of all variants
     decision            how the model was chosen, a sentence
     dataset, verdict, remarks
@@ -91,6 +92,7 @@ def _describe(one, voxels: Voxels, edges: np.ndarray) -> dict:
         "worse_by": one.worse,
         "converged": fit.converged,
         "correlations": _correlations(fit),
+        **_inferred(one),
         "shells": [
             asdict(shell) for shell in by_shell(voxels.intensity, fit.calculated, fit.variance, voxels.s, edges)
         ],
@@ -102,6 +104,15 @@ def _correlations(fit) -> dict:
     if len(fit.names) > MOST_CORRELATED:
         return {"names": [], "matrix": []}
     return {"names": [*fit.names, "scale"][: len(fit.correlations)], "matrix": fit.correlations.tolist()}
+
+
+def _inferred(one) -> dict:
+    """V of groups that was inferred from the map, with standard deviations."""
+    candidate = one.candidate
+    motions = candidate.motions(one.fit) if candidate.motions else None
+    if motions is None or not motions.names:
+        return {}
+    return {"covariance": {"groups": list(motions.names), "v": motions.v.tolist(), "esd": motions.esds.tolist()}}
 
 
 def _from_lowest_bic(summary: dict) -> None:
