@@ -27,6 +27,8 @@ A map is fitted as  I_obs = k I + sum_m c_m phi_m(|s|),  phi_m smooth functions 
     voxels.py       the voxels of a map that are fitted: indices, orbits, held-out ones
     background.py   the functions phi_m
     parameters.py   what a model is to the fit
+    positive_tensors.py     elements of tensors that stay covariances in a fit
+    kernels.py      how correlations fall with the distance
     uncorrelated.py, rigid_body.py, libration.py, liquid_like.py, mixture.py, elastic.py, covariance.py,
                     group_covariance.py    I and its derivatives
     own_displacements.py    V_ii of the model's own motion, in place of the file's

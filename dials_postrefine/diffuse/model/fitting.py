@@ -32,6 +32,7 @@ from functools import cached_property
 import numpy as np
 
 from dials_postrefine.diffuse.model.parameters import Model
+from dials_postrefine.diffuse.model.positive_tensors import PositiveTensors
 from dials_postrefine.diffuse.model.voxels import Voxels
 from dials_postrefine.numerics.leastsquares import Bounds, Iterations, Objective, Restraint, descend
 
@@ -157,8 +158,6 @@ def fit(model: Model, problem: Problem, start: np.ndarray | None = None) -> Fit:
     -------
     Fit
     """
-    low = np.array([one.low for one in model.parameters])
-    high = np.array([one.high for one in model.parameters])
     values = np.array([one.start for one in model.parameters] if start is None else start, float)
     voxels, first = problem.voxels, problem.functions
     functions = first if problem.orbits is None else first[:, problem.orbits.first]
@@ -167,7 +166,7 @@ def fit(model: Model, problem: Problem, start: np.ndarray | None = None) -> Fit:
     for number in range(rounds):
         data = _gather(problem, functions, weight)
         objective = _Projected(model, data, problem.scale)
-        values, converged = _minimise(objective, values, (low, high))
+        values, converged = _minimise(objective, values)
         at = objective.at(values)
         calculated = problem.spread(at.solution.scale * at.intensity + at.solution.background @ functions)
         if number < rounds - 1:
@@ -309,18 +308,23 @@ def inverse_of(normal: np.ndarray) -> np.ndarray:
     return np.linalg.pinv(normal / np.outer(norm, norm), rcond=RELATIVE, hermitian=True) / np.outer(norm, norm)
 
 
-def _minimise(objective: _Projected, values: np.ndarray, limits) -> tuple[np.ndarray, bool]:
+def _minimise(objective: _Projected, values: np.ndarray) -> tuple[np.ndarray, bool]:
     """The values at the minimum, and whether the steps converged."""
     start = objective.at(values)
     if not len(values) or not np.diag(start.normal).any():
         return values, True
     with np.errstate(divide="ignore"):
         width = np.array([one.precision for one in objective.model.parameters]) ** -0.5
-    goal = Objective(
-        objective.compressed, restraint=Restraint(np.zeros(len(width)), width), norm=float(len(objective.data.y))
-    )
-    equations, n = descend(goal, values, range(len(values)), Bounds(*limits, hold=True), ITERATIONS)
-    return equations.x, n < ITERATIONS.n_max
+    form = PositiveTensors(objective.model.parameters)
+
+    def evaluate(moved: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        residual, jacobian = objective.compressed(form.values(moved))
+        return residual, jacobian @ form.slopes(moved)
+
+    goal = Objective(evaluate, restraint=Restraint(np.zeros(len(width)), width), norm=float(len(objective.data.y)))
+    bounds = Bounds(form.lower, form.upper, hold=True)
+    equations, n = descend(goal, form.moved(values), range(len(values)), bounds, ITERATIONS)
+    return form.values(equations.x), n < ITERATIONS.n_max
 
 
 def _describe(model: Model, problem: Problem, data: _Data, at: _At, values: np.ndarray) -> Fit:
