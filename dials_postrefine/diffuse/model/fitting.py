@@ -198,7 +198,7 @@ def fit_background(problem: Problem) -> Fit:
     -------
     Fit
     """
-    return fit(_Nothing(len(problem.voxels)), problem)
+    return fit(_Nothing(len(problem.distinct)), problem)
 
 
 class _Nothing:
