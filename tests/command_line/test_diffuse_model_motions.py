@@ -138,14 +138,14 @@ def write_trajectory(path, n_frames=120, turned=False, names="A"):
 
 def test_a_trajectory(run, tmp_path):
     write_trajectory(tmp_path / "frames.pdb")
-    words = ("model=covariance", "input.covariance=frames.pdb", "d_min=3")
+    words = ("model=covariance", "input.covariance=frames.pdb", "d_min=4")
     lying = run(*words, "covariance.superpose=False")["models"]["covariance"]
-    assert lying["variant"] == {"frames": "120", "motion": "isotropic"} and lying["cc_held_out"] > 0.95
+    assert lying["variant"] == {"frames": "120", "motion": "isotropic"} and lying["cc_held_out"] > 0.9
     v = np.load(tmp_path / "model_covariance.npz")["V"]
     off = ~np.eye(N_ATOMS, dtype=bool)
     assert abs(v[off].mean() / lying["parameters"]["fraction"]["value"] - 0.09) < 0.02
     tensor = run(*words, "covariance.superpose=False", "covariance.tensor=True")["models"]["covariance"]
-    assert tensor["variant"]["motion"] == "3 x 3" and tensor["cc_held_out"] > 0.95
+    assert tensor["variant"]["motion"] == "3 x 3" and tensor["cc_held_out"] > 0.9
     superposed = run(*words)["models"]["covariance"]
     assert superposed["cc_held_out"] < 0.5  # what moved was the whole
 
