@@ -12,7 +12,7 @@ from dials_postrefine.diffuse.model import CannotModel
 from dials_postrefine.diffuse.model.atoms import Atoms
 from dials_postrefine.diffuse.model.background import background_functions
 from dials_postrefine.diffuse.model.comparison import LIMIT, choose, held_out_squares, preference
-from dials_postrefine.diffuse.model.fitting import Fit, Problem, fit, fit_background
+from dials_postrefine.diffuse.model.fitting import Fit, Problem, fit, fit_background, join_equivalents
 from dials_postrefine.diffuse.model.parameters import Model
 from dials_postrefine.diffuse.model.tls import is_covariance
 from dials_postrefine.programs.diffuse_model_input import ModelInput
@@ -67,7 +67,7 @@ def fit_models(request: DiffuseModelRequest, given: ModelInput, progress) -> Fit
     voxels = given.voxels
     functions = background_functions(voxels.s, request.background.functions, request.background.n)
     scale = 1.0 if request.scale == "absolute" else None
-    problem = Problem(voxels, functions, ~voxels.held_out, request.robust, scale)
+    problem = join_equivalents(Problem(voxels, functions, ~voxels.held_out, request.robust, scale))
     flat = Variant("background", {}, lambda voxels: None)
     fitted = [(flat, fit_background(problem))]
     notes: list[str] = []
@@ -179,18 +179,15 @@ def _tls_notes(found: FittedModels) -> list[str]:
 
 def _fit_one(candidate: Variant, problem: Problem, start: np.ndarray | None = None) -> Fit:
     """The fit of a variant, by fewer voxels where these are enough; a start of fewer values is grown by the model."""
-    voxels, most = problem.voxels, candidate.most_voxels
+    voxels, most = problem.distinct, candidate.most_voxels
 
     def begun(model: Model, part: Problem) -> Fit:
         return fit(model, part, start if start is None or len(start) == len(model.parameters) else model.grown(start))
 
-    if most is None or problem.used.sum() <= 1.5 * most:
+    some = np.flatnonzero(problem.gather(np.ones(len(problem.voxels))))
+    if most is None or len(some) <= 1.5 * most:
         return begun(candidate.make(voxels), problem)
-    some = np.flatnonzero(problem.used)[:: int(np.ceil(problem.used.sum() / most))]
-    part = replace(
-        problem, voxels=voxels.select(some), functions=problem.functions[:, some], used=np.ones(len(some), bool)
-    )
-    first = begun(candidate.make(part.voxels), part)
+    first = begun(*_part(candidate, problem, some[:: int(np.ceil(len(some) / most))]))
     model = candidate.make(voxels)
     whole = fit(_Held(model, first.values), problem)
     return replace(
@@ -203,6 +200,22 @@ def _fit_one(candidate: Variant, problem: Problem, start: np.ndarray | None = No
         scale_esd=first.scale_esd,
         undetermined=first.undetermined,
     )
+
+
+def _part(candidate: Variant, problem: Problem, some: np.ndarray) -> tuple[Model, Problem]:
+    """The model and the problem of some of the distinct voxels, with all equivalents that are used."""
+    chosen = np.zeros(len(problem.distinct), bool)
+    chosen[some] = True
+    here = np.flatnonzero(problem.spread(chosen) & problem.used)
+    part = replace(
+        problem,
+        voxels=problem.voxels.select(here),
+        functions=problem.functions[:, here],
+        used=np.ones(len(here), bool),
+        orbits=None,
+    )
+    part = join_equivalents(part)
+    return candidate.make(part.distinct), part
 
 
 class _Held:

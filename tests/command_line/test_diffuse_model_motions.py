@@ -44,9 +44,9 @@ def run(rigid_map, tmp_path, monkeypatch):
 def test_tensors_of_a_body_that_only_shifts(run, tmp_path):
     """T is sigma^2 in all directions, and L and S are 0 within their standard deviations."""
     words = (
-        "model=rigid_body rigid_body.unit=molecule rigid_body.tls=True displacements=file background.functions=radial background.n=80"
+        "model=rigid_body rigid_body.unit=molecule rigid_body.tls=True displacements=file background.functions=radial"
     )
-    found = run(*words.split(), "scale=free", "d_min=3")["models"]["rigid_body"]
+    found = run(*words.split(), "background.n=80", "scale=free", "d_min=3")["models"]["rigid_body"]
     parameters = found["parameters"]
     assert len(parameters) == 20 and found["n_parameters"] == 21 and found["variant"]["motion"] == "TLS"
     assert found["chi2_reduced"] == pytest.approx(1.0, abs=0.05)

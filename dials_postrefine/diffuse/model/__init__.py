@@ -28,6 +28,8 @@ A map is fitted as  I_obs = k I + sum_m c_m phi_m(|s|),  phi_m smooth functions 
     voxels.py       the voxels of a map that are fitted: indices, orbits, held-out ones
     background.py   the functions phi_m
     parameters.py   what a model is to the fit
+    positive_tensors.py     elements of tensors that stay covariances in a fit
+    kernels.py      how correlations fall with the distance
     uncorrelated.py, rigid_body.py, libration.py, tls.py, liquid_like.py, mixture.py, elastic.py,
                     given_covariance.py, group_covariance.py    I and its derivatives
     bodies.py       parts that move each on its own

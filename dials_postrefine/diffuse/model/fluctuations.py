@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dials_postrefine.diffuse.model.atoms import Atoms
-from dials_postrefine.diffuse.model.liquid_like import correlation_of
+from dials_postrefine.diffuse.model.kernels import correlation_of
 from dials_postrefine.diffuse.model.rigid_body import ELEMENTS
 from dials_postrefine.diffuse.model.tls import tls_covariances
 

@@ -63,9 +63,9 @@ class TLSBody:
         cross = 0.5 * math.sqrt(high)
         pairs = [f"{i + 1}{j + 1}" for i, j in ELEMENTS]
         self.parameters = (
-            *(Parameter(f"t{one}", u.start, u.low, u.high, u.unit) for one, u in zip(pairs, TENSOR)),
-            *(Parameter(f"l{one}", 0.09 * high, 1e-9, high, "deg^2") for one in pairs[:3]),
-            *(Parameter(f"l{one}", 0.0, -high, high, "deg^2") for one in pairs[3:]),
+            *(Parameter(f"t{one}", u.start, u.low, u.high, u.unit, tensor=True) for one, u in zip(pairs, TENSOR)),
+            *(Parameter(f"l{one}", 0.09 * high, 0.0, high, "deg^2", tensor=True) for one in pairs[:3]),
+            *(Parameter(f"l{one}", 0.0, -high, high, "deg^2", tensor=True) for one in pairs[3:]),
             *(Parameter(f"s{i + 1}{j + 1}", 0.0, -cross, cross, "A deg") for i, j in SCREW),
         )
 
