@@ -13,7 +13,7 @@ pytest.importorskip("numba", reason="structure factors are sampled by compiled l
 pytest.importorskip("iotbx.phil", reason="parameters are PHIL")
 
 from pair_sums import P212121
-from test_diffuse_model import N_ATOMS, rigid_intensity, simulate_atoms, write_map, write_pdb
+from rigid_maps import N_ATOMS, rigid_intensity, simulate_atoms, write_map, write_pdb
 
 pytestmark = pytest.mark.dials
 HALVES = ("rigid_body.selection=resseq 1:5", "rigid_body.selection=resseq 6:10")
@@ -46,7 +46,7 @@ def test_tensors_of_a_body_that_only_shifts(run, tmp_path):
     words = (
         "model=rigid_body rigid_body.unit=molecule rigid_body.tls=True displacements=file background.functions=radial"
     )
-    found = run(*words.split(), "scale=free", "d_min=3")["models"]["rigid_body"]
+    found = run(*words.split(), "background.n=80", "scale=free", "d_min=3")["models"]["rigid_body"]
     parameters = found["parameters"]
     assert len(parameters) == 20 and found["n_parameters"] == 21 and found["variant"]["motion"] == "TLS"
     assert found["chi2_reduced"] == pytest.approx(1.0, abs=0.05)
@@ -62,7 +62,7 @@ def test_tensors_of_a_body_that_only_shifts(run, tmp_path):
 
 def test_bodies_that_are_selections(run):
     """One map cannot tell halves that move alike from a whole without V between them: it fits worse, and says so."""
-    words = ("model=rigid_body", "displacements=file", "background.functions=constant", "d_min=3")
+    words = ("model=rigid_body", "displacements=file", "d_min=3")
     halves = run(*words, *HALVES, "rigid_body.per_body=True")["models"]["rigid_body"]
     assert list(halves["parameters"]) == ["sigma_1", "sigma_2"] and halves["variant"]["unit"] == "selection"
     whole = run(*words, "rigid_body.selection=chain A")["models"]["rigid_body"]
@@ -74,8 +74,7 @@ def test_bodies_that_are_selections(run):
     ("words", "name"),
     [
         ("elastic.network=anisotropic elastic.force_constants=2 scale=absolute background.functions=radial", "elastic"),
-        ("elastic.network=gaussian elastic.across=crystal elastic.width=None bulk_solvent=True", "elastic"),
-        ("elastic.network=anisotropic elastic.across=crystal elastic.cutoff=6 robust=True", "elastic"),
+        ("elastic.network=gaussian elastic.across=crystal elastic.width=None bulk_solvent=True robust=True", "elastic"),
         (
             "covariance.groups=domains covariance.n_domains=3 bulk_solvent=True background.functions=constant",
             "covariance",
@@ -118,7 +117,7 @@ def test_the_rank_is_that_of_the_motion(run):
     assert np.abs(v - 0.09).max() < 0.03 and np.median(np.abs(v - 0.09) / esd) < 3.0
 
 
-def write_trajectory(path, n_frames=400, turned=False, names="A"):
+def write_trajectory(path, n_frames=120, turned=False, names="A"):
     """Frames of the molecule that is shifted by 0.3 A as a whole, with the atoms' own motion."""
     xyz, elements, b = simulate_atoms()
     random = np.random.default_rng(2)
@@ -139,14 +138,14 @@ def write_trajectory(path, n_frames=400, turned=False, names="A"):
 
 def test_a_trajectory(run, tmp_path):
     write_trajectory(tmp_path / "frames.pdb")
-    words = ("model=covariance", "input.covariance=frames.pdb", "d_min=3")
+    words = ("model=covariance", "input.covariance=frames.pdb", "d_min=4")
     lying = run(*words, "covariance.superpose=False")["models"]["covariance"]
-    assert lying["variant"] == {"frames": "400", "motion": "isotropic"} and lying["cc_held_out"] > 0.95
+    assert lying["variant"] == {"frames": "120", "motion": "isotropic"} and lying["cc_held_out"] > 0.9
     v = np.load(tmp_path / "model_covariance.npz")["V"]
     off = ~np.eye(N_ATOMS, dtype=bool)
-    assert abs(v[off].mean() / lying["parameters"]["fraction"]["value"] - 0.09) < 0.01
+    assert abs(v[off].mean() / lying["parameters"]["fraction"]["value"] - 0.09) < 0.02
     tensor = run(*words, "covariance.superpose=False", "covariance.tensor=True")["models"]["covariance"]
-    assert tensor["variant"]["motion"] == "3 x 3" and tensor["cc_held_out"] > 0.95
+    assert tensor["variant"]["motion"] == "3 x 3" and tensor["cc_held_out"] > 0.9
     superposed = run(*words)["models"]["covariance"]
     assert superposed["cc_held_out"] < 0.5  # what moved was the whole
 
@@ -166,7 +165,7 @@ def test_a_trajectory(run, tmp_path):
         (["covariance.groups=secondary_structure"], "has no helix and no strand"),
         (["input.covariance=short.pdb"], "has 2 models"),
         (["input.covariance=other.pdb"], "lacks 40 of the 40 atoms"),
-        (["input.covariance=text.pdb"], "0 models"),
+        (["input.covariance=text.pdb"], "can't be read as a PDB trajectory"),
         (["input.covariance=missing.pdb"], "missing.pdb"),
     ],
 )

@@ -29,10 +29,11 @@ def read_trajectory(path: str, structure: str, n_atoms: int) -> np.ndarray:
     models = hierarchy.models()
     if len(models) < FEWEST:
         raise Sorry(
-            f"{path} has {len(models)} model{'s' * (len(models) != 1)}, and a covariance needs a trajectory of "
-            f"{FEWEST} at least: give a PDB file with more, or a .npz with V."
+            f"{path} has {len(models)} model{'s' * (len(models) != 1)}, and a covariance needs {FEWEST} frames at "
+            "least: give a PDB file with more, or a .npz with V."
         )
-    wanted = [_name(one) for one in read_hierarchy(structure, n_atoms, "input.covariance").atoms() if one.occ > 0.0]
+    reference = read_hierarchy(structure, n_atoms, "input.covariance")  # atoms know their parents while it lives
+    wanted = [_name(one) for one in reference.atoms() if one.occ > 0.0]
     first = [_name(one) for one in models[0].atoms()]
     places = {name: k for k, name in enumerate(first)}
     missing = [name for name in wanted if name not in places]
