@@ -23,7 +23,11 @@ def run(request: DiffuseModelRequest, launch: Launch | None = None) -> Result:
     check_numba()
     request.check()
 
+    from scipy.fft import set_workers
+
     from dials_postrefine.diffuse.model import CannotModel
+    from dials_postrefine.executors.processes import make_run, single_thread
+    from dials_postrefine.files.dials.versions import available_cores
     from dials_postrefine.files.safety.outputs import Outputs
     from dials_postrefine.programs.diffuse_model_fits import fit_models
     from dials_postrefine.programs.diffuse_model_input import collect_input
@@ -39,8 +43,9 @@ def run(request: DiffuseModelRequest, launch: Launch | None = None) -> Result:
         try:
             given = collect_input(request)
             logger.info(given.text())
-            with log.show_progress("model") as progress:
-                found = fit_models(request, given, progress)
+            nproc = available_cores() if request.nproc is None else request.nproc
+            with log.show_progress("model") as progress, single_thread(), set_workers(nproc):
+                found = fit_models(request, given, make_run(nproc, progress))
         except CannotModel as error:
             raise Sorry(str(error)) from None
         unused = launch.unused_parameters(request, {"model": list(found.models)})

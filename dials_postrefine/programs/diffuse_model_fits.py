@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -14,7 +15,10 @@ from dials_postrefine.diffuse.model.background import background_functions
 from dials_postrefine.diffuse.model.comparison import LIMIT, choose, held_out_squares, preference
 from dials_postrefine.diffuse.model.fitting import Fit, Problem, fit, fit_background, join_equivalents
 from dials_postrefine.diffuse.model.parameters import Model
+from dials_postrefine.diffuse.model.spread import spread
 from dials_postrefine.diffuse.model.tls import is_covariance
+from dials_postrefine.diffuse.model.voxels import Voxels
+from dials_postrefine.numerics.run import Run
 from dials_postrefine.programs.diffuse_model_input import ModelInput
 from dials_postrefine.programs.diffuse_model_variants import (
     Variant,
@@ -62,7 +66,7 @@ class FittedModels:
         return self.models[self.chosen].fit
 
 
-def fit_models(request: DiffuseModelRequest, given: ModelInput, progress) -> FittedModels:
+def fit_models(request: DiffuseModelRequest, given: ModelInput, run: Run) -> FittedModels:
     """Fit what is asked for; raises CannotModel where nothing can be."""
     voxels = given.voxels
     functions = background_functions(voxels.s, request.background.functions, request.background.n)
@@ -73,21 +77,21 @@ def fit_models(request: DiffuseModelRequest, given: ModelInput, progress) -> Fit
     notes: list[str] = []
     wanted = list(first_variants(request, given))
     for number, candidate in enumerate(wanted):
-        progress(candidate.name, number, 2 * len(wanted))
-        _try(candidate, problem, fitted, notes, len(wanted) == 1)
+        run.progress(candidate.name, number, 2 * len(wanted))
+        _try(candidate, problem, run, (fitted, notes if len(wanted) > 1 else None))
         if candidate.name == "covariance" and "rank" in candidate.variant and request.inferred.rank is None:
-            _grow_rank(request, given.atoms, problem, fitted)
+            _grow_rank(request, given.atoms, problem, fitted, run)
     for name in ("rigid_body", "liquid_like"):
-        progress(name, len(wanted), 2 * len(wanted))
+        run.progress(name, len(wanted), 2 * len(wanted))
         same = [one for one in fitted if one[0].name == name]
         if same and request.displacements == "auto" and not request.rigid_body.tensor:
             best = min(same, key=lambda one: one[1].chi_sq)[0]
             for kind in ("refined",) if best.needs_file else ("model", "refined"):
-                _try(with_displacements(given.atoms, best, kind), problem, fitted, notes, False)
+                _try(with_displacements(given.atoms, best, kind), problem, run, (fitted, notes))
     found = compare(fitted, problem, given.atoms)
     found.notes += [*notes, *_tls_notes(found)]
     found.absolute = request.scale == "absolute"
-    return _hold_scale(found, problem) if request.scale == "auto" else found
+    return _hold_scale(found, problem, run) if request.scale == "auto" else found
 
 
 def compare(fitted: list[tuple[Variant, Fit]], problem: Problem, atoms: Atoms) -> FittedModels:
@@ -129,7 +133,7 @@ def _size(one: Fitted, preferred: str) -> float:
     return n_parameters(one) + 0.5 * (one.candidate.variant.get("displacements", preferred) != preferred)
 
 
-def _hold_scale(found: FittedModels, problem: Problem) -> FittedModels:
+def _hold_scale(found: FittedModels, problem: Problem, run: Run) -> FittedModels:
     """
     The chosen model with its scale held at 1, where that is what was fitted.
 
@@ -140,7 +144,7 @@ def _hold_scale(found: FittedModels, problem: Problem) -> FittedModels:
     fit = one.fit
     if not fit.names or not fit.scale_esd < WELL_KNOWN or not abs(fit.scale - 1.0) < ABSOLUTE * fit.scale_esd:
         return found
-    held = _fit_one(one.candidate, replace(problem, scale=1.0), fit.values)
+    held = _fit_one(one.candidate, replace(problem, scale=1.0), run, fit.values)
     n = problem.used.sum()
     if n * (held.chi_sq - fit.chi_sq) > ABSOLUTE**2 * max(1.0, fit.chi_sq):
         return found
@@ -148,7 +152,7 @@ def _hold_scale(found: FittedModels, problem: Problem) -> FittedModels:
     return found
 
 
-def _grow_rank(request: DiffuseModelRequest, atoms: Atoms, problem: Problem, fitted: list) -> None:
+def _grow_rank(request: DiffuseModelRequest, atoms: Atoms, problem: Problem, fitted: list, run: Run) -> None:
     """Fit an inferred covariance of more and more motions, as long as held-out voxels find one more better."""
     if not fitted or fitted[-1][0].name != "covariance":
         return
@@ -156,7 +160,7 @@ def _grow_rank(request: DiffuseModelRequest, atoms: Atoms, problem: Problem, fit
     for rank in range(2, min(HIGHEST_RANK, len(groups)) + 1):
         before = fitted[-1][1]
         candidate = with_rank(request, atoms, groups, rank)
-        found = _fit_one(candidate, problem, before.values)
+        found = _fit_one(candidate, problem, run, before.values)
         fitted.append((candidate, found))
         squares = [held_out_squares(voxels.intensity, one.calculated, found.variance)[held] for one in (before, found)]
         if preference(*squares, voxels.orbit[held]) < LIMIT:
@@ -177,7 +181,7 @@ def _tls_notes(found: FittedModels) -> list[str]:
     ]
 
 
-def _fit_one(candidate: Variant, problem: Problem, start: np.ndarray | None = None) -> Fit:
+def _fit_one(candidate: Variant, problem: Problem, run: Run, start: np.ndarray | None = None) -> Fit:
     """The fit of a variant, by fewer voxels where these are enough; a start of fewer values is grown by the model."""
     voxels, most = problem.distinct, candidate.most_voxels
 
@@ -186,10 +190,13 @@ def _fit_one(candidate: Variant, problem: Problem, start: np.ndarray | None = No
 
     some = np.flatnonzero(problem.gather(np.ones(len(problem.voxels))))
     if most is None or len(some) <= 1.5 * most:
-        return begun(candidate.make(voxels), problem)
-    first = begun(*_part(candidate, problem, some[:: int(np.ceil(len(some) / most))]))
-    model = candidate.make(voxels)
-    whole = fit(_Held(model, first.values), problem)
+        with _made(candidate, voxels, run) as model:
+            return begun(model, problem)
+    part = _part(problem, some[:: int(np.ceil(len(some) / most))])
+    with _made(candidate, part.distinct, run) as model:
+        first = begun(model, part)
+    with _made(candidate, voxels, run) as model:
+        whole = fit(_Held(model, first.values), problem)
     return replace(
         whole,
         names=first.names,
@@ -202,8 +209,13 @@ def _fit_one(candidate: Variant, problem: Problem, start: np.ndarray | None = No
     )
 
 
-def _part(candidate: Variant, problem: Problem, some: np.ndarray) -> tuple[Model, Problem]:
-    """The model and the problem of some of the distinct voxels, with all equivalents that are used."""
+def _made(candidate: Variant, voxels: Voxels, run: Run):
+    """A context with the model at voxels, which processes share where it is a sum over pairs."""
+    return spread(run, candidate.make, voxels) if candidate.of_pairs else nullcontext(candidate.make(voxels))
+
+
+def _part(problem: Problem, some: np.ndarray) -> Problem:
+    """The problem of some of the distinct voxels, with all equivalents that are used."""
     chosen = np.zeros(len(problem.distinct), bool)
     chosen[some] = True
     here = np.flatnonzero(problem.spread(chosen) & problem.used)
@@ -214,8 +226,7 @@ def _part(candidate: Variant, problem: Problem, some: np.ndarray) -> tuple[Model
         used=np.ones(len(here), bool),
         orbits=None,
     )
-    part = join_equivalents(part)
-    return candidate.make(part.distinct), part
+    return join_equivalents(part)
 
 
 class _Held:
@@ -233,13 +244,14 @@ class _Held:
         return self.found, np.zeros((0, len(self.found)))
 
 
-def _try(candidate: Variant, problem: Problem, fitted: list, notes: list[str], alone: bool) -> None:
+def _try(candidate: Variant, problem: Problem, run: Run, results: tuple[list, list[str] | None]) -> None:
     """Fit a variant and add it to those that are fitted; where it can't be a note says why, unless it is alone."""
+    fitted, notes = results
     begun = time.perf_counter()
     try:
-        found = _fit_one(candidate, problem)
+        found = _fit_one(candidate, problem, run)
     except CannotModel as error:
-        if alone:
+        if notes is None:
             raise
         notes.append(f"{candidate.name} was not fitted: {error}")
         return

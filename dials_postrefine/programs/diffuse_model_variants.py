@@ -58,6 +58,11 @@ class Variant:
     bodies: Sequence[np.ndarray] = ()
 
     @property
+    def of_pairs(self) -> bool:
+        """Whether it is a sum over pairs of atoms or groups at each voxel, which takes long."""
+        return self.most_voxels is not None or self.name == "covariance" or "libration" in self.variant
+
+    @property
     def needs_file(self) -> bool:
         """Whether it is one of the file's displacements alone."""
         return bool(

@@ -106,7 +106,7 @@ class DiffuseModelRequest:
     """
     What dials.diffuse_model is asked for; phil/diffuse_model.phil describes each parameter.
 
-    d_min and d_max in Angstrom; models has words, "auto" among them for all.
+    d_min and d_max in Angstrom; nproc None for as many as there are cores; models has words, "auto" among them for all.
     """
 
     map: str | None = phil("input.map", None)
@@ -130,6 +130,7 @@ class DiffuseModelRequest:
     scale: str = choice("scale", "auto")
     robust: bool = phil("robust", False)
     held_out: HeldOut = part("held_out", HeldOut)
+    nproc: int | None = phil("nproc", None, convert=none_for_auto)
     n_shells: int = phil("n_shells", 10)
     output: Output = part("output", Output)
 

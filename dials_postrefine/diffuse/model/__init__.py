@@ -38,6 +38,7 @@ A map is fitted as  I_obs = k I + sum_m c_m phi_m(|s|),  phi_m smooth functions 
     groups.py       groups of atoms, of which covariances are inferred
     trajectory.py   covariances of frames
     own_displacements.py    V_ii of the model's own motion, in place of the file's
+    spread.py       sums over pairs, voxels shared out among processes
     fitting.py      weighted least squares, with standard deviations
     agreement.py    correlation of the anisotropic part, by shell
     comparison.py   which model held-out voxels prefer

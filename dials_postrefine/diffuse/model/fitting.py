@@ -31,6 +31,7 @@ from functools import cached_property
 
 import numpy as np
 
+from dials_postrefine.diffuse.model import CannotModel
 from dials_postrefine.diffuse.model.parameters import Model
 from dials_postrefine.diffuse.model.positive_tensors import PositiveTensors
 from dials_postrefine.diffuse.model.voxels import Voxels
@@ -38,6 +39,7 @@ from dials_postrefine.numerics.leastsquares import Bounds, Iterations, Objective
 
 ITERATIONS = Iterations(40, 1e-5)
 CLIP = 4.0
+FEWEST = 3  # voxels a parameter
 REWEIGHTED = 2  # times
 ROBUST = 8  # times
 RELATIVE = 1e-13  # eigenvalues of normal matrices, relative to the largest one, below which they are nothing
@@ -157,8 +159,19 @@ def fit(model: Model, problem: Problem, start: np.ndarray | None = None) -> Fit:
     Returns
     -------
     Fit
+
+    Raises
+    ------
+    CannotModel
+        For fewer voxels than FEWEST a parameter.
     """
     values = np.array([one.start for one in model.parameters] if start is None else start, float)
+    free = sum(one.precision == 0.0 for one in model.parameters) + len(problem.functions) + 1
+    if problem.used.sum() < FEWEST * free:
+        raise CannotModel(
+            f"{problem.used.sum()} voxels are too few to fit the {free} parameters of {model.name} with its scale and "
+            "background: take a lower d_min, fewer parameters, or a smaller background.n."
+        )
     voxels, first = problem.voxels, problem.functions
     functions = first if problem.orbits is None else first[:, problem.orbits.first]
     variance = voxels.variance(np.full(len(voxels), voxels.intensity[problem.used].mean()))

@@ -31,6 +31,7 @@ from dials_postrefine.report.common.summary import finite
 POOR_CC = 0.3  # of held-out voxels, below which little is explained
 MISFIT = 1.3  # chi^2 above which something is not explained
 CORRELATED = 0.9
+MOST_NAMED = 6
 MOST_CORRELATED = 12  # parameters of a model whose correlations are told
 
 
@@ -189,15 +190,16 @@ def _parameter_remarks(name_of_model: str, chosen: dict) -> list[Remark]:
     found = []
     if not chosen["converged"]:
         found.append(care("the fit did not converge", f"The fit of {name_of_model} did not converge within its steps."))
-    for name, one in chosen["parameters"].items():
-        if not one["determined"]:
-            found.append(
-                care(
-                    f"{name} is not determined",
-                    f"The data do not determine {name} of {name_of_model}: it is at a limit, or its standard "
-                    "deviation is as large as itself.",
-                )
+    unknown = [name for name, one in chosen["parameters"].items() if not one["determined"]]
+    if unknown:
+        some = f"{', '.join(unknown[:MOST_NAMED])}{', ...' if len(unknown) > MOST_NAMED else ''}"
+        found.append(
+            care(
+                f"{some} {'is' if len(unknown) == 1 else 'are'} not determined",
+                f"The data do not determine {some} of {name_of_model}: at a limit, or with a standard "
+                "deviation as large as the value.",
             )
+        )
     matrix, names = chosen["correlations"]["matrix"], chosen["correlations"]["names"]
     strong = [
         f"{names[i]} and {names[j]} {matrix[i][j]:+.2f}"
