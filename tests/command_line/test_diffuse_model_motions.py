@@ -55,6 +55,7 @@ def test_tensors_of_a_body_that_only_shifts(run, tmp_path):
         assert abs(parameters[name]["value"] - 0.09) < 4.0 * parameters[name]["esd"] < 0.1, name
     for name in ("t12", "l12", "l13", "l23", "s11", "s12", "s31"):
         assert abs(parameters[name]["value"]) < 4.5 * parameters[name]["esd"], name
+    assert "\ns32 = " in (tmp_path / "dials.diffuse_model.log").read_text()
     lines = (tmp_path / "model_fluctuations.pdb").read_text().splitlines()
     assert sum(line.startswith("ANISOU") for line in lines) == N_ATOMS
     u = np.load(tmp_path / "model_covariance.npz")["U"]
@@ -96,6 +97,8 @@ def test_a_covariance_of_selections_is_inferred_with_standard_deviations(run, tm
     found = run(*words)["models"]["covariance"]
     assert found["covariance"]["groups"] == ["resseq 1:5", "resseq 6:8"] and found["variant"]["groups"] == "2 groups"
     v, esd = np.array(found["covariance"]["v"]), np.array(found["covariance"]["esd"])
+    for name in ("dials.diffuse_model.log", "dials.diffuse_model.html"):
+        assert "resseq 6:8" in (tmp_path / name).read_text() and f"{esd[0, 1]:.4f}" in (tmp_path / name).read_text()
     assert v.shape == esd.shape == (2, 2) and (esd > 0.0).all()
     file = np.load(tmp_path / "model_covariance.npz")
     np.testing.assert_allclose(file["V_group"], v)
