@@ -96,6 +96,8 @@ class LiquidLike:
         """Of the p_rs that are not negligible grids, g^2 phi_r phi_s at the voxels (n_rs, n), relative strengths."""
         atoms, node = self.atoms, np.linspace(0.0, 1.0001 * self.s_max, N_NODES)
         coefficients, functions = split_factors(atoms, node)
+        strength = np.sqrt((coefficients**2).sum(axis=1)) * np.abs(functions).max(axis=1)
+        coefficients = coefficients[strength >= NEGLIGIBLE * strength[0]]  # the strongest ones come first
         remaining = atoms.u - atoms.u_iso[:, None, None] * np.eye(3)
         parts = transform_half(atoms.sites, remaining, coefficients, fine, self.box.grid)
         s = np.sqrt(self.box.s_sq()).astype(np.float32) / np.float32(self.s_max)
@@ -106,7 +108,6 @@ class LiquidLike:
             last = np.arange(window.shape[2]) % self.box.cells[2] == 0
             lattice[np.ix_(whole[0], whole[1], last)] = self.box.cells.prod()
         found, factors, weights = [], [], []
-        strength = np.sqrt((coefficients**2).sum(axis=1)) * np.abs(functions).max(axis=1)
         for r, s in [(r, s) for r in range(len(parts)) for s in range(r, len(parts))]:
             weight = strength[r] * strength[s] / strength[0] ** 2
             if weight < NEGLIGIBLE:
