@@ -12,8 +12,9 @@ import dials_postrefine  # noqa: F401  (makes cctbx findable)
 pytest.importorskip("numba", reason="structure factors are sampled by compiled loops")
 pytest.importorskip("iotbx.phil", reason="parameters are PHIL")
 
-from pair_sums import P212121
-from rigid_maps import N_ATOMS, rigid_intensity, simulate_atoms, write_map, write_pdb
+import rigid_maps
+from pair_sums import P1, P212121
+from rigid_maps import CELL, N_ATOMS, rigid_intensity, simulate_atoms, write_map, write_pdb
 
 pytestmark = pytest.mark.dials
 HALVES = ("rigid_body.selection=resseq 1:5", "rigid_body.selection=resseq 6:10")
@@ -54,6 +55,7 @@ def test_tensors_of_a_body_that_only_shifts(run, tmp_path):
         assert abs(parameters[name]["value"] - 0.09) < 4.0 * parameters[name]["esd"] < 0.1, name
     for name in ("t12", "l12", "l13", "l23", "s11", "s12", "s31"):
         assert abs(parameters[name]["value"]) < 4.5 * parameters[name]["esd"], name
+    assert "\ns32 = " in (tmp_path / "dials.diffuse_model.log").read_text()
     lines = (tmp_path / "model_fluctuations.pdb").read_text().splitlines()
     assert sum(line.startswith("ANISOU") for line in lines) == N_ATOMS
     u = np.load(tmp_path / "model_covariance.npz")["U"]
@@ -95,6 +97,8 @@ def test_a_covariance_of_selections_is_inferred_with_standard_deviations(run, tm
     found = run(*words)["models"]["covariance"]
     assert found["covariance"]["groups"] == ["resseq 1:5", "resseq 6:8"] and found["variant"]["groups"] == "2 groups"
     v, esd = np.array(found["covariance"]["v"]), np.array(found["covariance"]["esd"])
+    for name in ("dials.diffuse_model.log", "dials.diffuse_model.html"):
+        assert "resseq 6:8" in (tmp_path / name).read_text() and f"{esd[0, 1]:.4f}" in (tmp_path / name).read_text()
     assert v.shape == esd.shape == (2, 2) and (esd > 0.0).all()
     file = np.load(tmp_path / "model_covariance.npz")
     np.testing.assert_allclose(file["V_group"], v)
@@ -179,3 +183,71 @@ def test_what_cannot_be_used_is_said_in_a_sentence(run, tmp_path, args, words):
         run(*args, "model=rigid_body+covariance", "d_min=5")
     assert str(caught.value).startswith("Sorry: ") and words in str(caught.value)
     assert "\n" not in str(caught.value) and not (tmp_path / "model.nxs").exists()
+
+
+def network_covariance(xyz, cutoff=8.0, width=4.0, anchor=0.05):
+    """G of an anisotropic network (3n, 3n), spring by spring."""
+    n = len(xyz)
+    k = np.zeros((n, 3, n, 3))
+    for i in range(n):
+        for j in range(n):
+            d = xyz[j] - xyz[i]
+            r = np.linalg.norm(d)
+            if i != j and r < cutoff:
+                block = np.exp(-((r / width) ** 2)) * np.outer(d, d) / r**2
+                k[i, :, j] -= block
+                k[i, :, i] += block
+    return np.linalg.inv(k.reshape(3 * n, 3 * n) + anchor * np.eye(3 * n))
+
+
+def network_intensity(h, group, v):
+    """The sum over pairs of atoms with 3 x 3 covariances, of each copy."""
+    from dials_postrefine.scattering.form_factors import choose_form_factors
+
+    xyz, elements, _ = simulate_atoms()
+    gaussians = choose_form_factors(["C", "N", "O"]).gaussians
+    blocks = v.reshape(N_ATOMS, 3, N_ATOMS, 3).transpose(0, 2, 1, 3)
+    found = np.zeros(len(h))
+    for rotation, _ in group:
+        q = 2.0 * np.pi * (h @ rotation) / CELL
+        s_sq = (q**2).sum(axis=1) / (4.0 * np.pi**2)
+        f = {
+            name: sum(a * np.exp(-w * s_sq / 4) for a, w in zip(one.array_of_a(), one.array_of_b())) + one.c()
+            for name, one in gaussians.items()
+        }
+        products = np.einsum("na,nb->nab", q, q).reshape(-1, 9)
+        own = products @ np.array([blocks[i, i].ravel() for i in range(N_ATOMS)]).T
+        e = np.array([f[name] for name in elements]).T * np.exp(-0.5 * own) * np.exp(1j * q @ xyz.T)
+        for i in range(N_ATOMS):
+            w = products @ blocks[i].reshape(N_ATOMS, 9).T
+            found += (e[:, i, None] * e.conj() * np.expm1(w)).sum(axis=1).real
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("symbol", "group"), [("P 1", P1), ("P 21 21 21", P212121)])
+def test_an_anisotropic_network_is_chosen_where_it_is(tmp_path, monkeypatch, symbol, group):
+    """model=Auto, of a map of one: V is found to CC 0.99, and its displacements are those of the file."""
+    from dials_postrefine.command_line.diffuse_model import run as run_here
+
+    monkeypatch.chdir(tmp_path)
+    g = network_covariance(simulate_atoms()[0])
+    v = 0.25 * g / np.diag(g).mean()
+    b = 8.0 * np.pi**2 * np.diag(v).reshape(-1, 3).mean(axis=1)
+    monkeypatch.setattr(rigid_maps, "simulate_atoms", lambda: (*simulate_atoms()[:2], np.round(b, 2)))
+    write_map(tmp_path / "diffuse.nxs", lambda h: network_intensity(h, group, v))
+    write_pdb(tmp_path / "model.pdb", symbol)
+    run_here(["diffuse.nxs", "model.pdb"])
+    found = json.loads((tmp_path / "dials.diffuse_model.json").read_text())
+    one = found["models"]["elastic"]
+    assert found["chosen"] == "elastic" and one["variant"]["network"] == "anisotropic"
+    assert (one["variant"]["cutoff"], one["variant"]["width"]) == ("8", "4")
+    assert one["chi2_reduced"] == pytest.approx(1.0, abs=0.03)
+    for name, true in (("fraction", 1.0), ("anchor", 0.05)):
+        parameter = one["parameters"][name]
+        assert parameter["determined"] and abs(parameter["value"] - true) < max(4.0 * parameter["esd"], 0.01 * true)
+    file, off = np.load("model_covariance.npz"), ~np.eye(N_ATOMS, dtype=bool)
+    true = v.reshape(N_ATOMS, 3, N_ATOMS, 3).trace(axis1=1, axis2=3) / 3.0
+    assert np.corrcoef(file["V"][off], true[off])[0, 1] > 0.99
+    own = v.reshape(N_ATOMS, 3, N_ATOMS, 3)[np.arange(N_ATOMS), :, np.arange(N_ATOMS)]
+    assert np.abs(file["U"] - own).max() < 0.02 * np.abs(own).max()

@@ -10,7 +10,7 @@ from dials_postrefine.report.common import plots
 from dials_postrefine.report.common.page import Fact, Figure, Page, Section, Table, number
 from dials_postrefine.report.common.plots import BLUE, GREEN, GREY, RED, Curve
 from dials_postrefine.report.common.remarks import grade_of
-from dials_postrefine.report.diffuse_model.text import HEADERS, MOST_SHOWN, model_rows
+from dials_postrefine.report.diffuse_model.text import GROUP_HEADERS, HEADERS, MOST_SHOWN, group_rows, model_rows
 
 COLOURS = (BLUE, RED, GREEN, "#8a5fa8", "#c8871f", GREY)
 NO_CURVE = ("background", "uncorrelated")  # which have no anisotropic part to speak of
@@ -58,9 +58,19 @@ def make_page(summary: dict, sections: Sequence[dict], fluctuations=None) -> Pag
                 [_plane(one) for one in sections],
             ),
             *([] if fluctuations is None else [_motion(fluctuations)]),
+            *_groups(chosen),
             Section("Data", tables=[Table("What was read.", ("", ""), rows, n_text=2)]),
         ],
     )
+
+
+def _groups(chosen: dict) -> list[Section]:
+    """V of the groups of an inferred covariance."""
+    rows = group_rows(chosen)
+    if not rows:
+        return []
+    caption = "V of each group, and of each with the next one (Å²), with standard deviations; the JSON has all."
+    return [Section("Groups", tables=[Table(caption, GROUP_HEADERS, rows, n_text=1)])]
 
 
 def _models(summary: dict) -> Table:

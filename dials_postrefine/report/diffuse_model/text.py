@@ -6,7 +6,9 @@ import math
 
 from dials_postrefine.report.common.tables import number, table
 
-MOST_SHOWN = 12  # parameters of a model
+MOST_SHOWN = 12  # parameters of a model in a line
+MOST_LISTED = 44  # one a line, as T, L and S of two bodies
+MOST_GROUPS = 60  # of an inferred covariance
 HEADERS = ("model", "variant", "parameters (esd)", "chi^2", "chi^2 held out", "CC", "CC held out", "BIC", "worse by")
 N_WORDS = 3  # of these, that are no figures
 
@@ -22,7 +24,8 @@ def summary_text(summary: dict) -> str:
             table(rows, [HEADERS[0], *HEADERS[N_WORDS:]]),
             *(_model_line(name, one) for name, one in summary["models"].items()),
             "",
-            *(_parameter_line(name, one) for name, one in chosen["parameters"].items() if _few(chosen)),
+            *(_parameter_line(name, one) for name, one in chosen["parameters"].items() if _are_listed(chosen)),
+            *_group_lines(chosen),
             *_correlation_lines(chosen["correlations"]),
             "\nCC of the anisotropic part by resolution, of all models, and of the chosen one chi^2 and R:",
             _shell_table(summary),
@@ -32,8 +35,34 @@ def summary_text(summary: dict) -> str:
     )
 
 
-def _few(one: dict) -> bool:
-    return len(one["parameters"]) <= MOST_SHOWN
+def _are_listed(one: dict) -> bool:
+    """Whether parameters are listed: elements of an inferred covariance mean nothing one by one."""
+    return len(one["parameters"]) <= MOST_LISTED and "covariance" not in one
+
+
+def _group_lines(one: dict) -> list[str]:
+    """How far the groups of an inferred covariance move."""
+    rows = group_rows(one)
+    return ["V of the groups (A^2), and of each with the next one:", table(rows, GROUP_HEADERS)] if rows else []
+
+
+GROUP_HEADERS = ("group", "V", "esd", "V with the next", "esd of it")
+
+
+def group_rows(one: dict) -> list[list[str]]:
+    """V of each group of an inferred covariance, and with the next one, none of many."""
+    found = one.get("covariance")
+    if not found or len(found["groups"]) > MOST_GROUPS:
+        return []
+    v, esd, n = found["v"], found["esd"], len(found["groups"])
+    return [
+        [
+            name,
+            *(number(each[k][k], "{:.4f}") for each in (v, esd)),
+            *(number(each[k][k + 1], "{:.4f}") if k + 1 < n else "" for each in (v, esd)),
+        ]
+        for k, name in enumerate(found["groups"])
+    ]
 
 
 def _model_line(name: str, one: dict) -> str:
