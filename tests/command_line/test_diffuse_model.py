@@ -123,6 +123,9 @@ def small_map(tmp_path_factory):
         ("no number", [], "No voxel of"),
         ("the same everywhere", [], "no anisotropic signal"),
         ("no map in it", [], "can't be read as a map"),
+        ("atoms outside", [], "2 of the 40 atoms of model.pdb lie outside"),
+        ("few voxels of a model", ["d_min=9.6", "rigid_body.tls=True", "model=rigid_body"], "too few to fit"),
+        ("no cell", [], "is no cell"),
     ],
 )
 def test_what_cannot_be_used_is_said_in_a_sentence(tmp_path, monkeypatch, small_map, what, args, words):
@@ -131,6 +134,12 @@ def test_what_cannot_be_used_is_said_in_a_sentence(tmp_path, monkeypatch, small_
     monkeypatch.chdir(tmp_path)
     cell = (30.0, 40.0, 50.0) if what == "another crystal" else CELL
     write_pdb(tmp_path / "model.pdb", cell=cell, cryst1=what != "no symmetry")
+    if what == "atoms outside":
+        text = (tmp_path / "model.pdb").read_text()
+        for x in (simulate_atoms()[0][3, 0], simulate_atoms()[0][7, 0]):
+            assert text.count(f"{x:8.3f}") == 1
+            text = text.replace(f"{x:8.3f}", f"{x + 200.0:8.3f}")
+        (tmp_path / "model.pdb").write_text(text)
     files = [] if what == "no map" else [str(spoil(small_map, tmp_path / "diffuse.nxs", what))]
     files += [] if what == "no model" else ["model.pdb"]
     with pytest.raises(SystemExit) as caught:
@@ -143,12 +152,14 @@ def spoil(source, path, what):
     """A map with NaN only, one with the same value everywhere, a file without a map, or the map as it is."""
     import h5py
 
-    if what not in ("no number", "the same everywhere", "no map in it"):
+    if what not in ("no number", "the same everywhere", "no map in it", "no cell"):
         return source
     path.write_bytes(source.read_bytes())
     with h5py.File(path, "r+") as file:
         if what == "no map in it":
             del file["entry/sample"]
+        elif what == "no cell":
+            file["entry/sample/unit_cell"][...] = np.nan
         else:
             values = file["entry/map/intensity"][()]
             file["entry/map/intensity"][...] = (

@@ -39,7 +39,7 @@ from dials_postrefine.numerics.leastsquares import Bounds, Iterations, Objective
 
 ITERATIONS = Iterations(40, 1e-5)
 CLIP = 4.0
-FEWEST = 3  # voxels a parameter
+FEWEST = 10  # voxels a parameter
 REWEIGHTED = 2  # times
 ROBUST = 8  # times
 RELATIVE = 1e-13  # eigenvalues of normal matrices, relative to the largest one, below which they are nothing

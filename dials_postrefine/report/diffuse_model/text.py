@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from dials_postrefine.report.common.tables import number, table
 
 MOST_SHOWN = 12  # parameters of a model in a line
@@ -17,8 +19,8 @@ def summary_text(summary: dict) -> str:
     rows = [[row[0], *row[N_WORDS:]] for row in model_rows(summary)]
     return "\n".join(
         [
-            "\nModels, the best variant of each; CC of the anisotropic part; BIC: chi^2 + p ln n above the lowest one; "
-            "\nworse by: standard deviations by which held-out voxels prefer the best one:",
+            "\nModels, the best variant of each; CC of the anisotropic part; BIC: chi^2 + p ln n above the"
+            "\nlowest one; worse by: standard deviations by which held-out voxels prefer the best one:",
             table(rows, [HEADERS[0], *HEADERS[N_WORDS:]]),
             *(_model_line(name, one) for name, one in summary["models"].items()),
             "",
@@ -76,7 +78,8 @@ def _model_line(name: str, one: dict) -> str:
 
 def _parameter_line(name: str, one: dict) -> str:
     known = "" if one["determined"] else ", not determined by the data"
-    return f"{name} = {one['value']:.4f} +- {number(one['esd'], '{:.4f}')} {one['unit']}{known}".rstrip()
+    pattern = f"{{:.{decimals(one['esd'])}f}}"
+    return f"{name} = {number(one['value'], pattern)} +- {number(one['esd'], pattern)} {one['unit']}{known}".rstrip()
 
 
 def _correlation_lines(correlations: dict) -> list[str]:
@@ -131,5 +134,10 @@ def parameters_text(parameters: dict) -> str:
 
 def parameter_text(name: str, one: dict) -> str:
     """A parameter with its standard deviation."""
-    value = number(one["value"], "{:.3f}")
-    return f"{name} {value} ({number(one['esd'], '{:.3f}')}){'' if one['determined'] else '?'}"
+    pattern = f"{{:.{decimals(one['esd'])}f}}"
+    return f"{name} {number(one['value'], pattern)} ({number(one['esd'], pattern)}){'' if one['determined'] else '?'}"
+
+
+def decimals(esd: float | None) -> int:
+    """How many digits after the point say a number with its standard deviation, of which two are told."""
+    return min(6, max(0, 1 - math.floor(math.log10(esd)))) if esd is not None and esd > 0.0 else 4
