@@ -256,7 +256,9 @@ def _residues(path: str, n: int) -> tuple[np.ndarray, np.ndarray]:
     import iotbx.pdb
 
     try:
-        hierarchy = iotbx.pdb.input(file_name=path).construct_hierarchy()  # atoms know their parents while it lives
+        hierarchy = iotbx.pdb.input(file_name=path).construct_hierarchy(
+            sort_atoms=False
+        )  # atoms know their parents while it lives
         keep = [one for one in hierarchy.atoms() if one.occ > 0.0]
         names = [(one.parent().parent().parent().id, one.parent().parent().resid()) for one in keep]
     except Exception:  # a small molecule, or whatever else has no residues

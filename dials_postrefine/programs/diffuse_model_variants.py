@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -35,6 +36,8 @@ from dials_postrefine.files.reference.trajectories import read_trajectory
 from dials_postrefine.programs.diffuse_model_input import ModelInput
 from dials_postrefine.settings.diffuse_model import DiffuseModelRequest
 
+logger = logging.getLogger("dials.diffuse_model")
+MOST_NAMED = 20  # groups in the log
 MOST_FOR_NETWORK = 8000  # voxels by which the parameters of a network are fitted
 MOST_FOR_TENSORS = 4000  # and of what has tensors
 MOST_IN_CELL = 3000  # atoms for which motions of the cell's content are tried, too
@@ -96,7 +99,9 @@ def first_variants(request: DiffuseModelRequest, given: ModelInput) -> Iterator[
             if request.covariance:
                 yield _given(request, atoms)
             else:
-                yield with_rank(request, atoms, groups_for(request, atoms), request.inferred.rank or 1)
+                groups = groups_for(request, atoms)
+                logger.info("%s", groups_text(groups))
+                yield with_rank(request, atoms, groups, request.inferred.rank or 1)
 
 
 def wanted_models(request: DiffuseModelRequest, given: ModelInput) -> list[str]:
@@ -259,12 +264,21 @@ def groups_for(request: DiffuseModelRequest, atoms: Atoms) -> Groups:
         parts = select_atoms(request.structure, asked.selection, n, "covariance.selection")
         return selected(parts, asked.selection)
     if asked.groups == "secondary_structure":
-        names, parts, _ = secondary_structure(request.structure, n)
-        return marked(atoms, parts, names)
+        names, parts, source = secondary_structure(request.structure, n)
+        return replace(marked(atoms, parts, names), source=source)
     if asked.groups == "domains":
         return domains_of(atoms, asked.n_domains)
     number = asked.residues or math.ceil(len(np.unique(atoms.residue)) / MOST_GROUPS)
     return runs_of_residues(atoms, number)
+
+
+def groups_text(groups: Groups) -> str:
+    """What the groups of an inferred covariance are, for the log."""
+    listed = ", ".join(groups.names[:MOST_NAMED]) + (", ..." if len(groups) > MOST_NAMED else "")
+    source = f" (by {groups.source})" if groups.source else ""
+    outside = int((groups.number < 0).sum())
+    others = f"; {outside} atoms are in none and move each on their own" if outside else ""
+    return f"Covariances are inferred between {len(groups)} groups{source}: {listed}{others}."
 
 
 def with_rank(request: DiffuseModelRequest, atoms: Atoms, groups: Groups, rank: int) -> Variant:

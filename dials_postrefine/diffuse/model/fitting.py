@@ -43,6 +43,7 @@ FEWEST = 10  # voxels a parameter
 REWEIGHTED = 2  # times
 ROBUST = 8  # times
 RELATIVE = 1e-13  # eigenvalues of normal matrices, relative to the largest one, below which they are nothing
+WIDEST = 1e4  # ranges of a parameter: the width of a restraint that changes nothing
 
 
 @dataclass
@@ -329,6 +330,8 @@ def _minimise(objective: _Projected, values: np.ndarray) -> tuple[np.ndarray, bo
     with np.errstate(divide="ignore"):
         width = np.array([one.precision for one in objective.model.parameters]) ** -0.5
     form = PositiveTensors(objective.model.parameters)
+    # where the scale becomes 0 nothing else holds a parameter, and the normal matrix would have no inverse
+    width = np.minimum(width, WIDEST * (form.upper - form.lower))
 
     def evaluate(moved: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         residual, jacobian = objective.compressed(form.values(moved))

@@ -24,11 +24,12 @@ NEAR = 10.0  # Angstrom
 @dataclass(frozen=True)
 class Groups:
     """
-    Groups: the number of each atom's (n_atoms,) of int, -1 where it is in none, and their names.
+    Groups: the number of each atom's (n_atoms,) of int, -1 where it is in none, their names, and what says so.
     """
 
     number: np.ndarray
     names: tuple[str, ...]
+    source: str = ""
 
     def __len__(self) -> int:
         return len(self.names)

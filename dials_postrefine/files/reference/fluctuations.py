@@ -16,7 +16,7 @@ def write_with_u(source: str, path: str, u: np.ndarray) -> bool:
 
     try:
         given = iotbx.pdb.input(file_name=source)
-        hierarchy = given.construct_hierarchy()
+        hierarchy = given.construct_hierarchy(sort_atoms=False)  # in the order of the file
     except Exception:  # a small molecule; iotbx raises anything at all
         return False
     atoms = [one for one in hierarchy.atoms() if one.occ > 0.0]

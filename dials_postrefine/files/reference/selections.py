@@ -43,14 +43,14 @@ def select_atoms(path: str, selections: Sequence[str], n_atoms: int, name: str) 
 
 def secondary_structure(path: str, n_atoms: int) -> tuple[list[str], list[np.ndarray], str]:
     """
-    Helices and strands: their names, which of n_atoms atoms each has, and where they are from ("records" of the file,
-    or "CA positions", by which cctbx finds them where there is none or one can't be read).
+    Helices and strands: their names, which of n_atoms atoms each has, and where they are from ("records of the
+    file", or "CA positions", by which cctbx finds them where there is none or one can't be read).
 
     Atoms of two belong to the first.  Raises Sorry where there is none.
     """
     given, hierarchy = _read(path, n_atoms, "covariance.groups=secondary_structure")
     with contextlib.redirect_stdout(io.StringIO()):  # it prints records that it can't read
-        annotation, source = given.extract_secondary_structure(), "records"
+        annotation, source = given.extract_secondary_structure(), "records of the file"
         n_helices = sum(line.startswith("HELIX ") for line in getattr(given, "secondary_structure_section", list)())
         if annotation is None or annotation.is_empty() or len(annotation.helices) < n_helices:
             annotation, source = _found(hierarchy), "CA positions"
@@ -89,7 +89,7 @@ def read_hierarchy(path: str, n_atoms: int, name: str):
 def _read(path: str, n_atoms: int, name: str):
     try:
         given = iotbx.pdb.input(file_name=path)
-        hierarchy = given.construct_hierarchy()
+        hierarchy = given.construct_hierarchy(sort_atoms=False)  # in the order of the file, as cctbx has the structure
     except Exception:  # a small molecule; iotbx raises anything at all
         raise Sorry(f"{name} needs residues, which {path} has not: give a PDB or mmCIF file.") from None
     if sum(one.occ > 0.0 for one in hierarchy.atoms()) != n_atoms:

@@ -18,8 +18,8 @@ def read_trajectory(path: str, structure: str, n_atoms: int) -> np.ndarray:
     """
     Cartesian positions (n_models, n_atoms, 3), Angstrom, of the atoms of the structure that have an occupancy.
 
-    Atoms are found by chain, residue and name, or where the trajectory has no such names and as many atoms, by their
-    order; atoms that the structure has not (hydrogen, water) are left out.  Raises Sorry for what does not fit.
+    Atoms are found by chain, residue and name, or where these are others or not unique, and there are as many atoms, by
+    their order; atoms that the structure has not (hydrogen, water) are left out.  Raises Sorry for what does not fit.
     """
     try:
         hierarchy = iotbx.pdb.input(file_name=path).construct_hierarchy(sort_atoms=False)
@@ -37,12 +37,16 @@ def read_trajectory(path: str, structure: str, n_atoms: int) -> np.ndarray:
     first = [_name(one) for one in models[0].atoms()]
     places = {name: k for k, name in enumerate(first)}
     missing = [name for name in wanted if name not in places]
-    order = [places[name] for name in wanted] if not missing else list(range(len(first)))
-    if missing and len(first) != len(wanted):
-        raise Sorry(
-            f"{path} lacks {len(missing)} of the {len(wanted)} atoms of the model (the first: {' '.join(missing[0])}): "
-            "give a trajectory of the same molecule, with its chain and residue names."
+    told_apart = len(places) == len(first) and len(set(wanted)) == len(wanted)
+    by_name = told_apart and not missing
+    if not by_name and len(first) != len(wanted):
+        why = (
+            f"lacks {len(missing)} of the {len(wanted)} atoms of the model (the first: {' '.join(missing[0])})"
+            if missing
+            else f"has {len(first)} atoms, several of one name, and the model {len(wanted)}"
         )
+        raise Sorry(f"{path} {why}: give a trajectory of the same molecule, with its chain and residue names.")
+    order = [places[name] for name in wanted] if by_name else list(range(len(first)))
     found = np.empty((len(models), len(wanted), 3))
     for number, model in enumerate(models):
         xyz = np.array(model.atoms().extract_xyz())
