@@ -15,7 +15,9 @@ means m within widths s; an infinite width is none.
 
 lstbx damps with mu I, mu = tau max(diag), while the column of ln r_s can be a thousand times the others: parameter i is
 refined in units of 1/sqrt(diag_i) of the first normal matrix (Jacobi preconditioning).  Bounds are kept by calling the
-objective infinite outside the box: the step is refused and the damping grows.
+objective infinite outside the box: the step is refused and the damping grows.  Where they are limits at which a
+parameter may well be (Bounds.hold), a step ends there, and what the gradient drives against them is left out of the
+next one (an active set).
 
 Esds are those of the sandwich estimator HC3 (sandwich.py).  Sources: Madsen, Nielsen and Tingleff (2004), Methods for
 non-linear least squares problems, section 3.2; Triggs et al. as above.
@@ -65,10 +67,14 @@ def no_restraint(k: int) -> Restraint:
 
 @dataclass(frozen=True)
 class Bounds:
-    """The lowest and highest values of the parameters, lower and upper: (k,) of one problem, (L, k) of L problems."""
+    """
+    The lowest and highest values of the parameters, lower and upper: (k,) of one problem, (L, k) of L problems; with
+    hold a step that would leave them ends there, else it is refused.
+    """
 
     lower: np.ndarray
     upper: np.ndarray
+    hold: bool = False
 
 
 def no_bounds(k: int) -> Bounds:
@@ -149,7 +155,7 @@ class NormalEquations(normal_eqns.non_linear_ls, normal_eqns.non_linear_ls_mixin
         self._evaluate = objective.evaluate
         self._free = np.asarray(free)
         self._loss = LOSSES[objective.loss]
-        self._lower, self._upper = bounds.lower, bounds.upper
+        self._lower, self._upper, self._hold = bounds.lower, bounds.upper, bounds.hold
         self._norm = 1.0 / float(objective.norm)
         self._mean, self._precision = restraint.mean[self._free], restraint.width[self._free] ** -2.0
         self._objective = np.inf
@@ -179,16 +185,26 @@ class NormalEquations(normal_eqns.non_linear_ls, normal_eqns.non_linear_ls_mixin
         if objective_only:
             return
         self.reset()
-        jacobian = np.ascontiguousarray(self._jacobian[:, self._free] * self._unit)
+        jacobian = self._jacobian[:, self._free] * self._unit
+        precision, distance = self._precision.copy(), self.x[self._free] - self._mean
+        if self._hold:
+            stuck = self._against_bounds(jacobian)
+            jacobian[:, stuck], distance[stuck] = 0.0, 0.0
+            precision[stuck] = 1.0 / (self._norm * self._unit[stuck] ** 2)
         curvature = np.maximum(self._slope, CURVATURE_FLOOR * self._weight)
         self.add_equations(
-            flex.double(self.u * self._weight / curvature), flex.double(jacobian), flex.double(curvature * self._norm)
+            flex.double(self.u * self._weight / curvature),
+            flex.double(np.ascontiguousarray(jacobian)),
+            flex.double(curvature * self._norm),
         )
-        self.add_equations(
-            flex.double(self.x[self._free] - self._mean),
-            flex.double(np.diag(self._unit)),
-            flex.double(self._precision * self._norm),
-        )
+        self.add_equations(flex.double(distance), flex.double(np.diag(self._unit)), flex.double(precision * self._norm))
+
+    def _against_bounds(self, jacobian):
+        """Which free parameters are at a bound that f would have them leave."""
+        x = self.x[self._free]
+        gradient = jacobian.T @ (self.u * self._weight) + self._precision * (x - self._mean) * self._unit
+        low, high = x <= self._lower[self._free], x >= self._upper[self._free]
+        return low & (gradient > 0.0) | high & (gradient < 0.0)
 
     def objective(self):
         """f(x), infinite outside the bounds."""
@@ -203,7 +219,7 @@ class NormalEquations(normal_eqns.non_linear_ls, normal_eqns.non_linear_ls_mixin
         self._before = {name: getattr(self, name) for name in STATE}
         x = self.x.copy()
         x[self._free] += self.step().as_numpy_array() * self._unit
-        self._move_to(x)
+        self._move_to(np.clip(x, self._lower, self._upper) if self._hold else x)
 
     def step_backward(self):
         """Undo the step, exactly."""
@@ -242,17 +258,9 @@ def minimise(
     RuntimeError
         From lstbx's Cholesky decomposition, where the normal matrix has no inverse.
     """
-    x = np.asarray(x, dtype=float)
-    free = list(free)
-    bounds = no_bounds(len(x)) if bounds is None else bounds
-    restraint = no_restraint(len(x)) if objective.restraint is None else objective.restraint
-    equations = NormalEquations(objective, x, free, bounds)
-    n_iterations = normal_eqns_solving.levenberg_marquardt_iterations(
-        equations,
-        n_max_iterations=iterations.n_max,
-        tau=1e-3,
-        step_threshold=iterations.step_threshold,
-    ).n_iterations
+    free, bounds = list(free), no_bounds(np.size(x)) if bounds is None else bounds
+    equations, n_iterations = descend(objective, x, free, bounds, iterations)
+    restraint = no_restraint(np.size(x)) if objective.restraint is None else objective.restraint
     x = equations.x
     covariance = np.zeros((len(x), len(x)))
     covariance[np.ix_(free, free)] = sandwich_hc3(
@@ -260,6 +268,39 @@ def minimise(
     )
     at_bound = near_bounds(x, bounds) & np.isin(np.arange(len(x)), free)
     return Minimum(x, covariance, equations.objective() * objective.norm, n_iterations, at_bound)
+
+
+def descend(
+    objective: Objective,
+    x: ArrayLike,
+    free: Sequence[int],
+    bounds: Bounds,
+    iterations: Iterations = Iterations(),
+) -> tuple[NormalEquations, int]:
+    """
+    The steps of minimise alone, for objectives whose esds are found otherwise.
+
+    Parameters
+    ----------
+    objective, x, free, bounds, iterations
+        As minimise has them.
+
+    Returns
+    -------
+    equations : NormalEquations
+        At the minimum: equations.x, equations.u, equations.jacobian.
+    n_iterations : int
+
+    Raises
+    ------
+    RuntimeError
+        From lstbx's Cholesky decomposition, where the normal matrix has no inverse.
+    """
+    equations = NormalEquations(objective, np.asarray(x, dtype=float), free, bounds)
+    found = normal_eqns_solving.levenberg_marquardt_iterations(
+        equations, n_max_iterations=iterations.n_max, tau=1e-3, step_threshold=iterations.step_threshold
+    )
+    return equations, found.n_iterations
 
 
 def near_bounds(x: np.ndarray, bounds: Bounds) -> np.ndarray:

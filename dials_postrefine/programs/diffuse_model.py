@@ -23,7 +23,11 @@ def run(request: DiffuseModelRequest, launch: Launch | None = None) -> Result:
     check_numba()
     request.check()
 
+    from scipy.fft import set_workers
+
     from dials_postrefine.diffuse.model import CannotModel
+    from dials_postrefine.executors.processes import make_run, single_thread
+    from dials_postrefine.files.dials.versions import available_cores
     from dials_postrefine.files.safety.outputs import Outputs
     from dials_postrefine.programs.diffuse_model_fits import fit_models
     from dials_postrefine.programs.diffuse_model_input import collect_input
@@ -39,8 +43,9 @@ def run(request: DiffuseModelRequest, launch: Launch | None = None) -> Result:
         try:
             given = collect_input(request)
             logger.info(given.text())
-            with log.show_progress("model") as progress:
-                found = fit_models(request, given, progress)
+            nproc = available_cores() if request.nproc is None else request.nproc
+            with log.show_progress("model") as progress, single_thread(), set_workers(nproc):
+                found = fit_models(request, given, make_run(nproc, progress))
         except CannotModel as error:
             raise Sorry(str(error)) from None
         unused = launch.unused_parameters(request, {"model": list(found.models)})
@@ -48,8 +53,8 @@ def run(request: DiffuseModelRequest, launch: Launch | None = None) -> Result:
         summary["provenance"] = launch.provenance.as_dict()
         logger.info(summary_text(summary))
         _write_maps(names, given, found)
-        fluctuations = _fluctuations(given, found)
-        _write_fluctuations(request, names, given, fluctuations, outputs)
+        fluctuations, motions = _fluctuations(given, found)
+        _write_fluctuations(request, names, given, (fluctuations, motions), outputs)
         sections = given.sections(found.chosen_fit)
         write_reports(summary, lambda: make_page(summary, sections, fluctuations), names["json"], names["html"])
         logger.info("\n%s", remark_lines(summary))
@@ -72,15 +77,18 @@ def _write_maps(names, given, found) -> None:
 def _fluctuations(given, found):
     from dials_postrefine.diffuse.model.fluctuations import describe_fluctuations
 
-    fit = found.chosen_fit
+    fit, candidate = found.chosen_fit, found.models[found.chosen].candidate
     values = dict(zip(fit.names, map(float, fit.values)))
-    return describe_fluctuations(found.chosen, found.models[found.chosen].candidate.variant, values, given.atoms)
+    motions = candidate.motions(fit) if candidate.motions else None
+    found = describe_fluctuations(candidate.name, candidate.variant, values, given.atoms, motions, candidate.bodies)
+    return found, motions
 
 
-def _write_fluctuations(request, names, given, fluctuations, outputs) -> None:
+def _write_fluctuations(request, names, given, found, outputs) -> None:
     """Covariances and the PDB; a model that has none leaves none."""
-    from dials_postrefine.files.reference.fluctuations import write_with_b
+    from dials_postrefine.files.reference.fluctuations import write_with_u
 
+    fluctuations, motions = found
     if fluctuations is None:
         for key in ("covariance", "pdb"):
             if names[key]:
@@ -88,6 +96,10 @@ def _write_fluctuations(request, names, given, fluctuations, outputs) -> None:
                 names[key] = None
         return
     if names["covariance"]:
+        groups = {}
+        if motions is not None and motions.names:
+            groups = {"V_group": motions.v, "V_group_esd": motions.esds}
+            groups |= {"group": motions.number, "names": np.array(motions.names)}
         with open(names["covariance"], "wb") as file:
             np.savez_compressed(
                 file,
@@ -95,7 +107,9 @@ def _write_fluctuations(request, names, given, fluctuations, outputs) -> None:
                 V_residue=fluctuations.v_residue,
                 residue=given.atoms.residue,
                 xyz=given.atoms.xyz,
+                U=fluctuations.tensors,
+                **groups,
             )
-    if names["pdb"] and not write_with_b(request.structure, names["pdb"], 8.0 * np.pi**2 * fluctuations.collective):
+    if names["pdb"] and not write_with_u(request.structure, names["pdb"], fluctuations.tensors):
         outputs.forget(request.output.pdb)
         names["pdb"] = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -12,39 +12,28 @@ import numpy as np
 from dials_postrefine.diffuse.model import CannotModel
 from dials_postrefine.diffuse.model.atoms import Atoms
 from dials_postrefine.diffuse.model.background import background_functions
-from dials_postrefine.diffuse.model.comparison import choose, held_out_squares, preference
-from dials_postrefine.diffuse.model.covariance import GivenCovariance, GroupPairs
-from dials_postrefine.diffuse.model.elastic import Elastic, find_network
-from dials_postrefine.diffuse.model.fitting import Fit, Problem, fit, fit_background
-from dials_postrefine.diffuse.model.group_covariance import GroupCovariance, groups_of
-from dials_postrefine.diffuse.model.libration import LibratingBody
-from dials_postrefine.diffuse.model.liquid_like import LiquidLike
-from dials_postrefine.diffuse.model.mixture import Mixture
-from dials_postrefine.diffuse.model.own_displacements import OwnDisplacements, RefinedDisplacements
+from dials_postrefine.diffuse.model.comparison import LIMIT, choose, held_out_squares, preference
+from dials_postrefine.diffuse.model.fitting import Fit, Problem, fit, fit_background, join_equivalents
 from dials_postrefine.diffuse.model.parameters import Model
-from dials_postrefine.diffuse.model.rigid_body import RigidBody
-from dials_postrefine.diffuse.model.uncorrelated import Uncorrelated
+from dials_postrefine.diffuse.model.spread import spread
+from dials_postrefine.diffuse.model.tls import is_covariance
 from dials_postrefine.diffuse.model.voxels import Voxels
+from dials_postrefine.numerics.run import Run
 from dials_postrefine.programs.diffuse_model_input import ModelInput
+from dials_postrefine.programs.diffuse_model_variants import (
+    Variant,
+    first_variants,
+    groups_for,
+    with_displacements,
+    with_rank,
+)
 from dials_postrefine.settings.diffuse_model import DiffuseModelRequest
 
 logger = logging.getLogger("dials.diffuse_model")
-MOST_FOR_NETWORK = 8000  # voxels by which the parameters of a network are fitted
-MOST_IN_CELL = 3000  # atoms for which motions of the cell's content are tried, too
 ABSOLUTE = 3.0  # standard deviations of the scale within which 1 is it
 WELL_KNOWN = 0.2  # the standard deviation of such a scale
+HIGHEST_RANK = 12  # that is tried
 ALIKE = 0.02  # by which the displacements of a file that has one for all atoms differ, relative
-ALL = ("uncorrelated", "rigid_body", "liquid_like", "elastic")
-
-
-@dataclass(frozen=True)
-class Variant:
-    """A variant of a model: the model's name, how it is meant and made, and how many voxels are enough to fit it."""
-
-    name: str
-    variant: dict[str, str]
-    make: Callable[[Voxels], Model]
-    most_voxels: int | None = None
 
 
 @dataclass
@@ -77,30 +66,32 @@ class FittedModels:
         return self.models[self.chosen].fit
 
 
-def fit_models(request: DiffuseModelRequest, given: ModelInput, progress) -> FittedModels:
+def fit_models(request: DiffuseModelRequest, given: ModelInput, run: Run) -> FittedModels:
     """Fit what is asked for; raises CannotModel where nothing can be."""
     voxels = given.voxels
     functions = background_functions(voxels.s, request.background.functions, request.background.n)
     scale = 1.0 if request.scale == "absolute" else None
-    problem = Problem(voxels, functions, ~voxels.held_out, request.robust, scale)
+    problem = join_equivalents(Problem(voxels, functions, ~voxels.held_out, request.robust, scale))
     flat = Variant("background", {}, lambda voxels: None)
     fitted = [(flat, fit_background(problem))]
     notes: list[str] = []
-    wanted = list(first_variants(request, given.atoms))
+    wanted = list(first_variants(request, given))
     for number, candidate in enumerate(wanted):
-        progress(candidate.name, number, 2 * len(wanted))
-        _try(candidate, problem, fitted, notes, len(wanted) == 1)
+        run.progress(candidate.name, number, 2 * len(wanted))
+        _try(candidate, problem, run, (fitted, notes if len(wanted) > 1 else None))
+        if candidate.name == "covariance" and "rank" in candidate.variant and request.inferred.rank is None:
+            _grow_rank(request, given.atoms, problem, fitted, run)
     for name in ("rigid_body", "liquid_like"):
-        progress(name, len(wanted), 2 * len(wanted))
+        run.progress(name, len(wanted), 2 * len(wanted))
         same = [one for one in fitted if one[0].name == name]
         if same and request.displacements == "auto" and not request.rigid_body.tensor:
-            best = min(same, key=lambda one: one[1].chi_sq)[0].variant
-            for kind in ("refined",) if "libration" in best else ("model", "refined"):
-                _try(_variant(given.atoms, name, best | {"displacements": kind}), problem, fitted, notes, False)
+            best = min(same, key=lambda one: one[1].chi_sq)[0]
+            for kind in ("refined",) if best.needs_file else ("model", "refined"):
+                _try(with_displacements(given.atoms, best, kind), problem, run, (fitted, notes))
     found = compare(fitted, problem, given.atoms)
-    found.notes += notes
+    found.notes += [*notes, *_tls_notes(found)]
     found.absolute = request.scale == "absolute"
-    return _hold_scale(found, problem) if request.scale == "auto" else found
+    return _hold_scale(found, problem, run) if request.scale == "auto" else found
 
 
 def compare(fitted: list[tuple[Variant, Fit]], problem: Problem, atoms: Atoms) -> FittedModels:
@@ -117,7 +108,8 @@ def compare(fitted: list[tuple[Variant, Fit]], problem: Problem, atoms: Atoms) -
         same = [k for k, one in enumerate(every) if one.candidate.name == name]
         sizes = [_size(every[k], preferred) for k in same]
         # of few parameters each: all voxels say ten times as much as those that are held out
-        models[name] = every[same[choose([squares[k] for k in same], sizes, voxels.orbit)]]
+        seen = held if name == "covariance" else np.ones(len(voxels), bool)
+        models[name] = every[same[choose([squares[k][seen] for k in same], sizes, voxels.orbit[seen])]]
     # a negative scale is no scattering; and what is isotropic is part of the background
     possible = [one for one in models.values() if one.candidate.name == "background" or one.fit.scale > 0.0]
     if atoms.is_isotropic:
@@ -141,7 +133,7 @@ def _size(one: Fitted, preferred: str) -> float:
     return n_parameters(one) + 0.5 * (one.candidate.variant.get("displacements", preferred) != preferred)
 
 
-def _hold_scale(found: FittedModels, problem: Problem) -> FittedModels:
+def _hold_scale(found: FittedModels, problem: Problem, run: Run) -> FittedModels:
     """
     The chosen model with its scale held at 1, where that is what was fitted.
 
@@ -152,7 +144,7 @@ def _hold_scale(found: FittedModels, problem: Problem) -> FittedModels:
     fit = one.fit
     if not fit.names or not fit.scale_esd < WELL_KNOWN or not abs(fit.scale - 1.0) < ABSOLUTE * fit.scale_esd:
         return found
-    held = _fit_one(one.candidate, replace(problem, scale=1.0), fit.values)
+    held = _fit_one(one.candidate, replace(problem, scale=1.0), run, fit.values)
     n = problem.used.sum()
     if n * (held.chi_sq - fit.chi_sq) > ABSOLUTE**2 * max(1.0, fit.chi_sq):
         return found
@@ -160,18 +152,51 @@ def _hold_scale(found: FittedModels, problem: Problem) -> FittedModels:
     return found
 
 
-def _fit_one(candidate: Variant, problem: Problem, start: np.ndarray | None = None) -> Fit:
-    """The fit of a variant, by fewer voxels where these are enough."""
-    voxels, most = problem.voxels, candidate.most_voxels
-    if most is None or problem.used.sum() <= 1.5 * most:
-        return fit(candidate.make(voxels), problem, start)
-    some = np.flatnonzero(problem.used)[:: int(np.ceil(problem.used.sum() / most))]
-    part = replace(
-        problem, voxels=voxels.select(some), functions=problem.functions[:, some], used=np.ones(len(some), bool)
-    )
-    first = fit(candidate.make(part.voxels), part, start)
-    model = candidate.make(voxels)
-    whole = fit(_Held(model, first.values), problem)
+def _grow_rank(request: DiffuseModelRequest, atoms: Atoms, problem: Problem, fitted: list, run: Run) -> None:
+    """Fit an inferred covariance of more and more motions, as long as held-out voxels find one more better."""
+    if not fitted or fitted[-1][0].name != "covariance":
+        return
+    groups, held, voxels = groups_for(request, atoms), problem.voxels.held_out, problem.voxels
+    for rank in range(2, min(HIGHEST_RANK, len(groups)) + 1):
+        before = fitted[-1][1]
+        candidate = with_rank(request, atoms, groups, rank)
+        found = _fit_one(candidate, problem, run, before.values)
+        fitted.append((candidate, found))
+        squares = [held_out_squares(voxels.intensity, one.calculated, found.variance)[held] for one in (before, found)]
+        if preference(*squares, voxels.orbit[held]) < LIMIT:
+            break
+
+
+def _tls_notes(found: FittedModels) -> list[str]:
+    """Of T, L and S that no motion has."""
+    one = found.models.get("rigid_body")
+    if one is None or one.candidate.variant.get("motion") != "TLS":
+        return []
+    parts = np.split(one.fit.values[: 20 * (len(one.fit.values) // 20)], len(one.fit.values) // 20)
+    if all(is_covariance(part) for part in parts):
+        return []
+    return [
+        "T, L and S of the rigid body are not those of any motion (their 6 x 6 matrix has a negative eigenvalue for "
+        "every trace of S): mind their standard deviations."
+    ]
+
+
+def _fit_one(candidate: Variant, problem: Problem, run: Run, start: np.ndarray | None = None) -> Fit:
+    """The fit of a variant, by fewer voxels where these are enough; a start of fewer values is grown by the model."""
+    voxels, most = problem.distinct, candidate.most_voxels
+
+    def begun(model: Model, part: Problem) -> Fit:
+        return fit(model, part, start if start is None or len(start) == len(model.parameters) else model.grown(start))
+
+    some = np.flatnonzero(problem.gather(np.ones(len(problem.voxels))))
+    if most is None or len(some) <= 1.5 * most:
+        with _made(candidate, voxels, run) as model:
+            return begun(model, problem)
+    part = _part(problem, some[:: int(np.ceil(len(some) / most))])
+    with _made(candidate, part.distinct, run) as model:
+        first = begun(model, part)
+    with _made(candidate, voxels, run) as model:
+        whole = fit(_Held(model, first.values), problem)
     return replace(
         whole,
         names=first.names,
@@ -182,6 +207,26 @@ def _fit_one(candidate: Variant, problem: Problem, start: np.ndarray | None = No
         scale_esd=first.scale_esd,
         undetermined=first.undetermined,
     )
+
+
+def _made(candidate: Variant, voxels: Voxels, run: Run):
+    """A context with the model at voxels, which processes share where it is a sum over pairs."""
+    return spread(run, candidate.make, voxels) if candidate.of_pairs else nullcontext(candidate.make(voxels))
+
+
+def _part(problem: Problem, some: np.ndarray) -> Problem:
+    """The problem of some of the distinct voxels, with all equivalents that are used."""
+    chosen = np.zeros(len(problem.distinct), bool)
+    chosen[some] = True
+    here = np.flatnonzero(problem.spread(chosen) & problem.used)
+    part = replace(
+        problem,
+        voxels=problem.voxels.select(here),
+        functions=problem.functions[:, here],
+        used=np.ones(len(here), bool),
+        orbits=None,
+    )
+    return join_equivalents(part)
 
 
 class _Held:
@@ -199,117 +244,17 @@ class _Held:
         return self.found, np.zeros((0, len(self.found)))
 
 
-def _try(candidate: Variant, problem: Problem, fitted: list, notes: list[str], alone: bool) -> None:
+def _try(candidate: Variant, problem: Problem, run: Run, results: tuple[list, list[str] | None]) -> None:
     """Fit a variant and add it to those that are fitted; where it can't be a note says why, unless it is alone."""
+    fitted, notes = results
     begun = time.perf_counter()
     try:
-        found = _fit_one(candidate, problem)
+        found = _fit_one(candidate, problem, run)
     except CannotModel as error:
-        if alone:
+        if notes is None:
             raise
         notes.append(f"{candidate.name} was not fitted: {error}")
         return
     fitted.append((candidate, found))
     taken = time.perf_counter() - begun
     logger.debug("%s %s: chi^2 %.4f, %.1f s", candidate.name, candidate.variant, found.chi_sq, taken)
-
-
-def first_variants(request: DiffuseModelRequest, atoms: Atoms) -> Iterator[Variant]:
-    """The variants to fit; of displacements=auto those of the file, the others follow for the best of them."""
-    wanted = list(ALL) if "auto" in request.models else list(request.models)
-    if request.covariance and "covariance" not in wanted:
-        wanted.append("covariance")
-    displacements = "file" if request.displacements == "auto" else request.displacements
-    if atoms.u_iso.max() <= 0.0:
-        displacements = "model"
-    for name in wanted:
-        if name == "uncorrelated":
-            yield Variant(name, {}, lambda voxels: Uncorrelated(atoms, voxels))
-        elif name == "rigid_body":
-            kind = "tensor" if request.rigid_body.tensor else "isotropic"
-            turning = {"libration": "librating"} if request.rigid_body.libration else {}
-            for unit in _units(request, atoms):
-                yield _variant(atoms, name, {"unit": unit, "motion": kind} | turning | {"displacements": displacements})
-        elif name in ("liquid_like", "mixture"):
-            for across in _acrosses(request, atoms):
-                variant = {"across": across, "kernel": request.liquid_like.kernel}
-                yield _variant(
-                    atoms,
-                    name,
-                    variant
-                    | {"displacements": "file" if name == "mixture" and displacements == "model" else displacements},
-                )
-        elif name == "elastic" and atoms.u_iso.max() > 0.0:
-            network = find_network(atoms, request.elastic.cutoff)
-            variant = {"cutoff": f"{network.cutoff:g}", "width": f"{network.width:g}"}
-            yield Variant(
-                name, variant, lambda voxels, network=network: Elastic(atoms, voxels, network), MOST_FOR_NETWORK
-            )
-        elif name == "covariance":
-            yield _inferred(request, atoms) if not request.covariance else _given(request, atoms)
-
-
-def _units(request, atoms: Atoms) -> list[str]:
-    if request.rigid_body.unit != "auto":
-        return [request.rigid_body.unit]
-    several = len(np.unique(atoms.chain)) > 1
-    return ["molecule", *(["chain"] if several else []), *(["cell"] if len(atoms.rotations) > 1 else [])]
-
-
-def _acrosses(request, atoms: Atoms) -> list[str]:
-    if request.liquid_like.across != "auto":
-        return [request.liquid_like.across]
-    small = 1 < len(atoms.rotations) <= MOST_IN_CELL / len(atoms)
-    return ["molecule", "crystal", *(["cell"] if small else [])]
-
-
-def _variant(atoms: Atoms, name: str, variant: dict[str, str]) -> Variant:
-    """A rigid body or liquid-like motions as the variant has them."""
-
-    def make(voxels: Voxels) -> Model:
-        own = variant["displacements"] == "model"
-        used = atoms.with_u(0.0) if own else atoms
-        if name == "rigid_body":
-            bodies = [used.expanded()] if variant["unit"] == "cell" else [used]
-            if variant["unit"] == "chain":
-                bodies = [used.select(used.chain == one) for one in np.unique(used.chain)]
-            kind = LibratingBody if "libration" in variant else RigidBody
-            model: Model = kind(bodies, voxels, variant["motion"] == "tensor")
-        elif name == "mixture":
-            model = Mixture(used, voxels, variant["across"], variant["kernel"])
-        else:
-            model = LiquidLike(used, voxels, variant["across"], variant["kernel"])
-        if variant["displacements"] == "refined":
-            return RefinedDisplacements(model, atoms, voxels)
-        return OwnDisplacements(model, atoms, voxels) if own else model
-
-    return Variant(name, variant, make)
-
-
-def _given(request, atoms: Atoms) -> Variant:
-    v = read_covariance(request.covariance)
-    return Variant("covariance", {}, lambda voxels: GivenCovariance(atoms, voxels, v))
-
-
-def _inferred(request, atoms: Atoms) -> Variant:
-    """Covariances of groups that are inferred from the map."""
-    given = request.inferred
-    groups, places = groups_of(atoms, given.residues)
-
-    def make(voxels: Voxels) -> Model:
-        pairs = GroupPairs(atoms, groups, voxels)
-        return GroupCovariance(pairs, places, voxels, given.rank, given.strength, given.length)
-
-    variant = {"residues": str(given.residues), "rank": str(given.rank), "length": f"{given.length:g}"}
-    return Variant("covariance", variant, make, MOST_FOR_NETWORK)
-
-
-def read_covariance(path: str) -> np.ndarray:
-    """V of a .npz; raises Sorry."""
-    from dials.util import Sorry
-
-    try:
-        with np.load(path) as file:
-            return np.asarray(file["V"], float)
-    except (OSError, KeyError, ValueError) as error:
-        raise Sorry(f"{path} can't be read as a covariance ({error}): give a .npz with an array V.") from None

@@ -23,6 +23,7 @@ from dials_postrefine.settings.diffuse_model import DiffuseModelRequest
 
 POISSON = 0.05  # by which sigma^2 may differ from what Poisson's law has
 FEWEST_PER_PARAMETER = 10
+OUTSIDE = 2.0  # cells from the middle of the atoms, or of the cell, beyond which nothing of a molecule is
 MOST_TRIED = 20000  # voxels by which indexing is found
 BETTER = 0.05  # a correlation by which another indexing must be better than the given one
 
@@ -50,6 +51,8 @@ class ModelInput:
         if len(self.correlations) > 1:
             tried = ", ".join(f"{name} {cc:+.3f}" for name, cc in self.correlations.items())
             lines.append(f"Indexing, by the correlation with a rigid molecule: {tried}.")
+        if about["bulk_solvent"]:
+            lines.append(about["bulk_solvent"])
         if about["reindex_operation"] != "h,k,l":
             lines.append(f"The map is reindexed: its (h, k, l) are the model's ({about['reindex_operation']}).")
         return "\n".join(lines)
@@ -105,6 +108,7 @@ def collect_input(request: DiffuseModelRequest) -> ModelInput:
     operation_text = reindexing.as_text(operation)
     description = _describe(request, observed, voxels, atoms)
     description |= {
+        "bulk_solvent": _on_solvent(request),
         "space_group": group,
         "reindex_operation": operation_text,
         "correlations_by_indexing": correlations,
@@ -123,6 +127,8 @@ def _within_limits(request, observed: MapOnGrid, metric: np.ndarray) -> tuple[np
     if request.d_max:
         inside &= s >= 1.0 / request.d_max * (1.0 - 1e-9)
     places = np.flatnonzero(inside)
+    if not np.isfinite(metric).all():
+        raise Sorry(f"The unit cell of {observed.path} is no cell: make the map again with one.")
     if not len(places):
         raise Sorry("No observed voxel of the map lies within d_max and d_min: widen them.")
     return places, h[places]
@@ -200,9 +206,39 @@ def make_atoms(model: AtomicModel, request: DiffuseModelRequest) -> tuple[Atoms,
     arrays = structure_arrays(structure, factors)
     residue, chain = _residues(request.structure, len(arrays["sites"]))
     atoms = Atoms(**arrays, residue=residue, chain=chain)
+    notes = [*model.notes, *factors.notes, *_check_places(atoms, request.structure)]
     if request.bulk_solvent:
         atoms = _in_solvent(atoms, structure, request)
-    return atoms, [*model.notes, *factors.notes]
+    return atoms, notes
+
+
+def _check_places(atoms: Atoms, path: str) -> list[str]:
+    """Raises Sorry for atoms that are not where the molecule is; a note where that is far from the unit cell."""
+    middle = np.median(atoms.sites, axis=0)
+    outside = np.flatnonzero((np.abs(atoms.sites - middle) > OUTSIDE).any(axis=1))
+    if len(outside):
+        x, y, z = atoms.xyz[outside[0]]
+        raise Sorry(
+            f"{len(outside)} of the {len(atoms)} atoms of {path} lie outside, more than {OUTSIDE:g} unit cells from "
+            f"the middle of the others (the first at {x:.1f}, {y:.1f}, {z:.1f} A): correct them, or leave them out."
+        )
+    if (np.abs(middle - 0.5) <= OUTSIDE).all():
+        return []
+    cells = ", ".join(f"{value:.1f}" for value in middle)
+    return [
+        f"All atoms of {path} lie outside of the unit cell, around its fractions {cells}: make sure that they are in "
+        "the crystal's frame, as symmetry makes the copies from where they are."
+    ]
+
+
+def _on_solvent(request: DiffuseModelRequest) -> str:
+    """What is said of bulk solvent."""
+    if not request.bulk_solvent:
+        return ""
+    return (
+        f"Atoms displace bulk solvent of k_sol {request.k_sol:g} e/A^3 and b_sol {request.b_sol:g} A^2, which are held "
+        "at these values, not fitted."
+    )
 
 
 def _in_solvent(atoms: Atoms, structure, request: DiffuseModelRequest) -> Atoms:
@@ -220,7 +256,9 @@ def _residues(path: str, n: int) -> tuple[np.ndarray, np.ndarray]:
     import iotbx.pdb
 
     try:
-        hierarchy = iotbx.pdb.input(file_name=path).construct_hierarchy()  # atoms know their parents while it lives
+        hierarchy = iotbx.pdb.input(file_name=path).construct_hierarchy(
+            sort_atoms=False
+        )  # atoms know their parents while it lives
         keep = [one for one in hierarchy.atoms() if one.occ > 0.0]
         names = [(one.parent().parent().parent().id, one.parent().parent().resid()) for one in keep]
     except Exception:  # a small molecule, or whatever else has no residues

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dials_postrefine.settings.binding import choice, none_for_auto, part, phil, symbol
+from dials_postrefine.settings.binding import choice, none_for_auto, part, phil, symbol, texts, word_for_auto
 from dials_postrefine.settings.checks import check_limits
 from dials_postrefine.settings.limits import check_values
 
@@ -20,36 +20,55 @@ def words(values) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class RigidBodies:
-    """What moves as a whole, whether by a tensor, and whether it librates."""
+    """What moves as a whole, whether each on its own parameters, by a tensor, librating, or by T, L and S."""
 
     unit: str = choice("unit", "auto")
+    selection: tuple[str, ...] = phil("selection", (), convert=texts)
+    per_body: bool = phil("per_body", False)
     tensor: bool = phil("tensor", False)
     libration: bool = phil("libration", False)
+    tls: bool = phil("tls", False)
 
 
 @dataclass(frozen=True)
 class LiquidLikeMotions:
-    """Which atoms move together, and how that falls with their distance."""
+    """Which atoms move together, how that falls with their distance, and to which order (None: all)."""
 
     across: str = choice("across", "auto")
     kernel: str = choice("kernel", "exponential")
+    order: int | None = phil("order", None)
 
 
 @dataclass(frozen=True)
 class ElasticNetwork:
-    """The cutoff of the springs (Angstrom; None: the best of a few)."""
+    """
+    The network: which, the cutoff of the springs (Angstrom; None: the best of a few), their width ("auto": the best
+    of a few, None: infinite), what they reach, and how many force constants there are.
+    """
 
+    network: str = choice("network", "auto")
     cutoff: float | None = phil("cutoff", None, convert=none_for_auto)
+    width: float | str | None = phil("width", "auto", convert=word_for_auto)
+    across: str = choice("across", "molecule")
+    force_constants: int = phil("force_constants", 1)
 
 
 @dataclass(frozen=True)
 class InferredCovariance:
-    """Residues of a group, rank of V, strength of the prior, and the length of its kernel (Angstrom)."""
+    """
+    Groups, rank of V (None: to be found), strength of the prior, the length of its kernel (Angstrom); and of a
+    trajectory whether frames are superposed, and V is 3 x 3.
+    """
 
-    residues: int = phil("residues", 1)
-    rank: int = phil("rank", 3)
+    groups: str = choice("groups", "auto")
+    residues: int | None = phil("residues", None, convert=none_for_auto)
+    n_domains: int = phil("n_domains", 4)
+    selection: tuple[str, ...] = phil("selection", (), convert=texts)
+    rank: int | None = phil("rank", None, convert=none_for_auto)
     strength: float = phil("strength", 1.0)
     length: float = phil("length", 10.0)
+    superpose: bool = phil("superpose", True)
+    tensor: bool = phil("tensor", False)
 
 
 @dataclass(frozen=True)
@@ -87,7 +106,7 @@ class DiffuseModelRequest:
     """
     What dials.diffuse_model is asked for; phil/diffuse_model.phil describes each parameter.
 
-    d_min and d_max in Angstrom; models has words, "auto" among them for all.
+    d_min and d_max in Angstrom; nproc None for as many as there are cores; models has words, "auto" among them for all.
     """
 
     map: str | None = phil("input.map", None)
@@ -111,6 +130,7 @@ class DiffuseModelRequest:
     scale: str = choice("scale", "auto")
     robust: bool = phil("robust", False)
     held_out: HeldOut = part("held_out", HeldOut)
+    nproc: int | None = phil("nproc", None, convert=none_for_auto)
     n_shells: int = phil("n_shells", 10)
     output: Output = part("output", Output)
 
@@ -133,8 +153,19 @@ class DiffuseModelRequest:
             raise Sorry(
                 "model=None leaves nothing to fit: name models, as model=rigid_body+liquid_like, or leave it out."
             )
-        for name in ("tensor", "libration"):
-            if getattr(self.rigid_body, name) and self.displacements == "model":
+        body = self.rigid_body
+        kinds = [name for name in ("tensor", "libration", "tls") if getattr(body, name)]
+        for name in kinds:
+            if self.displacements == "model":
                 raise Sorry(
                     f"rigid_body.{name}=True needs the file's displacements: use displacements=file, or refined."
                 )
+        if body.tls and len(kinds) > 1:
+            raise Sorry(f"rigid_body.tls=True has what {kinds[0]} has: leave rigid_body.{kinds[0]} out.")
+        for name, chosen in (("rigid_body", body.unit), ("covariance", self.inferred.groups)):
+            if chosen == "selection" and not getattr(body if name == "rigid_body" else self.inferred, "selection"):
+                raise Sorry(f'There is no {name}.selection: say which atoms, as {name}.selection="chain A".')
+        if self.displacements == "model" and (body.selection or body.per_body):
+            raise Sorry(
+                "rigid_body.selection and per_body need the file's displacements: use displacements=file, or refined."
+            )

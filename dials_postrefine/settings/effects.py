@@ -52,7 +52,16 @@ RULES: dict[str, tuple[tuple[str, str, tuple[str, ...]], ...]] = {
         ("covariance.*", "model", ("covariance",)),
         ("k_sol", "bulk_solvent", ("True",)),
         ("b_sol", "bulk_solvent", ("True",)),
-        ("covariance.*", "input.covariance", (NOT_GIVEN,)),
+        *(
+            (f"covariance.{name}", "input.covariance", (NOT_GIVEN,))
+            for name in "groups residues n_domains selection rank strength length".split()
+        ),
+        ("covariance.superpose", "input.covariance", (GIVEN,)),
+        ("covariance.tensor", "input.covariance", (GIVEN,)),
+        ("covariance.residues", "covariance.groups", ("auto", "residues")),
+        ("covariance.n_domains", "covariance.groups", ("domains",)),
+        ("covariance.selection", "covariance.groups", ("auto", "selection")),
+        ("rigid_body.selection", "rigid_body.unit", ("auto", "selection")),
         ("displacements", "model", ("rigid_body", "liquid_like", "mixture")),
         ("background.n", "background.functions", ("smooth", "radial")),
     ),

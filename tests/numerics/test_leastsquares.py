@@ -51,6 +51,19 @@ def test_bounds_hold_and_are_reported():
     assert inside.x == pytest.approx([0.3, 1.0]) and not inside.at_bound.any()
 
 
+def test_a_step_ends_at_a_bound_and_others_go_on_from_there():
+    """The minimum with the first parameter at its limit, as a fit of the second one alone has it; and back inside."""
+    x = np.linspace(0.0, 1.0, 50)
+    bounds = Bounds(np.array([-0.5, -np.inf]), np.array([0.5, np.inf]), hold=True)
+    objective = Objective(line(x, 1.0 + x))
+    precise = Iterations(step_threshold=1e-9)
+    minimum = minimise(objective, np.zeros(2), [0, 1], bounds, precise)
+    alone = minimise(objective, np.array([0.5, 0.0]), [1], iterations=precise)
+    assert minimum.x[0] == 0.5 and minimum.x == pytest.approx(alone.x, abs=1e-6)
+    inside = minimise(Objective(line(x, 0.3 + x)), np.array([0.5, -4.0]), [0, 1], bounds, precise)
+    assert inside.x == pytest.approx([0.3, 1.0])
+
+
 def test_linear_loss_is_pulled_by_an_outlier_and_the_robust_ones_are_not():
     rng = np.random.default_rng(1)
     x = np.linspace(0.0, 1.0, 200)

@@ -50,7 +50,7 @@ def another_value(definition):
     kind = definition.type
     low = -math.inf if kind.value_min is None else kind.value_min
     high = math.inf if kind.value_max is None else kind.value_max
-    candidates = (3, 4, 11) if kind.phil_type == "int" else (3.0, 4.0, 0.4, 0.6)
+    candidates = (3, 4, 11, 2) if kind.phil_type == "int" else (3.0, 4.0, 0.4, 0.6)
     return next(value for value in candidates if low <= value <= high and value != definition.extract())
 
 

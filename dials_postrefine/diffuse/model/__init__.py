@@ -14,9 +14,10 @@ of the motion, as Bragg's data have it), the parameters of a model are in V_ij, 
 
     uncorrelated   V_ij = 0
     rigid_body     V_ij = sigma^2, or a tensor U: the copy is displaced as a whole, e_i = u_i - sigma^2 on its own
-                   and, where it librates, V_ij = U + L [(rho_i.rho_j) 1 - rho_j rho_i'], rho from the centroid
+                   and, where it librates, V_ij = U + L [(rho_i.rho_j) 1 - rho_j rho_i'], rho from the centroid,
+                   or T, L and S of any form
     liquid_like    V_ij = sigma^2 Gamma(r_ij), inside a copy or across the cells of the crystal
-    elastic        V_ij of a network of springs between neighbours
+    elastic        V_ij of a network of springs between neighbours, isotropic or 3 x 3
     covariance     V_ij as given, isotropic or 3 x 3; or L L' of low rank between groups, inferred
 
 A map is fitted as  I_obs = k I + sum_m c_m phi_m(|s|),  phi_m smooth functions (background.py); k and c_m are linear.
@@ -27,9 +28,17 @@ A map is fitted as  I_obs = k I + sum_m c_m phi_m(|s|),  phi_m smooth functions 
     voxels.py       the voxels of a map that are fitted: indices, orbits, held-out ones
     background.py   the functions phi_m
     parameters.py   what a model is to the fit
-    uncorrelated.py, rigid_body.py, libration.py, liquid_like.py, mixture.py, elastic.py, covariance.py,
-                    group_covariance.py    I and its derivatives
+    positive_tensors.py     elements of tensors that stay covariances in a fit
+    kernels.py      how correlations fall with the distance
+    uncorrelated.py, rigid_body.py, libration.py, tls.py, liquid_like.py, mixture.py, elastic.py,
+                    given_covariance.py, group_covariance.py    I and its derivatives
+    bodies.py       parts that move each on its own
+    covariance.py, tensor_pairs.py    sums over pairs of groups, isotropic and 3 x 3
+    springs.py      networks, and how far they let their nodes move
+    groups.py       groups of atoms, of which covariances are inferred
+    trajectory.py   covariances of frames
     own_displacements.py    V_ii of the model's own motion, in place of the file's
+    spread.py       sums over pairs, voxels shared out among processes
     fitting.py      weighted least squares, with standard deviations
     agreement.py    correlation of the anisotropic part, by shell
     comparison.py   which model held-out voxels prefer

@@ -7,8 +7,8 @@ each type t, point atoms that are blurred by their displacements and a width w a
     D_t(q) = exp(q^2 w^2/2) FT[ sum_{j in t} o_j N(r - r_j; u_j + w^2) ],      F = sum_t f_t(q) D_t(q)
 
 with +i q.r in the exponent (Ten Eyck 1977; form factors are exact, as they are multiplied in reciprocal space).  The
-step of the grid and w are such that what is aliased is 1e-8 of what is meant at the limit of resolution, and the tails
-of the Gaussians are cut off at as much.
+step of the grid and w are such that what is aliased is 1e-8 (in single precision 1e-6) of what is meant at the limit of
+resolution, and the tails of the Gaussians are cut off at as much.
 
 Arrays are those of scipy's rfftn: H_3 >= 0, as F(-q) = F(q)* where f'' is none.
 """
@@ -16,6 +16,7 @@ Arrays are those of scipy's rfftn: H_3 >= 0, as F(-q) = F(q)* where f'' is none.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numba
@@ -28,22 +29,27 @@ from dials_postrefine.diffuse.model.atoms import Atoms
 
 OVERSAMPLING = 1.5  # of the Nyquist frequency over the resolution
 ALIASED = 1e-8
-# w s_max, by which the images that the grid makes of a point at 2 x OVERSAMPLING - 1 times s_max are ALIASED
-WIDTH = math.sqrt(-math.log(ALIASED) / (2.0 * math.pi**2 * ((2.0 * OVERSAMPLING - 1.0) ** 2 - 1.0)))
-TAIL = math.sqrt(-2.0 * math.log(ALIASED))  # standard deviations at which Gaussians end
+ALIASED_SINGLE = 1e-6  # in single precision
 MOST_POINTS = 3e8
 
 
 @dataclass(frozen=True)
 class Box:
     """
-    A box of cells and its FFT grid: cells m (3,), grid n (3,) of int, A (3, 3) of one cell, s_max 1/Angstrom.
+    A box of cells and its FFT grid: cells m (3,), grid n (3,) of int, A (3, 3) of one cell, s_max 1/Angstrom, and the
+    grid's Nyquist frequency over s_max.
     """
 
     cells: np.ndarray
     grid: np.ndarray
     orthogonal: np.ndarray
     s_max: float
+    oversampling: float = OVERSAMPLING
+
+    def width_sq(self, aliased: float) -> float:
+        """w^2, by which the images that the grid makes of a point at 2 x oversampling - 1 times s_max are `aliased`."""
+        beyond = (2.0 * self.oversampling - 1.0) ** 2 - 1.0
+        return -math.log(aliased) / (2.0 * math.pi**2 * beyond) / self.s_max**2
 
     @property
     def n_points(self) -> int:
@@ -98,7 +104,9 @@ class Box:
         return (number[:, 0] * self.grid[1] + number[:, 1]) * (self.grid[2] // 2 + 1) + number[:, 2]
 
 
-def make_box(atoms: Atoms, cells, s_max: float, extent: np.ndarray | None = None) -> Box:
+def make_box(
+    atoms: Atoms, cells, s_max: float, extent: np.ndarray | None = None, oversampling: float = OVERSAMPLING
+) -> Box:
     """
     The box that has indices in steps of 1/cells to s_max.
 
@@ -110,6 +118,8 @@ def make_box(atoms: Atoms, cells, s_max: float, extent: np.ndarray | None = None
         1/Angstrom.
     extent : ndarray (3,) or None
         Of what is in it, in cells: the box is as many times larger as it takes to hold all differences of positions.
+    oversampling : float
+        The grid's Nyquist frequency over s_max.
 
     Returns
     -------
@@ -124,7 +134,7 @@ def make_box(atoms: Atoms, cells, s_max: float, extent: np.ndarray | None = None
     if extent is not None:
         cells = cells * np.maximum(1, np.ceil(2.0 * np.asarray(extent) / cells - 1e-6).astype(int))
     lengths = np.linalg.norm(atoms.orthogonal, axis=0) * cells
-    grid = np.array([fft.next_fast_len(math.ceil(2.0 * OVERSAMPLING * s_max * x) + 1, real=True) for x in lengths])
+    grid = np.array([fft.next_fast_len(math.ceil(2.0 * oversampling * s_max * x) + 1, real=True) for x in lengths])
     grid += grid % 2  # even
     grid = np.array([fft.next_fast_len(int(n), real=True) for n in grid])
     if np.prod(grid.astype(float)) > MOST_POINTS:
@@ -132,7 +142,7 @@ def make_box(atoms: Atoms, cells, s_max: float, extent: np.ndarray | None = None
             f"The map is too fine for the model: its box would have {np.prod(grid.astype(float)):.2g} points; set a "
             "larger d_min."
         )
-    return Box(cells, grid, atoms.orthogonal, float(s_max))
+    return Box(cells, grid, atoms.orthogonal, float(s_max), oversampling)
 
 
 def calculate_parts(atoms: Atoms, box: Box) -> np.ndarray:
@@ -171,24 +181,74 @@ def transform_points(sites: np.ndarray, u: np.ndarray, weights: np.ndarray, box:
     ndarray (m, n_1, n_2, n_3/2 + 1) of complex
         Right to s_max of the box, 0 beyond.
     """
-    width_sq = (WIDTH / box.s_max) ** 2
+    parts = np.zeros((len(weights), *box.grid[:2], box.grid[2] // 2 + 1), complex)
+    constant = 2.0 * np.pi**2 * box.width_sq(ALIASED)
+    for part, density in zip(parts, _densities(sites, u, weights, box, (float, ALIASED))):
+        _unblur(part, fft.rfftn(density, overwrite_x=True), box.grid, _metric_of(box), (constant, box.s_max))
+    return parts
+
+
+def transform_half(sites: np.ndarray, u: np.ndarray, weights: np.ndarray, box: Box, grid: np.ndarray) -> np.ndarray:
+    """
+    The same in single precision, on a coarser grid: what lies beyond its frequencies is left out.
+
+    Parameters
+    ----------
+    sites, u, weights, box
+        As transform_points has them.
+    grid : ndarray (3,) of int
+        Even, none larger than the box's.
+
+    Returns
+    -------
+    ndarray (m, grid_1, grid_2, grid_3/2 + 1) of complex64
+    """
+    parts = np.zeros((len(weights), *grid[:2], grid[2] // 2 + 1), np.complex64)
+    constant = 2.0 * np.pi**2 * box.width_sq(ALIASED_SINGLE)
+    for part, density in zip(parts, _densities(sites, u, weights, box, (np.float32, ALIASED_SINGLE))):
+        _unblur(part, fft.rfftn(density, overwrite_x=True), box.grid, _metric_of(box), (constant, box.s_max))
+    return parts
+
+
+def _metric_of(box: Box) -> np.ndarray:
+    """|s|^2 = n'G n of the numbers n of frequencies of the box (3, 3)."""
+    basis = box.orthogonal * box.cells
+    return np.linalg.inv(basis.T @ basis)
+
+
+def _densities(sites, u, weights, box: Box, how) -> Iterator[np.ndarray]:
+    """The blurred points on the grid of the box, of one row of the weights after the other."""
+    kind, aliased = how
+    tail, width_sq = math.sqrt(-2.0 * math.log(aliased)), box.width_sq(aliased)  # standard deviations to the end
     basis = box.orthogonal * box.cells
     axes, vectors = np.linalg.eigh(u + width_sq * np.eye(3))
     axes = np.maximum(axes, 0.3 * width_sq)
     precise = np.einsum("ba,nbc,nc,ndc,de->nae", basis, vectors, 1.0 / axes, vectors, basis)
     # of the box's fractions: a sphere of that radius
-    half = TAIL * np.sqrt(axes[:, -1:] * np.diag(np.linalg.inv(basis.T @ basis)))
+    half = tail * np.sqrt(axes[:, -1:] * np.diag(np.linalg.inv(basis.T @ basis)))
     height = abs(np.linalg.det(basis)) / np.prod(box.grid) / np.sqrt((2.0 * np.pi) ** 3 * axes.prod(axis=1))
-    s_sq = box.s_sq()
-    inside = s_sq <= box.s_max**2 * (1.0 + 1e-9)
-    unblur = np.where(inside, np.exp(2.0 * np.pi**2 * width_sq * np.where(inside, s_sq, 0.0)), 0.0)
-    parts = np.zeros((len(weights), *s_sq.shape), complex)
-    for part, weight in zip(parts, weights):
+    for weight in weights:
         here = weight != 0.0
-        density = np.zeros(tuple(box.grid))
+        density = np.zeros(tuple(box.grid), kind)
         _add_gaussians(density, sites[here] / box.cells, half[here], precise[here], (weight * height)[here])
-        part[:] = np.conj(fft.rfftn(density, workers=2)) * unblur  # +i q.r
-    return parts
+        yield density
+
+
+@numba.njit(cache=True)
+def _unblur(out, transform, fine, metric, constant):
+    """The conjugate (for +i q.r) of a transform times exp(constant s^2) to s_max, 0 beyond, on out's coarser grid."""
+    width, s_max = constant
+    limit = s_max * s_max * (1.0 + 1e-9)
+    n1, n2, n3 = out.shape
+    for i in range(n1):
+        h = i if 2 * i < n1 else i - n1
+        for j in range(n2):
+            k = j if 2 * j < n2 else j - n2
+            for m in range(n3):
+                s_sq = metric[0, 0] * h * h + metric[1, 1] * k * k + metric[2, 2] * m * m
+                s_sq += 2.0 * (metric[0, 1] * h * k + metric[0, 2] * h * m + metric[1, 2] * k * m)
+                if s_sq <= limit:
+                    out[i, j, m] = np.conj(transform[h % fine[0], k % fine[1], m]) * math.exp(width * s_sq)
 
 
 @numba.njit(cache=True)

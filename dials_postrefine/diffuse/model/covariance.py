@@ -1,15 +1,12 @@
 """
-The general model: any covariances V_ij, of atoms or of groups of atoms.
-
-Of atoms, (1) of the room, exactly: for isotropic V_ij (a number times the unit matrix) and for 3 x 3 blocks.  Of groups
-R of atoms that move alike, V_ij = V_RS for i in R and j in S,
+Isotropic covariances of groups R of atoms that move alike, V_ij = V_RS for i in R and j in S (of single atoms, too):
 
     I = sum_RS F_R F_S^* [exp(q^2 V_RS) - 1] - sum_i E_i^2 [exp(q^2 V_RR) - 1] + sum_i o_i^2 f_i^2 [1 - exp(-q^2 u_i)]
     F_R = sum_{i in R} E_i                                                                                       (1)
 
 so that atoms keep the displacements u_i of the file.  The matrix exp(q^2 V) - 1 is smooth in q^2: at K Chebyshev nodes
 it is made once, and polynomials interpolate between (F' M_k F), which are matrix products: n_voxels x n_groups^2 x K
-multiplications, 10^11 a second and core in single precision.  The 3 x 3 sum costs n_voxels x n_atoms^2/2 exponentials.
+multiplications, 10^11 a second and core in single precision.  tensor_pairs.py has what is anisotropic.
 """
 
 from __future__ import annotations
@@ -23,7 +20,6 @@ from dials_postrefine.diffuse.model import CannotModel
 from dials_postrefine.diffuse.model.amplitudes import incoherent
 from dials_postrefine.diffuse.model.atoms import Atoms
 from dials_postrefine.diffuse.model.liquid_like import lagrange
-from dials_postrefine.diffuse.model.parameters import Parameter
 from dials_postrefine.diffuse.model.voxels import Voxels
 
 MOST_AMPLITUDES = 4e8  # groups times voxels times orientations
@@ -55,11 +51,11 @@ class GroupPairs:
             f = np.zeros((2, len(voxels), self.n_groups), np.float32)
             for start in range(0, len(h), BLOCK):
                 here = slice(start, start + BLOCK)
-                _add_amplitudes(
+                add_amplitudes(
                     f[:, here],
                     h[here],
                     atoms.factors((q[here] ** 2).sum(axis=1) / (4.0 * np.pi**2)),
-                    _per_atom(atoms, q[here]),
+                    displaced_occupancies(atoms, q[here]),
                     (atoms.sites, atoms.kind, groups),
                 )
             self.parts.append(f)
@@ -150,16 +146,41 @@ def chebyshev_nodes(limit: float, largest: float) -> np.ndarray:
     return 0.5 * limit * (1.0 - np.cos(np.pi * np.arange(n) / (n - 1)))
 
 
-def _per_atom(atoms: Atoms, q: np.ndarray) -> np.ndarray:
-    """o_i exp(-q'u_i q/2) (n, n_atoms)."""
+def displaced_occupancies(atoms: Atoms, q: np.ndarray) -> np.ndarray:
+    """
+    Occupancies times Debye-Waller factors.
+
+    Parameters
+    ----------
+    atoms : Atoms
+    q : ndarray (n, 3)
+        1/Angstrom.
+
+    Returns
+    -------
+    ndarray (n, n_atoms)
+        o_i exp(-q'u_i q/2).
+    """
     if atoms.is_isotropic:
         return atoms.occupancy * np.exp(-0.5 * (q**2).sum(axis=1)[:, None] * atoms.u_iso)
     return atoms.occupancy * np.exp(-0.5 * np.einsum("ni,aij,nj->na", q, atoms.u, q))
 
 
 @numba.njit(cache=True)
-def _add_amplitudes(out, h, factors, weights, atoms):
-    """Add w_ni f_t(n) exp(2 pi i h.x) of atoms (sites, kind, group) to out (2, n, n_groups)."""
+def add_amplitudes(out, h, factors, weights, atoms):
+    """
+    Add w_ni f_t(n) exp(2 pi i h.x) of atoms to their groups.
+
+    Parameters
+    ----------
+    out : ndarray (2, n, n_groups)
+        Real and imaginary parts.
+    h : ndarray (n, 3)
+    factors : ndarray (n_types, n)
+    weights : ndarray (n, n_atoms)
+    atoms : tuple of ndarray
+        Sites, kinds and groups of the atoms.
+    """
     sites, kind, group = atoms
     for n in range(len(h)):
         for i in range(len(sites)):
@@ -167,89 +188,3 @@ def _add_amplitudes(out, h, factors, weights, atoms):
             size = weights[n, i] * factors[kind[i], n]
             out[0, n, group[i]] += size * math.cos(phase)
             out[1, n, group[i]] += size * math.sin(phase)
-
-
-class GivenCovariance:
-    """
-    The model with V as given: one parameter, what it is multiplied by.
-
-    atoms : Atoms; voxels : Voxels; v : ndarray (n, n), or (3n, 3n) whose blocks are 3 x 3, Angstrom^2.  Displacements
-    of atoms are those of V; the scale of V is fitted for isotropic ones, and 1 for others.
-    """
-
-    name = "covariance"
-
-    def __init__(self, atoms: Atoms, voxels: Voxels, v: np.ndarray):
-        n = len(atoms)
-        self.tensor = v.shape == (3 * n, 3 * n) and n > 0
-        if not self.tensor and v.shape != (n, n):
-            raise CannotModel(
-                f"V is {v.shape[0]} x {v.shape[-1]}, not of the {n} atoms of the model, ({n}, {n}) or 3 times it."
-            )
-        if not np.isfinite(v).all() or np.abs(v - v.T).max() > 1e-6 * np.abs(v).max():
-            raise CannotModel("V is not symmetric, or not finite: give a covariance.")
-        if self.tensor:
-            self.parameters: tuple[Parameter, ...] = ()
-            self.intensity = np.zeros(len(voxels))
-            for rotation in atoms.rotations:
-                self.intensity += tensor_sum(atoms, v, 2.0 * np.pi * (voxels.h @ rotation) @ atoms.reciprocal.T)
-            return
-        self.parameters = (Parameter("fraction", 0.95, 0.0, 1.0, ""),)
-        self.pairs = GroupPairs(atoms.with_u(np.diag(v)), np.arange(n), voxels)
-        self.v = v
-
-    def evaluate(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """I and its derivatives (parameters.Model)."""
-        if self.tensor:
-            return self.intensity, np.zeros((0, len(self.intensity)))
-        intensity, by_scale, _ = self.pairs.interpolated(self.v, np.zeros_like(self.v), values[0])
-        return intensity, by_scale[None]
-
-
-def tensor_sum(atoms: Atoms, v: np.ndarray, q: np.ndarray) -> np.ndarray:
-    """
-    (1) of the room, exactly.
-
-    Parameters
-    ----------
-    atoms : Atoms
-        As they lie; their displacements are not used, V has them.
-    v : ndarray (3n, 3n)
-        Angstrom^2.
-    q : ndarray (m, 3)
-        1/Angstrom.
-
-    Returns
-    -------
-    ndarray (m,)
-    """
-    n = len(atoms)
-    f = (atoms.occupancy[:, None] * atoms.factors((q**2).sum(axis=1) / (4.0 * np.pi**2))[atoms.kind]).T
-    blocks = np.ascontiguousarray(np.asarray(v, float).reshape(n, 3, n, 3).transpose(0, 2, 1, 3))
-    return _tensor_sum(np.ascontiguousarray(f), atoms.xyz, blocks, np.ascontiguousarray(q))
-
-
-@numba.njit(cache=True)
-def _tensor_sum(f, xyz, blocks, q):
-    n = len(xyz)
-    found = np.zeros(len(q))
-    real, imaginary = np.zeros(n), np.zeros(n)
-    for m in range(len(q)):
-        x, y, z = q[m]
-        total = 0.0
-        for i in range(n):
-            b = blocks[i, i]
-            exponent = x * x * b[0, 0] + y * y * b[1, 1] + z * z * b[2, 2]
-            exponent += x * y * (b[0, 1] + b[1, 0]) + x * z * (b[0, 2] + b[2, 0]) + y * z * (b[1, 2] + b[2, 1])
-            size = f[m, i] * math.exp(-0.5 * exponent)
-            phase = x * xyz[i, 0] + y * xyz[i, 1] + z * xyz[i, 2]
-            real[i], imaginary[i] = size * math.cos(phase), size * math.sin(phase)
-            total += size * size * math.expm1(exponent)
-        for i in range(n):
-            for j in range(i):
-                b = blocks[i, j]
-                w = x * x * b[0, 0] + y * y * b[1, 1] + z * z * b[2, 2]
-                w += x * y * (b[0, 1] + b[1, 0]) + x * z * (b[0, 2] + b[2, 0]) + y * z * (b[1, 2] + b[2, 1])
-                total += 2.0 * (real[i] * real[j] + imaginary[i] * imaginary[j]) * math.expm1(w)
-        found[m] = total
-    return found

@@ -5,10 +5,15 @@ Weighted least squares of a model to a map, scale and background eliminated.
 
 and where a parameter has a prior (parameters.py) its theta^2/variance is added.
 
-k and c_m are solved for at each theta; theta moves by Levenberg and Marquardt's steps of the Jacobian
-(k dI/dtheta, I, phi) whose linear columns are projected out, which are the steps of the whole problem.  Weights are
-1/variance; where sigmas are Poisson's they follow what is calculated, as those of the counts pull to low values.  With
-robust losses, residuals beyond CLIP standard deviations count as these.
+k and c_m are solved for at each theta (variable projection; Golub and Pereyra, SIAM J. Numer. Anal. 1973, 10, 413, with
+Kaufman's Jacobian: k dI/dtheta from which the columns I and phi are projected out, whose steps are those of the whole
+problem); theta moves by numerics/leastsquares.py.  Symmetry equivalents have one I, so that a model is evaluated at one
+voxel of each orbit, with the mean of its intensities and the sum of its weights: the minimum is the same, as scatter
+within orbits is a constant, which is added to chi^2.  Sums over voxels are those of the normal equations alone: of J
+(p, n) and the residuals u, N = J J', J u and u.u; the minimiser is given a problem of p + 1 rows that has the same.
+
+Weights are 1/variance; where sigmas are Poisson's they follow what is calculated, as those of the counts pull to low
+values.  With robust losses, residuals beyond CLIP standard deviations count as these.
 
 Standard deviations are those of the whole problem (scale and background free), times sqrt(chi^2) where that is above 1,
 or those of the sandwich A^-1 [sum_blocks g_b g_b'] A^-1 where these are larger: A is the normal matrix, g_b the
@@ -16,23 +21,29 @@ gradient of a block of neighbouring voxels, in which what a model lacks has one 
 Scale and width of a motion are nearly one number where q^2 sigma^2 is small: of a map in absolute units k may be held
 (Problem.scale), which determines the other.
 
-A parameter at a limit, or whose standard deviation is above half of its range, is not determined by the data.
+A parameter at a limit, or whose standard deviation is above half of itself, is not determined by the data.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 
+from dials_postrefine.diffuse.model import CannotModel
 from dials_postrefine.diffuse.model.parameters import Model
+from dials_postrefine.diffuse.model.positive_tensors import PositiveTensors
 from dials_postrefine.diffuse.model.voxels import Voxels
+from dials_postrefine.numerics.leastsquares import Bounds, Iterations, Objective, Restraint, descend
 
-MOST_STEPS = 40
-SMALLEST_STEP = 1e-2  # standard deviations
-SMALLEST_GAIN = 1e-2  # of chi^2, times what it is a voxel
+ITERATIONS = Iterations(40, 1e-5)
 CLIP = 4.0
+FEWEST = 10  # voxels a parameter
 REWEIGHTED = 2  # times
+ROBUST = 8  # times
+RELATIVE = 1e-13  # eigenvalues of normal matrices, relative to the largest one, below which they are nothing
+WIDEST = 1e4  # ranges of a parameter: the width of a restraint that changes nothing
 
 
 @dataclass
@@ -60,11 +71,19 @@ class Fit:
     converged: bool = True
 
 
+@dataclass(frozen=True)
+class Orbits:
+    """Of voxels of which some are equivalents: the first one of each orbit (d,), and the orbit of each (n,), of int."""
+
+    first: np.ndarray
+    row: np.ndarray
+
+
 @dataclass
 class Problem:
     """
-    What is fitted: the voxels, the functions of the background (m, n), which voxels are used, robust or not, and the k
-    that is held, None where it is fitted.
+    What is fitted: the voxels (n), the functions of the background (m, n), which voxels are used, robust or not, and
+    the k that is held, None where it is fitted; with orbits, models are those of `distinct` voxels, one of each orbit.
     """
 
     voxels: Voxels
@@ -72,16 +91,57 @@ class Problem:
     used: np.ndarray
     robust: bool = False
     scale: float | None = None
+    orbits: Orbits | None = None
+
+    @cached_property
+    def distinct(self) -> Voxels:
+        """The voxels at which a model has to be evaluated."""
+        return self.voxels if self.orbits is None else self.voxels.select(self.orbits.first)
+
+    def spread(self, values: np.ndarray) -> np.ndarray:
+        """Values of the distinct voxels (d,) at all of them (n,)."""
+        return values if self.orbits is None else values[self.orbits.row]
+
+    def gather(self, values: np.ndarray) -> np.ndarray:
+        """Sums (d,) of values (n,) over the used voxels of each orbit."""
+        values = np.where(self.used, values, 0.0)
+        return values if self.orbits is None else np.bincount(self.orbits.row, values, len(self.orbits.first))
+
+
+def join_equivalents(problem: Problem) -> Problem:
+    """
+    The problem with models evaluated at one voxel of each orbit.
+
+    Parameters
+    ----------
+    problem : Problem
+        Whose voxels are used or not by orbits.
+
+    Returns
+    -------
+    Problem
+    """
+    _, first, row = np.unique(problem.voxels.orbit, return_index=True, return_inverse=True)
+    return problem if len(first) == len(row) else replace(problem, orbits=Orbits(first, row.reshape(-1)))
+
+
+@dataclass
+class _Data:
+    """The used distinct voxels, means y (d,), weights w, functions (m, d), and the cost of scatter within orbits."""
+
+    chosen: np.ndarray
+    y: np.ndarray
+    w: np.ndarray
+    functions: np.ndarray
+    within: float
 
 
 @dataclass
 class _Solution:
-    """Scale and background at values of the parameters: weighted columns and residuals, roots of the weights."""
+    """Scale and background at values of the parameters, residuals of the distinct used voxels, and their cost."""
 
     scale: float
     background: np.ndarray
-    root: np.ndarray
-    columns: np.ndarray
     residual: np.ndarray
     cost: float
 
@@ -100,17 +160,44 @@ def fit(model: Model, problem: Problem, start: np.ndarray | None = None) -> Fit:
     Returns
     -------
     Fit
+
+    Raises
+    ------
+    CannotModel
+        For fewer voxels than FEWEST a parameter.
     """
-    low = np.array([one.low for one in model.parameters])
-    high = np.array([one.high for one in model.parameters])
     values = np.array([one.start for one in model.parameters] if start is None else start, float)
-    expected = np.full(len(problem.voxels), problem.voxels.intensity[problem.used].mean())
-    converged = True
-    for _ in range(REWEIGHTED if problem.voxels.poisson is not None or problem.robust else 1):
-        variance = problem.voxels.variance(expected)
-        values, solution, converged = _minimise(model, problem, variance, values, (low, high))
-        expected = solution.scale * model.evaluate(values)[0] + solution.background @ problem.functions
-    return _describe(model, problem, values, variance, converged)
+    free = sum(one.precision == 0.0 for one in model.parameters) + len(problem.functions) + 1
+    if problem.used.sum() < FEWEST * free:
+        raise CannotModel(
+            f"{problem.used.sum()} voxels are too few to fit the {free} parameters of {model.name} with its scale and "
+            "background: take a lower d_min, fewer parameters, or a smaller background.n."
+        )
+    voxels, first = problem.voxels, problem.functions
+    functions = first if problem.orbits is None else first[:, problem.orbits.first]
+    variance = voxels.variance(np.full(len(voxels), voxels.intensity[problem.used].mean()))
+    weight, rounds = 1.0 / variance, ROBUST if problem.robust else 1 if voxels.poisson is None else REWEIGHTED
+    for number in range(rounds):
+        data = _gather(problem, functions, weight)
+        objective = _Projected(model, data, problem.scale)
+        values, converged = _minimise(objective, values)
+        at = objective.at(values)
+        calculated = problem.spread(at.solution.scale * at.intensity + at.solution.background @ functions)
+        if number < rounds - 1:
+            variance = voxels.variance(calculated)
+            weight = 1.0 / variance
+            if problem.robust:
+                weight *= np.minimum(
+                    1.0, CLIP / np.maximum(np.abs(voxels.intensity - calculated) / variance**0.5, 1e-12)
+                )
+    found = _describe(model, problem, data, at, values)
+    return replace(
+        found,
+        calculated=calculated,
+        isotropic=problem.spread(at.solution.background @ functions),
+        variance=variance,
+        converged=converged,
+    )
 
 
 def fit_background(problem: Problem) -> Fit:
@@ -125,7 +212,7 @@ def fit_background(problem: Problem) -> Fit:
     -------
     Fit
     """
-    return fit(_Nothing(len(problem.voxels)), problem)
+    return fit(_Nothing(len(problem.distinct)), problem)
 
 
 class _Nothing:
@@ -139,94 +226,141 @@ class _Nothing:
         return np.zeros(self.n), np.zeros((0, self.n))
 
 
-def _columns(intensity: np.ndarray, problem: Problem) -> np.ndarray:
-    """The linear columns (1 + m, n); of a model without intensity, or of one whose scale is held, the background's."""
-    free = problem.scale is None and intensity.any()
-    return np.concatenate([intensity[None], problem.functions]) if free else problem.functions
+def _gather(problem: Problem, functions: np.ndarray, weight: np.ndarray) -> _Data:
+    """What is fitted with weights (n,) of the voxels."""
+    intensity, w = problem.voxels.intensity, problem.gather(weight)
+    chosen = np.flatnonzero(w > 0.0)
+    y = problem.gather(weight * np.where(problem.used, intensity, 0.0))[chosen] / w[chosen]
+    squares = problem.gather(weight * np.where(problem.used, intensity, 0.0) ** 2)[chosen]
+    within = float((squares - w[chosen] * y**2).sum()) if problem.orbits is not None else 0.0
+    return _Data(chosen, y, w[chosen], functions[:, chosen], within)
 
 
-def _solve(intensity: np.ndarray, problem: Problem, weight: np.ndarray) -> _Solution:
-    used = problem.used
-    columns = _columns(intensity, problem)
-    held = 0.0 if problem.scale is None else problem.scale
-    part, y = columns[:, used], problem.voxels.intensity[used] - held * intensity[used]
-    w = weight[used]
-    for _ in range(4 if problem.robust else 1):
-        root = np.sqrt(w)
-        norm = np.sqrt(((part * root) ** 2).sum(axis=1))
-        norm[norm == 0.0] = 1.0
-        linear = np.linalg.lstsq(((part / norm[:, None]) * root).T, root * y, rcond=1e-11)[0] / norm
-        residual = y - linear @ part
-        if problem.robust:
-            z = np.abs(residual) * np.sqrt(weight[used])
-            w = weight[used] * np.minimum(1.0, CLIP / np.maximum(z, 1e-12))
-    root = np.sqrt(w)
-    scale, background = (linear[0], linear[1:]) if len(linear) > len(problem.functions) else (held, linear)
-    return _Solution(scale, background, root, part * root, residual * root, float((w * residual**2).sum()))
+@dataclass
+class _At:
+    """What is at values of the parameters: I and derivatives of the distinct voxels, N, J u (module docstring)."""
+
+    intensity: np.ndarray
+    derivatives: np.ndarray
+    solution: _Solution
+    normal: np.ndarray
+    gradient: np.ndarray
 
 
-def _minimise(model, problem, variance, values, limits):
-    """Levenberg and Marquardt's steps: values, the solution there, whether they converged."""
-    weight = 1.0 / variance
-    precision = np.array([one.precision for one in model.parameters])
-    intensity, derivatives = model.evaluate(values)
-    solution = _solve(intensity, problem, weight)
-    if not len(values) or not intensity.any():
-        return values, solution, True
-    damping = 1e-3
-    for _ in range(MOST_STEPS):
-        jacobian = solution.scale * derivatives[:, problem.used] * solution.root
-        basis = np.linalg.qr(solution.columns.T)[0]
-        jacobian = jacobian - (jacobian @ basis) @ basis.T
-        normal, gradient = jacobian @ jacobian.T + np.diag(precision), jacobian @ solution.residual - precision * values
-        # what would leave its limits stays there
-        free = np.where(gradient > 0.0, values < limits[1], values > limits[0]) & (np.diag(normal) > 0.0)
-        size = np.sqrt(np.maximum(np.diag(normal), 1e-300))
-        better = False
-        while free.any() and damping < 1e6:
-            part = normal[np.ix_(free, free)]
-            step = np.zeros(len(values))
-            step[free] = np.linalg.solve(part + damping * np.diag(np.diag(part)), gradient[free])
-            trial = np.clip(values + step, *limits)
-            moved = (np.abs(trial - values) * size).max()
-            if moved < SMALLEST_STEP:
-                break
-            intensity, derivatives_there = model.evaluate(trial)
-            there = _solve(intensity, problem, weight)
-            gain = solution.cost - there.cost + precision @ (values**2 - trial**2)
-            if gain >= 0.0:
-                better = True
-                break
-            damping = max(10.0 * damping, 1e-2)
-        if not better:
-            return values, solution, True
-        values, solution, derivatives = trial, there, derivatives_there
-        damping = max(damping / 10.0, 1e-9)
-        if gain < SMALLEST_GAIN * max(1.0, solution.cost / problem.used.sum()):
-            return values, solution, True
-    return values, solution, False
+class _Projected:
+    """The problem of the parameters alone, scale and background being solved for."""
+
+    def __init__(self, model: Model, data: _Data, scale: float | None):
+        self.model, self.data, self.scale = model, data, scale
+        self.of_functions = (data.functions * data.w) @ data.functions.T
+        self.known: dict[bytes, _At] = {}
+
+    def at(self, values: np.ndarray) -> _At:
+        """What is there; of the last places it is known."""
+        key = np.asarray(values, float).tobytes()
+        if key not in self.known:
+            if len(self.known) > 1:
+                del self.known[next(iter(self.known))]
+            self.known[key] = self._calculate(values)
+        return self.known[key]
+
+    def _calculate(self, values: np.ndarray) -> _At:
+        data = self.data
+        intensity, derivatives = self.model.evaluate(values)
+        used, slopes = intensity[data.chosen], derivatives[:, data.chosen]
+        free = bool(self.scale is None and used.any())
+        linear, inverse = self._linear(used, free)
+        scale, background = (linear[0], linear[1:]) if free else (self.scale or 0.0, linear)
+        residual = data.y - scale * used - background @ data.functions
+        solution = _Solution(float(scale), background, residual, float(data.w @ residual**2))
+        weighted = slopes * data.w
+        shared = np.concatenate([weighted @ used[None].T] * free + [weighted @ data.functions.T], axis=1)
+        normal = scale**2 * (weighted @ slopes.T - shared @ inverse @ shared.T)
+        return _At(intensity, derivatives, solution, normal, scale * (weighted @ residual))
+
+    def _linear(self, intensity: np.ndarray, free: bool) -> tuple[np.ndarray, np.ndarray]:
+        """The linear parameters, k first where it is free, and the inverse of their normal matrix."""
+        data = self.data
+        weighted = data.w * intensity
+        y = data.y if free else data.y - (self.scale or 0.0) * intensity
+        normal, right = self.of_functions, data.functions @ (data.w * y)
+        if free:
+            side = data.functions @ weighted
+            normal = np.block([[np.array([[weighted @ intensity]]), side[None]], [side[:, None], normal]])
+            right = np.concatenate([[weighted @ y], right])
+        inverse = inverse_of(normal)
+        return inverse @ right, inverse
+
+    def compressed(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Residuals (p + 1,) and their derivatives (p + 1, p) with the N, the gradient and the cost of all."""
+        at = self.at(values)
+        size = np.sqrt(np.maximum(np.diag(at.normal), 0.0))
+        unit = np.where(size > 0.0, size, 1.0)
+        strength, axes = np.linalg.eigh(at.normal / np.outer(unit, unit))
+        root = np.sqrt(np.maximum(strength, RELATIVE**0.75))
+        jacobian = root[:, None] * axes.T * unit
+        jacobian[:, size == 0.0] = 0.0
+        residual = -(axes.T @ (at.gradient / unit)) / root
+        rest = np.sqrt(max(at.solution.cost - residual @ residual, 0.0))
+        return np.append(residual, rest), np.concatenate([jacobian, np.zeros((1, len(size)))])
 
 
-def _describe(model: Model, problem: Problem, values: np.ndarray, variance: np.ndarray, converged: bool) -> Fit:
-    intensity, derivatives = model.evaluate(values)
-    weight = 1.0 / variance
-    solution = _solve(intensity, problem, weight)
-    columns = _columns(intensity, problem)
-    has_scale = len(columns) > len(problem.functions)
-    scale, background = solution.scale, solution.background
-    whole = np.concatenate([scale * derivatives, columns])[:, problem.used] * np.sqrt(weight[problem.used])
-    norm = np.sqrt((whole**2).sum(axis=1))
+def inverse_of(normal: np.ndarray) -> np.ndarray:
+    """
+    The inverse of a normal matrix, of what it determines.
+
+    Parameters
+    ----------
+    normal : ndarray (m, m)
+
+    Returns
+    -------
+    ndarray (m, m)
+    """
+    norm = np.sqrt(np.maximum(np.diag(normal), 0.0))
     norm[norm == 0.0] = 1.0
-    whole /= norm[:, None]
-    normal = whole @ whole.T
+    return np.linalg.pinv(normal / np.outer(norm, norm), rcond=RELATIVE, hermitian=True) / np.outer(norm, norm)
+
+
+def _minimise(objective: _Projected, values: np.ndarray) -> tuple[np.ndarray, bool]:
+    """The values at the minimum, and whether the steps converged."""
+    start = objective.at(values)
+    if not len(values) or not np.diag(start.normal).any():
+        return values, True
+    with np.errstate(divide="ignore"):
+        width = np.array([one.precision for one in objective.model.parameters]) ** -0.5
+    form = PositiveTensors(objective.model.parameters)
+    # where the scale becomes 0 nothing else holds a parameter, and the normal matrix would have no inverse
+    width = np.minimum(width, WIDEST * (form.upper - form.lower))
+
+    def evaluate(moved: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        residual, jacobian = objective.compressed(form.values(moved))
+        return residual, jacobian @ form.slopes(moved)
+
+    goal = Objective(evaluate, restraint=Restraint(np.zeros(len(width)), width), norm=float(len(objective.data.y)))
+    bounds = Bounds(form.lower, form.upper, hold=True)
+    equations, n = descend(goal, form.moved(values), range(len(values)), bounds, ITERATIONS)
+    return form.values(equations.x), n < ITERATIONS.n_max
+
+
+def _describe(model: Model, problem: Problem, data: _Data, at: _At, values: np.ndarray) -> Fit:
+    """The fit with its standard deviations, but for what is at all voxels."""
+    used, n_values = at.intensity[data.chosen], len(values)
+    has_scale = bool(problem.scale is None and used.any())
+    scale = at.solution.scale
+    whole = [scale * at.derivatives[:, data.chosen], *([used[None]] if has_scale else []), data.functions]
+    whole = np.concatenate(whole)
+    norm = np.sqrt((whole**2) @ data.w)
+    norm[norm == 0.0] = 1.0
+    normal = (whole * data.w) @ whole.T / np.outer(norm, norm)
     precision = [one.precision for one in model.parameters]
-    normal[np.diag_indices(len(precision))] += np.array(precision) / norm[: len(precision)] ** 2
-    covariance = np.linalg.pinv(normal, rcond=1e-13, hermitian=True) / np.outer(norm, norm)
-    n_free = max(1, problem.used.sum() - len(whole))
-    chi_sq = solution.cost / n_free
-    n = len(values) + has_scale
-    block = problem.voxels.blocks()[problem.used]
-    gradients = np.array([np.bincount(block, row * solution.residual) for row in whole]) * norm[:, None]
+    normal[np.diag_indices(n_values)] += np.array(precision) / norm[:n_values] ** 2
+    covariance = np.linalg.pinv(normal, rcond=RELATIVE, hermitian=True) / np.outer(norm, norm)
+    chi_sq = (at.solution.cost + data.within) / max(1, problem.used.sum() - len(whole))
+    n = n_values + has_scale
+    block = problem.distinct.blocks()[data.chosen]
+    pull = data.w * at.solution.residual
+    gradients = np.array([np.bincount(block, row * pull) for row in whole])
     clustered = np.diag(covariance @ (gradients @ gradients.T) @ covariance)[:n] if block.max() > len(whole) else 0.0
     esds = np.sqrt(np.maximum(np.maximum(np.diag(covariance)[:n], 0.0) * max(chi_sq, 1.0), clustered))
     root = np.sqrt(np.maximum(np.diag(covariance)[:n], 1e-300))
@@ -237,21 +371,20 @@ def _describe(model: Model, problem: Problem, values: np.ndarray, variance: np.n
         or one.precision == 0.0
         and esd > 0.5 * abs(value) + 1e-3 * (one.high - one.low)
     ]
-    isotropic = background @ problem.functions
+    nothing = np.zeros(0)
     return Fit(
         model.name,
         [one.name for one in model.parameters],
         [one.unit for one in model.parameters],
         values,
-        esds[: len(values)],
+        esds[:n_values],
         float(scale),
         float(esds[-1]) if has_scale else 0.0,
         covariance[:n, :n] / np.outer(root, root),
-        background,
-        scale * intensity + isotropic,
-        isotropic,
-        variance,
+        at.solution.background,
+        nothing,
+        nothing,
+        nothing,
         float(chi_sq),
         undetermined,
-        converged,
     )

@@ -75,12 +75,9 @@ class LibratingBody:
                 total, elastic = incoherent(atoms, q)
                 self.orientations.append(_Orientation(atoms, h, q, total - elastic, rho))
         self.own = sum(one.own for one in self.orientations)
+        high = librations_of(bodies, voxels)
         far_sq = max((one.rho**2).sum(axis=1).max() for one in self.orientations)
         self.largest_sq = max(float(far_sq * voxels.q_sq.max()), 1e-12)
-        mean_sq = np.mean([(one.rho**2).sum(axis=1).mean() for one in self.orientations])
-        u = np.mean([one.atoms.u_iso.mean() for one in self.orientations])
-        all_of_it = math.degrees(math.sqrt(u / max(2.0 / 3.0 * mean_sq, 1e-12)))
-        high = min(math.sqrt(2.0) * all_of_it, math.degrees(math.sqrt(LARGEST / self.largest_sq)), 90.0)
         libration = Parameter("libration", 0.3 * high, 0.0, high, "deg")
         self.parameters = (*(TENSOR if tensor else (SIGMA,)), libration)
 
@@ -116,6 +113,29 @@ class LibratingBody:
             found = [moment_sums(one.atoms, one.rho, one.h, one.q, n) for one in self.orientations]
             self.sums = found if self.tensor else [sum(found)]
         return self.sums
+
+
+def librations_of(bodies: Sequence[Atoms], voxels: Voxels) -> float:
+    """
+    The largest libration that is tried.
+
+    Parameters
+    ----------
+    bodies : sequence of Atoms
+    voxels : Voxels
+
+    Returns
+    -------
+    float
+        The root mean square angle about any axis, degrees, that makes the mean displacement twice the file's, or less
+        where too many orders would be summed.
+    """
+    arms = [((one.xyz - one.xyz.mean(axis=0)) ** 2).sum(axis=1) for one in bodies]
+    mean_sq, far_sq = np.mean([one.mean() for one in arms]), max(one.max() for one in arms)
+    u = np.mean([one.u_iso.mean() for one in bodies])
+    all_of_it = math.degrees(math.sqrt(u / max(2.0 / 3.0 * mean_sq, 1e-12)))
+    most = math.degrees(math.sqrt(LARGEST / max(float(far_sq * voxels.q_sq.max()), 1e-12)))
+    return min(math.sqrt(2.0) * all_of_it, most, 90.0)
 
 
 def orders_for(y: float) -> int:

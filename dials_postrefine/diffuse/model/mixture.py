@@ -30,9 +30,9 @@ class Mixture:
     name = "mixture"
     parameters = (replace(SIGMA, start=0.3), GAMMA, RIGID)
 
-    def __init__(self, atoms: Atoms, voxels: Voxels, across: str, kernel: str):
-        self.liquid = LiquidLike(atoms, voxels, across, kernel)
-        self.inside = self.liquid if across == "molecule" else LiquidLike(atoms, voxels, "molecule", kernel)
+    def __init__(self, atoms: Atoms, voxels: Voxels, across: str, kernel: str, order: int | None = None):
+        self.liquid = LiquidLike(atoms, voxels, across, kernel, order)
+        self.inside = self.liquid if across == "molecule" else LiquidLike(atoms, voxels, "molecule", kernel, order)
         (_, f_sq, _, elastic), *more = RigidBody([atoms], voxels).terms
         self.pairs = f_sq - elastic + sum(term[1] - term[3] for term in more)
         self.q_sq = voxels.q_sq

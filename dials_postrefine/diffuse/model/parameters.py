@@ -12,7 +12,7 @@ import numpy as np
 class Parameter:
     """
     A parameter of a model: its name, where it begins, its limits, its unit as text, and the precision (1/variance) of a
-    normal prior about 0, none as a rule.
+    normal prior about 0, none as a rule; tensor says that it is an element of one (positive_tensors.py).
     """
 
     name: str
@@ -21,6 +21,7 @@ class Parameter:
     high: float
     unit: str = "A"
     precision: float = 0.0
+    tensor: bool = False
 
 
 class Model(Protocol):

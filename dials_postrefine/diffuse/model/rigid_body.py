@@ -6,8 +6,9 @@ Bodies that move as a whole, each on its own: V_ij = U inside a body, 0 between 
 where F has the displacements u_j of the file, in which U is contained: what is left of them, e_j = u_j - U, is motion
 of the atom alone, and the sum is (1 - e^{-x}) |F_e|^2 + sum f^2 (1 - exp(-q'e_j q)) with F_e of the e_j.
 
-U = sigma^2 is isotropic, or U has the six elements of a tensor in the Cartesian frame of the file, which turns with
-the copies.  A copy that an operation x -> R x + t makes has the intensity of the first one at h R.
+U = sigma^2 is isotropic, or U has the six elements of a tensor in the Cartesian frame of the file, which turns with the
+copies; a fit keeps it positive semidefinite (positive_tensors.py).  A copy that an operation x -> R x + t makes has the
+intensity of the first one at h R.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ from dials_postrefine.diffuse.model.voxels import Voxels
 SIGMA = Parameter("sigma", 0.3, 0.005, 2.0)
 ELEMENTS = ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2))
 TENSOR = tuple(
-    Parameter(f"u{i + 1}{j + 1}", 0.09 if i == j else 0.0, 1e-6 if i == j else -1.0, 4.0 if i == j else 1.0, "A^2")
+    Parameter(
+        f"u{i + 1}{j + 1}", 0.09 if i == j else 0.0, 0.0 if i == j else -1.0, 4.0 if i == j else 1.0, "A^2", tensor=True
+    )
     for i, j in ELEMENTS
 )
 

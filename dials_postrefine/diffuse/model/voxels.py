@@ -10,6 +10,7 @@ taken: the others are copies of it.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -63,6 +64,10 @@ class Voxels:
 
     def blocks(self) -> np.ndarray:
         """The block of reciprocal space (n,) of int of each voxel: that of the first voxel of its orbit."""
+        return self._blocks
+
+    @cached_property
+    def _blocks(self) -> np.ndarray:
         return block_of(self.h, self.orbit)
 
     def variance(self, calculated: np.ndarray) -> np.ndarray:
@@ -150,4 +155,7 @@ def block_of(h: np.ndarray, orbit: np.ndarray) -> np.ndarray:
     """
     _, first, row = np.unique(orbit, return_index=True, return_inverse=True)
     block = np.floor(h[first] / BLOCK + 0.5).astype(np.int64)
-    return np.unique(block, axis=0, return_inverse=True)[1].reshape(-1)[row.reshape(-1)]
+    block -= block.min(axis=0, initial=0)
+    size = block.max(axis=0, initial=0) + 1
+    number = (block[:, 0] * size[1] + block[:, 1]) * size[2] + block[:, 2]
+    return np.unique(number, return_inverse=True)[1].reshape(-1)[row.reshape(-1)]

@@ -24,6 +24,7 @@ GREY, BLUE, RED, GREEN, PALE = "#8a8a8a", "#1f5fa8", "#c8401f", "#2a7f4f", "#c9d
 # From so many points on they are drawn as one small picture inside the SVG.
 MOST_VECTOR_POINTS = 2000
 RASTER_DPI = 200
+LEGEND_COLUMNS, LEGEND_ROW = 3, 0.2  # entries beside one another; height in inches
 FEWEST_RESIDUALS = 20  # for a histogram
 STYLE = {
     "svg.fonttype": "none",
@@ -148,7 +149,14 @@ def has_points(curves: Sequence[Curve]) -> bool:
 def add_legend(axes, n: int) -> None:
     """A legend above the axes, where it hides no point; none of one curve."""
     if n > 1:
-        axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncol=min(n, 3), borderaxespad=0.2, handlelength=1.6)
+        columns = min(n, LEGEND_COLUMNS)
+        axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncol=columns, borderaxespad=0.2, handlelength=1.6)
+
+
+def margins_below_legend(n: int) -> tuple[float, ...]:
+    """The margins of a figure whose legend has n entries: there is room above for one row of them."""
+    more = LEGEND_ROW * max(0, -(-n // LEGEND_COLUMNS) - 1)
+    return (*MARGINS[:3], MARGINS[3] + more, *MARGINS[4:])
 
 
 def lines(
@@ -180,7 +188,8 @@ def lines(
             axes.axline((0.0, 0.0), slope=1.0, color="black", lw=0.6)
         add_legend(axes, len(curves))
 
-    return draw(name, title, paint, (SIZE[0], 3.9) if guides == "cross" else SIZE)
+    size = (SIZE[0], 3.9) if guides == "cross" else SIZE
+    return draw(name, title, paint, size, margins=margins_below_legend(len(curves)))
 
 
 def horizontal(name: str, title: str, names: Sequence[str], curve: Curve, x_label: str, why_empty: str) -> str:
@@ -222,7 +231,7 @@ def by_resolution(
         _label_resolution(axes, centre[0], high[-1])
         add_legend(axes, len(curves))
 
-    return draw(name, title, paint)
+    return draw(name, title, paint, margins=margins_below_legend(len(curves)))
 
 
 def _label_resolution(axes, low: float, high: float) -> None:

@@ -10,7 +10,14 @@ from dials_postrefine.report.common import plots
 from dials_postrefine.report.common.page import Fact, Figure, Page, Section, Table, number
 from dials_postrefine.report.common.plots import BLUE, GREEN, GREY, RED, Curve
 from dials_postrefine.report.common.remarks import grade_of
-from dials_postrefine.report.diffuse_model.text import HEADERS, MOST_SHOWN, model_rows
+from dials_postrefine.report.diffuse_model.text import (
+    GROUP_HEADERS,
+    HEADERS,
+    MOST_SHOWN,
+    decimals,
+    group_rows,
+    model_rows,
+)
 
 COLOURS = (BLUE, RED, GREEN, "#8a5fa8", "#c8871f", GREY)
 NO_CURVE = ("background", "uncorrelated")  # which have no anisotropic part to speak of
@@ -23,10 +30,7 @@ def make_page(summary: dict, sections: Sequence[dict], fluctuations=None) -> Pag
     few = len(chosen["parameters"]) <= MOST_SHOWN
     facts = [
         Fact("chosen", summary["chosen"], ", ".join(chosen["variant"].values())),
-        *(
-            Fact(name, number(one["value"], ".3f"), f"± {number(one['esd'], '.3f')} {one['unit']}")
-            for name, one in (chosen["parameters"].items() if few else ())
-        ),
+        *(Fact(name, *_with_esd(one)) for name, one in (chosen["parameters"].items() if few else ())),
         Fact(
             "CC held out",
             number(chosen["cc_held_out"], ".3f"),
@@ -55,12 +59,28 @@ def make_page(summary: dict, sections: Sequence[dict], fluctuations=None) -> Pag
                     "Anisotropic parts: observed, calculated by the chosen model, and the difference, with the same "
                     "colours; white is zero, red more, blue less, grey was not observed."
                 ],
-                [_plane(one) for one in sections],
+                [_planes(sections)],
             ),
             *([] if fluctuations is None else [_motion(fluctuations)]),
+            *_groups(chosen),
             Section("Data", tables=[Table("What was read.", ("", ""), rows, n_text=2)]),
         ],
     )
+
+
+def _groups(chosen: dict) -> list[Section]:
+    """V of the groups of an inferred covariance."""
+    rows = group_rows(chosen)
+    if not rows:
+        return []
+    caption = "V of each group, and of each with the next one (Å²), with standard deviations; the JSON has all."
+    return [Section("Groups", tables=[Table(caption, GROUP_HEADERS, rows, n_text=1)])]
+
+
+def _with_esd(one: dict) -> tuple[str, str]:
+    """A parameter and its standard deviation."""
+    pattern = f".{decimals(one['esd'])}f"
+    return number(one["value"], pattern), f"± {number(one['esd'], pattern)} {one['unit']}"
 
 
 def _models(summary: dict) -> Table:
@@ -95,41 +115,51 @@ def _by_shell(summary: dict) -> Figure:
     return Figure(svg, "Correlation of the anisotropic part of observed and calculated map by shell, all voxels.")
 
 
-def _plane(section: dict) -> Figure:
+def _planes(sections: Sequence[dict]) -> Figure:
+    """A row of three pictures for each plane."""
+    names = ", ".join(section["name"] for section in sections)
+
+    def paint(*rows):
+        for axes, section in zip(rows, sections):
+            _paint_plane(axes, section)
+
+    svg = plots.draw(
+        "planes",
+        f"{names}: observed, calculated, difference",
+        paint,
+        (8.0, 2.9 * len(sections)),
+        (1.0,) * len(sections),
+        (0.5, 0.1, 0.4, 0.3, 0.65),
+    )
+    return Figure(svg, f"{names}, from top to bottom: observed, calculated and difference.")
+
+
+def _paint_plane(axes, section: dict) -> None:
     planes = section["planes"]
-    name = f"plane-{section['name'].replace('.', '-')}"
     known = np.abs(planes["observed"][np.isfinite(planes["observed"])])
-    if not len(known):
-        return Figure(plots.empty(name, section["name"], "Nothing of it was observed."), section["name"])
-    high = float(np.percentile(known, PERCENTILE)) or 1.0
+    high = float(np.percentile(known, PERCENTILE) if len(known) else 0.0) or 1.0
     v, u = section["axes"][1], section["axes"][0]
-    titles = {"observed": "observed", "calculated": "calculated", "difference": "difference"}
-
-    def paint(axes):
-        axes.set_axis_off()
-        for k, (key, title) in enumerate(titles.items()):
-            part = axes.inset_axes([k * 0.34, 0.0, 0.31, 1.0])
-            part.set_facecolor("#a8a8a8")
-            part.imshow(
-                planes[key].T,
-                origin="lower",
-                cmap="RdBu_r",
-                vmin=-high,
-                vmax=high,
-                extent=(u[0], u[-1], v[0], v[-1]),
-                aspect="auto",
-                interpolation="nearest",
-            )
-            part.grid(False)
-            part.set_title(title, fontsize=8)
-            part.set_xlabel(section["letters"][0])
-            if k == 0:
-                part.set_ylabel(section["letters"][1], rotation=0)
-            else:
-                part.set_yticks(())
-
-    svg = plots.draw(name, f"{section['name']}: observed, calculated, difference", paint, (8.0, 3.0))
-    return Figure(svg, f"{section['name']}: observed, calculated and difference.")
+    axes.set_axis_off()
+    for k, key in enumerate(("observed", "calculated", "difference")):
+        part = axes.inset_axes([k * 0.345, 0.0, 0.31, 1.0])
+        part.set_facecolor("#a8a8a8")
+        part.imshow(
+            planes[key].T,
+            origin="lower",
+            cmap="RdBu_r",
+            vmin=-high,
+            vmax=high,
+            extent=(u[0], u[-1], v[0], v[-1]),
+            aspect="auto",
+            interpolation="nearest",
+        )
+        part.grid(False)
+        part.set_title(f"{section['name']} {key}" if len(known) else f"{section['name']}: not observed", fontsize=8)
+        part.set_xlabel(section["letters"][0])
+        if k == 0:
+            part.set_ylabel(section["letters"][1], rotation=0)
+        else:
+            part.set_yticks(())
 
 
 def _motion(fluctuations) -> Section:
@@ -141,9 +171,11 @@ def _motion(fluctuations) -> Section:
         picture = axes.imshow(matrix, origin="lower", cmap="RdBu_r", vmin=-high, vmax=high, interpolation="nearest")
         axes.grid(False)
         axes.set(xlabel="residue, in order", ylabel="residue, in order")
-        axes.figure.colorbar(picture, ax=axes, label="covariance (Å²)")
+        bar = axes.inset_axes([1.04, 0.0, 0.05, 1.0])
+        axes.figure.colorbar(picture, cax=bar, label="covariance (Å²)")
 
-    svg = plots.draw("covariance", "Covariance by residue", paint, (4.4, 3.6))
+    margins = (plots.MARGINS[0], 1.0, *plots.MARGINS[2:])
+    svg = plots.draw("covariance", "Covariance by residue", paint, (4.6, 3.5), margins=margins)
     curve = Curve("mean covariance", fluctuations.r.tolist(), fluctuations.mean.tolist(), BLUE, "o-")
     low, top = min(0.0, *fluctuations.mean, 0.0), max(0.0, *fluctuations.mean, 0.0)
     by_distance = plots.lines(

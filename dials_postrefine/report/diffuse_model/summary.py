@@ -7,7 +7,8 @@ The summary of dials.diffuse_model, which is its JSON:
                         fitted), chi2_reduced and r of the voxels that were fitted, bic (chi^2 + p ln n of them, above
                         the lowest one), cc_anisotropic of all voxels, cc_held_out, chi2_held_out, by how many standard
                         deviations it is worse than the best one (worse_by), variant, n_parameters, correlations of the
-                        parameters and the scale, shells
+                        parameters and the scale, shells; of a covariance that was inferred also covariance: the names
+                        of its groups, v and esd (Angstrom^2)
     variants            the figures of all variants
     decision            how the model was chosen, a sentence
     dataset, verdict, remarks
@@ -30,6 +31,7 @@ from dials_postrefine.report.common.summary import finite
 POOR_CC = 0.3  # of held-out voxels, below which little is explained
 MISFIT = 1.3  # chi^2 above which something is not explained
 CORRELATED = 0.9
+MOST_NAMED = 6
 MOST_CORRELATED = 12  # parameters of a model whose correlations are told
 
 
@@ -91,6 +93,7 @@ def _describe(one, voxels: Voxels, edges: np.ndarray) -> dict:
         "worse_by": one.worse,
         "converged": fit.converged,
         "correlations": _correlations(fit),
+        **_inferred(one),
         "shells": [
             asdict(shell) for shell in by_shell(voxels.intensity, fit.calculated, fit.variance, voxels.s, edges)
         ],
@@ -102,6 +105,15 @@ def _correlations(fit) -> dict:
     if len(fit.names) > MOST_CORRELATED:
         return {"names": [], "matrix": []}
     return {"names": [*fit.names, "scale"][: len(fit.correlations)], "matrix": fit.correlations.tolist()}
+
+
+def _inferred(one) -> dict:
+    """V of groups that was inferred from the map, with standard deviations."""
+    candidate = one.candidate
+    motions = candidate.motions(one.fit) if candidate.motions else None
+    if motions is None or not motions.names:
+        return {}
+    return {"covariance": {"groups": list(motions.names), "v": motions.v.tolist(), "esd": motions.esds.tolist()}}
 
 
 def _from_lowest_bic(summary: dict) -> None:
@@ -178,15 +190,16 @@ def _parameter_remarks(name_of_model: str, chosen: dict) -> list[Remark]:
     found = []
     if not chosen["converged"]:
         found.append(care("the fit did not converge", f"The fit of {name_of_model} did not converge within its steps."))
-    for name, one in chosen["parameters"].items():
-        if not one["determined"]:
-            found.append(
-                care(
-                    f"{name} is not determined",
-                    f"The data do not determine {name} of {name_of_model}: it is at a limit, or its standard "
-                    "deviation is as large as itself.",
-                )
+    unknown = [name for name, one in chosen["parameters"].items() if not one["determined"]]
+    if unknown:
+        some = f"{', '.join(unknown[:MOST_NAMED])}{', ...' if len(unknown) > MOST_NAMED else ''}"
+        found.append(
+            care(
+                f"{some} {'is' if len(unknown) == 1 else 'are'} not determined",
+                f"The data do not determine {some} of {name_of_model}: at a limit, or with a standard "
+                "deviation as large as the value.",
             )
+        )
     matrix, names = chosen["correlations"]["matrix"], chosen["correlations"]["names"]
     strong = [
         f"{names[i]} and {names[j]} {matrix[i][j]:+.2f}"

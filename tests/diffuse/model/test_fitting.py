@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from pair_sums import P212121, make_atoms, make_voxels
 
-from dials_postrefine.diffuse.model import reindexing
+from dials_postrefine.diffuse.model import CannotModel, reindexing
 from dials_postrefine.diffuse.model.agreement import anisotropic_correlation, anisotropic_part
 from dials_postrefine.diffuse.model.background import background_functions
 from dials_postrefine.diffuse.model.comparison import choose, held_out_squares, preference
-from dials_postrefine.diffuse.model.fitting import Problem, fit, fit_background
+from dials_postrefine.diffuse.model.fitting import Problem, fit, fit_background, join_equivalents
 from dials_postrefine.diffuse.model.rigid_body import RigidBody
 from dials_postrefine.diffuse.model.voxels import hold_out, orbits_of
 
@@ -138,3 +138,28 @@ def test_the_indexing_of_a_map():
     for text in ("h,k", "h,h,l", "a,b,c", ""):
         with pytest.raises(ValueError, match="is no operation"):
             reindexing.from_text(text)
+
+
+def test_equivalents_are_evaluated_once_and_give_the_same_fit():
+    """Values, standard deviations, chi^2 and what is calculated are those of all voxels one by one."""
+    atoms = make_atoms(group=P212121)
+    voxels = make_voxels(atoms, n=None)
+    random, functions = np.random.default_rng(8), background_functions(voxels.s, "smooth", 5)
+    true = RigidBody([atoms], voxels).evaluate(np.array([0.3]))[0] + 500.0
+    sigma = 0.05 * true.mean() * random.uniform(0.5, 2.0, len(voxels))
+    data = replace(voxels, intensity=true + sigma * random.normal(size=len(true)), sigma=sigma)
+    for robust in (False, True):
+        problem = Problem(data, functions, ~data.held_out, robust)
+        joined = join_equivalents(problem)
+        assert len(joined.distinct) < 0.4 * len(voxels)
+        one, other = (fit(RigidBody([atoms], part.distinct), part) for part in (problem, joined))
+        for name in ("values", "esds", "scale", "scale_esd", "chi_sq", "calculated", "isotropic", "variance"):
+            np.testing.assert_allclose(getattr(other, name), getattr(one, name), rtol=2e-5)
+
+
+def test_few_voxels_are_too_few():
+    atoms = make_atoms()
+    voxels = make_voxels(atoms, n=20)
+    problem = Problem(voxels, background_functions(voxels.s, "smooth", 6), np.ones(20, bool))
+    with pytest.raises(CannotModel, match="20 voxels are too few to fit the 8 parameters of rigid_body"):
+        fit(RigidBody([atoms], voxels), problem)

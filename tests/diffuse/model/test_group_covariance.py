@@ -95,3 +95,31 @@ def test_a_prior_holds_what_is_not_seen(case):
     model, found = fitted(case, 0.3, 2, length=1e4)
     v = model.covariance(found.values)
     assert np.ptp(v) < 0.1 * v.mean()
+
+
+def test_standard_deviations_of_v_are_those_of_repeated_experiments(case):
+    atoms, voxels, v = case
+    voxels = observed(atoms, voxels, v, 0.05)
+    true = voxels.intensity - voxels.sigma * np.random.default_rng(4).normal(size=len(voxels))
+    model, functions = make_model(atoms, voxels, 2), background_functions(voxels.s, "smooth", 4)
+    random, found, esds, start = np.random.default_rng(5), [], [], None
+    for _ in range(12):
+        data = replace(voxels, intensity=true + voxels.sigma * random.normal(size=len(true)))
+        one = fit(model, Problem(data, functions, np.ones(len(data), bool)), start)
+        start = one.values
+        n = len(one.values)
+        found.append(model.covariance(one.values))
+        esds.append(model.low_rank.esds(one.values, one.correlations[:n, :n] * np.outer(one.esds, one.esds)))
+    ratio = np.std(found, axis=0, ddof=1) / np.mean(esds, axis=0)
+    assert 0.6 < np.median(ratio) < 1.4
+    np.testing.assert_allclose(esds[0], esds[0].T, rtol=1e-9)
+
+
+def test_a_model_grows_by_a_motion(case):
+    atoms, voxels, v = case
+    one, two = (make_model(atoms, voxels, rank) for rank in (1, 2))
+    values = 0.2 * np.random.default_rng(1).normal(size=len(one.parameters))
+    grown = two.grown(values)
+    assert len(grown) == len(two.parameters) == 2 * len(values)
+    np.testing.assert_allclose(np.reshape(grown, (-1, 2))[:, 0], values)
+    assert 0.0 < np.abs(np.reshape(grown, (-1, 2))[:, 1]).max() <= two.spread

@@ -18,8 +18,8 @@ from pair_sums import (
     slopes,
 )
 
-from dials_postrefine.diffuse.model.covariance import GivenCovariance, GroupPairs, tensor_sum
-from dials_postrefine.diffuse.model.elastic import Elastic, Network, correlate, find_network, make_stiffness
+from dials_postrefine.diffuse.model.covariance import GroupPairs
+from dials_postrefine.diffuse.model.given_covariance import GivenCovariance
 from dials_postrefine.diffuse.model.liquid_like import LiquidLike, split_factors
 from dials_postrefine.diffuse.model.mixture import Mixture
 from dials_postrefine.diffuse.model.own_displacements import OwnDisplacements, RefinedDisplacements
@@ -109,6 +109,27 @@ def test_liquid_like_motions_of_a_cell():
     np.fill_diagonal(v, np.tile(atoms.u_iso, 4))
     wanted = pair_sum(xyz, np.tile(scattering(atoms, voxels.q), (4, 1)), voxels.q, isotropic(v))
     close(LiquidLike(atoms, voxels, "cell").evaluate(np.array([0.4, 4.0]))[0], wanted, 1e-2)
+
+
+@pytest.mark.parametrize("order", [1, 2])
+def test_liquid_like_motions_to_an_order(order):
+    atoms = make_atoms()
+    voxels = make_voxels(atoms, n=150)
+    f, q_sq = scattering(atoms, voxels.q), voxels.q_sq
+    wanted = (f**2 * -np.expm1(-q_sq * atoms.u_iso[:, None])).sum(axis=0)
+    for i in range(len(atoms)):
+        for j in range(i):
+            r = atoms.xyz[i] - atoms.xyz[j]
+            x = q_sq * 0.16 * np.exp(-np.linalg.norm(r) / 4.0)
+            damping = np.exp(-0.5 * q_sq * (atoms.u_iso[i] + atoms.u_iso[j]))
+            wanted += 2.0 * f[i] * f[j] * np.cos(voxels.q @ r) * damping * (x + 0.5 * x**2 * (order == 2))
+    model = LiquidLike(atoms, voxels, "molecule", "exponential", order)
+    close(model.evaluate(np.array([0.4, 4.0]))[0], wanted, 1e-2)
+    close(model.evaluate(np.array([0.4, 4.0]))[1], slopes(model, [0.4, 4.0], 1e-3), 2e-3)
+    every = LiquidLike(atoms, voxels, "molecule").evaluate(np.array([0.4, 4.0]))[0]
+    many = LiquidLike(atoms, voxels, "molecule", "exponential", 14).evaluate(np.array([0.4, 4.0]))[0]
+    close(many, every, 1e-5)
+    assert np.abs(wanted - every).max() > (0.1, 0.02)[order - 1] * np.sqrt((every**2).mean())
 
 
 @pytest.mark.parametrize("cells", [(1, 1, 1), (2, 2, 2)])
@@ -228,7 +249,10 @@ def test_covariances_are_the_sum_over_pairs(cell, group):
         turn = atoms.orthogonal @ rotation @ np.linalg.inv(atoms.orthogonal)
         blocks = v.reshape(12, 3, 12, 3).transpose(0, 2, 1, 3)
         wanted = wanted + pair_sum(xyz, f, voxels.q, np.einsum("ab,ijbc,dc->ijad", turn, blocks, turn))
-    close(GivenCovariance(atoms, voxels, v).evaluate(np.zeros(0))[0], wanted, 1e-9)
+    model = GivenCovariance(atoms, voxels, v)
+    close(model.calculate(np.array([1.0])), wanted, 1e-8)
+    close(model.evaluate(np.array([1.0]))[0], wanted, 1e-8)
+    close(model.evaluate(np.array([0.7]))[1], slopes(model, [0.7]), 1e-6)
     scalar = v[::3, ::3]
     wanted = sum(pair_sum(xyz, f, voxels.q, isotropic(scalar)) for xyz, _ in copies(atoms))
     model = GivenCovariance(atoms, voxels, scalar)
@@ -248,55 +272,3 @@ def test_groups_of_atoms():
     np.fill_diagonal(whole, atoms.u_iso)
     wanted = sum(pair_sum(xyz, scattering(atoms, voxels.q), voxels.q, isotropic(whole)) for xyz, _ in copies(atoms))
     close(pairs.interpolated(v, np.zeros_like(v))[0], wanted, 1e-4)
-
-
-def test_an_elastic_network():
-    atoms = make_atoms()
-    voxels = make_voxels(atoms)
-    network = Network(make_stiffness(atoms.xyz, 5.0, 4.0), 5.0, 4.0, 0.2, 1.0)
-    model = Elastic(atoms, voxels, network)
-    values = np.array([0.8, 0.2])
-    v = model.covariance(values)
-    g = np.linalg.inv(network.stiffness + 0.2 * np.eye(12))
-    wanted = 0.8 * g * np.sqrt(np.outer(atoms.u_iso, atoms.u_iso) / np.outer(np.diag(g), np.diag(g)))
-    np.testing.assert_allclose(v[0, 1:], wanted[0, 1:], rtol=1e-12)
-    intensity, derivatives = model.evaluate(values)
-    close(intensity, pair_sum(atoms.xyz, scattering(atoms, voxels.q), voxels.q, isotropic(v)), 1e-5)
-    close(derivatives, slopes(model, values, 1e-3), 2e-3)
-    up, down = (correlate(network.stiffness, 0.2 + step)[0] for step in (1e-5, -1e-5))
-    np.testing.assert_allclose(correlate(network.stiffness, 0.2)[1], (up - down) / 2e-5, atol=1e-6)
-
-
-def test_the_network_is_found_by_the_displacements():
-    atoms = make_atoms(n=40, basis=np.diag([30.0, 30.0, 30.0]))
-    g = np.linalg.inv(make_stiffness(atoms.xyz, 7.0, 4.0) + 0.05 * np.eye(40))
-    found = find_network(atoms.with_u(3.0 * np.diag(g)))
-    assert (found.cutoff, found.width) == (7.0, 4.0)
-    assert found.anchor == pytest.approx(0.05, rel=0.02) and found.agreement > 0.9999
-
-
-def test_the_exact_points(shared_data):
-    path = shared_data / "diffuse_truth" / "v_anm_points.npz"
-    pytest.importorskip("cctbx", reason="form factors are cctbx's")
-    import dials_postrefine  # noqa: F401
-    from dials_postrefine.scattering.form_factors import FormFactorChoice, choose_form_factors
-
-    if not path.exists():
-        pytest.skip("needs ../shared/data/diffuse_truth")
-    data = np.load(path)
-    kinds = sorted(set(data["elements"]))
-    found = choose_form_factors(kinds, FormFactorChoice(table="it1992")).gaussians
-    base, n = make_atoms(), len(data["xyz"])
-    from dataclasses import replace
-
-    atoms = replace(
-        base,
-        orthogonal=np.diag(data["cell"]),
-        sites=data["xyz"] / data["cell"],
-        occupancy=np.ones(n),
-        kind=np.array([kinds.index(one) for one in data["elements"]]),
-        a=np.array([found[one].array_of_a() for one in kinds]),
-        b=np.array([found[one].array_of_b() for one in kinds]),
-        c=np.array([found[one].c() for one in kinds]),
-    )
-    assert np.abs(tensor_sum(atoms, data["V"], data["q"]) / data["I"] - 1.0).max() < 1e-6

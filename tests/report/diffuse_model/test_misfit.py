@@ -27,7 +27,8 @@ def summary_of(noise, variance):
     voxels.sigma[:] = 0.02 * true.mean()
     voxels.intensity[:] = true + noise * voxels.sigma * np.random.default_rng(3).normal(size=len(voxels))
     found = fit(model, Problem(voxels, background_functions(voxels.s, "smooth", 4), ~voxels.held_out))
-    one = SimpleNamespace(candidate=SimpleNamespace(name="rigid_body", variant={}), fit=found, worse=0.0, bic=0.0)
+    candidate = SimpleNamespace(name="rigid_body", variant={}, motions=None)
+    one = SimpleNamespace(candidate=candidate, fit=found, worse=0.0, bic=0.0)
     models = SimpleNamespace(models={"rigid_body": one}, variants=[one], chosen="rigid_body", notes=[], absolute=False)
     return make_summary(ABOUT | {"variance": variance}, voxels, models, 5, [])
 
