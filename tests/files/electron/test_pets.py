@@ -5,9 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+import dials_postrefine  # noqa: F401  (makes cctbx findable)
+
+pytest.importorskip("iotbx", reason="the files are read by iotbx")
+
 from dials_postrefine.files.electron.pets import read_pets
 
-pytest.importorskip("iotbx")
+pytestmark = pytest.mark.dials
 
 TEXT = """data_pets
 _cell_length_a 10
