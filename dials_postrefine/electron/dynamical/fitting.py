@@ -1,0 +1,297 @@
+"""
+A structure fitted to the frames of an experiment: hand and setting, the stages, and what they leave (results.py).
+
+1. All settings and hands (hands.py), the thickness on a grid, orientations as given.
+2. thickness: scales, thickness and overall B of the best one of each hand; the better hand is chosen.
+3. orientation, absorption, mosaicity, structure: what is asked for, a stage each, with all before it refined on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from dials_postrefine.electron.bloch.potential import Scattering
+from dials_postrefine.electron.dynamical.crystal import Setting, settings_of
+from dials_postrefine.electron.dynamical.hands import (
+    NEAR,
+    best_kinematical,
+    deviation,
+    log_likelihoods,
+    scan_thickness,
+)
+from dials_postrefine.electron.dynamical.kinematical import kinematical_intensities
+from dials_postrefine.electron.dynamical.refinement import (
+    ModelChoice,
+    Problem,
+    Refinement,
+    make_problem,
+    r1,
+    refine,
+)
+from dials_postrefine.electron.dynamical.results import Candidate, DynamicalFit, Estimate, HandChoice, Structure
+from dials_postrefine.electron.dynamical.rocking import BeamLimits, enough_step
+from dials_postrefine.electron.errors import Unusable
+from dials_postrefine.numerics.frames import FrameData
+from dials_postrefine.scattering.electron_atoms import ElectronAtoms
+
+STAGES = ("orientation", "absorption", "mosaicity", "structure")
+FEWEST = 30  # observed reflections
+N_THICKNESSES = 48
+FLAT = 0.002  # of R1 over the grid of thicknesses
+
+
+@dataclass(frozen=True)
+class FitChoice:
+    """
+    How to fit.
+
+    Attributes
+    ----------
+    refine : tuple of str
+        Of STAGES, besides scales, thickness and overall B.
+    hand : str
+        ``auto``, ``as_given`` or ``inverted``; the latter two take the indices as they are.
+    thickness_range : tuple of float
+        That is tried; Angstrom.
+    thickness_start : float
+        Angstrom; NaN for the best of the range.
+    g_max, s_max : float
+        Of beams, 1/Angstrom; g_max NaN for what the data need.
+    step : float
+        Radians between orientations; NaN for what is enough.
+    by_frame : bool
+        Whether each frame has its thickness.
+    distribution : str
+        Of thickness, as refinement.DISTRIBUTIONS.
+    tilt_width, scale_width : float
+        Of the restraints, as of ModelChoice; scale_width NaN for what the data need: none where frames are as measured,
+        and SCALED where they were scaled.
+    """
+
+    refine: tuple[str, ...] = ("orientation",)
+    hand: str = "auto"
+    thickness_range: tuple[float, float] = (50.0, 2000.0)
+    thickness_start: float = float("nan")
+    g_max: float = float("nan")
+    s_max: float = 0.02
+    step: float = float("nan")
+    by_frame: bool = False
+    distribution: str = "none"
+    tilt_width: float = field(default=float(np.radians(0.1)))
+    scale_width: float = float("nan")
+
+
+SCALED = 0.1  # of ln of the scale of a frame, where scaling has been before
+
+
+def fit_dynamical(
+    data: FrameData,
+    atoms: ElectronAtoms,
+    scattering: Scattering,
+    choice: FitChoice = FitChoice(),
+    progress: Callable[[str, int, int], None] | None = None,
+) -> DynamicalFit:
+    """
+    Fit a structure to observations.
+
+    Parameters
+    ----------
+    data : FrameData
+    atoms : ElectronAtoms
+        As given.
+    scattering : Scattering
+        Without absorption.
+    choice : FitChoice
+    progress : callable, optional
+        Of what is done, how much, and of how many.
+
+    Returns
+    -------
+    DynamicalFit
+
+    Raises
+    ------
+    Unusable
+        For too few observations, too many beams, or a thickness that is not determined.
+    """
+    say = progress or (lambda what, done, of: None)
+    if int(data.observed.sum()) < FEWEST:
+        raise Unusable(
+            f"Only {int(data.observed.sum())} reflections are above 3 sigma: a dynamical model needs {FEWEST} at least."
+        )
+    try:
+        return _fit(data, atoms, scattering, choice, say)
+    except ValueError as error:
+        raise Unusable(f"{error}.") from None
+
+
+@dataclass(frozen=True)
+class _Tried:
+    """A setting with its problem, R1 over the thicknesses, where its refinement stands, and R1 of single scattering."""
+
+    setting: Setting
+    problem: Problem
+    scanned: np.ndarray
+    state: Refinement
+    kinematical_r1: float
+
+
+def _fit(data, atoms, scattering, choice: FitChoice, say) -> DynamicalFit:
+    model = _model_choice(data, choice)
+    low, high = choice.thickness_range
+    grid = np.geomspace(low, high, N_THICKNESSES) if np.isnan(choice.thickness_start) else np.array([choice.thickness_start])
+    step = choice.step if np.isfinite(choice.step) else enough_step(data, _thickness_of_step(choice))
+    tried = _try_settings(data, atoms, scattering, (choice, model, step, grid), say)
+    best = min(tried, key=lambda one: one.scanned.min())
+    if len(grid) > 1 and np.ptp(best.scanned) < FLAT:
+        raise Unusable(
+            f"The data do not determine the thickness: between {low:g} and {high:g} Angstrom R1 changes by "
+            f"{np.ptp(best.scanned):.4f} only. Set thickness.start=, or give stronger data"
+        )
+    rivals = [min((one for one in tried if one.setting.hand == hand), key=lambda one: one.scanned.min(), default=None) for hand in (1, -1)]
+    rivals = [one for one in rivals if one is not None]
+    refined = []
+    for i, one in enumerate(rivals):
+        say("Refining thickness", i, len(rivals))
+        state = refine(one.problem, one.state, "thickness", ("thickness", "overall_b"))
+        refined.append(replace(one, state=state))
+    refined.sort(key=lambda one: one.state.stages[-1].r1)
+    best = refined[0]
+    hand = _choose_hand(best, refined, tried)
+    stages = _stages(choice)
+    state = best.state
+    for i, (name, kinds) in enumerate(stages):
+        say(f"Refining {name}", i, len(stages))
+        state = refine(best.problem, state, name, kinds)
+    return _result(best, state, hand, step)
+
+
+def _thickness_of_step(choice: FitChoice) -> float:
+    return choice.thickness_start if np.isfinite(choice.thickness_start) else min(800.0, choice.thickness_range[1])
+
+
+def _model_choice(data: FrameData, choice: FitChoice) -> ModelChoice:
+    g_max = choice.g_max if np.isfinite(choice.g_max) else float(data.d_star.max()) * (1.0 + 1e-9)
+    width = choice.scale_width
+    if np.isnan(width):
+        width = SCALED if data.frames.tile else np.inf
+    thickness = "by_frame" if choice.by_frame else "one"
+    return ModelChoice(BeamLimits(g_max, choice.s_max), thickness, choice.distribution, choice.tilt_width, width)
+
+
+def _stages(choice: FitChoice) -> list[tuple[str, tuple[str, ...]]]:
+    """Names of stages, and the kinds of parameters that they refine."""
+    kinds: tuple[str, ...] = ("thickness", "overall_b") + ("spread",) * (choice.distribution != "none")
+    found = [] if choice.distribution == "none" else [("distribution", kinds)]
+    more = {"orientation": ("tilt",), "absorption": ("kappa",), "structure": ("shifts", "b")}
+    for name in STAGES:
+        if name in choice.refine and name in more:
+            kinds = (*kinds, *more[name])
+            if name == "structure":
+                kinds = tuple(kind for kind in kinds if kind != "overall_b")
+            found.append((name, kinds))
+    return found
+
+
+def _try_settings(data, atoms, scattering, chosen: tuple, say) -> list[_Tried]:
+    """All settings that single scattering does not rule out, with R1 over thicknesses."""
+    choice, model, step, thickness = chosen
+    settings = settings_of(atoms, data.lattice)
+    if choice.hand != "auto":
+        settings = [Setting(1 if choice.hand == "as_given" else -1, np.eye(3, dtype=int))]
+    problems = []
+    for setting in settings:
+        problem = make_problem(data, atoms, scattering, model, setting, step)
+        if int((problem.used & data.observed).sum()) < FEWEST:
+            raise Unusable("Too few reflections were integrated over their Bragg angle: check the frames' orientations")
+        single = kinematical_intensities(problem.data, problem.atoms, scattering, _thickness_of_step(choice))
+        problems.append((setting, problem, best_kinematical(problem, single)[0]))
+    least = min(value for _, _, value in problems)
+    problems = [one for one in problems if one[2] <= least + NEAR]
+    found = []
+    for i, (setting, problem, single_r1) in enumerate(problems):
+        say("Trying hands and settings", i, len(problems))
+        scanned, x = scan_thickness(problem, thickness)
+        size = problem.layout.size
+        found.append(_Tried(setting, problem, scanned, Refinement(x, np.zeros((size, size))), single_r1))
+    return found
+
+
+def _choose_hand(best: _Tried, refined: list[_Tried], tried: list[_Tried]) -> HandChoice:
+    calculated = [one.problem.calculated(one.state.x) for one in refined]
+    by_frame = log_likelihoods(best.problem, calculated)
+    candidates = [
+        Candidate(one.setting.name, one.setting.hand, one.setting.operation, one.state.stages[-1].r1, float(ln_l.sum()))
+        for one, ln_l in zip(refined, by_frame)
+    ]
+    done = {one.setting.name for one in refined}
+    for one in tried:
+        if one.setting.name not in done:
+            ln_l = log_likelihoods(best.problem, [calculated[0], one.problem.calculated(one.state.x)])[1].sum()
+            setting = one.setting
+            candidates.append(
+                Candidate(setting.name, setting.hand, setting.operation, float(one.scanned.min()), float(ln_l))
+            )
+    if len(refined) < 2:
+        return HandChoice(tuple(candidates), float("nan"), float("nan"))
+    return HandChoice(tuple(candidates), deviation(by_frame[0] - by_frame[1]), refined[1].state.stages[-1].r1)
+
+
+def _result(best: _Tried, state: Refinement, hand: HandChoice, step: float) -> DynamicalFit:
+    problem, x = best.problem, state.x
+    data, places, grid = problem.data, problem.layout.places, problem.grid
+    esd = np.sqrt(np.maximum(np.diag(state.covariance), 0.0))
+
+    def estimate(name: str) -> Estimate:
+        values, esds = x[places[name]], esd[places[name]]
+        return Estimate(float(values.mean()), float(esds.mean()) if esds.any() else float("nan"))
+
+    n_frames = data.frames.n
+    dynamical = problem.calculated(x)
+    thickness = float(x[places["thickness"]].mean())
+    single = kinematical_intensities(data, problem.atoms_at(x), problem.scattering, thickness)
+    r1_kinematical, _ = best_kinematical(problem, single)
+    scales = problem.scales_at(x)
+    some = problem.used & data.observed
+    single = single * scales[data.frame]
+    f = np.sqrt(np.maximum(single, 0.0))[some]
+    single *= (np.sum(np.sqrt(np.maximum(dynamical, 0.0))[some] * f) / np.sum(f**2)) ** 2
+    shifts_esd = np.sqrt(
+        np.einsum("qas,qr,ras->as", problem.freedom.shifts, state.covariance[places["shifts"], places["shifts"]], problem.freedom.shifts)
+    )
+    atoms = problem.atoms_at(x)
+    structure = Structure(atoms.sites, shifts_esd, atoms.b, esd[places["b"]], estimate("overall_b"))
+    axes = grid.tilt_axes
+    tilt = np.einsum("fi,fix->fx", x[places["tilt"]].reshape(n_frames, 2), axes)
+    tilt_esd = np.sqrt(np.einsum("fi,fix->fx", (esd[places["tilt"]] ** 2).reshape(n_frames, 2), axes**2))
+    scale_esd = scales * np.hypot(esd[places["frame_scale"]], esd[places["scale"]])
+    notes = (
+        f"Rocking curves have a step of {np.degrees(step):.4f} degrees, as {thickness:.0f} Angstrom need: "
+        f"{grid.n_orientations} orientations with {grid.n_beams:.0f} beams on average.",
+        f"{int(np.count_nonzero(~problem.used))} of {data.n} observations were not integrated over their Bragg angle, "
+        "and are not refined against.",
+    )
+    return DynamicalFit(
+        thickness=estimate("thickness"),
+        spread=estimate("spread"),
+        thicknesses=np.broadcast_to(x[places["thickness"]], n_frames).copy(),
+        thicknesses_esd=np.broadcast_to(esd[places["thickness"]], n_frames).copy(),
+        absorption=estimate("kappa"),
+        mosaicity=Estimate(0.0),
+        scale=scales,
+        scale_esd=scale_esd,
+        tilt=tilt,
+        tilt_esd=tilt_esd,
+        structure=structure,
+        kinematical=single,
+        dynamical=dynamical,
+        observed=some,
+        r1_kinematical=r1_kinematical,
+        r1_dynamical=r1(data.intensity[some], dynamical[some]),
+        hand=hand,
+        stages=state.stages,
+        notes=notes,
+    )
