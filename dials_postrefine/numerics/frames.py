@@ -28,6 +28,7 @@ import numpy as np
 
 MOTIONS = ("rotation", "precession")
 OBSERVED = 3.0  # esds
+COVERED, CENTRED = 0.9, 0.5
 
 
 @dataclass(frozen=True)
@@ -194,15 +195,16 @@ def slopes_of_excitation(data: FrameData) -> np.ndarray:
     return -np.sum(k * np.cross(axis, g), axis=1) / np.linalg.norm(k, axis=1)
 
 
-def are_covered(data: FrameData, part: float = 0.9) -> np.ndarray:
+def are_covered(data: FrameData) -> np.ndarray:
     """
     Which observations have the exact Bragg angle well inside what they were integrated over.
+
+    That is inside COVERED of the interval, of a precession of the largest |s| that is reached, |g| sin(semi_width); where
+    frames tile a sweep, inside CENTRED of it, as an interval that is not about the Bragg angle was cut at the sweep's end.
 
     Parameters
     ----------
     data : FrameData
-    part : float
-        Of the interval, about its middle; of a precession of the largest |s| that is reached, |g| sin(semi_width).
 
     Returns
     -------
@@ -210,7 +212,8 @@ def are_covered(data: FrameData, part: float = 0.9) -> np.ndarray:
     """
     s = excitation_errors_in_the_middle(data)
     if data.frames.motion == "precession":
-        return np.abs(s) < part * data.d_star * np.sin(data.frames.semi_width[data.frame])
+        return np.abs(s) < COVERED * data.d_star * np.sin(data.frames.semi_width[data.frame])
     slope = slopes_of_excitation(data)
     middle, half = 0.5 * (data.start + data.end), 0.5 * (data.end - data.start)
+    part = CENTRED if data.frames.tile else COVERED
     return np.abs(s + slope * middle) < part * np.abs(slope) * half

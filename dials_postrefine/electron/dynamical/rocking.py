@@ -7,7 +7,7 @@ A frame's interval is cut into cells of one step, with a node in the middle of e
 
 I_g as a function of s has no Fourier component beyond the thickness t, so that the sum over a whole curve is exact
 where the step in s is below 1/t (Shannon 1949, Proc. IRE 37, 10), and far off where it is not: undersampled curves
-move the thickness.  step = SAFETY/(t |ds/dphi|) of the fastest reflection.
+move the thickness.  step = SAFETY/(t |ds/dphi|), with the |ds/dphi| that nine tenths of the observations are below.
 
 Some neighbouring nodes make a block, which has one frozen list of beams, those with |s_g| <= s_max at one of its nodes
 and a perturbation strength of at least w_min (bloch/beams.py), and one obliquity m_g.  Turning a frame by a small
@@ -27,7 +27,7 @@ from dials_postrefine.electron.bloch.geometry import Geometry, obliquity, twice_
 from dials_postrefine.electron.bloch.potential import Potential, indices_within
 from dials_postrefine.numerics.frames import FrameData, Frames, slopes_of_excitation
 
-SAFETY = 0.8
+SAFETY = 1.0
 LONGEST_BLOCK = np.radians(0.3)
 FEWEST_NODES = 4  # of a frame
 
@@ -111,7 +111,7 @@ def enough_step(data: FrameData, thickness: float) -> float:
     slope = np.abs(slopes_of_excitation(data))
     if data.frames.motion == "precession":  # s runs over g sin(semi_width) on both sides within half a turn
         slope = data.d_star * np.sin(data.frames.semi_width[data.frame])
-    return SAFETY / (thickness * float(np.percentile(slope, 99.0)))
+    return SAFETY / (thickness * float(np.percentile(slope, 90.0)))
 
 
 def tilt_axes(frames: Frames) -> np.ndarray:
