@@ -38,7 +38,10 @@ from dials_postrefine.numerics.frames import FrameData
 from dials_postrefine.scattering.electron_atoms import ElectronAtoms
 
 STAGES = ("orientation", "absorption", "mosaicity", "structure")
+MARGIN = 1.2  # of the thickness, for the step of orientations
 FEWEST = 30  # observed reflections
+BEYOND = 1.15  # of the data's largest |g|, for beams
+W_MIN = 0.02  # least perturbation strength of a beam
 N_THICKNESSES = 48
 FLAT = 0.002  # of R1 over the grid of thicknesses
 
@@ -154,6 +157,9 @@ def _fit(data, atoms, scattering, choice: FitChoice, say) -> DynamicalFit:
     rivals = [min((one for one in tried if one.setting.hand == hand), key=lambda one: one.scanned.min(), default=None) for hand in (1, -1)]
     rivals = [one for one in rivals if one is not None]
     refined = []
+    if np.isnan(choice.step):
+        step = enough_step(data, MARGIN * float(best.state.x[best.problem.layout.places["thickness"]].mean()))
+        rivals = [replace(one, problem=one.problem.with_step(step)) for one in rivals]
     for i, one in enumerate(rivals):
         say("Refining thickness", i, len(rivals))
         state = refine(one.problem, one.state, "thickness", ("thickness", "overall_b"))
@@ -174,12 +180,12 @@ def _thickness_of_step(choice: FitChoice) -> float:
 
 
 def _model_choice(data: FrameData, choice: FitChoice) -> ModelChoice:
-    g_max = choice.g_max if np.isfinite(choice.g_max) else float(data.d_star.max()) * (1.0 + 1e-9)
+    g_max = choice.g_max if np.isfinite(choice.g_max) else BEYOND * float(data.d_star.max())
     width = choice.scale_width
     if np.isnan(width):
         width = SCALED if data.frames.tile else np.inf
     thickness = "by_frame" if choice.by_frame else "one"
-    return ModelChoice(BeamLimits(g_max, choice.s_max), thickness, choice.distribution, choice.tilt_width, width)
+    return ModelChoice(BeamLimits(g_max, choice.s_max, W_MIN), thickness, choice.distribution, choice.tilt_width, width)
 
 
 def _stages(choice: FitChoice) -> list[tuple[str, tuple[str, ...]]]:

@@ -138,6 +138,12 @@ class Problem:
         """A of one frame, for lengths."""
         return self.data.frames.a_matrix[0]
 
+    def with_step(self, step: float) -> Problem:
+        """The same with another step between orientations, radians."""
+        limits = self.choice.limits
+        potential = potential_of_atoms(self.atoms, self.reciprocal, 2.0 * limits.g_max, self.scattering)
+        return replace(self, grid=make_grid(self.data, potential, limits, step))
+
     def start(self, thickness: float) -> np.ndarray:
         """x of a thickness, and nothing else."""
         x = np.zeros(self.layout.size)
@@ -382,7 +388,7 @@ def refine(
     before: Refinement,
     name: str,
     refined: tuple[str, ...],
-    iterations: Iterations = Iterations(n_max=8, step_threshold=1e-3),
+    iterations: Iterations = Iterations(n_max=5, step_threshold=3e-3),
 ) -> Refinement:
     """
     One stage.
