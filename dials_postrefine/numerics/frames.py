@@ -22,11 +22,12 @@ that overlap (PETS' virtual ones) hold what was seen in their own interval alone
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 MOTIONS = ("rotation", "precession")
+OBSERVED = 3.0  # esds
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,8 @@ class FrameData:
         Numbers of the unique indices by the Laue class: symmetry equivalents and Friedel mates have one.
     laue, lattice : ndarray, shape (m, 3, 3)
         The rotations M of the Laue class, and of the lattice, identity first, that take a row of indices h to h M.
+    error_variance : ndarray, shape (n,)
+        As the file has it, with the spread of an error model; left out (empty) that by counting.
     """
 
     frames: Frames
@@ -115,11 +118,21 @@ class FrameData:
     unique: np.ndarray
     laue: np.ndarray
     lattice: np.ndarray
+    error_variance: np.ndarray = field(default_factory=lambda: np.zeros(0))
+
+    def __post_init__(self) -> None:
+        if self.error_variance.size == 0:
+            object.__setattr__(self, "error_variance", self.variance)
 
     @property
     def n(self) -> int:
         """How many observations there are."""
         return len(self.frame)
+
+    @property
+    def observed(self) -> np.ndarray:
+        """Which observations (n,) are above three times their esd by error_variance."""
+        return self.intensity > OBSERVED * np.sqrt(self.error_variance)
 
     @property
     def d_star(self) -> np.ndarray:
@@ -128,8 +141,21 @@ class FrameData:
 
     def select(self, kept: np.ndarray) -> FrameData:
         """The observations where kept (n,) holds, all frames."""
-        names = ("frame", "h", "intensity", "variance", "start", "end", "weight", "row", "unique")
-        return replace(self, **{name: getattr(self, name)[kept] for name in names})
+        return replace(self, **{name: getattr(self, name)[kept] for name in OF_OBSERVATIONS})
+
+
+OF_OBSERVATIONS = (
+    "frame",
+    "h",
+    "intensity",
+    "variance",
+    "start",
+    "end",
+    "weight",
+    "row",
+    "unique",
+    "error_variance",
+)
 
 
 def excitation_errors_in_the_middle(data: FrameData) -> np.ndarray:
@@ -152,7 +178,7 @@ def excitation_errors_in_the_middle(data: FrameData) -> np.ndarray:
 
 def slopes_of_excitation(data: FrameData) -> np.ndarray:
     """
-    |ds_g/dphi| of a rotation where phi = 0: |k.(axis x g)|/K.
+    ds_g/dphi of a rotation where phi = 0: -k.(axis x g)/K; its absolute value is the Lorentz factor's inverse.
 
     Parameters
     ----------
@@ -165,4 +191,26 @@ def slopes_of_excitation(data: FrameData) -> np.ndarray:
     """
     g = np.einsum("nij,nj->ni", data.frames.a_matrix[data.frame], data.h)
     k, axis = data.frames.k[data.frame], data.frames.axis[data.frame]
-    return np.abs(np.sum(k * np.cross(axis, g), axis=1)) / np.linalg.norm(k, axis=1)
+    return -np.sum(k * np.cross(axis, g), axis=1) / np.linalg.norm(k, axis=1)
+
+
+def are_covered(data: FrameData, part: float = 0.9) -> np.ndarray:
+    """
+    Which observations have the exact Bragg angle well inside what they were integrated over.
+
+    Parameters
+    ----------
+    data : FrameData
+    part : float
+        Of the interval, about its middle; of a precession of the largest |s| that is reached, |g| sin(semi_width).
+
+    Returns
+    -------
+    ndarray of bool, shape (n,)
+    """
+    s = excitation_errors_in_the_middle(data)
+    if data.frames.motion == "precession":
+        return np.abs(s) < part * data.d_star * np.sin(data.frames.semi_width[data.frame])
+    slope = slopes_of_excitation(data)
+    middle, half = 0.5 * (data.start + data.end), 0.5 * (data.end - data.start)
+    return np.abs(s + slope * middle) < part * np.abs(slope) * half

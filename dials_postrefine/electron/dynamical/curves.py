@@ -1,0 +1,211 @@
+"""
+Intensities of all observations, sums over the nodes of blocks (rocking.py), and their derivatives.
+
+M = m (U + i kappa U) m + m^2 2 K s(w) of each node is diagonalised without its absorption, which enters to first order:
+
+    lambda_j + i kappa (C^H m (U + U_0) m C)_jj,      psi_g = m_g/m_0 sum_j C_gj e_j conj(C_0j),  e_j = exp(i pi t lambda_j/K)
+
+(bloch/propagation.py).  A change P of the matrix, diagonal where a frame is turned, adds (Daleckii-Krein)
+
+    dpsi_g = m_g/m_0 (pi t/K) sum_j C_gj sum_k Phi_jk (C^H P C)_jk conj(C_0k),    Phi_jk = (e_j - e_k)/(x_j - x_k), x = pi t lambda/K
+
+of which only the rows of observed beams are made.  All thicknesses share a diagonalisation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from dials_postrefine.electron.dynamical.crystal import Tables
+from dials_postrefine.electron.dynamical.rocking import Block, Grid
+
+
+@dataclass(frozen=True)
+class Slab:
+    """
+    Thicknesses and what else an intensity depends on besides U.
+
+    Attributes
+    ----------
+    thickness : ndarray, shape (f, q)
+        Of each frame, the nodes of its distribution; Angstrom.
+    share : ndarray, shape (q,)
+        Of the nodes, 1 together.
+    kappa : float
+    tilt : ndarray, shape (f, 2)
+        w, radians.
+    """
+
+    thickness: np.ndarray
+    share: np.ndarray
+    kappa: float
+    tilt: np.ndarray
+
+
+@dataclass(frozen=True)
+class Curves:
+    """
+    I of n observations and its derivatives.
+
+    Attributes
+    ----------
+    intensity : ndarray, shape (n,)
+    by_thickness : ndarray, shape (n, q)
+        By the thickness at each node of the distribution, of all frames together, times its share.
+    by_kappa : ndarray, shape (n,)
+    by_potential : ndarray, shape (n, p)
+        By the parameters of the tables.
+    rows, frames : ndarray of int, shape (c,)
+        Of the pieces that blocks have of observations: what is turned or made thicker is one frame.
+    by_tilt : ndarray, shape (c, 2)
+    by_thickness_of_frame : ndarray, shape (c, q)
+    """
+
+    intensity: np.ndarray
+    by_thickness: np.ndarray
+    by_kappa: np.ndarray
+    by_potential: np.ndarray
+    rows: np.ndarray
+    frames: np.ndarray
+    by_tilt: np.ndarray
+    by_thickness_of_frame: np.ndarray
+
+
+@dataclass(frozen=True)
+class _Solved:
+    """A block diagonalised: lambda (m, b), C (m, b, b), its rows of observations (m, r, b), x (m, b), d lambda/d kappa."""
+
+    values: np.ndarray
+    vectors: np.ndarray
+    observed: np.ndarray
+    excitation: np.ndarray
+    by_kappa: np.ndarray
+    ratio: np.ndarray
+
+
+def _solve(block: Block, u: np.ndarray, tables: Tables, slab_kappa: float, tilt: np.ndarray) -> _Solved:
+    m = block.obliquity
+    base = m[:, None] * u * m
+    diagonal = m**2 * (block.twice_k_s + np.tensordot(tilt, block.by_tilt, 1))
+    matrix = np.broadcast_to(base, (len(diagonal), *base.shape)).copy()
+    here = np.arange(len(m))
+    matrix[:, here, here] = diagonal
+    values, vectors = np.linalg.eigh(matrix)
+    share = np.abs(vectors) ** 2
+    # C^H (M - diagonal) C + U_0
+    by_kappa = values - np.einsum("mgj,mg->mj", share, diagonal - tables.u_prime_0 * m**2)
+    values = values + 1j * slab_kappa * by_kappa if slab_kappa else values
+    observed = vectors[:, block.beam, :]
+    return _Solved(values, vectors, observed, np.conj(vectors[:, 0, :]), by_kappa, (m / m[0])[block.beam])
+
+
+def scan(grid: Grid, tables: Tables, thickness: np.ndarray, n: int, kappa: float = 0.0) -> np.ndarray:
+    """
+    Intensities for many thicknesses, orientations as given.
+
+    Parameters
+    ----------
+    grid : Grid
+    tables : Tables
+    thickness : ndarray, shape (t,)
+        Angstrom.
+    n : int
+        Observations.
+    kappa : float
+
+    Returns
+    -------
+    ndarray, shape (n, t)
+    """
+    found = np.zeros((n, len(thickness)))
+    for block in grid.blocks:
+        solved = _solve(block, tables.between(block.beams)[0], tables, kappa, np.zeros(2))
+        waves = np.exp((1j * np.pi / grid.k) * solved.values[:, :, None] * thickness)
+        psi = solved.observed @ (solved.excitation[:, :, None] * waves)
+        np.add.at(found, block.rows, np.einsum("rm,mrt->rt", block.weights, psi.real**2 + psi.imag**2))
+    return found
+
+
+def evaluate(grid: Grid, tables: Tables, slab: Slab, n: int, tilts: bool = True) -> Curves:
+    """
+    Intensities and derivatives.
+
+    Parameters
+    ----------
+    grid : Grid
+    tables : Tables
+        With the derivatives that are wanted.
+    slab : Slab
+    n : int
+        Observations.
+    tilts : bool
+        Whether the derivatives by the tilts are wanted.
+
+    Returns
+    -------
+    Curves
+    """
+    n_nodes, p = len(slab.share), len(tables.values) - 1
+    intensity, by_thickness = np.zeros(n), np.zeros((n, n_nodes))
+    by_kappa, by_potential = np.zeros(n), np.zeros((n, p))
+    pieces = []
+    for block in grid.blocks:
+        one = _evaluate_block(block, tables, slab, grid.k, tilts)
+        np.add.at(intensity, block.rows, one.intensity)
+        np.add.at(by_thickness, block.rows, one.by_thickness)
+        np.add.at(by_kappa, block.rows, one.by_kappa)
+        np.add.at(by_potential, block.rows, one.by_potential)
+        pieces.append((one.rows, one.frames, one.by_tilt, one.by_thickness))
+    rows, frames, by_tilt, of_frame = (np.concatenate(parts) for parts in zip(*pieces))
+    return Curves(intensity, by_thickness, by_kappa, by_potential, rows, frames, by_tilt, of_frame)
+
+
+def _evaluate_block(block: Block, tables: Tables, slab: Slab, k: float, tilts: bool) -> Curves:
+    """The same of one block, for its observations."""
+    u = tables.between(block.beams)
+    solved = _solve(block, u[0], tables, slab.kappa, slab.tilt[block.frame])
+    m, r, p = block.obliquity, len(block.rows), len(u) - 1
+    changes = []
+    hermitian = np.conj(np.swapaxes(solved.vectors, -1, -2))
+    if tilts:
+        diagonal = m**2 * block.by_tilt
+        changes += [hermitian @ (one[:, :, None] * solved.vectors) for one in diagonal]
+    changes += [hermitian @ ((m[:, None] * one * m) @ solved.vectors) for one in u[1:]]
+    intensity, by_kappa = np.zeros(r), np.zeros(r)
+    by_thickness, by_change = np.zeros((r, len(slab.share))), np.zeros((r, len(changes)))
+
+    def summed(psi: np.ndarray, change: np.ndarray) -> np.ndarray:
+        return 2.0 * np.einsum("rm,mr->r", block.weights, np.real(np.conj(psi) * change))
+
+    for q, (t, share) in enumerate(zip(slab.thickness[block.frame], slab.share)):
+        x = (np.pi * t / k) * solved.values
+        e = np.exp(1j * x)
+        wave = solved.excitation * e
+
+        def at(amplitudes: np.ndarray) -> np.ndarray:
+            return (solved.observed @ amplitudes[:, :, None])[:, :, 0] * solved.ratio
+
+        psi = at(wave)
+        intensity += share * np.einsum("rm,mr->r", block.weights, np.abs(psi) ** 2)
+        by_thickness[:, q] = share * summed(psi, at((1j * np.pi / k) * solved.values * wave))
+        by_kappa += share * summed(psi, at((-np.pi * t / k) * solved.by_kappa * wave))
+        if changes:
+            phi = _divided_differences(x, e) * solved.excitation[:, None, :]
+            for i, change in enumerate(changes):
+                inner = (np.pi * t / k) * np.einsum("mjk,mjk->mj", phi, change)
+                by_change[:, i] += share * summed(psi, at(inner))
+    n_tilts = 2 * tilts
+    by_tilt = by_change[:, :n_tilts] if tilts else np.zeros((r, 2))
+    frames = np.full(r, block.frame)
+    return Curves(intensity, by_thickness, by_kappa, by_change[:, n_tilts:], block.rows, frames, by_tilt, by_thickness)
+
+
+def _divided_differences(x: np.ndarray, e: np.ndarray) -> np.ndarray:
+    """Phi (module docstring), shape (m, b, b)."""
+    difference = x[:, :, None] - x[:, None, :]
+    near = np.abs(difference) < 1e-5
+    middle = 0.5j * (e[:, :, None] + e[:, None, :])
+    found = (e[:, :, None] - e[:, None, :]) / np.where(near, 1.0, difference)
+    return np.where(near, middle, found)
