@@ -82,7 +82,12 @@ def refined_rows(summary: dict) -> tuple[list[str], list[list[str]]]:
 def candidate_rows(summary: dict) -> tuple[list[str], list[list[str]]]:
     """The hands and settings that were tried."""
     rows = [
-        [one["name"], number(one["r1"], "{:.4f}"), number(one["log_likelihood"], "{:.1f}"), number(one["worse_by"], "{:.1f}")]
+        [
+            one["name"],
+            number(one["r1"], "{:.4f}"),
+            number(one["log_likelihood"], "{:.1f}"),
+            number(one["worse_by"], "{:.1f}"),
+        ]
         for one in summary["candidates"][:MOST_CANDIDATES]
     ]
     return ["crystal", "R1", "ln L", "ln L below best"], rows
@@ -90,9 +95,7 @@ def candidate_rows(summary: dict) -> tuple[list[str], list[list[str]]]:
 
 def resolution_rows(summary: dict) -> tuple[list[str], list[list[str]]]:
     """R1 by resolution."""
-    rows = [
-        [f"{one['d_max']:.2f} - {one['d_min']:.2f}", *_r1(one)] for one in summary["groups"]["resolution"]
-    ]
+    rows = [[f"{one['d_max']:.2f} - {one['d_min']:.2f}", *_r1(one)] for one in summary["groups"]["resolution"]]
     return ["d range (A)", "R1 kinematical", "R1 dynamical", "obs."], rows
 
 
@@ -235,7 +238,6 @@ def orders_table(summary: dict) -> str | None:
     """The orders of correction and scaling side by side."""
     if not summary["orders"]:
         return None
-    return (
-        "\nWhere the correction enters; R1 of corrected amplitudes against |F_calc| of single scattering:\n"
-        + table(*reversed(order_rows(summary)))
+    return "\nWhere the correction enters; R1 of corrected amplitudes against |F_calc| of single scattering:\n" + table(
+        *reversed(order_rows(summary))
     )
