@@ -14,6 +14,7 @@ import numpy as np
 
 from dials_postrefine.electron.dynamical.charge import Charge, Part
 from dials_postrefine.electron.dynamical.explained import Explained
+from dials_postrefine.electron.dynamical.orders import Order
 from dials_postrefine.electron.dynamical.residuals import amplitude_residuals
 from dials_postrefine.electron.dynamical.results import Candidate, DynamicalFit, Estimate
 from dials_postrefine.numerics.frames import FrameData
@@ -46,19 +47,6 @@ class FrameDataset:
     n_input: int
     not_used: dict[str, int]
     notes: Sequence[str | Remark] = ()
-
-
-@dataclass(frozen=True)
-class Order:
-    """One of the places where the correction may enter: its name, R1 to kinematical amplitudes, tau and R_meas."""
-
-    name: str
-    r1: float
-    tau: float
-    low: float
-    high: float
-    r_meas: float
-    n: int
 
 
 @dataclass(frozen=True)
@@ -108,7 +96,7 @@ def make_summary(
         "frames": _frames(data, fit),
         **describe_explained(explained),
         "charge": None if asides.charge is None else _charge(asides.charge),
-        "orders": [asdict(one) for one in asides.orders],
+        "orders": [_order(one) for one in asides.orders],
         "points": _points(data, fit),
     }
     summary = finite(summary)
@@ -248,6 +236,19 @@ def describe_explained(explained: Explained | str) -> dict:
             },
         }
     )
+
+
+def _order(order: Order) -> dict:
+    tau = order.tau
+    return {
+        "name": order.name,
+        "r1": order.r1,
+        "tau": tau.tau,
+        "low": tau.low,
+        "high": tau.high,
+        "r_meas": order.r_meas,
+        "n": tau.n,
+    }
 
 
 def _charge(charge: Charge) -> dict:

@@ -10,6 +10,7 @@ import pytest
 
 from dials_postrefine.electron.dynamical.charge import compare_charges
 from dials_postrefine.electron.dynamical.explained import Factored, explain
+from dials_postrefine.electron.dynamical.orders import Order
 from dials_postrefine.electron.dynamical.results import (
     Candidate,
     DynamicalFit,
@@ -18,10 +19,11 @@ from dials_postrefine.electron.dynamical.results import (
     Stage,
     Structure,
 )
+from dials_postrefine.electron.spread.spread import Tau
 from dials_postrefine.numerics.frames import FrameData, Frames
 from dials_postrefine.report.common.page import render
 from dials_postrefine.report.dynamical.page import make_page
-from dials_postrefine.report.dynamical.summary import Asides, FrameDataset, Order, make_summary
+from dials_postrefine.report.dynamical.summary import Asides, FrameDataset, make_summary
 from dials_postrefine.report.dynamical.text import text
 
 N_FRAMES, N_UNIQUE, EQUIVALENTS = 24, 60, 6
@@ -94,8 +96,8 @@ def summary(case):
     ions = replace(fit, r1_dynamical=0.0650)
     charge = compare_charges(data, ("neutral atoms", "ions"), (replace(fit, dynamical=wrong), ions))
     orders = (
-        Order("scaled, then corrected", 0.0851, 0.11, 0.10, 0.12, 0.131, 340),
-        Order("integrated, then corrected, then scaled", 0.0822, 0.10, 0.09, 0.11, 0.125, 338),
+        Order("scaled, then corrected", 0.0851, Tau(0.11, 0.10, 0.12, 340, 60), 0.131),
+        Order("integrated, then corrected, then scaled", 0.0822, Tau(0.10, 0.09, 0.11, 338, 60), 0.125),
     )
     dataset = FrameDataset(
         ["sweep"], "quartz.cif", "P 32 2 1", (5, 5, 5, 90, 90, 90), "intensity.scale.value", "counting", 400,
