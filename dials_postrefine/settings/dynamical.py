@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dials_postrefine.settings.binding import choice, part, phil, radians, texts
+from dials_postrefine.settings.binding import choice, part, phil, texts
 from dials_postrefine.settings.checks import check_limits
 from dials_postrefine.settings.limits import check_values
 
@@ -31,9 +31,9 @@ class Beams:
 
 @dataclass(frozen=True)
 class Restrain:
-    """Standard deviation of orientations, radians."""
+    """Standard deviation of orientations, degrees."""
 
-    orientation: float = phil("orientation", radians(0.1), convert=radians)
+    orientation: float = phil("orientation", 0.1)
 
 
 @dataclass(frozen=True)

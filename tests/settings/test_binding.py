@@ -42,7 +42,7 @@ def test_a_choice_is_a_word_whichever_it_is(program):
             assert values_by_path(request)[definition.path] == word.lower(), definition.path
 
 
-IN_RADIANS = ("max_misorientation", "min_angle", "restrain.orientation")
+IN_RADIANS = ("max_misorientation", "min_angle")
 
 
 def another_value(definition):
