@@ -51,9 +51,13 @@ def write_corrected(table, row: np.ndarray, factor: np.ndarray, path: str) -> in
     Returns how many these are.
     """
     good = np.isfinite(factor) & (factor > 0.0)
-    row, factor = row[good], factor[good]
-    order = np.argsort(row, kind="stable")
-    row, factor = row[order], factor[order]
+    write_table(corrected_table(table, row[good], factor[good]), path)
+    return int(np.count_nonzero(good))
+
+
+def corrected_table(table, row: np.ndarray, factor: np.ndarray):
+    """The rows (n,) of a table, in its order, with intensities divided by factors (n,) (module docstring)."""
+    factor = factor[np.argsort(row, kind="stable")]
     kept = np.zeros(len(table), dtype=bool)
     kept[row] = True
     table = select_rows(table, flumpy.from_numpy(kept))
@@ -67,8 +71,7 @@ def write_corrected(table, row: np.ndarray, factor: np.ndarray, path: str) -> in
                 table[f"intensity.dyn.{what}"] = flex.double(table[f"{name}.{what}"])
             break
     table[FACTOR] = flumpy.from_numpy(np.ascontiguousarray(factor))
-    write_table(table, path)
-    return len(row)
+    return table
 
 
 def move_orientations(experiments, frames: Frames, tilt: np.ndarray) -> tuple[Any, float]:

@@ -36,7 +36,9 @@ def read_frames(
     files = read_images(experiment_paths, reflection_paths, choice, progress)
     check_electrons(files.experiments)
     if "bbox" not in files.table:
-        raise Sorry("The reflections have no bbox, so that the angles of their integration are not known: integrate again.")
+        raise Sorry(
+            "The reflections have no bbox, so that the angles of their integration are not known: integrate again."
+        )
     images = files.images
     frames = _frames(files)
     start, end = _intervals(files, frames)
@@ -99,5 +101,5 @@ def _intervals(files: ImageFiles, frames: Frames) -> tuple[np.ndarray, np.ndarra
         start = experiment.scan.get_array_range()[0]
         ends = [np.radians(first + width * (z[rows] - start)) for z in (z0, z1)]
         middle = frames.angle[images.image[rows]]
-        found[0, rows], found[1, rows] = (np.sort(ends, axis=0) - middle)
+        found[0, rows], found[1, rows] = np.sort(ends, axis=0) - middle
     return found[0], found[1]

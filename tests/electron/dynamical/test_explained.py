@@ -40,6 +40,7 @@ def test_a_known_share_is_recovered(predicted, other):
     assert found.correlation.value**2 == pytest.approx(truth, abs=0.12)
 
 
+@pytest.mark.slow
 def test_the_interval_holds_the_truth_as_often_as_it_says():
     truth = 0.3**2 / (0.3**2 + 0.2**2 * (1.0 + 0.3**2))
     shares = [explain(simulate(seed, n_unique=60)).share for seed in range(25)]

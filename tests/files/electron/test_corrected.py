@@ -52,7 +52,8 @@ def merged_by_hand(files, factor):
     return {h: (wi / w, w**-0.5) for h, (wi, w) in sums.items()}
 
 
-def test_a_corrected_table_through_merge_export_and_scale(quartz, shared_data, tmp_path, run_program):
+@pytest.mark.slow
+def test_a_corrected_table_through_merge_and_export(quartz, shared_data, tmp_path, run_program):
     files, data = quartz
     factor = np.exp(0.4 * np.sin(np.arange(data.n)))
     factor[:3] = np.nan, 0.0, np.inf
