@@ -219,7 +219,7 @@ def _try_settings(data, atoms, scattering, chosen: tuple, say) -> list[_Tried]:
         settings = [Setting(1 if choice.hand == "as_given" else -1, np.eye(3, dtype=int))]
     problems = []
     for setting in settings:
-        problem = make_problem(data, atoms, scattering, model, setting, step)
+        problem = make_problem(data, atoms, scattering, model, setting)
         if int((problem.used & data.observed).sum()) < FEWEST:
             raise Unusable("Too few reflections were integrated over their Bragg angle: check the frames' orientations")
         single = kinematical_intensities(problem.data, problem.atoms, scattering, _thickness_of_step(choice))
@@ -229,6 +229,7 @@ def _try_settings(data, atoms, scattering, chosen: tuple, say) -> list[_Tried]:
     found = []
     for i, (setting, problem, single_r1) in enumerate(problems):
         say("Trying hands and settings", i, len(problems))
+        problem = problem.with_step(step)
         scanned, x, intensity = scan_thickness(problem, thickness)
         size = problem.layout.size
         found.append(_Tried(setting, problem, scanned, Refinement(x, np.zeros((size, size)), intensity), single_r1))

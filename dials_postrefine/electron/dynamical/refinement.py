@@ -23,7 +23,7 @@ from dials_postrefine.electron.bloch.potential import Scattering, potential_of_a
 from dials_postrefine.electron.dynamical.crystal import Freedom, Refined, Setting, freedom_of, in_hand, tabulate_crystal
 from dials_postrefine.electron.dynamical.curves import Curves, Slab, evaluate, scan
 from dials_postrefine.electron.dynamical.results import Stage
-from dials_postrefine.electron.dynamical.rocking import BeamLimits, Grid, make_grid
+from dials_postrefine.electron.dynamical.rocking import BeamLimits, Grid, make_grid, tilt_axes
 from dials_postrefine.numerics.frames import FrameData, are_covered
 from dials_postrefine.numerics.leastsquares import Bounds, Iterations, Minimum, Objective, Restraint, minimise
 from dials_postrefine.numerics.robust import MEDIAN_OF_NORMAL
@@ -239,10 +239,10 @@ def in_setting(data: FrameData, setting: Setting) -> FrameData:
 
 
 def make_problem(
-    data: FrameData, atoms: ElectronAtoms, scattering: Scattering, choice: ModelChoice, setting: Setting, step: float
+    data: FrameData, atoms: ElectronAtoms, scattering: Scattering, choice: ModelChoice, setting: Setting
 ) -> Problem:
     """
-    A crystal in one setting against the observations.
+    A crystal in one setting against the observations, without orientations yet (Problem.with_step).
 
     Parameters
     ----------
@@ -253,15 +253,12 @@ def make_problem(
         Without absorption.
     choice : ModelChoice
     setting : Setting
-    step : float
-        Radians between orientations.
 
     Returns
     -------
     Problem
     """
     data, atoms = in_setting(data, setting), in_hand(atoms, setting.hand)
-    potential = potential_of_atoms(atoms, data.frames.a_matrix[0], 2.0 * choice.limits.g_max, scattering)
     freedom = freedom_of(atoms)
     nodes, shares = _quadrature(choice.distribution)
     return Problem(
@@ -269,7 +266,7 @@ def make_problem(
         atoms,
         scattering,
         choice,
-        make_grid(data, potential, choice.limits, step),
+        Grid((), np.inf, float(np.mean(np.linalg.norm(data.frames.k, axis=1))), tilt_axes(data.frames)),
         freedom,
         make_layout(data.frames.n, freedom, choice.thickness == "by_frame"),
         are_covered(data) & (data.d_star <= choice.limits.g_max),
