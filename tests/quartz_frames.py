@@ -37,7 +37,7 @@ def frames_of(structure, n: int = 2, motion: str = "rotation", tile: bool = Fals
     a_matrix, axis = turned @ np.linalg.inv(direct).T, np.array([0.8, 0.6, 0.0])
     cross = np.cross(np.eye(3), axis)
     angle = np.radians(np.arange(n) * 1.0)
-    spin = [np.eye(3) - np.sin(a) * cross + (1 - np.cos(a)) * cross @ cross for a in angle]
+    spin = [np.eye(3) + np.sin(a) * cross + (1 - np.cos(a)) * cross @ cross for a in angle]
     return Frames(
         number=np.arange(n),
         sweep=np.zeros(n, dtype=int),
