@@ -66,7 +66,7 @@ class DynamicalRequest:
     image_width: float | None = phil("image_width", None)
     d_min: float | None = phil("d_min", None)
     d_max: float | None = phil("d_max", None)
-    refine: tuple[str, ...] = phil("refine", ("orientation",), convert=texts)
+    refine: tuple[str, ...] = phil("refine", ("auto",), convert=texts)
     hand: str = choice("hand", "auto")
     ions: str = choice("ions", "neutral")
     compare: str = choice("compare", "none")

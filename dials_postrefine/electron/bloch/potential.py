@@ -393,6 +393,37 @@ def _by_atoms(
     return sites.reshape(len(hkl), -1).T, b.T
 
 
+def by_displacements(
+    atoms: ElectronAtoms, reciprocal: np.ndarray, hkl: np.ndarray, scattering: Scattering
+) -> np.ndarray:
+    """
+    Derivatives of U_g by the elements of U* of the atoms of the asymmetric unit, each of the nine for itself.
+
+    U' as of by_atoms.
+
+    Parameters
+    ----------
+    atoms : ElectronAtoms
+    reciprocal : ndarray, shape (3, 3)
+        A, of any orientation; 1/Angstrom.
+    hkl : ndarray of int, shape (n, 3)
+    scattering : Scattering
+
+    Returns
+    -------
+    ndarray of complex, shape (9 atoms, n)
+        1/Angstrom^2; in C's order of the elements, atom by atom.
+    """
+    hkl = np.asarray(hkl)
+    s_sq = _s_sq(reciprocal, hkl)
+    factor = atoms.factors(s_sq) * _scale(reciprocal, scattering)
+    found = np.zeros((len(hkl), len(atoms.sites), 9), dtype=complex)
+    for turned, term in _terms(atoms, hkl, s_sq):
+        squares = (turned[:, :, None] * turned[:, None, :]).reshape(len(hkl), 1, 9)
+        found -= 2.0 * np.pi**2 * (factor * term)[:, :, None] * squares
+    return found.reshape(len(hkl), -1).T
+
+
 def by_cell(atoms: ElectronAtoms, reciprocal: np.ndarray, hkl: np.ndarray, scattering: Scattering) -> np.ndarray:
     """
     Derivatives of U_g by the nine elements of A in C's order.

@@ -18,7 +18,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from dials_postrefine.electron.bloch.potential import Scattering, by_atoms, coefficients, indices_within
+from dials_postrefine.electron.bloch.potential import (
+    Scattering,
+    by_atoms,
+    by_displacements,
+    coefficients,
+    indices_within,
+)
 from dials_postrefine.scattering.electron_atoms import ElectronAtoms
 
 NEAR = 1e-3  # fractional, within which an operation leaves an atom where it is
@@ -109,14 +115,20 @@ class Freedom:
     ----------
     shifts : ndarray, shape (q, a, 3)
         Fractional shifts of the atoms by each free coordinate.
+    isotropic : ndarray of int, shape (i,)
+        The atoms whose B is free.
+    displacements : ndarray, shape (w, a, 3, 3)
+        Changes of U* by each free one of the others.
     """
 
     shifts: np.ndarray
+    isotropic: np.ndarray
+    displacements: np.ndarray
 
     @property
-    def n_shifts(self) -> int:
-        """q."""
-        return len(self.shifts)
+    def n(self) -> int:
+        """Parameters."""
+        return len(self.shifts) + len(self.isotropic) + len(self.displacements)
 
 
 def freedom_of(atoms: ElectronAtoms) -> Freedom:
@@ -131,15 +143,16 @@ def freedom_of(atoms: ElectronAtoms) -> Freedom:
     -------
     Freedom
     """
-    found = []
+    n = len(atoms.sites)
+    found, displaced = [], []
+    isotropic = ~np.any(atoms.u_star, axis=(1, 2))
     for j, site in enumerate(atoms.sites):
         moved = atoms.rotations @ site + atoms.translations - site
-        stays = np.all(np.abs(moved - np.rint(moved)) < NEAR, axis=1)
-        for vector in _fixed_space(atoms.rotations[stays]):
-            shift = np.zeros((len(atoms.sites), 3))
-            shift[j] = vector
-            found.append(shift)
-    shifts = np.array(found).reshape(-1, len(atoms.sites), 3)
+        of_site = atoms.rotations[np.all(np.abs(moved - np.rint(moved)) < NEAR, axis=1)]
+        found += [_of_atom(vector, j, n) for vector in _fixed_space(of_site)]
+        if not isotropic[j]:
+            displaced += [_of_atom(change, j, n) for change in _fixed_tensors(of_site)]
+    shifts = np.array(found).reshape(-1, n, 3)
     polar = _fixed_space(atoms.rotations)
     if len(polar) and len(shifts):
         # moving all atoms along a polar axis changes nothing: the shifts are orthogonal to that
@@ -148,7 +161,22 @@ def freedom_of(atoms: ElectronAtoms) -> Freedom:
         inside = np.linalg.lstsq(flat.T, rigid.T, rcond=None)[0]
         _, _, vectors = np.linalg.svd(inside.T)
         shifts = np.tensordot(vectors[len(polar) :], shifts, 1)
-    return Freedom(shifts)
+    return Freedom(shifts, np.flatnonzero(isotropic), np.array(displaced).reshape(-1, n, 3, 3))
+
+
+def _of_atom(value: np.ndarray, j: int, n: int) -> np.ndarray:
+    """The value for atom j, 0 for the others of n."""
+    found = np.zeros((n, *value.shape))
+    found[j] = value
+    return found
+
+
+def _fixed_tensors(rotations: np.ndarray) -> np.ndarray:
+    """A basis (w, 3, 3) of the symmetric tensors that all rotations leave as they are."""
+    swap = np.eye(9).reshape(3, 3, 9).swapaxes(0, 1).reshape(9, 9)
+    mean = np.mean([np.kron(one, one) for one in rotations], axis=0) @ (0.5 * (np.eye(9) + swap))
+    vectors, values, _ = np.linalg.svd(mean)
+    return vectors[:, values > 0.5 * values[0]].T.reshape(-1, 3, 3)
 
 
 def _fixed_space(rotations: np.ndarray) -> np.ndarray:
@@ -204,7 +232,7 @@ def tabulate_crystal(
     atoms: ElectronAtoms, reciprocal: np.ndarray, d_star_max: float, scattering: Scattering, refined: Refined
 ) -> Tables:
     """
-    The tables of a crystal (module docstring); derivatives in the order overall_b, shifts, B of the atoms.
+    The tables of a crystal (module docstring); derivatives in the order overall_b, shifts, B, U*.
 
     Parameters
     ----------
@@ -237,8 +265,11 @@ def tabulate_crystal(
         values.append(-s_sq * u)
     if refined.structure:
         by_sites, by_b = by_atoms(atoms, reciprocal, hkl, scattering)
-        shifts = freedom_of(atoms).shifts.reshape(-1, by_sites.shape[0])
-        values += [*(shifts @ by_sites), *by_b]
+        freedom = freedom_of(atoms)
+        values += [*(freedom.shifts.reshape(-1, len(by_sites)) @ by_sites), *by_b[freedom.isotropic]]
+        if len(freedom.displacements):
+            by_u = by_displacements(atoms, reciprocal, hkl, scattering)
+            values += [*(freedom.displacements.reshape(-1, len(by_u)) @ by_u)]
     n = np.prod(2 * largest + 1, dtype=float)
     if n * len(values) > MOST_VALUES:
         raise ValueError(f"tables of U with {n * len(values):.0f} values are too large: lower g_max")

@@ -7,7 +7,9 @@ M = m (U + i kappa U) m + m^2 2 K s(w) of each node is diagonalised without its 
 
 (bloch/propagation.py).  A change P of the matrix, diagonal where a frame is turned, adds (Daleckii-Krein)
 
-    dpsi_g = m_g/m_0 (pi t/K) sum_j C_gj sum_k Phi_jk (C^H P C)_jk conj(C_0k),    Phi_jk = (e_j - e_k)/(x_j - x_k), x = pi t lambda/K
+    dpsi_g = m_g/m_0 (pi t/K) sum_j C_gj [sum_k Phi_jk P'_jk conj(C_0k) - kappa db_j e_j conj(C_0j)],      P' = C^H P C
+    Phi_jk = (e_j - e_k)/(x_j - x_k),  Phi_jj = i e_j,      x = pi t lambda/K without absorption
+    db_j = (C^H dB C)_jj + 2 Re sum_k (C^H B C)_jk P'_kj/(lambda_j - lambda_k),      B = m (U + U_0) m
 
 of which only the rows of observed beams are made.  All thicknesses share a diagonalisation.
 """
@@ -20,6 +22,8 @@ import numpy as np
 
 from dials_postrefine.electron.dynamical.crystal import Tables
 from dials_postrefine.electron.dynamical.rocking import Block, Grid
+
+NEAR = 1e-7  # 1/Angstrom^2, of eigenvalues
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,11 @@ class _Solved:
     excitation: np.ndarray
     by_kappa: np.ndarray
     ratio: np.ndarray
+
+    @property
+    def real(self) -> np.ndarray:
+        """lambda without absorption."""
+        return self.values.real
 
 
 def _solve(block: Block, u: np.ndarray, tables: Tables, slab_kappa: float, tilt: np.ndarray) -> _Solved:
@@ -175,6 +184,7 @@ def _evaluate_block(block: Block, tables: Tables, slab: Slab, k: float, tilts: b
     changes += [hermitian @ ((m[:, None] * one * m) @ solved.vectors) for one in u[1:]]
     intensity, by_kappa = np.zeros(r), np.zeros(r)
     by_thickness, by_change = np.zeros((r, len(slab.share))), np.zeros((r, len(changes)))
+    absorbed = _absorption_by(solved, (m[:, None] * u[0] * m, tables.u_prime_0 * m**2), changes, 2 * tilts, slab.kappa)
 
     def summed(psi: np.ndarray, change: np.ndarray) -> np.ndarray:
         return 2.0 * np.einsum("rm,mr->r", block.weights, np.real(np.conj(psi) * change))
@@ -192,14 +202,32 @@ def _evaluate_block(block: Block, tables: Tables, slab: Slab, k: float, tilts: b
         by_thickness[:, q] = share * summed(psi, at((1j * np.pi / k) * solved.values * wave))
         by_kappa += share * summed(psi, at((-np.pi * t / k) * solved.by_kappa * wave))
         if changes:
-            phi = _divided_differences(x, e) * solved.excitation[:, None, :]
+            phi = _divided_differences((np.pi * t / k) * solved.real, e) * solved.excitation[:, None, :]
             for i, change in enumerate(changes):
-                inner = (np.pi * t / k) * np.einsum("mjk,mjk->mj", phi, change)
+                inner = (np.pi * t / k) * (np.einsum("mjk,mjk->mj", phi, change) - absorbed[i] * wave)
                 by_change[:, i] += share * summed(psi, at(inner))
     n_tilts = 2 * tilts
     by_tilt = by_change[:, :n_tilts] if tilts else np.zeros((r, 2))
     frames = np.full(r, block.frame)
     return Curves(intensity, by_thickness, by_kappa, by_change[:, n_tilts:], block.rows, frames, by_tilt, by_thickness)
+
+
+def _absorption_by(solved: _Solved, coupling: tuple, changes: list, n_tilts: int, kappa: float) -> np.ndarray:
+    """kappa db (module docstring) of each change, (p, m, b) or zeros to be broadcast; coupling: B but its diagonal, it."""
+    if not kappa or not changes:
+        return np.zeros((len(changes), 1, 1))
+    beside, diagonal = coupling
+    b = np.conj(np.swapaxes(solved.vectors, -1, -2)) @ ((beside + np.diag(diagonal)) @ solved.vectors)
+    difference = solved.real[:, :, None] - solved.real[:, None, :]
+    near = np.abs(difference) < NEAR
+    b = np.where(near, 0.0, b / np.where(near, 1.0, difference))
+    found = []
+    for i, change in enumerate(changes):
+        one = 2.0 * np.real(np.einsum("mjk,mkj->mj", b, change))
+        if i >= n_tilts:
+            one = one + np.real(np.einsum("mjj->mj", change))
+        found.append(kappa * one)
+    return np.array(found)
 
 
 def _divided_differences(x: np.ndarray, e: np.ndarray) -> np.ndarray:

@@ -35,14 +35,17 @@ from dials_postrefine.electron.dynamical.results import Candidate, DynamicalFit,
 from dials_postrefine.electron.dynamical.rocking import BeamLimits, enough_step
 from dials_postrefine.electron.errors import Unusable
 from dials_postrefine.numerics.frames import FrameData
+from dials_postrefine.numerics.leastsquares import Iterations
 from dials_postrefine.scattering.electron_atoms import ElectronAtoms
 
+AUTO_MOST, PER_PARAMETER = 30, 10
 STAGES = ("orientation", "absorption", "mosaicity", "structure")
 MARGIN = 1.2  # of the thickness, for the step of orientations
 FEWEST = 30  # observed reflections
 BEYOND = 1.15  # of the data's largest |g|, for beams
 W_MIN = 0.02  # least perturbation strength of a beam
 N_THICKNESSES = 48
+CONVERGED = 3e-3  # step, relative to the parameters in units of their curvature
 FLAT = 0.002  # of R1 over the grid of thicknesses
 
 
@@ -54,7 +57,8 @@ class FitChoice:
     Attributes
     ----------
     refine : tuple of str
-        Of STAGES, besides scales, thickness and overall B.
+        Of STAGES, besides scales, thickness and overall B; ``auto`` is orientation, and the structure where it has up
+        to AUTO_MOST parameters with PER_PARAMETER observed reflections each.
     hand : str
         ``auto``, ``as_given`` or ``inverted``; the latter two take the indices as they are.
     thickness_range : tuple of float
@@ -74,7 +78,7 @@ class FitChoice:
         and SCALED where they were scaled.
     """
 
-    refine: tuple[str, ...] = ("orientation",)
+    refine: tuple[str, ...] = ("auto",)
     hand: str = "auto"
     thickness_range: tuple[float, float] = (50.0, 2000.0)
     thickness_start: float = float("nan")
@@ -162,12 +166,12 @@ def _fit(data, atoms, scattering, choice: FitChoice, say) -> DynamicalFit:
         rivals = [replace(one, problem=one.problem.with_step(step)) for one in rivals]
     for i, one in enumerate(rivals):
         say("Refining thickness", i, len(rivals))
-        state = refine(one.problem, one.state, "thickness", ("thickness", "overall_b"))
+        state = refine(one.problem, one.state, "thickness", ("thickness", "overall_b"), Iterations(2, CONVERGED))
         refined.append(replace(one, state=state))
     refined.sort(key=lambda one: one.state.stages[-1].r1)
     best = refined[0]
     hand = _choose_hand(best, refined, tried)
-    stages = _stages(choice)
+    stages = _stages(choice, best.problem)
     state = best.state
     for i, (name, kinds) in enumerate(stages):
         say(f"Refining {name}", i, len(stages))
@@ -188,13 +192,18 @@ def _model_choice(data: FrameData, choice: FitChoice) -> ModelChoice:
     return ModelChoice(BeamLimits(g_max, choice.s_max, W_MIN), thickness, choice.distribution, choice.tilt_width, width)
 
 
-def _stages(choice: FitChoice) -> list[tuple[str, tuple[str, ...]]]:
+def _stages(choice: FitChoice, problem: Problem) -> list[tuple[str, tuple[str, ...]]]:
     """Names of stages, and the kinds of parameters that they refine."""
+    wanted = choice.refine
+    if "auto" in wanted:
+        n, n_observed = problem.freedom.n, int((problem.used & problem.data.observed).sum())
+        small = n <= AUTO_MOST and n_observed >= PER_PARAMETER * (n + 3 * problem.data.frames.n)
+        wanted = ("orientation", "structure") if small else ("orientation",)
     kinds: tuple[str, ...] = ("thickness", "overall_b") + ("spread",) * (choice.distribution != "none")
     found = [] if choice.distribution == "none" else [("distribution", kinds)]
-    more = {"orientation": ("tilt",), "absorption": ("kappa",), "structure": ("shifts", "b")}
+    more = {"orientation": ("tilt",), "absorption": ("kappa",), "structure": ("shifts", "b", "displacements")}
     for name in STAGES:
-        if name in choice.refine and name in more:
+        if name in wanted and name in more:
             kinds = (*kinds, *more[name])
             if name == "structure":
                 kinds = tuple(kind for kind in kinds if kind != "overall_b")
@@ -220,14 +229,14 @@ def _try_settings(data, atoms, scattering, chosen: tuple, say) -> list[_Tried]:
     found = []
     for i, (setting, problem, single_r1) in enumerate(problems):
         say("Trying hands and settings", i, len(problems))
-        scanned, x = scan_thickness(problem, thickness)
+        scanned, x, intensity = scan_thickness(problem, thickness)
         size = problem.layout.size
-        found.append(_Tried(setting, problem, scanned, Refinement(x, np.zeros((size, size))), single_r1))
+        found.append(_Tried(setting, problem, scanned, Refinement(x, np.zeros((size, size)), intensity), single_r1))
     return found
 
 
 def _choose_hand(best: _Tried, refined: list[_Tried], tried: list[_Tried]) -> HandChoice:
-    calculated = [one.problem.calculated(one.state.x) for one in refined]
+    calculated = [one.state.calculated for one in refined]
     by_frame = log_likelihoods(best.problem, calculated)
     candidates = [
         Candidate(one.setting.name, one.setting.hand, one.setting.operation, one.state.stages[-1].r1, float(ln_l.sum()))
@@ -236,7 +245,7 @@ def _choose_hand(best: _Tried, refined: list[_Tried], tried: list[_Tried]) -> Ha
     done = {one.setting.name for one in refined}
     for one in tried:
         if one.setting.name not in done:
-            ln_l = log_likelihoods(best.problem, [calculated[0], one.problem.calculated(one.state.x)])[1].sum()
+            ln_l = log_likelihoods(best.problem, [calculated[0], one.state.calculated])[1].sum()
             setting = one.setting
             candidates.append(
                 Candidate(setting.name, setting.hand, setting.operation, float(one.scanned.min()), float(ln_l))
@@ -256,7 +265,7 @@ def _result(best: _Tried, state: Refinement, hand: HandChoice, step: float) -> D
         return Estimate(float(values.mean()), float(esds.mean()) if esds.any() else float("nan"))
 
     n_frames = data.frames.n
-    dynamical = problem.calculated(x)
+    dynamical = state.calculated
     thickness = float(x[places["thickness"]].mean())
     single = kinematical_intensities(data, problem.atoms_at(x), problem.scattering, thickness)
     r1_kinematical, _ = best_kinematical(problem, single)
@@ -269,7 +278,9 @@ def _result(best: _Tried, state: Refinement, hand: HandChoice, step: float) -> D
         np.einsum("qas,qr,ras->as", problem.freedom.shifts, state.covariance[places["shifts"], places["shifts"]], problem.freedom.shifts)
     )
     atoms = problem.atoms_at(x)
-    structure = Structure(atoms.sites, shifts_esd, atoms.b, esd[places["b"]], estimate("overall_b"))
+    b_esd = np.full(len(atoms.sites), np.nan_to_num(estimate("overall_b").esd))
+    b_esd[problem.freedom.isotropic] = np.hypot(b_esd[problem.freedom.isotropic], esd[places["b"]])
+    structure = Structure(atoms.sites, shifts_esd, atoms.b, b_esd, estimate("overall_b"), atoms.u_star)
     axes = grid.tilt_axes
     tilt = np.einsum("fi,fix->fx", x[places["tilt"]].reshape(n_frames, 2), axes)
     tilt_esd = np.sqrt(np.einsum("fi,fix->fx", (esd[places["tilt"]] ** 2).reshape(n_frames, 2), axes**2))

@@ -60,9 +60,9 @@ def _best_b(problem: Problem, intensity: np.ndarray) -> tuple[float, np.ndarray,
     return best
 
 
-def scan_thickness(problem: Problem, thickness: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def scan_thickness(problem: Problem, thickness: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """
-    R1 for thicknesses, with scales and B fitted to each, and x of the best one.
+    R1 for thicknesses, with scales and B fitted to each, and x and the intensities of the best one.
 
     Parameters
     ----------
@@ -74,6 +74,7 @@ def scan_thickness(problem: Problem, thickness: np.ndarray) -> tuple[np.ndarray,
     -------
     r1 : ndarray, shape (t,)
     x : ndarray, shape (k,)
+    intensity : ndarray, shape (n,)
     """
     tables = tabulate_crystal(
         problem.atoms, problem.reciprocal, 2.0 * problem.choice.limits.g_max, problem.scattering, Refined()
@@ -81,9 +82,10 @@ def scan_thickness(problem: Problem, thickness: np.ndarray) -> tuple[np.ndarray,
     found = scan(problem.grid, tables, thickness, problem.data.n)
     every = [_best_b(problem, one) for one in found.T]
     values = np.array([one[0] for one in every])
-    x = every[int(np.argmin(values))][1]
-    x[problem.layout.places["thickness"]] = thickness[int(np.argmin(values))]
-    return values, x
+    best = int(np.argmin(values))
+    x = every[best][1]
+    x[problem.layout.places["thickness"]] = thickness[best]
+    return values, x, every[best][2]
 
 
 def log_likelihoods(problem: Problem, calculated: Sequence[np.ndarray]) -> np.ndarray:

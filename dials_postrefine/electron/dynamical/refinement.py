@@ -70,13 +70,15 @@ class Layout:
         return [int(i) for name in names for i in every[self.places[name]]]
 
 
-def make_layout(n_frames: int, n_atoms: int, n_shifts: int, by_frame: bool) -> Layout:
+def make_layout(n_frames: int, freedom: Freedom, by_frame: bool) -> Layout:
     """
     The parameters of a model.
 
     Parameters
     ----------
-    n_frames, n_atoms, n_shifts : int
+    n_frames : int
+    freedom : Freedom
+        Of the structure.
     by_frame : bool
         Whether each frame has its thickness.
 
@@ -90,8 +92,9 @@ def make_layout(n_frames: int, n_atoms: int, n_shifts: int, by_frame: bool) -> L
         "spread": 1,
         "kappa": 1,
         "overall_b": 1,
-        "shifts": n_shifts,
-        "b": n_atoms,
+        "shifts": len(freedom.shifts),
+        "b": len(freedom.isotropic),
+        "displacements": len(freedom.displacements),
         "frame_scale": n_frames,
         "tilt": 2 * n_frames,
     }
@@ -148,14 +151,17 @@ class Problem:
         """x of a thickness, and nothing else."""
         x = np.zeros(self.layout.size)
         x[self.layout.places["thickness"]] = thickness
-        x[self.layout.places["b"]] = self.atoms.b
+        x[self.layout.places["b"]] = self.atoms.b[self.freedom.isotropic]
         return x
 
     def atoms_at(self, x: np.ndarray) -> ElectronAtoms:
         """The atoms with the parameters of a model."""
         places = self.layout.places
         sites = self.atoms.sites + np.tensordot(x[places["shifts"]], self.freedom.shifts, 1)
-        return replace(self.atoms, sites=sites, b=x[places["b"]] + x[places["overall_b"]])
+        b = self.atoms.b + x[places["overall_b"]]
+        b[self.freedom.isotropic] += x[places["b"]] - self.atoms.b[self.freedom.isotropic]
+        u_star = self.atoms.u_star + np.tensordot(x[places["displacements"]], self.freedom.displacements, 1)
+        return replace(self.atoms, sites=sites, b=b, u_star=u_star)
 
     def slab_at(self, x: np.ndarray) -> Slab:
         """Thicknesses, absorption and tilts of a model."""
@@ -171,7 +177,7 @@ class Problem:
 
     def curves_at(self, x: np.ndarray, refined: tuple[str, ...] = ()) -> Curves:
         """I and its derivatives, before the scale."""
-        wanted = Refined("overall_b" in refined, "shifts" in refined or "b" in refined)
+        wanted = Refined("overall_b" in refined, "shifts" in refined)
         tables = tabulate_crystal(
             self.atoms_at(x), self.reciprocal, 2.0 * self.choice.limits.g_max, self.scattering, wanted
         )
@@ -205,7 +211,7 @@ class Problem:
             found[:, places["overall_b"].start] = scale * curves.by_potential[:, 0]
             column = 1
         if curves.by_potential.shape[1] > column:
-            structural = slice(places["shifts"].start, places["b"].stop)
+            structural = slice(places["shifts"].start, places["displacements"].stop)
             found[:, structural] = scale[:, None] * curves.by_potential[:, column:]
         if "tilt" in refined:
             at = places["tilt"].start + 2 * curves.frames
@@ -265,7 +271,7 @@ def make_problem(
         choice,
         make_grid(data, potential, choice.limits, step),
         freedom,
-        make_layout(data.frames.n, len(atoms.sites), freedom.n_shifts, choice.thickness == "by_frame"),
+        make_layout(data.frames.n, freedom, choice.thickness == "by_frame"),
         are_covered(data) & (data.d_star <= choice.limits.g_max),
         nodes,
         shares,
@@ -376,10 +382,11 @@ def fit_scales(problem: Problem, calculated: np.ndarray, x: np.ndarray) -> np.nd
 
 @dataclass(frozen=True)
 class Refinement:
-    """x, where it ended, its covariance (k, k), and the stages that led there."""
+    """x, where it ended, its covariance (k, k), I of all observations there (n,), and the stages that led there."""
 
     x: np.ndarray
     covariance: np.ndarray
+    calculated: np.ndarray
     stages: tuple[Stage, ...] = field(default=())
 
 
@@ -410,7 +417,8 @@ def refine(
     """
     data, layout, choice = problem.data, problem.layout, problem.choice
     refined = ("scale", "frame_scale", *refined)
-    sigma = sigma_of(problem, problem.calculated(before.x))[problem.used]
+    sigma = sigma_of(problem, before.calculated)[problem.used]
+    made: dict[bytes, np.ndarray] = {}
     observed = data.intensity[problem.used]
     mean, width = np.zeros(layout.size), np.full(layout.size, np.inf)
     width[layout.places["tilt"]] = choice.tilt_width
@@ -432,11 +440,12 @@ def refine(
 
     def weighted(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         value, jacobian = problem.derivatives(x, refined)
+        made[x.tobytes()] = value
         return (value[problem.used] - observed) / sigma, jacobian[problem.used] / sigma[:, None]
 
     objective = Objective(weighted, LOSS, Restraint(mean, width), norm=float(len(observed)))
     found = minimise(objective, before.x, sorted(free), _bounds(layout), iterations)
-    calculated = problem.calculated(found.x)
+    calculated = made[found.x.tobytes()]
     some = problem.used & data.observed
     stage = Stage(
         name,
@@ -446,7 +455,7 @@ def refine(
         r1(data.intensity[some], calculated[some]),
         2.0 * found.objective,
     )
-    return Refinement(found.x, found.covariance, (*before.stages, stage))
+    return Refinement(found.x, found.covariance, calculated, (*before.stages, stage))
 
 
 def _bounds(layout: Layout) -> Bounds:

@@ -4,7 +4,7 @@ What a dynamical refinement leaves, for files and report: values with esds, and 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -101,6 +101,9 @@ class Structure:
         Isotropic B, Angstrom^2; what is anisotropic is left as it was but for overall_b.
     overall_b : Estimate
         What was added to all B.
+    u_star : ndarray, shape (a, 3, 3)
+        U* of atoms that are anisotropic, as refined, without overall_b; in reciprocal fractional coordinates;
+        left out (empty) as they were given.
     """
 
     sites: np.ndarray
@@ -108,6 +111,7 @@ class Structure:
     b: np.ndarray
     b_esd: np.ndarray
     overall_b: Estimate
+    u_star: np.ndarray = field(default_factory=lambda: np.zeros(0))
 
 
 @dataclass(frozen=True)

@@ -45,12 +45,16 @@ def write_structure(
     scatterers = structure.scatterers()
     cell = structure.unit_cell()
     rows, aniso = [], []
-    for scatterer, site, site_esd, b, b_esd in zip(scatterers, atoms.sites, atoms.sites_esd, atoms.b, atoms.b_esd):
+    columns = (atoms.sites, atoms.sites_esd, atoms.b, atoms.b_esd)
+    for number, (scatterer, site, site_esd, b, b_esd) in enumerate(zip(scatterers, *columns)):
         anisotropic = scatterer.flags.use_u_aniso()
         u, u_esd = b / EIGHT_PI_SQ, b_esd / EIGHT_PI_SQ
         if anisotropic:
             added = atoms.overall_b.value / EIGHT_PI_SQ
-            u_cif = np.array(adptbx.u_star_as_u_cif(cell, scatterer.u_star))
+            u_star = scatterer.u_star
+            if atoms.u_star.size:
+                u_star = tuple(atoms.u_star[number][[0, 1, 2, 0, 0, 1], [0, 1, 2, 1, 2, 2]])
+            u_cif = np.array(adptbx.u_star_as_u_cif(cell, u_star))
             u_cif += added * np.array(adptbx.u_star_as_u_cif(cell, adptbx.u_iso_as_u_star(cell, 1.0)))
             u = adptbx.u_cart_as_u_iso(adptbx.u_cif_as_u_cart(cell, tuple(u_cif)))
             u_esd = atoms.overall_b.esd / EIGHT_PI_SQ
