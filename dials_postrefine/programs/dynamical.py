@@ -84,7 +84,8 @@ def run(request: DynamicalRequest, launch: Launch | None = None) -> Result:
         said = [*given.notes, *launch.unused_parameters(request)]
         if off > 0.0 and names.get("experiments"):
             said.append(
-                f"The orientations written are between those of frames, {np.degrees(off):.4f} degrees (r.m.s.) off them."
+                f"The orientations written are between those of frames, {np.degrees(off):.4f} degrees (r.m.s.) off "
+                "them."
             )
         summary = make_summary(_dataset(request, given), given.data, fit, explained, Asides(charge, orders), said)
         summary["provenance"] = launch.provenance.as_dict()
@@ -151,7 +152,11 @@ def _dataset(request: DynamicalRequest, given: DynamicalInput) -> FrameDataset:
         space_group=symmetry.space_group_info().type().lookup_symbol(),
         unit_cell=given.data.cell.tolist(),
         column=column,
-        variance="of the file" if request.data else "counting" if request.intensity_choice == "scale" else "of the column",
+        variance="of the file"
+        if request.data
+        else "counting"
+        if request.intensity_choice == "scale"
+        else "of the column",
         n_input=given.data.n + sum(given.not_used.values()),
         not_used=given.not_used,
     )
@@ -171,9 +176,7 @@ def _write(given: DynamicalInput, fit: DynamicalFit, summary: dict, names: dict[
             "_refine_ls_R_factor_gt": f"{fit.r1_dynamical:.4f}",
             "_refine_ls_number_reflns": str(summary["r1"]["n"]),
         }
-        write_structure(
-            names["structure"], in_hand(given.model.structure, summary["hand"]), fit.structure, items
-        )
+        write_structure(names["structure"], in_hand(given.model.structure, summary["hand"]), fit.structure, items)
     if names["observations"]:
         d = fit.factor
         write_observations(

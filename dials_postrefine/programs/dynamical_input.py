@@ -19,8 +19,8 @@ def check_structure(model: AtomicModel, data: FrameData) -> None:
     theirs, ours = model.structure.unit_cell(), uctbx.unit_cell(data.cell.tolist())
     if not theirs.is_similar_to(ours, MAX_LENGTH, MAX_ANGLE):
         raise Sorry(
-            f"The structure's cell, {_cell(theirs)}, is not that of the data, {_cell(ours)}: give the structure of this "
-            "crystal, in the setting of the data."
+            f"The structure's cell, {_cell(theirs)}, is not that of the data, {_cell(ours)}: give the structure of "
+            "this crystal, in the setting of the data."
         )
     if not model.structure.space_group().is_centric():
         _refuse_merged(data)
@@ -32,9 +32,9 @@ def _cell(cell) -> str:
 
 def _refuse_merged(data: FrameData) -> None:
     """
-    Raises Sorry where all indices of a kind that has two signs have one: mates were merged, or mapped to one of them.
+    Raises Sorry where all indices of a kind that has two signs have one: mates were merged, or mapped to one.
 
-    Symmetry equivalents by rotations of the Laue class are of one kind; a scan of a crystal sees of each axis both ends.
+    Equivalents by rotations of the Laue class are of one kind; a scan of a crystal sees both ends of each axis.
     """
     plus = _first_by_rotation(data.h, data.laue)
     minus = _first_by_rotation(-data.h, data.laue)
@@ -45,9 +45,9 @@ def _refuse_merged(data: FrameData) -> None:
     first = _is_larger(plus[acentric], minus[acentric])
     if first.all() or not first.any():
         raise Sorry(
-            "No index has its Friedel mate among the data, of a structure without a centre of symmetry: they were merged, "
-            "or mapped to one asymmetric unit, and dynamical scattering tells them apart: give unmerged data with "
-            "Friedel mates apart."
+            "No index has its Friedel mate among the data, of a structure without a centre of symmetry: they were "
+            "merged, or mapped to one asymmetric unit, but dynamical scattering tells them apart; give unmerged data "
+            "with Friedel mates apart."
         )
 
 

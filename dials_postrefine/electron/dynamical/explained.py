@@ -24,7 +24,7 @@ image have errors in common.  Intensities in any unit.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
@@ -47,6 +47,7 @@ from dials_postrefine.numerics.correlation import grouped_correlation
 N_RESAMPLES = 1000
 LIMITS = 2.5, 97.5  # percentiles
 LARGEST_FACTOR = 20.0  # times the median, or as much below: beyond it the kinematical intensity is next to none
+MOST_NAMED = 100  # pairs of images
 MOST_PAIRS = 2_000_000  # of observations
 
 
@@ -115,6 +116,39 @@ class Explained:
     n_strong: int
     n_left_out: int
     pairs: PairsOfImages
+
+    def as_dict(self, frames: np.ndarray) -> dict:
+        """The numbers by name, of pairs those with most spots in common; frames (f,): the images' own numbers."""
+        before, after, pairs = self.before, self.after, self.pairs
+        tau: dict[str, float] = {"n": before.n, "n_unique": before.n_unique, "n_left_out": self.n_left_out}
+        for when, one in (("before", before), ("after", after)):
+            tau |= {when: one.tau, f"{when}_low": one.low, f"{when}_high": one.high}
+        best = [
+            {
+                "first": int(frames[pairs.a[k]]),
+                "second": int(frames[pairs.b[k]]),
+                "n": int(pairs.before.n[k]),
+                "correlation": float(pairs.correlation[k]),
+                "before": float(pairs.before.log_spread[k]),
+                "after": float(pairs.after.log_spread[k]),
+            }
+            for k in range(min(len(pairs.a), MOST_NAMED))
+        ]
+        return {
+            "tau": tau,
+            "r_meas": {"before": self.r_meas_before, "after": self.r_meas_after},
+            "explained": asdict(self.share),
+            "correlation": {**asdict(self.correlation), "n": self.n_strong},
+            "slope": asdict(self.slope),
+            "pairs": {
+                "n": len(pairs.a),
+                "correlation": pairs.all_correlation,
+                "before": pairs.all_before.as_dict(0),
+                "after": pairs.all_after.as_dict(0),
+                "n_better": int(np.count_nonzero(pairs.after.log_spread < pairs.before.log_spread)),
+                "best": best,
+            },
+        }
 
 
 @dataclass(frozen=True)

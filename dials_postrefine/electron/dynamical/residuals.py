@@ -20,6 +20,7 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 
 LARGEST_ERROR = 3.0  # e
+B_VALUES = np.arange(-2.0, 3.01, 0.25)  # Angstrom^2
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,32 @@ def amplitude_residuals(observed: np.ndarray, calculated: np.ndarray, group: np.
     total = np.bincount(group[kept], f_observed, n_groups)
     difference = np.bincount(group[kept], np.abs(f_observed - f_calculated), n_groups)
     return np.where(total > 0.0, difference / np.where(total > 0.0, total, 1.0), np.nan)
+
+
+def scaled_by_itself(observed: np.ndarray, calculated: np.ndarray, d_star: np.ndarray, some: np.ndarray) -> np.ndarray:
+    """
+    Intensities k exp(-B s^2)^2 I_calc with the k and B of the least R1, B in steps of a quarter.
+
+    Parameters
+    ----------
+    observed, calculated : ndarray, shape (n,)
+    d_star : ndarray, shape (n,)
+        |g| = 2 s, 1/Angstrom.
+    some : ndarray of bool, shape (n,)
+        What they are fitted to.
+
+    Returns
+    -------
+    ndarray, shape (n,)
+    """
+    one_group, tried = np.where(some, 0, -1), []
+    for b in B_VALUES:
+        damped = calculated * np.exp(-0.5 * b * d_star**2)
+        f_observed, f_calculated = (np.sqrt(np.maximum(one[some], 0.0)) for one in (observed, damped))
+        total = f_calculated @ f_calculated
+        scaled = damped * ((f_observed @ f_calculated / total) ** 2 if total > 0.0 else 1.0)
+        tried.append((float(np.nan_to_num(amplitude_residuals(observed, scaled, one_group, 1)[0])), scaled))
+    return min(tried, key=lambda one: one[0])[1]
 
 
 def log_densities(observed: np.ndarray, variance: np.ndarray, calculated: np.ndarray, error: float) -> np.ndarray:

@@ -1,12 +1,11 @@
-"""The page of dials.dynamical: what its JSON summary (summary.py) says, and figures of R1, amplitudes and orientations."""
+"""The page of dials.dynamical: what its JSON summary (summary.py) says, and figures of R1, amplitudes and frames."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from dials_postrefine.report.common import plots
+from dials_postrefine.report.common.explained import spread_section, table_of, with_signs
 from dials_postrefine.report.common.page import Fact, Figure, Page, Section, Table, number
 from dials_postrefine.report.common.plots import BLUE, GREY, RED, Curve
 from dials_postrefine.report.common.remarks import grade_of
@@ -15,12 +14,9 @@ from dials_postrefine.report.dynamical.text import (
     charge_part_rows,
     charge_rows,
     intensity_rows,
-    interval,
     order_rows,
-    pair_rows,
     refined_rows,
     resolution_rows,
-    spread_rows,
 )
 
 R1 = "R1 of observed reflections (I > 3 σ), with single scattering and with dynamical scattering"
@@ -31,13 +27,13 @@ def make_page(summary: dict) -> Page:
     return Page(
         title="dials.dynamical",
         provenance=summary["provenance"],
-        lead=[_signs(sentence) for sentence in summary["findings"]],
+        lead=[with_signs(sentence) for sentence in summary["findings"]],
         facts=_facts(summary),
         verdict=summary["verdict"],
         sections=[
             _agreement(summary),
             _model(summary),
-            *_spread(summary),
+            *spread_section(summary),
             *_charge(summary),
             *_orders(summary),
             _frames(summary),
@@ -116,8 +112,8 @@ def _agreement(summary: dict) -> Section:
         )
     )
     tables = [
-        _table(f"{R1}, by resolution.", resolution_rows(summary), n_text=1),
-        _table(f"{R1}, by intensity.", intensity_rows(summary), n_text=0),
+        table_of(f"{R1}, by resolution.", resolution_rows(summary), n_text=1),
+        table_of(f"{R1}, by intensity.", intensity_rows(summary), n_text=0),
     ]
     return Section("Observed against calculated", figures=figures, tables=tables)
 
@@ -131,8 +127,8 @@ def _pair(groups: Sequence[dict], x: Sequence[float] = ()) -> list[Curve]:
 
 def _model(summary: dict) -> Section:
     tables = [
-        _table("What is one for all frames.", refined_rows(summary), n_text=1),
-        _table("Hands and settings that were tried, the best one first.", candidate_rows(summary), n_text=1),
+        table_of("What is one for all frames.", refined_rows(summary), n_text=1),
+        table_of("Hands and settings that were tried, the best one first.", candidate_rows(summary), n_text=1),
     ]
     scan = summary.get("thickness_scan") or []
     figures = []
@@ -147,52 +143,18 @@ def _model(summary: dict) -> Section:
     return Section("Model", figures=figures, tables=tables)
 
 
-def _spread(summary: dict) -> list[Section]:
-    if summary["tau"]["before"] is None:
-        return []
-    r, slope = summary["correlation"], summary["slope"]
-    sentences = [
-        f"Predicted and observed residuals of {r['n']} symmetry equivalents correlate by {interval(r, '{:.2f}')}; the slope "
-        f"is {interval(slope, '{:.2f}')}, 1 where the model's size is right."
-    ]
-    tables = [_table("Before and after the division by the dynamical factor.", spread_rows(summary), n_text=1)]
-    if summary["pairs"]["n"]:
-        tables.append(_table("Pairs of frames with most reflections in common.", pair_rows(summary), n_text=0))
-    return [Section("How much is physics", sentences, figures=_pair_figure(summary), tables=tables)]
-
-
-def _pair_figure(summary: dict) -> list[Figure]:
-    pairs = summary["pairs"]["best"]
-    if len(pairs) < 2:
-        return []
-    before, after = ([one[key] for one in pairs] for key in ("before", "after"))
-    curve = Curve("pairs", before, after, BLUE, ".")
-    largest = 1.05 * max((x for x in (*before, *after) if x is not None), default=1.0)
-    limits = {"xlim": (0.0, largest), "ylim": (0.0, largest)}
-    drawn = plots.lines(
-        "pairs",
-        "Log spread of pairs",
-        [curve],
-        "log spread as observed",
-        "divided by the factor",
-        guides="diagonal",
-        **limits,
-    )
-    return [Figure(drawn, "Pairs of frames below the line agree better after the division.")]
-
-
 def _charge(summary: dict) -> list[Section]:
     charge = summary["charge"]
     if charge is None:
         return []
     first, second = (one["name"] for one in charge["models"])
     deviation = "" if charge["deviation"] is None else f" ± {number(charge['deviation'], '.1f')}"
-    tables = [_table("The same refinement with each.", charge_rows(charge), n_text=1)]
+    tables = [table_of("The same refinement with each.", charge_rows(charge), n_text=1)]
     for by in ("resolution", "intensity"):
-        tables.append(_table(f"Where the ratio comes from, by {by}.", charge_part_rows(charge, by), n_text=1))
+        tables.append(table_of(f"Where the ratio comes from, by {by}.", charge_part_rows(charge, by), n_text=1))
     sentence = (
-        f"ln of the likelihood ratio is {number(charge['log_ratio'], '.1f')}{deviation}, positive for {second} and negative "
-        f"for {first}."
+        f"ln of the likelihood ratio is {number(charge['log_ratio'], '.1f')}{deviation}, positive for {second} and "
+        f"negative for {first}."
     )
     return [Section("Charge", [sentence], tables=tables)]
 
@@ -201,7 +163,7 @@ def _orders(summary: dict) -> list[Section]:
     if not summary["orders"]:
         return []
     caption = "R1 of corrected amplitudes against |F| of single scattering."
-    return [Section("Where the correction enters", tables=[_table(caption, order_rows(summary), n_text=1)])]
+    return [Section("Where the correction enters", tables=[table_of(caption, order_rows(summary), n_text=1)])]
 
 
 def _frames(summary: dict) -> Section:
@@ -273,16 +235,3 @@ def _dataset(summary: dict) -> Section:
     if summary["not_used"]:
         rows.append(["not used", ", ".join(f"{n} {why}" for why, n in summary["not_used"].items())])
     return Section("Data", tables=[Table("What was read.", ("", ""), rows, n_text=2)])
-
-
-def _table(caption: str, headers_and_rows: tuple[list[str], list[list[str]]], n_text: int) -> Table:
-    headers, rows = headers_and_rows
-    return Table(
-        caption, [_signs(one) for one in headers], [[_signs(one) for one in row] for row in rows], n_text=n_text
-    )
-
-
-def _signs(text: str) -> str:
-    return (
-        text.replace("+-", "±").replace("tau", "τ").replace("sigma", "σ").replace(" - ", " to ").replace(" A)", " Å)")
-    )

@@ -1,8 +1,8 @@
 """
 The JSON summary of dials.dynamical: the numbers of its log and of its page, which are made from it.
 
-R1 are fractions, of the observed reflections (I > 3 sigma); angles in degrees, lengths in Angstrom; tau with the ends of
-its 95 % interval; a number that does not exist is null.
+R1 are fractions, of the observed reflections (I > 3 sigma); angles in degrees, lengths in Angstrom; tau with the ends
+of its 95 % interval; a number that does not exist is null.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ import numpy as np
 from dials_postrefine.electron.dynamical.charge import Charge, Part
 from dials_postrefine.electron.dynamical.explained import Explained
 from dials_postrefine.electron.dynamical.orders import Order
-from dials_postrefine.electron.dynamical.residuals import amplitude_residuals
+from dials_postrefine.electron.dynamical.residuals import amplitude_residuals, scaled_by_itself
 from dials_postrefine.electron.dynamical.results import Candidate, DynamicalFit, Estimate
 from dials_postrefine.numerics.frames import FrameData
 from dials_postrefine.numerics.grouped import even_groups
+from dials_postrefine.report.common.explained import describe_explained, explained_findings
 from dials_postrefine.report.common.remarks import Remark, care, conclude, distrust, not_used_remarks, note
 from dials_postrefine.report.common.summary import finite
 
 N_GROUPS = 10
-MOST_PAIRS = 100  # of images, in the summary
 MOST_POINTS = 5000  # of observed against calculated, on the page
 CERTAIN = 3.0  # standard deviations
 POOR_R1 = 0.2  # dynamical, above which the model is not that of the data
@@ -94,7 +94,7 @@ def make_summary(
         "stages": [asdict(stage) for stage in fit.stages],
         "groups": _groups(data, fit),
         "frames": _frames(data, fit),
-        **describe_explained(explained),
+        **describe_explained(explained if isinstance(explained, str) else explained.as_dict(data.frames.number)),
         "charge": None if asides.charge is None else _charge(asides.charge),
         "orders": [_order(one) for one in asides.orders],
         "points": _points(data, fit),
@@ -142,12 +142,12 @@ def _candidate(one: Candidate, best: Candidate) -> dict:
 
 def _groups(data: FrameData, fit: DynamicalFit) -> dict:
     """R1 by resolution, and by intensity, of equal numbers of observed reflections."""
-    kept = fit.observed
+    kept, single = fit.observed, _single_scattering(data, fit)
     found = {}
     for name, value in (("resolution", data.d_star), ("intensity", data.intensity)):
         group = np.full(data.n, -1)
         group[kept] = even_groups(value[kept], N_GROUPS)
-        r1 = [amplitude_residuals(data.intensity, one, group, N_GROUPS) for one in (fit.kinematical, fit.dynamical)]
+        r1 = [amplitude_residuals(data.intensity, one, group, N_GROUPS) for one in (single, fit.dynamical)]
         found[name] = []
         for k in range(N_GROUPS):
             mine = value[group == k]
@@ -158,10 +158,16 @@ def _groups(data: FrameData, fit: DynamicalFit) -> dict:
     return found
 
 
+def _single_scattering(data: FrameData, fit: DynamicalFit) -> np.ndarray:
+    """I of single scattering with the scale and B that fit it best, (n,), as its R1 has them."""
+    return scaled_by_itself(data.intensity, fit.kinematical, data.d_star, fit.observed)
+
+
 def _frames(data: FrameData, fit: DynamicalFit) -> list[dict]:
     frames = data.frames
     group = np.where(fit.observed, data.frame, -1)
-    r1 = [amplitude_residuals(data.intensity, one, group, frames.n) for one in (fit.kinematical, fit.dynamical)]
+    calculated = _single_scattering(data, fit), fit.dynamical
+    r1 = [amplitude_residuals(data.intensity, one, group, frames.n) for one in calculated]
     n = np.bincount(group[group >= 0], minlength=frames.n)
     moved = np.degrees(np.linalg.norm(fit.tilt, axis=1))
     tilt, esd = np.degrees(fit.tilt), np.degrees(np.linalg.norm(fit.tilt_esd, axis=1))
@@ -183,59 +189,6 @@ def _frames(data: FrameData, fit: DynamicalFit) -> list[dict]:
         }
         for f in np.flatnonzero(n)
     ]
-
-
-def describe_explained(explained: Explained | str) -> dict:
-    """The entries tau, explained, correlation, slope and pairs of a summary; a reason in the place of all."""
-    nothing = {"value": None, "low": None, "high": None}
-    if isinstance(explained, str):
-        return {
-            "tau": {"before": None, "after": None, "why": explained},
-            "r_meas": {"before": None, "after": None},
-            "explained": nothing,
-            "correlation": nothing,
-            "slope": nothing,
-            "pairs": None,
-        }
-    before, after, pairs = explained.before, explained.after, explained.pairs
-    return finite(
-        {
-            "tau": {
-                "before": before.tau,
-                "before_low": before.low,
-                "before_high": before.high,
-                "after": after.tau,
-                "after_low": after.low,
-                "after_high": after.high,
-                "n": before.n,
-                "n_unique": before.n_unique,
-                "n_left_out": explained.n_left_out,
-                "why": None,
-            },
-            "r_meas": {"before": explained.r_meas_before, "after": explained.r_meas_after},
-            "explained": asdict(explained.share),
-            "correlation": {**asdict(explained.correlation), "n": explained.n_strong},
-            "slope": asdict(explained.slope),
-            "pairs": {
-                "n": len(pairs.a),
-                "correlation": pairs.all_correlation,
-                "before": pairs.all_before.as_dict(0),
-                "after": pairs.all_after.as_dict(0),
-                "n_better": int(np.count_nonzero(pairs.after.log_spread < pairs.before.log_spread)),
-                "best": [
-                    {
-                        "first": int(pairs.a[k]),
-                        "second": int(pairs.b[k]),
-                        "n": int(pairs.before.n[k]),
-                        "correlation": pairs.correlation[k],
-                        "before": pairs.before.log_spread[k],
-                        "after": pairs.after.log_spread[k],
-                    }
-                    for k in range(min(len(pairs.a), MOST_PAIRS))
-                ],
-            },
-        }
-    )
 
 
 def _order(order: Order) -> dict:
@@ -285,7 +238,8 @@ def _points(data: FrameData, fit: DynamicalFit) -> dict:
     """Observed and calculated amplitudes, of many an even part."""
     kept = np.flatnonzero(fit.observed)
     kept = kept[:: max(1, int(np.ceil(len(kept) / MOST_POINTS)))]
-    amplitude = {"observed": data.intensity, "kinematical": fit.kinematical, "dynamical": fit.dynamical}
+    single = _single_scattering(data, fit)
+    amplitude = {"observed": data.intensity, "kinematical": single, "dynamical": fit.dynamical}
     return {name: np.round(np.sqrt(np.maximum(i[kept], 0.0)), 4).tolist() for name, i in amplitude.items()}
 
 
@@ -297,8 +251,8 @@ def remarks(summary: dict, fit: DynamicalFit) -> list[Remark]:
         found.append(
             distrust(
                 f"R1 {r1['dynamical']:.2f}",
-                f"R1 is {r1['dynamical']:.3f} with dynamical scattering: structure, setting or thickness are not those of "
-                "the crystal; look at the candidates and at R1 by frame.",
+                f"R1 is {r1['dynamical']:.3f} with dynamical scattering: structure, setting or thickness are not those "
+                "of the crystal; look at the candidates and at R1 by frame.",
                 "r1",
             )
         )
@@ -316,8 +270,8 @@ def remarks(summary: dict, fit: DynamicalFit) -> list[Remark]:
         found.append(
             care(
                 "the hand is not certain",
-                f"The better hand is better by {deviation:.1f} standard deviations: more data, or refine=orientation and "
-                "structure, are needed to tell.",
+                f"The better hand is better by {deviation:.1f} standard deviations: more data, or "
+                "refine=orientation+structure, are needed to tell.",
                 "hand",
             )
         )
@@ -346,8 +300,8 @@ def findings(summary: dict) -> list[str]:
     hand, other = summary["hand"], r1["other_hand"]
     if other is not None:
         found.append(
-            f"The structure is {'as given' if hand == 1 else 'INVERTED against what was given'}: R1 {r1['dynamical']:.3f} "
-            f"against {other:.3f} of the other hand"
+            f"The structure is {'as given' if hand == 1 else 'INVERTED against what was given'}: R1 "
+            f"{r1['dynamical']:.3f} against {other:.3f} of the other hand"
             + (
                 f", {summary['hand_deviation']:.1f} standard deviations of chance."
                 if summary["hand_deviation"] is not None
@@ -361,23 +315,6 @@ def findings(summary: dict) -> list[str]:
     return found
 
 
-def explained_findings(summary: dict) -> list[str]:
-    """What of the spread is explained, in sentences."""
-    tau, share, found = summary["tau"], summary["explained"], []
-    if tau["before"] is not None:
-        found.append(
-            f"Symmetry equivalents differ by tau {tau['before']:.3f} [{tau['before_low']:.3f}, {tau['before_high']:.3f}] "
-            f"beyond counting, and by {tau['after']:.3f} [{tau['after_low']:.3f}, {tau['after_high']:.3f}] once divided by "
-            "the dynamical factor."
-        )
-    if share["value"] is not None:
-        found.append(
-            f"Dynamical scattering explains {share['value']:.0%} [{share['low']:.0%}, {share['high']:.0%}] of the excess "
-            "variance between symmetry equivalents."
-        )
-    return found
-
-
 def _charge_finding(charge: dict) -> str:
     better = 1 if charge["log_ratio"] > 0.0 else 0
     one, other = charge["models"][better], charge["models"][1 - better]
@@ -385,6 +322,6 @@ def _charge_finding(charge: dict) -> str:
     size = abs(charge["log_ratio"])
     chance = "" if charge["deviation"] is None else f" +- {charge['deviation']:.1f}"
     return (
-        f"{one['name'].capitalize()} fit {'better' if sure else 'no better than by chance'} than {other['name']}: ln of "
-        f"the likelihood ratio {size:.1f}{chance}, R1 {one['r1']:.4f} against {other['r1']:.4f}."
+        f"{one['name'].capitalize()} fit {'better' if sure else 'no better than by chance'} than {other['name']}: ln "
+        f"of the likelihood ratio {size:.1f}{chance}, R1 {one['r1']:.4f} against {other['r1']:.4f}."
     )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dials_postrefine.report.common.explained import esd, explained_lines
 from dials_postrefine.report.common.tables import number, table
 
-MOST_CANDIDATES, MOST_PAIRS = 12, 10
+MOST_CANDIDATES = 12
 EXPLANATION = (
-    "R1 = sum|F_obs - F_calc|/sum F_obs of reflections with I > 3 sigma. tau: how far symmetry equivalents differ beyond "
-    "what the errors of their counts say, relative to their intensity, with its 95 % interval; explained = 1 - "
+    "R1 = sum|F_obs - F_calc|/sum F_obs of reflections with I > 3 sigma. tau: how far symmetry equivalents differ "
+    "beyond what the errors of their counts say, relative to their intensity, with its 95 % interval; explained = 1 - "
     "tau_after^2/tau_before^2; log spread: of ln(I1/I2), robust, over sqrt 2."
 )
 
@@ -30,19 +31,13 @@ def text(summary: dict, wide: bool = False) -> str:
     return "\n".join(part for part in parts if part is not None)
 
 
-def esd(value: float | None, of_value: float | None, pattern: str) -> str:
-    """A number with its esd, or without one that does not exist."""
-    if value is None:
-        return "-"
-    return number(value, pattern) if of_value is None else f"{number(value, pattern)} +- {number(of_value, pattern)}"
-
-
 def data_lines(summary: dict) -> str:
     """What was read."""
     data = summary["dataset"]
     lines = [
         f"{data['n_observations']} observations ({data['n_observed']} with I > 3 sigma) of {data['n_unique']} unique "
-        f"indices on {data['n_frames']} frames, {data['d_max']:.2f} to {data['d_min']:.2f} A, {data['wavelength']:.5f} A",
+        f"indices on {data['n_frames']} frames, {data['d_max']:.2f} to {data['d_min']:.2f} A, wavelength "
+        f"{data['wavelength']:.5f} A",
         f"Structure: {data['structure']}, {data['space_group']}; intensities: {data['column']}, variances "
         f"{data['variance']}",
     ]
@@ -114,69 +109,6 @@ def group_tables(summary: dict) -> str:
     return "\n" + "\n".join(table(*reversed(rows(summary))) for rows in (resolution_rows, intensity_rows))
 
 
-def spread_rows(summary: dict) -> tuple[list[str], list[list[str]]]:
-    """The spread before and after the division."""
-    tau, pairs = summary["tau"], summary["pairs"]
-    rows = []
-    for when, name in (("before", "as observed"), ("after", "divided by the factor")):
-        interval = f"{number(tau[when], '{:.3f}')} [{tau[f'{when}_low']:.3f}, {tau[f'{when}_high']:.3f}]"
-        agreement = pairs[when]
-        rows.append(
-            [
-                name,
-                interval,
-                number(summary["r_meas"][when], "{:.3f}"),
-                number(agreement["log_spread"], "{:.3f}"),
-                number(agreement["r"], "{:.3f}"),
-            ]
-        )
-    return ["intensities", "tau [95 %]", "R_meas", "log spread of pairs", "R of pairs"], rows
-
-
-def pair_rows(summary: dict) -> tuple[list[str], list[list[str]]]:
-    """The pairs of images with most in common."""
-    names = {k: one["number"] for k, one in enumerate(summary["frames"])}
-    rows = [
-        [
-            str(names.get(one["first"], one["first"] + 1)),
-            str(names.get(one["second"], one["second"] + 1)),
-            str(one["n"]),
-            number(one["correlation"], "{:.2f}"),
-            number(one["before"], "{:.3f}"),
-            number(one["after"], "{:.3f}"),
-        ]
-        for one in summary["pairs"]["best"][:MOST_PAIRS]
-    ]
-    return ["frame", "frame", "common", "correlation", "log spread before", "after"], rows
-
-
-def explained_lines(summary: dict) -> str | None:
-    """How much of the spread is explained."""
-    if summary["tau"]["before"] is None:
-        return None
-    r, slope, share, pairs = (summary[name] for name in ("correlation", "slope", "explained", "pairs"))
-    headers, rows = spread_rows(summary)
-    lines = ["\nHow much is physics:", table(rows, headers)]
-    lines.append(
-        f"Explained: {interval(share, '{:.0%}')}; predicted and observed residuals of {r['n']} symmetry equivalents with "
-        f"I > 3 sigma: correlation {interval(r, '{:.2f}')}, slope {interval(slope, '{:.2f}')}."
-    )
-    if pairs["n"]:
-        lines.append(
-            f"{pairs['n']} pairs of frames: correlation {number(pairs['correlation'], '{:.2f}')}; {pairs['n_better']} agree "
-            "better after the division."
-        )
-        lines.append(table(*reversed(pair_rows(summary))))
-    return "\n".join(lines)
-
-
-def interval(one: dict, pattern: str) -> str:
-    """A number with its interval."""
-    if one["value"] is None:
-        return "-"
-    return f"{number(one['value'], pattern)} [{number(one['low'], pattern)}, {number(one['high'], pattern)}]"
-
-
 def charge_rows(charge: dict) -> tuple[list[str], list[list[str]]]:
     """The two models of the charge."""
     rows = [
@@ -211,8 +143,8 @@ def charge_lines(summary: dict) -> str | None:
     parts = (table(*reversed(charge_part_rows(charge, by))) for by in ("resolution", "intensity"))
     return "\n".join(
         [
-            f"\nCharge; ln of the likelihood ratio {esd(charge['log_ratio'], charge['deviation'], '{:.1f}')}, positive for "
-            f"{second} and negative for {first}:",
+            f"\nCharge; ln of the likelihood ratio {esd(charge['log_ratio'], charge['deviation'], '{:.1f}')}, positive "
+            f"for {second} and negative for {first}:",
             table(*reversed(charge_rows(charge))),
             *parts,
         ]

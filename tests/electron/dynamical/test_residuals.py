@@ -5,7 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dials_postrefine.electron.dynamical.residuals import amplitude_residuals, compare_models, model_error
+from dials_postrefine.electron.dynamical.residuals import (
+    amplitude_residuals,
+    compare_models,
+    model_error,
+    scaled_by_itself,
+)
 
 
 def test_r1_by_hand():
@@ -57,3 +62,11 @@ def test_the_deviation_is_that_of_repeated_experiments():
         deviations.append(found.deviation)
     assert np.mean(deviations) == pytest.approx(np.std(totals), rel=0.3)
     assert np.isnan(compare_models(observed, variance, one, other, np.zeros(len(one), int)).deviation)
+
+
+def test_single_scattering_has_the_scale_and_b_that_fit_it_best():
+    true, _, _, _ = simulated(2)
+    d_star = np.random.default_rng(3).uniform(0.2, 1.8, len(true))
+    calculated = true * 7.0 * np.exp(0.5 * 1.5 * d_star**2)
+    found = scaled_by_itself(true, calculated, d_star, np.arange(len(true)) % 3 > 0)
+    np.testing.assert_allclose(found, true, rtol=1e-12)
