@@ -199,8 +199,9 @@ def are_covered(data: FrameData) -> np.ndarray:
     """
     Which observations have the exact Bragg angle well inside what they were integrated over.
 
-    That is inside COVERED of the interval, of a precession of the largest |s| that is reached, |g| sin(semi_width); where
-    frames tile a sweep, inside CENTRED of it, as an interval that is not about the Bragg angle was cut at the sweep's end.
+    That is inside COVERED of the interval, of a precession of the largest |s| that is reached, |g| sin(semi_width);
+    where frames tile a sweep, inside CENTRED of it, as an interval that is not about the Bragg angle was cut at the end
+    of the sweep.
 
     Parameters
     ----------

@@ -1,5 +1,5 @@
 """
-Dynamical diffraction against observed intensities: rocking curves of Bloch waves, fitted to the frames of an experiment.
+Dynamical diffraction against observed intensities: rocking curves of Bloch waves, fitted to frames of an experiment.
 
     I_calc(h) = c_f weight int_start^end <I_h(A(phi), k(phi), t)>_t dphi                    (numerics/frames.py)
 

@@ -3,7 +3,7 @@ Intensities of all observations, sums over the nodes of blocks (rocking.py), and
 
 M = m (U + i kappa U) m + m^2 2 K s(w) of each node is diagonalised without its absorption, which enters to first order:
 
-    lambda_j + i kappa (C^H m (U + U_0) m C)_jj,      psi_g = m_g/m_0 sum_j C_gj e_j conj(C_0j),  e_j = exp(i pi t lambda_j/K)
+    lambda_j + i kappa (C^H m (U + U_0) m C)_jj,   psi_g = m_g/m_0 sum_j C_gj e_j conj(C_0j),   e_j = exp(i pi t lambda_j/K)
 
 (bloch/propagation.py).  A change P of the matrix, diagonal where a frame is turned, adds (Daleckii-Krein)
 
@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dials_postrefine.electron.dynamical.crystal import Tables
-from dials_postrefine.electron.dynamical.rocking import Block, Grid
+from dials_postrefine.electron.dynamical.rocking import Block, OrientationGrid
 
 NEAR = 1e-7  # 1/Angstrom^2, of eigenvalues
 
@@ -79,7 +79,7 @@ class Curves:
 
 @dataclass(frozen=True)
 class _Solved:
-    """A block diagonalised: lambda (m, b), C (m, b, b), its rows of observations (m, r, b), x (m, b), d lambda/d kappa."""
+    """A block diagonalised: lambda (m, b), C (m, b, b), its rows of observed beams (m, r, b), conj(C_0j), dlambda/dkappa."""
 
     values: np.ndarray
     vectors: np.ndarray
@@ -110,13 +110,13 @@ def _solve(block: Block, u: np.ndarray, tables: Tables, slab_kappa: float, tilt:
     return _Solved(values, vectors, observed, np.conj(vectors[:, 0, :]), by_kappa, (m / m[0])[block.beam])
 
 
-def scan(grid: Grid, tables: Tables, thickness: np.ndarray, n: int, kappa: float = 0.0) -> np.ndarray:
+def scan(grid: OrientationGrid, tables: Tables, thickness: np.ndarray, n: int, kappa: float = 0.0) -> np.ndarray:
     """
     Intensities for many thicknesses, orientations as given.
 
     Parameters
     ----------
-    grid : Grid
+    grid : OrientationGrid
     tables : Tables
     thickness : ndarray, shape (t,)
         Angstrom.
@@ -137,13 +137,13 @@ def scan(grid: Grid, tables: Tables, thickness: np.ndarray, n: int, kappa: float
     return found
 
 
-def evaluate(grid: Grid, tables: Tables, slab: Slab, n: int, tilts: bool = True) -> Curves:
+def evaluate(grid: OrientationGrid, tables: Tables, slab: Slab, n: int, tilts: bool = True) -> Curves:
     """
     Intensities and derivatives.
 
     Parameters
     ----------
-    grid : Grid
+    grid : OrientationGrid
     tables : Tables
         With the derivatives that are wanted.
     slab : Slab
@@ -175,7 +175,7 @@ def _evaluate_block(block: Block, tables: Tables, slab: Slab, k: float, tilts: b
     """The same of one block, for its observations."""
     u = tables.between(block.beams)
     solved = _solve(block, u[0], tables, slab.kappa, slab.tilt[block.frame])
-    m, r, p = block.obliquity, len(block.rows), len(u) - 1
+    m, r = block.obliquity, len(block.rows)
     changes = []
     hermitian = np.conj(np.swapaxes(solved.vectors, -1, -2))
     if tilts:
@@ -213,7 +213,7 @@ def _evaluate_block(block: Block, tables: Tables, slab: Slab, k: float, tilts: b
 
 
 def _absorption_by(solved: _Solved, coupling: tuple, changes: list, n_tilts: int, kappa: float) -> np.ndarray:
-    """kappa db (module docstring) of each change, (p, m, b) or zeros to be broadcast; coupling: B but its diagonal, it."""
+    """kappa db (module docstring) of each change, (p, m, b) or zeros to be broadcast; coupling: B beside its diagonal."""
     if not kappa or not changes:
         return np.zeros((len(changes), 1, 1))
     beside, diagonal = coupling

@@ -24,14 +24,14 @@ from dials_postrefine.electron.dynamical.hands import (
 )
 from dials_postrefine.electron.dynamical.kinematical import kinematical_intensities
 from dials_postrefine.electron.dynamical.refinement import (
-    ModelChoice,
-    Problem,
-    Refinement,
+    DynamicalChoice,
+    DynamicalProblem,
+    RefinedState,
     make_problem,
     r1,
     refine,
 )
-from dials_postrefine.electron.dynamical.results import Candidate, DynamicalFit, Estimate, HandChoice, Structure
+from dials_postrefine.electron.dynamical.results import DynamicalFit, Estimate, HandCandidate, HandChoice, Structure
 from dials_postrefine.electron.dynamical.rocking import BeamLimits, enough_step
 from dials_postrefine.electron.errors import Unusable
 from dials_postrefine.numerics.frames import FrameData
@@ -40,6 +40,7 @@ from dials_postrefine.scattering.electron_atoms import ElectronAtoms
 
 AUTO_MOST, PER_PARAMETER = 30, 10
 STAGES = ("orientation", "absorption", "mosaicity", "structure")
+COARSE = 1.6  # times the step that is enough, to compare hands and settings
 MARGIN = 1.2  # of the thickness, for the step of orientations
 FEWEST = 30  # observed reflections
 BEYOND = 1.15  # of the data's largest |g|, for beams
@@ -74,7 +75,7 @@ class FitChoice:
     distribution : str
         Of thickness, as refinement.DISTRIBUTIONS.
     tilt_width, scale_width : float
-        Of the restraints, as of ModelChoice; scale_width NaN for what the data need: none where frames are as measured,
+        Of the restraints, as of DynamicalChoice; scale_width NaN for what the data need: none where frames are as they were,
         and SCALED where they were scaled.
     """
 
@@ -140,30 +141,19 @@ class _Tried:
     """A setting with its problem, R1 over the thicknesses, where its refinement stands, and R1 of single scattering."""
 
     setting: Setting
-    problem: Problem
+    problem: DynamicalProblem
     scanned: np.ndarray
-    state: Refinement
+    state: RefinedState
     kinematical_r1: float
 
 
 def _fit(data, atoms, scattering, choice: FitChoice, say) -> DynamicalFit:
     model = _model_choice(data, choice)
-    low, high = choice.thickness_range
-    grid = np.geomspace(low, high, N_THICKNESSES) if np.isnan(choice.thickness_start) else np.array([choice.thickness_start])
-    step = choice.step if np.isfinite(choice.step) else enough_step(data, _thickness_of_step(choice))
-    tried = _try_settings(data, atoms, scattering, (choice, model, step, grid), say)
-    best = min(tried, key=lambda one: one.scanned.min())
-    if len(grid) > 1 and np.ptp(best.scanned) < FLAT:
-        raise Unusable(
-            f"The data do not determine the thickness: between {low:g} and {high:g} Angstrom R1 changes by "
-            f"{np.ptp(best.scanned):.4f} only. Set thickness.start=, or give stronger data"
-        )
-    rivals = [min((one for one in tried if one.setting.hand == hand), key=lambda one: one.scanned.min(), default=None) for hand in (1, -1)]
-    rivals = [one for one in rivals if one is not None]
+    enough = enough_step(data, _thickness_of_step(choice))
+    step = choice.step if np.isfinite(choice.step) else COARSE * enough
+    tried = _try_settings(data, atoms, scattering, (choice, model, step), say)
     refined = []
-    if np.isnan(choice.step):
-        step = enough_step(data, MARGIN * float(best.state.x[best.problem.layout.places["thickness"]].mean()))
-        rivals = [replace(one, problem=one.problem.with_step(step)) for one in rivals]
+    rivals = _best_of_each_hand(tried)
     for i, one in enumerate(rivals):
         say("Refining thickness", i, len(rivals))
         state = refine(one.problem, one.state, "thickness", ("thickness", "overall_b"), Iterations(2, CONVERGED))
@@ -171,36 +161,53 @@ def _fit(data, atoms, scattering, choice: FitChoice, say) -> DynamicalFit:
     refined.sort(key=lambda one: one.state.stages[-1].r1)
     best = refined[0]
     hand = _choose_hand(best, refined, tried)
-    stages = _stages(choice, best.problem)
     state = best.state
+    if np.isnan(choice.step):
+        step = enough_step(data, MARGIN * float(state.x[best.problem.layout.places["thickness"]].mean()))
+    best = replace(best, problem=best.problem.with_step(step))
+    stages = _stages(choice, best.problem)
     for i, (name, kinds) in enumerate(stages):
         say(f"Refining {name}", i, len(stages))
         state = refine(best.problem, state, name, kinds)
     return _result(best, state, hand, step)
 
 
+def _best_of_each_hand(tried: list[_Tried]) -> list[_Tried]:
+    found = []
+    for hand in (1, -1):
+        of_hand = [one for one in tried if one.setting.hand == hand]
+        if of_hand:
+            found.append(min(of_hand, key=lambda one: one.scanned.min()))
+    return found
+
+
 def _thickness_of_step(choice: FitChoice) -> float:
     return choice.thickness_start if np.isfinite(choice.thickness_start) else min(800.0, choice.thickness_range[1])
 
 
-def _model_choice(data: FrameData, choice: FitChoice) -> ModelChoice:
+def _model_choice(data: FrameData, choice: FitChoice) -> DynamicalChoice:
     g_max = choice.g_max if np.isfinite(choice.g_max) else BEYOND * float(data.d_star.max())
     width = choice.scale_width
     if np.isnan(width):
         width = SCALED if data.frames.tile else np.inf
     thickness = "by_frame" if choice.by_frame else "one"
-    return ModelChoice(BeamLimits(g_max, choice.s_max, W_MIN), thickness, choice.distribution, choice.tilt_width, width)
+    return DynamicalChoice(
+        BeamLimits(g_max, choice.s_max, W_MIN), thickness, choice.distribution, choice.tilt_width, width
+    )
 
 
-def _stages(choice: FitChoice, problem: Problem) -> list[tuple[str, tuple[str, ...]]]:
+def _stages(choice: FitChoice, problem: DynamicalProblem) -> list[tuple[str, tuple[str, ...]]]:
     """Names of stages, and the kinds of parameters that they refine."""
     wanted = choice.refine
     if "auto" in wanted:
         n, n_observed = problem.freedom.n, int((problem.used & problem.data.observed).sum())
         small = n <= AUTO_MOST and n_observed >= PER_PARAMETER * (n + 3 * problem.data.frames.n)
         wanted = ("orientation", "structure") if small else ("orientation",)
-    kinds: tuple[str, ...] = ("thickness", "overall_b") + ("spread",) * (choice.distribution != "none")
-    found = [] if choice.distribution == "none" else [("distribution", kinds)]
+    kinds: tuple[str, ...] = ("thickness", "overall_b")
+    found = []
+    if choice.distribution != "none":
+        kinds = (*kinds, "spread")
+        found.append(("distribution", kinds))
     more = {"orientation": ("tilt",), "absorption": ("kappa",), "structure": ("shifts", "b", "displacements")}
     for name in STAGES:
         if name in wanted and name in more:
@@ -208,12 +215,16 @@ def _stages(choice: FitChoice, problem: Problem) -> list[tuple[str, tuple[str, .
             if name == "structure":
                 kinds = tuple(kind for kind in kinds if kind != "overall_b")
             found.append((name, kinds))
-    return found
+    return found or [("thickness", kinds)]
 
 
 def _try_settings(data, atoms, scattering, chosen: tuple, say) -> list[_Tried]:
     """All settings that single scattering does not rule out, with R1 over thicknesses."""
-    choice, model, step, thickness = chosen
+    choice, model, step = chosen
+    low, high = choice.thickness_range
+    thickness = np.geomspace(low, high, N_THICKNESSES)
+    if np.isfinite(choice.thickness_start):
+        thickness = np.array([choice.thickness_start])
     settings = settings_of(atoms, data.lattice)
     if choice.hand != "auto":
         settings = [Setting(1 if choice.hand == "as_given" else -1, np.eye(3, dtype=int))]
@@ -221,7 +232,9 @@ def _try_settings(data, atoms, scattering, chosen: tuple, say) -> list[_Tried]:
     for setting in settings:
         problem = make_problem(data, atoms, scattering, model, setting)
         if int((problem.used & data.observed).sum()) < FEWEST:
-            raise Unusable("Too few reflections were integrated over their Bragg angle: check the frames' orientations")
+            raise Unusable(
+                "Too few reflections were integrated over their Bragg angle: check the frames' orientations."
+            )
         single = kinematical_intensities(problem.data, problem.atoms, scattering, _thickness_of_step(choice))
         problems.append((setting, problem, best_kinematical(problem, single)[0]))
     least = min(value for _, _, value in problems)
@@ -232,7 +245,13 @@ def _try_settings(data, atoms, scattering, chosen: tuple, say) -> list[_Tried]:
         problem = problem.with_step(step)
         scanned, x, intensity = scan_thickness(problem, thickness)
         size = problem.layout.size
-        found.append(_Tried(setting, problem, scanned, Refinement(x, np.zeros((size, size)), intensity), single_r1))
+        found.append(_Tried(setting, problem, scanned, RefinedState(x, np.zeros((size, size)), intensity), single_r1))
+    best = min((one.scanned for one in found), key=np.min)
+    if len(thickness) > 1 and np.ptp(best) < FLAT:
+        raise Unusable(
+            f"The data do not determine the thickness: between {low:g} and {high:g} Angstrom R1 changes by "
+            f"{np.ptp(best):.4f} only; set thickness.start=, or give stronger data."
+        )
     return found
 
 
@@ -240,7 +259,9 @@ def _choose_hand(best: _Tried, refined: list[_Tried], tried: list[_Tried]) -> Ha
     calculated = [one.state.calculated for one in refined]
     by_frame = log_likelihoods(best.problem, calculated)
     candidates = [
-        Candidate(one.setting.name, one.setting.hand, one.setting.operation, one.state.stages[-1].r1, float(ln_l.sum()))
+        HandCandidate(
+            one.setting.name, one.setting.hand, one.setting.operation, one.state.stages[-1].r1, float(ln_l.sum())
+        )
         for one, ln_l in zip(refined, by_frame)
     ]
     done = {one.setting.name for one in refined}
@@ -249,14 +270,14 @@ def _choose_hand(best: _Tried, refined: list[_Tried], tried: list[_Tried]) -> Ha
             ln_l = log_likelihoods(best.problem, [calculated[0], one.state.calculated])[1].sum()
             setting = one.setting
             candidates.append(
-                Candidate(setting.name, setting.hand, setting.operation, float(one.scanned.min()), float(ln_l))
+                HandCandidate(setting.name, setting.hand, setting.operation, float(one.scanned.min()), float(ln_l))
             )
     if len(refined) < 2:
         return HandChoice(tuple(candidates), float("nan"), float("nan"))
     return HandChoice(tuple(candidates), deviation(by_frame[0] - by_frame[1]), refined[1].state.stages[-1].r1)
 
 
-def _result(best: _Tried, state: Refinement, hand: HandChoice, step: float) -> DynamicalFit:
+def _result(best: _Tried, state: RefinedState, hand: HandChoice, step: float) -> DynamicalFit:
     problem, x = best.problem, state.x
     data, places, grid = problem.data, problem.layout.places, problem.grid
     esd = np.sqrt(np.maximum(np.diag(state.covariance), 0.0))
@@ -266,17 +287,23 @@ def _result(best: _Tried, state: Refinement, hand: HandChoice, step: float) -> D
         return Estimate(float(values.mean()), float(esds.mean()) if esds.any() else float("nan"))
 
     n_frames = data.frames.n
-    dynamical = state.calculated
     thickness = float(x[places["thickness"]].mean())
     single = kinematical_intensities(data, problem.atoms_at(x), problem.scattering, thickness)
     r1_kinematical, _ = best_kinematical(problem, single)
     scales = problem.scales_at(x)
+    dynamical = np.where(problem.used, state.calculated, np.nan)
+    single = np.where(problem.used, single, np.nan)
     some = problem.used & data.observed
     single = single * scales[data.frame]
     f = np.sqrt(np.maximum(single, 0.0))[some]
     single *= (np.sum(np.sqrt(np.maximum(dynamical, 0.0))[some] * f) / np.sum(f**2)) ** 2
     shifts_esd = np.sqrt(
-        np.einsum("qas,qr,ras->as", problem.freedom.shifts, state.covariance[places["shifts"], places["shifts"]], problem.freedom.shifts)
+        np.einsum(
+            "qas,qr,ras->as",
+            problem.freedom.shifts,
+            state.covariance[places["shifts"], places["shifts"]],
+            problem.freedom.shifts,
+        )
     )
     atoms = problem.atoms_at(x)
     b_esd = np.full(len(atoms.sites), np.nan_to_num(estimate("overall_b").esd))

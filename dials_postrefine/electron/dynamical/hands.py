@@ -7,8 +7,8 @@ refined alike, and the difference of their log-likelihoods, with the sigma of th
 
     D = sum_i [rho(u_i^2) of the other - rho(u_i^2) of the better]/2
 
-is judged by its sums over the frames d_f: deviation = D/sqrt(F var d_f), so that errors that a frame's observations have
-in common count once.
+is judged by its sums over the frames d_f: deviation = D/sqrt(F var d_f), so that errors that the observations of a
+frame have in common count once.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ import numpy as np
 
 from dials_postrefine.electron.dynamical.crystal import Refined, tabulate_crystal
 from dials_postrefine.electron.dynamical.curves import scan
-from dials_postrefine.electron.dynamical.refinement import LOSS, Problem, fit_scales, r1, sigma_of
+from dials_postrefine.electron.dynamical.refinement import LOSS, DynamicalProblem, fit_scales, r1, sigma_of
 from dials_postrefine.numerics.robust import LOSSES
 
 NEAR = 0.05
 B_VALUES = np.arange(-2.0, 3.01, 0.25)  # Angstrom^2, added
 
 
-def best_kinematical(problem: Problem, kinematical: np.ndarray) -> tuple[float, np.ndarray]:
+def best_kinematical(problem: DynamicalProblem, kinematical: np.ndarray) -> tuple[float, np.ndarray]:
     """
     R1 of single scattering with its own scales and B, and the intensities with them.
 
     Parameters
     ----------
-    problem : Problem
+    problem : DynamicalProblem
     kinematical : ndarray, shape (n,)
 
     Returns
@@ -44,7 +44,7 @@ def best_kinematical(problem: Problem, kinematical: np.ndarray) -> tuple[float, 
     return found, intensity
 
 
-def _best_b(problem: Problem, intensity: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+def _best_b(problem: DynamicalProblem, intensity: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
     """R1, x and scaled intensities with the B of B_VALUES that is best, by exp(-2 B s^2)."""
     data, places = problem.data, problem.layout.places
     some = problem.used & data.observed
@@ -60,13 +60,13 @@ def _best_b(problem: Problem, intensity: np.ndarray) -> tuple[float, np.ndarray,
     return best
 
 
-def scan_thickness(problem: Problem, thickness: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def scan_thickness(problem: DynamicalProblem, thickness: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """
     R1 for thicknesses, with scales and B fitted to each, and x and the intensities of the best one.
 
     Parameters
     ----------
-    problem : Problem
+    problem : DynamicalProblem
     thickness : ndarray, shape (t,)
         Angstrom.
 
@@ -88,13 +88,13 @@ def scan_thickness(problem: Problem, thickness: np.ndarray) -> tuple[np.ndarray,
     return values, x, every[best][2]
 
 
-def log_likelihoods(problem: Problem, calculated: Sequence[np.ndarray]) -> np.ndarray:
+def log_likelihoods(problem: DynamicalProblem, calculated: Sequence[np.ndarray]) -> np.ndarray:
     """
     ln L of each frame for several calculations, with the sigma of the first.
 
     Parameters
     ----------
-    problem : Problem
+    problem : DynamicalProblem
     calculated : sequence of ndarray, shape (n,)
 
     Returns

@@ -56,7 +56,9 @@ def kinematical_intensities(
         angle = (data.end - data.start)[:, None]
     along = np.diff(of_node, axis=1)
     along = np.where(np.abs(along) < 1e-9, 1e-9, along)
-    curve = np.sum((_integral(of_node[:, :-1] + along, thickness) - _integral(of_node[:, :-1], thickness)) / along * angle, axis=1)
+    curve = np.sum(
+        (_integral(of_node[:, :-1] + along, thickness) - _integral(of_node[:, :-1], thickness)) / along * angle, axis=1
+    )
     return np.abs(u) ** 2 * data.weight * curve
 
 

@@ -4,9 +4,10 @@ The refinement of a dynamical model: its parameters, its residuals, and the stag
     u_i = (c_f I_i - I_obs,i)/sigma_i,      sigma_i^2 = v_i + p^2 I_i <I>
 
 with the counting variance v, and p for what the model leaves unexplained: alike for all amplitudes, so that weak
-intensities, of which multiple scattering makes most, have larger relative errors; <I> is the mean of the observed.  p is
-such that half of |u| of the observed is below that of a normal distribution; I_i in it is kept while a stage runs.  f = 1/2 sum rho(u^2) with Huber's
-loss (numerics/leastsquares.py) is minimised with all derivatives analytic; esds are of the sandwich.
+intensities, of which multiple scattering makes most, have larger relative errors; <I> is the mean of the observed.  p
+is such that half of |u| of the observed is below that of a normal distribution; I_i in it is kept while a stage runs.
+f = 1/2 sum rho(u^2) with Huber's loss (numerics/leastsquares.py) is minimised with all derivatives analytic; esds are
+of the sandwich.
 
 Parameters: thickness, the spread of its distribution, kappa, overall_b, shifts and B of the atoms, ln of the scale of
 all and of each frame relative to it, and two tilts of each frame.  The last two are restrained to zero.
@@ -14,18 +15,17 @@ all and of each frame relative to it, and two tilts of each frame.  The last two
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from dials_postrefine.electron.bloch.potential import Scattering, potential_of_atoms
 from dials_postrefine.electron.dynamical.crystal import Freedom, Refined, Setting, freedom_of, in_hand, tabulate_crystal
-from dials_postrefine.electron.dynamical.curves import Curves, Slab, evaluate, scan
+from dials_postrefine.electron.dynamical.curves import Curves, Slab, evaluate
 from dials_postrefine.electron.dynamical.results import Stage
-from dials_postrefine.electron.dynamical.rocking import BeamLimits, Grid, make_grid, tilt_axes
+from dials_postrefine.electron.dynamical.rocking import BeamLimits, OrientationGrid, make_grid, tilt_axes
 from dials_postrefine.numerics.frames import FrameData, are_covered
-from dials_postrefine.numerics.leastsquares import Bounds, Iterations, Minimum, Objective, Restraint, minimise
+from dials_postrefine.numerics.leastsquares import Bounds, Iterations, Objective, Restraint, minimise
 from dials_postrefine.numerics.robust import MEDIAN_OF_NORMAL
 from dials_postrefine.scattering.electron_atoms import ElectronAtoms
 
@@ -35,7 +35,7 @@ FEWEST_OF_FRAME = 3  # observations from which on a frame has parameters of its 
 
 
 @dataclass(frozen=True)
-class ModelChoice:
+class DynamicalChoice:
     """
     What a model is.
 
@@ -103,7 +103,7 @@ def make_layout(n_frames: int, freedom: Freedom, by_frame: bool) -> Layout:
 
 
 @dataclass(frozen=True)
-class Problem:
+class DynamicalProblem:
     """
     Observations and a crystal in one setting, with the blocks of its orientations.
 
@@ -115,8 +115,8 @@ class Problem:
         Before any refinement, in the hand.
     scattering : Scattering
         Without absorption.
-    choice : ModelChoice
-    grid : Grid
+    choice : DynamicalChoice
+    grid : OrientationGrid
     freedom : Freedom
     layout : Layout
     used : ndarray of bool, shape (n,)
@@ -128,8 +128,8 @@ class Problem:
     data: FrameData
     atoms: ElectronAtoms
     scattering: Scattering
-    choice: ModelChoice
-    grid: Grid
+    choice: DynamicalChoice
+    grid: OrientationGrid
     freedom: Freedom
     layout: Layout
     used: np.ndarray
@@ -141,11 +141,11 @@ class Problem:
         """A of one frame, for lengths."""
         return self.data.frames.a_matrix[0]
 
-    def with_step(self, step: float) -> Problem:
+    def with_step(self, step: float) -> DynamicalProblem:
         """The same with another step between orientations, radians."""
         limits = self.choice.limits
         potential = potential_of_atoms(self.atoms, self.reciprocal, 2.0 * limits.g_max, self.scattering)
-        return replace(self, grid=make_grid(self.data, potential, limits, step))
+        return replace(self, grid=make_grid(self.data, self.used, potential, limits, step))
 
     def start(self, thickness: float) -> np.ndarray:
         """x of a thickness, and nothing else."""
@@ -239,10 +239,10 @@ def in_setting(data: FrameData, setting: Setting) -> FrameData:
 
 
 def make_problem(
-    data: FrameData, atoms: ElectronAtoms, scattering: Scattering, choice: ModelChoice, setting: Setting
-) -> Problem:
+    data: FrameData, atoms: ElectronAtoms, scattering: Scattering, choice: DynamicalChoice, setting: Setting
+) -> DynamicalProblem:
     """
-    A crystal in one setting against the observations, without orientations yet (Problem.with_step).
+    A crystal in one setting against the observations, without orientations yet (DynamicalProblem.with_step).
 
     Parameters
     ----------
@@ -251,22 +251,22 @@ def make_problem(
         As given.
     scattering : Scattering
         Without absorption.
-    choice : ModelChoice
+    choice : DynamicalChoice
     setting : Setting
 
     Returns
     -------
-    Problem
+    DynamicalProblem
     """
     data, atoms = in_setting(data, setting), in_hand(atoms, setting.hand)
     freedom = freedom_of(atoms)
     nodes, shares = _quadrature(choice.distribution)
-    return Problem(
+    return DynamicalProblem(
         data,
         atoms,
         scattering,
         choice,
-        Grid((), np.inf, float(np.mean(np.linalg.norm(data.frames.k, axis=1))), tilt_axes(data.frames)),
+        OrientationGrid((), np.inf, float(np.mean(np.linalg.norm(data.frames.k, axis=1))), tilt_axes(data.frames)),
         freedom,
         make_layout(data.frames.n, freedom, choice.thickness == "by_frame"),
         are_covered(data) & (data.d_star <= choice.limits.g_max),
@@ -327,13 +327,13 @@ def unexplained_share(residual: np.ndarray, variance: np.ndarray, calculated: np
     return float(p)
 
 
-def sigma_of(problem: Problem, calculated: np.ndarray) -> np.ndarray:
+def sigma_of(problem: DynamicalProblem, calculated: np.ndarray) -> np.ndarray:
     """
     sigma (module docstring) of all observations.
 
     Parameters
     ----------
-    problem : Problem
+    problem : DynamicalProblem
     calculated : ndarray, shape (n,)
 
     Returns
@@ -347,13 +347,13 @@ def sigma_of(problem: Problem, calculated: np.ndarray) -> np.ndarray:
     return np.sqrt(data.variance + p**2 * product)
 
 
-def fit_scales(problem: Problem, calculated: np.ndarray, x: np.ndarray) -> np.ndarray:
+def fit_scales(problem: DynamicalProblem, calculated: np.ndarray, x: np.ndarray) -> np.ndarray:
     """
     x with the scales that fit intensities best, amplitudes counting alike.
 
     Parameters
     ----------
-    problem : Problem
+    problem : DynamicalProblem
     calculated : ndarray, shape (n,)
         Before any scale.
     x : ndarray, shape (k,)
@@ -378,7 +378,7 @@ def fit_scales(problem: Problem, calculated: np.ndarray, x: np.ndarray) -> np.nd
 
 
 @dataclass(frozen=True)
-class Refinement:
+class RefinedState:
     """x, where it ended, its covariance (k, k), I of all observations there (n,), and the stages that led there."""
 
     x: np.ndarray
@@ -388,19 +388,19 @@ class Refinement:
 
 
 def refine(
-    problem: Problem,
-    before: Refinement,
+    problem: DynamicalProblem,
+    before: RefinedState,
     name: str,
     refined: tuple[str, ...],
     iterations: Iterations = Iterations(n_max=5, step_threshold=3e-3),
-) -> Refinement:
+) -> RefinedState:
     """
     One stage.
 
     Parameters
     ----------
-    problem : Problem
-    before : Refinement
+    problem : DynamicalProblem
+    before : RefinedState
         Where it starts.
     name : str
         Of the stage.
@@ -410,7 +410,7 @@ def refine(
 
     Returns
     -------
-    Refinement
+    RefinedState
     """
     data, layout, choice = problem.data, problem.layout, problem.choice
     refined = ("scale", "frame_scale", *refined)
@@ -452,7 +452,7 @@ def refine(
         r1(data.intensity[some], calculated[some]),
         2.0 * found.objective,
     )
-    return Refinement(found.x, found.covariance, calculated, (*before.stages, stage))
+    return RefinedState(found.x, found.covariance, calculated, (*before.stages, stage))
 
 
 def _bounds(layout: Layout) -> Bounds:

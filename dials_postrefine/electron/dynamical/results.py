@@ -45,7 +45,7 @@ class Stage:
 
 
 @dataclass(frozen=True)
-class Candidate:
+class HandCandidate:
     """
     A hand and setting that was tried.
 
@@ -75,7 +75,7 @@ class HandChoice:
 
     Attributes
     ----------
-    candidates : tuple of Candidate
+    candidates : tuple of HandCandidate
     deviation : float
         How much better the best one is than the best one of the other hand, in units of chance: the difference of
         log-likelihood by frame, its sum over its standard deviation.
@@ -83,7 +83,7 @@ class HandChoice:
         R1 of the other hand, refined as far; NaN where both are the same crystal.
     """
 
-    candidates: tuple[Candidate, ...]
+    candidates: tuple[HandCandidate, ...]
     deviation: float
     other_r1: float
 

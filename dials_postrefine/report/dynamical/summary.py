@@ -16,7 +16,7 @@ from dials_postrefine.electron.dynamical.charge import Charge, Part
 from dials_postrefine.electron.dynamical.explained import Explained
 from dials_postrefine.electron.dynamical.orders import Order
 from dials_postrefine.electron.dynamical.residuals import amplitude_residuals, scaled_by_itself
-from dials_postrefine.electron.dynamical.results import Candidate, DynamicalFit, Estimate
+from dials_postrefine.electron.dynamical.results import DynamicalFit, Estimate, HandCandidate
 from dials_postrefine.numerics.frames import FrameData
 from dials_postrefine.numerics.grouped import even_groups
 from dials_postrefine.report.common.explained import describe_explained, explained_findings
@@ -129,7 +129,7 @@ def _degrees(one: Estimate) -> dict:
     return {"value": float(np.degrees(one.value)), "esd": float(np.degrees(one.esd))}
 
 
-def _candidate(one: Candidate, best: Candidate) -> dict:
+def _candidate(one: HandCandidate, best: HandCandidate) -> dict:
     return {
         "name": one.name,
         "hand": int(one.hand),

@@ -7,6 +7,7 @@ import pytest
 from quartz_frames import quartz, scattering
 
 from cctbx import crystal, xray
+
 from dials_postrefine.electron.bloch.potential import coefficients
 from dials_postrefine.electron.dynamical.crystal import Setting, freedom_of, in_hand, settings_of
 from dials_postrefine.files.electron.scaled_images import symmetry_of
@@ -34,7 +35,10 @@ def test_quartz_has_two_hands_and_the_dauphine_twin_of_each():
     # none is another one seen by an operation of the crystal: |U| of the twins differ, and the hands' do not
     atoms = electron_atoms(structure)
     hkl = np.array([[1, 0, 1], [2, 1, 3], [3, -1, 2]])
-    u = [np.abs(coefficients(in_hand(atoms, one.hand), RECIPROCAL, hkl @ one.operation, scattering())[0]) for one in found]
+    u = [
+        np.abs(coefficients(in_hand(atoms, one.hand), RECIPROCAL, hkl @ one.operation, scattering())[0])
+        for one in found
+    ]
     assert u[0] == pytest.approx(u[1]) and u[2] == pytest.approx(u[3])
     assert not np.allclose(u[0], u[2], rtol=0.05)
 

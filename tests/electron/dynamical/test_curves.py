@@ -9,13 +9,14 @@ import pytest
 from quartz_frames import AS_GIVEN, data_of, frames_of, quartz, scattering
 
 from dials_postrefine.electron.dynamical import refinement
-from dials_postrefine.electron.dynamical.refinement import ModelChoice, make_problem
+from dials_postrefine.electron.dynamical.refinement import DynamicalChoice, make_problem
 from dials_postrefine.electron.dynamical.rocking import BeamLimits, enough_step
 from dials_postrefine.scattering.electron_atoms import electron_atoms
 
+
 def problem_of(data, structure, step=np.radians(0.1), s_max=0.01, **choices):
     limits = BeamLimits(1.0, s_max)
-    problem = make_problem(data, electron_atoms(structure), scattering(), ModelChoice(limits, **choices), AS_GIVEN)
+    problem = make_problem(data, electron_atoms(structure), scattering(), DynamicalChoice(limits, **choices), AS_GIVEN)
     return problem.with_step(step)
 
 

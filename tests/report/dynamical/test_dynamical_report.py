@@ -12,9 +12,9 @@ from dials_postrefine.electron.dynamical.charge import compare_charges
 from dials_postrefine.electron.dynamical.explained import Factored, explain
 from dials_postrefine.electron.dynamical.orders import Order
 from dials_postrefine.electron.dynamical.results import (
-    Candidate,
     DynamicalFit,
     Estimate,
+    HandCandidate,
     HandChoice,
     Stage,
     Structure,
@@ -76,7 +76,10 @@ def case():
         r1_kinematical=0.181,
         r1_dynamical=0.0712,
         hand=HandChoice(
-            (Candidate("inverted", -1, identity, 0.0712, -1000.0), Candidate("as given", 1, identity, 0.0954, -1031.5)),
+            (
+                HandCandidate("inverted", -1, identity, 0.0712, -1000.0),
+                HandCandidate("as given", 1, identity, 0.0954, -1031.5),
+            ),
             5.2,
             0.0954,
         ),
