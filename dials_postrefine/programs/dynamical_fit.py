@@ -29,7 +29,7 @@ def fit_choice(request: DynamicalRequest) -> FitChoice:
         step=float(np.radians(_or_nan(beams.step))),
         by_frame=thickness.model == "by_frame",
         distribution=thickness.distribution,
-        tilt_width=request.restrain.orientation,
+        tilt_width=float(np.radians(request.restrain.orientation)),
     )
 
 

@@ -24,6 +24,7 @@ from dials_postrefine.scattering.electron_atoms import ElectronAtoms
 
 ABSORPTION = ("none", "proportional", "einstein")
 MOST_VALUES = 2e8  # of the table of U
+MOST_INDICES = 5e7  # that are looked through for those of small |g|
 STRONGEST = 30  # coefficients that a centre of symmetry is looked for with
 
 
@@ -168,9 +169,19 @@ def indices_within(reciprocal: np.ndarray, d_star_max: float) -> np.ndarray:
     -------
     ndarray of int, shape (n, 3)
         0,0,0 first, then by rising |g|.
+
+    Raises
+    ------
+    ValueError
+        For more than memory holds.
     """
     # |h_i| <= |a_i| |g|
     most = np.floor(np.linalg.norm(np.linalg.inv(reciprocal), axis=1) * d_star_max + 1e-9).astype(int)
+    n = np.prod(2.0 * most + 1.0)
+    if n > MOST_INDICES:
+        raise ValueError(
+            f"{n:.0f} indices up to |g| = {d_star_max:.4g} 1/Angstrom need too much memory: take beams of smaller |g|"
+        )
     hkl = np.stack(np.meshgrid(*(np.arange(-n, n + 1) for n in most), indexing="ij"), axis=-1).reshape(-1, 3)
     length = np.linalg.norm(hkl @ reciprocal.T, axis=1)
     inside = length <= d_star_max * (1.0 + 1e-12)

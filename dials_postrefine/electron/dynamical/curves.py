@@ -3,7 +3,7 @@ Intensities of all observations, sums over the nodes of blocks (rocking.py), and
 
 M = m (U + i kappa U) m + m^2 2 K s(w) of each node is diagonalised without its absorption, which enters to first order:
 
-    lambda_j + i kappa (C^H m (U + U_0) m C)_jj,   psi_g = m_g/m_0 sum_j C_gj e_j conj(C_0j),   e_j = exp(i pi t lambda_j/K)
+    lambda_j + i kappa (C^H m (U + U_0) m C)_jj, psi_g = m_g/m_0 sum_j C_gj e_j conj(C_0j), e_j = exp(i pi t lambda_j/K)
 
 (bloch/propagation.py).  A change P of the matrix, diagonal where a frame is turned, adds (Daleckii-Krein)
 
@@ -79,7 +79,7 @@ class Curves:
 
 @dataclass(frozen=True)
 class _Solved:
-    """A block diagonalised: lambda (m, b), C (m, b, b), its rows of observed beams (m, r, b), conj(C_0j), dlambda/dkappa."""
+    """A block diagonalised: lambda (m, b), C (m, b, b), its rows of observed beams, conj(C_0j), dlambda/dkappa."""
 
     values: np.ndarray
     vectors: np.ndarray
@@ -213,7 +213,7 @@ def _evaluate_block(block: Block, tables: Tables, slab: Slab, k: float, tilts: b
 
 
 def _absorption_by(solved: _Solved, coupling: tuple, changes: list, n_tilts: int, kappa: float) -> np.ndarray:
-    """kappa db (module docstring) of each change, (p, m, b) or zeros to be broadcast; coupling: B beside its diagonal."""
+    """kappa db (module docstring) of each change, (p, m, b) or zeros; coupling: B beside its diagonal."""
     if not kappa or not changes:
         return np.zeros((len(changes), 1, 1))
     beside, diagonal = coupling

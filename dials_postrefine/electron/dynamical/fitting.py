@@ -75,7 +75,7 @@ class FitChoice:
     distribution : str
         Of thickness, as refinement.DISTRIBUTIONS.
     tilt_width, scale_width : float
-        Of the restraints, as of DynamicalChoice; scale_width NaN for what the data need: none where frames are as they were,
+        Of the restraints, as of DynamicalChoice; scale_width NaN for what the data need: none where frames are as they were
         and SCALED where they were scaled.
     """
 

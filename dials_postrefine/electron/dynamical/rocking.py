@@ -22,6 +22,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dials_postrefine.electron.bloch.beams import check_memory
 from dials_postrefine.electron.bloch.geometry import Geometry, obliquity, twice_k_s
 from dials_postrefine.electron.bloch.potential import Potential, indices_within
 from dials_postrefine.numerics.frames import FrameData, Frames, slopes_of_excitation
@@ -242,6 +243,7 @@ def _block(frame: int, geometry: Geometry, axes: np.ndarray, hkl: np.ndarray, wa
     near[of_row] = True
     chosen_beams = np.flatnonzero(near)
     beams = np.ascontiguousarray(hkl[chosen_beams])
+    check_memory(len(beams), len(every))
     g = np.broadcast_to(geometry.g(beams), (len(every), len(beams), 3))
     k_nodes = np.broadcast_to(geometry.k, (len(every), 3))
     by_tilt = np.array([-2.0 * np.einsum("mbi,mi->mb", np.cross(axis, g), k_nodes) for axis in axes])
