@@ -12,6 +12,9 @@ M = m (U + i kappa U) m + m^2 2 K s(w) of each node is diagonalised without its 
     db_j = (C^H dB C)_jj + 2 Re sum_k (C^H B C)_jk P'_kj/(lambda_j - lambda_k),      B = m (U + U_0) m
 
 of which only the rows of observed beams are made.  All thicknesses share a diagonalisation.
+
+Mosaicity of standard deviation eta is the mean over w_2, at 0 and +-sqrt(3) eta with shares 2/3 and 1/6 each (Gauss and
+Hermite); along the motion the integral over it has done that already, but at its ends.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from dials_postrefine.electron.dynamical.crystal import Tables
 from dials_postrefine.electron.dynamical.rocking import Block, OrientationGrid
 
 NEAR = 1e-7  # 1/Angstrom^2, of eigenvalues
+MOSAIC = ((0.0, 2.0 / 3.0), (3.0**0.5, 1.0 / 6.0), (-(3.0**0.5), 1.0 / 6.0))  # nodes and shares
 
 
 @dataclass(frozen=True)
@@ -40,12 +44,15 @@ class Slab:
     kappa : float
     tilt : ndarray, shape (f, 2)
         w, radians.
+    mosaicity : float
+        eta, radians.
     """
 
     thickness: np.ndarray
     share: np.ndarray
     kappa: float
     tilt: np.ndarray
+    mosaicity: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -65,6 +72,8 @@ class Curves:
         Of the pieces that blocks have of observations: what is turned or made thicker is one frame.
     by_tilt : ndarray, shape (c, 2)
     by_thickness_of_frame : ndarray, shape (c, q)
+    by_mosaicity : ndarray, shape (n,)
+        Where the derivatives by the tilts are wanted.
     """
 
     intensity: np.ndarray
@@ -75,6 +84,7 @@ class Curves:
     frames: np.ndarray
     by_tilt: np.ndarray
     by_thickness_of_frame: np.ndarray
+    by_mosaicity: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -157,24 +167,24 @@ def evaluate(grid: OrientationGrid, tables: Tables, slab: Slab, n: int, tilts: b
     Curves
     """
     n_nodes, p = len(slab.share), len(tables.values) - 1
-    intensity, by_thickness = np.zeros(n), np.zeros((n, n_nodes))
-    by_kappa, by_potential = np.zeros(n), np.zeros((n, p))
+    found = np.zeros(n), np.zeros((n, n_nodes)), np.zeros(n), np.zeros((n, p)), np.zeros(n)
     pieces = []
     for block in grid.blocks:
-        one = _evaluate_block(block, tables, slab, grid.k, tilts)
-        np.add.at(intensity, block.rows, one.intensity)
-        np.add.at(by_thickness, block.rows, one.by_thickness)
-        np.add.at(by_kappa, block.rows, one.by_kappa)
-        np.add.at(by_potential, block.rows, one.by_potential)
-        pieces.append((one.rows, one.frames, one.by_tilt, one.by_thickness))
-    rows, frames, by_tilt, of_frame = (np.concatenate(parts) for parts in zip(*pieces))
-    return Curves(intensity, by_thickness, by_kappa, by_potential, rows, frames, by_tilt, of_frame)
+        for node, share in MOSAIC if slab.mosaicity else ((0.0, 1.0),):
+            tilt = slab.tilt[block.frame] + np.array([0.0, node * slab.mosaicity])
+            one = _evaluate_block(block, tables, slab, tilt, (grid.k, tilts))
+            values = one.intensity, one.by_thickness, one.by_kappa, one.by_potential, node * one.by_tilt[:, 1]
+            for total, value in zip(found, values):
+                np.add.at(total, block.rows, share * value)
+            pieces.append((one.rows, one.frames, share * one.by_tilt, share * one.by_thickness))
+    return Curves(*found[:4], *(np.concatenate(parts) for parts in zip(*pieces)), found[4])
 
 
-def _evaluate_block(block: Block, tables: Tables, slab: Slab, k: float, tilts: bool) -> Curves:
-    """The same of one block, for its observations."""
+def _evaluate_block(block: Block, tables: Tables, slab: Slab, tilt: np.ndarray, how: tuple[float, bool]) -> Curves:
+    """The same of one block that is turned, for its observations; how: K, and whether derivatives by tilts are made."""
+    k, tilts = how
     u = tables.between(block.beams)
-    solved = _solve(block, u[0], tables, slab.kappa, slab.tilt[block.frame])
+    solved = _solve(block, u[0], tables, slab.kappa, tilt)
     m, r = block.obliquity, len(block.rows)
     changes = []
     hermitian = np.conj(np.swapaxes(solved.vectors, -1, -2))
@@ -209,7 +219,8 @@ def _evaluate_block(block: Block, tables: Tables, slab: Slab, k: float, tilts: b
     n_tilts = 2 * tilts
     by_tilt = by_change[:, :n_tilts] if tilts else np.zeros((r, 2))
     frames = np.full(r, block.frame)
-    return Curves(intensity, by_thickness, by_kappa, by_change[:, n_tilts:], block.rows, frames, by_tilt, by_thickness)
+    of_block = intensity, by_thickness, by_kappa, by_change[:, n_tilts:], block.rows, frames, by_tilt, by_thickness
+    return Curves(*of_block, np.zeros(r))
 
 
 def _absorption_by(solved: _Solved, coupling: tuple, changes: list, n_tilts: int, kappa: float) -> np.ndarray:

@@ -75,8 +75,8 @@ class FitChoice:
     distribution : str
         Of thickness, as refinement.DISTRIBUTIONS.
     tilt_width, scale_width : float
-        Of the restraints, as of DynamicalChoice; scale_width NaN for what the data need: none where frames are as they were
-        and SCALED where they were scaled.
+        Of the restraints, as of DynamicalChoice; scale_width NaN for what the data need: SCALED where they were scaled,
+        none else.
     """
 
     refine: tuple[str, ...] = ("auto",)
@@ -168,8 +168,22 @@ def _fit(data, atoms, scattering, choice: FitChoice, say) -> DynamicalFit:
     stages = _stages(choice, best.problem)
     for i, (name, kinds) in enumerate(stages):
         say(f"Refining {name}", i, len(stages))
+        state = _with_start(best.problem, state, kinds)
         state = refine(best.problem, state, name, kinds)
     return _result(best, state, hand, step)
+
+
+STARTS = {"spread": 0.05, "kappa": 0.02, "mosaicity": np.radians(0.03)}  # where the derivative is not zero
+
+
+def _with_start(problem: DynamicalProblem, state: RefinedState, kinds: tuple[str, ...]) -> RefinedState:
+    """The state with what is refined from now on away from zero."""
+    x = state.x.copy()
+    for kind, start in STARTS.items():
+        place = problem.layout.places[kind]
+        if kind in kinds and not x[place].any():
+            x[place] = start
+    return replace(state, x=x)
 
 
 def _best_of_each_hand(tried: list[_Tried]) -> list[_Tried]:
@@ -208,7 +222,12 @@ def _stages(choice: FitChoice, problem: DynamicalProblem) -> list[tuple[str, tup
     if choice.distribution != "none":
         kinds = (*kinds, "spread")
         found.append(("distribution", kinds))
-    more = {"orientation": ("tilt",), "absorption": ("kappa",), "structure": ("shifts", "b", "displacements")}
+    more = {
+        "orientation": ("tilt",),
+        "absorption": ("kappa",),
+        "mosaicity": ("mosaicity",),
+        "structure": ("shifts", "b", "displacements"),
+    }
     for name in STAGES:
         if name in wanted and name in more:
             kinds = (*kinds, *more[name])
@@ -325,7 +344,7 @@ def _result(best: _Tried, state: RefinedState, hand: HandChoice, step: float) ->
         thicknesses=np.broadcast_to(x[places["thickness"]], n_frames).copy(),
         thicknesses_esd=np.broadcast_to(esd[places["thickness"]], n_frames).copy(),
         absorption=estimate("kappa"),
-        mosaicity=Estimate(0.0),
+        mosaicity=estimate("mosaicity"),
         scale=scales,
         scale_esd=scale_esd,
         tilt=tilt,

@@ -91,6 +91,7 @@ def make_layout(n_frames: int, freedom: Freedom, by_frame: bool) -> Layout:
         "thickness": n_frames if by_frame else 1,
         "spread": 1,
         "kappa": 1,
+        "mosaicity": 1,
         "overall_b": 1,
         "shifts": len(freedom.shifts),
         "b": len(freedom.isotropic),
@@ -169,7 +170,8 @@ class DynamicalProblem:
         mean = np.broadcast_to(x[places["thickness"]], f)
         spread = float(x[places["spread"]][0])
         thickness = mean[:, None] * (1.0 + spread * self.nodes)
-        return Slab(thickness, self.shares, float(x[places["kappa"]][0]), x[places["tilt"]].reshape(f, 2))
+        kappa, mosaicity = float(x[places["kappa"]][0]), float(x[places["mosaicity"]][0])
+        return Slab(thickness, self.shares, kappa, x[places["tilt"]].reshape(f, 2), mosaicity)
 
     def scales_at(self, x: np.ndarray) -> np.ndarray:
         """c_f of all frames (f,)."""
@@ -181,7 +183,7 @@ class DynamicalProblem:
         tables = tabulate_crystal(
             self.atoms_at(x), self.reciprocal, 2.0 * self.choice.limits.g_max, self.scattering, wanted
         )
-        return evaluate(self.grid, tables, self.slab_at(x), self.data.n, "tilt" in refined)
+        return evaluate(self.grid, tables, self.slab_at(x), self.data.n, "tilt" in refined or "mosaicity" in refined)
 
     def calculated(self, x: np.ndarray) -> np.ndarray:
         """c_f I of all observations (n,)."""
@@ -206,6 +208,7 @@ class DynamicalProblem:
             found[:, first] = scale * (curves.by_thickness @ grows)
         found[:, places["spread"].start] = scale * (curves.by_thickness @ self.nodes) * mean[data.frame]
         found[:, places["kappa"].start] = scale * curves.by_kappa
+        found[:, places["mosaicity"].start] = scale * curves.by_mosaicity
         column = 0
         if "overall_b" in refined:
             found[:, places["overall_b"].start] = scale * curves.by_potential[:, 0]
@@ -459,5 +462,6 @@ def _bounds(layout: Layout) -> Bounds:
     lower, upper = np.full(layout.size, -np.inf), np.full(layout.size, np.inf)
     lower[layout.places["thickness"]] = 1.0
     lower[layout.places["spread"]], upper[layout.places["spread"]] = 0.0, 0.5
+    lower[layout.places["mosaicity"]] = 0.0
     lower[layout.places["kappa"]], upper[layout.places["kappa"]] = 0.0, 0.5
     return Bounds(lower, upper)
