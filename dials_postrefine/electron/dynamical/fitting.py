@@ -47,6 +47,7 @@ BEYOND = 1.15  # of the data's largest |g|, for beams
 W_MIN = 0.02  # least perturbation strength of a beam
 N_THICKNESSES = 48
 CONVERGED = 3e-3  # step, relative to the parameters in units of their curvature
+STEPS = 4
 FLAT = 0.002  # of R1 over the grid of thicknesses
 
 
@@ -169,7 +170,7 @@ def _fit(data, atoms, scattering, choice: FitChoice, say) -> DynamicalFit:
     for i, (name, kinds) in enumerate(stages):
         say(f"Refining {name}", i, len(stages))
         state = _with_start(best.problem, state, kinds)
-        state = refine(best.problem, state, name, kinds)
+        state = refine(best.problem, state, name, kinds, Iterations(STEPS, CONVERGED))
     return _result(best, state, hand, step)
 
 
@@ -215,7 +216,7 @@ def _stages(choice: FitChoice, problem: DynamicalProblem) -> list[tuple[str, tup
     wanted = choice.refine
     if "auto" in wanted:
         n, n_observed = problem.freedom.n, int((problem.used & problem.data.observed).sum())
-        small = n <= AUTO_MOST and n_observed >= PER_PARAMETER * (n + 3 * problem.data.frames.n)
+        small = n <= AUTO_MOST and n_observed >= PER_PARAMETER * n
         wanted = ("orientation", "structure") if small else ("orientation",)
     kinds: tuple[str, ...] = ("thickness", "overall_b")
     found = []
