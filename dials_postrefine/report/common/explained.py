@@ -92,8 +92,7 @@ def explained_lines(summary: dict) -> str | None:
     lines = ["\nHow much is physics:", table(rows, headers)]
     if summary["tau"]["n_left_out"]:
         lines.append(
-            f"{summary['tau']['n_left_out']} observations are in neither: single scattering gives them nothing, or next "
-            "to nothing."
+            f"{summary['tau']['n_left_out']} observations are in neither: single scattering gives them next to nothing."
         )
     lines.append(
         f"Explained: {interval(share, '{:.0%}')}; predicted and observed residuals of {r['n']} symmetry equivalents "
