@@ -33,7 +33,7 @@ class Beams:
 class Restrain:
     """Standard deviation of orientations, degrees."""
 
-    orientation: float = phil("orientation", 0.1)
+    orientation: float = phil("orientation", 0.2)
 
 
 @dataclass(frozen=True)

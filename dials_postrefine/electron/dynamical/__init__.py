@@ -17,9 +17,10 @@ crystal        atoms -> U, by hand and setting, with what is refined of them
 rocking        blocks of orientations, their frozen beams, and the weights of an observation's integral over them
 curves         intensities of all observations and their derivatives, a block at a time
 kinematical    the same, of single scattering
-parameters     what is refined: names, stages, restraints
-refinement     the stages: scales eliminated, minimised by numerics/leastsquares.py, esds
+refinement     parameters, restraints, and stages of what frames share, by numerics/leastsquares.py, with esds
+orientations   the tilts of every frame for itself
 hands          both hands and all settings, by R1 and likelihood
+fitting        all of it, in order
 
 Numpy, scipy and numba; Angstrom, 1/Angstrom, radians.
 """

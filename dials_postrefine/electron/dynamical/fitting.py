@@ -23,6 +23,7 @@ from dials_postrefine.electron.dynamical.hands import (
     scan_thickness,
 )
 from dials_postrefine.electron.dynamical.kinematical import kinematical_intensities
+from dials_postrefine.electron.dynamical.orientations import orient
 from dials_postrefine.electron.dynamical.refinement import (
     DynamicalChoice,
     DynamicalProblem,
@@ -47,7 +48,8 @@ BEYOND = 1.15  # of the data's largest |g|, for beams
 W_MIN = 0.02  # least perturbation strength of a beam
 N_THICKNESSES = 48
 CONVERGED = 3e-3  # step, relative to the parameters in units of their curvature
-STEPS = 4
+STEPS = 3
+FIRST_ROUNDS, ROUNDS = 5, 3  # of orientations
 FLAT = 0.002  # of R1 over the grid of thicknesses
 
 
@@ -89,7 +91,7 @@ class FitChoice:
     step: float = float("nan")
     by_frame: bool = False
     distribution: str = "none"
-    tilt_width: float = field(default=float(np.radians(0.1)))
+    tilt_width: float = field(default=float(np.radians(0.2)))
     scale_width: float = float("nan")
 
 
@@ -170,8 +172,21 @@ def _fit(data, atoms, scattering, choice: FitChoice, say) -> DynamicalFit:
     for i, (name, kinds) in enumerate(stages):
         say(f"Refining {name}", i, len(stages))
         state = _with_start(best.problem, state, kinds)
-        state = refine(best.problem, state, name, kinds, Iterations(STEPS, CONVERGED))
+        state = _stage(best.problem, state, name, kinds)
     return _result(best, state, hand, step)
+
+
+def _stage(problem: DynamicalProblem, state: RefinedState, name: str, kinds: tuple[str, ...]) -> RefinedState:
+    """One stage: what frames share and the frames' orientations in turn, then both at once for the esds."""
+    shared = tuple(kind for kind in kinds if kind != "tilt")
+    before = state.stages
+    if "tilt" not in kinds:
+        return refine(problem, state, name, shared, Iterations(STEPS, CONVERGED))
+    if name == "orientation":
+        state = orient(problem, state, FIRST_ROUNDS)
+    state = refine(problem, state, name, shared, Iterations(STEPS - 1, CONVERGED))
+    state = orient(problem, state, ROUNDS)
+    return refine(problem, replace(state, stages=before), name, kinds, Iterations(1, CONVERGED))
 
 
 STARTS = {"spread": 0.05, "kappa": 0.02, "mosaicity": np.radians(0.03)}  # where the derivative is not zero

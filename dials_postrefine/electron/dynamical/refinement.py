@@ -53,7 +53,7 @@ class DynamicalChoice:
     limits: BeamLimits
     thickness: str = "one"
     distribution: str = "none"
-    tilt_width: float = np.radians(0.1)
+    tilt_width: float = np.radians(0.2)
     scale_width: float = np.inf
 
 
