@@ -35,7 +35,7 @@ def compare_orders(files: ImageFiles, data: FrameData, fit: DynamicalFit) -> lis
     """
     factor = fit.factor
     good = np.isfinite(factor) & (factor > 0.0)
-    kinematical = fit.kinematical
+    kinematical = fit.kinematical / fit.scale[data.frame]
     d = factor[good]
     orders = [
         measure_order(

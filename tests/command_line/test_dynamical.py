@@ -93,8 +93,8 @@ def test_merged_friedel_mates_are_refused(refused, quartz, tmp_path):
 def test_corrected_intensities_are_not_corrected_again(refused, quartz, tmp_path):
     table = tables.read_table(str(quartz[1]))
     table["dynamical_factor"] = flex.double(len(table), 1.0)
-    tables.write_table(table, str(tmp_path / "dynamical.refl"))
-    assert "corrected already" in refused(quartz[0], tmp_path / "dynamical.refl", quartz[2])
+    tables.write_table(table, str(tmp_path / "corrected.refl"))
+    assert "corrected already" in refused(quartz[0], tmp_path / "corrected.refl", quartz[2])
 
 
 def test_a_thickness_that_nothing_determines_is_refused(refused, quartz, tmp_path):
@@ -140,7 +140,7 @@ def test_a_run_and_what_it_writes(quartz, tmp_path, monkeypatch):
 def test_image_spread_prints_the_same(quartz, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     shutil.copy(quartz[2], "quartz.cif")
-    limits = ("d_min=1.5",)
+    limits = ("d_min=0.9",)
     dynamical.run([*map(str, quartz[:2]), "quartz.cif", *limits])
     image_spread.run([*map(str, quartz[:2]), "dynamical=quartz.cif", "beam.intensity=none", *limits])
     ours = json.loads((tmp_path / "dials.dynamical.json").read_text())

@@ -179,9 +179,7 @@ def indices_within(reciprocal: np.ndarray, d_star_max: float) -> np.ndarray:
     most = np.floor(np.linalg.norm(np.linalg.inv(reciprocal), axis=1) * d_star_max + 1e-9).astype(int)
     n = np.prod(2.0 * most + 1.0)
     if n > MOST_INDICES:
-        raise ValueError(
-            f"{n:.0f} indices up to |g| = {d_star_max:.4g} 1/Angstrom need too much memory: take beams of smaller |g|"
-        )
+        raise ValueError(f"{n:.0f} indices need too much memory: take beams of smaller |g|")
     hkl = np.stack(np.meshgrid(*(np.arange(-n, n + 1) for n in most), indexing="ij"), axis=-1).reshape(-1, 3)
     length = np.linalg.norm(hkl @ reciprocal.T, axis=1)
     inside = length <= d_star_max * (1.0 + 1e-12)
@@ -370,11 +368,8 @@ def absorption_by_atoms(
 
     Parameters
     ----------
-    atoms : ElectronAtoms
-    reciprocal : ndarray, shape (3, 3)
-        A, of any orientation; 1/Angstrom.
-    hkl : ndarray of int, shape (n, 3)
-    scattering : Scattering
+    atoms, reciprocal, hkl, scattering
+        As of by_atoms.
 
     Returns
     -------

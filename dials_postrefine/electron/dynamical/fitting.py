@@ -173,7 +173,7 @@ def _fit(data, atoms, scattering, choice: FitChoice, say) -> DynamicalFit:
         say(f"Refining {name}", i, len(stages))
         state = _with_start(best.problem, state, kinds)
         state = _stage(best.problem, state, name, kinds)
-    return _result(best, state, hand, step)
+    return replace(_result(best, state, hand, step), scanned=np.column_stack([_thicknesses(choice), best.scanned]))
 
 
 def _stage(problem: DynamicalProblem, state: RefinedState, name: str, kinds: tuple[str, ...]) -> RefinedState:
@@ -209,6 +209,13 @@ def _best_of_each_hand(tried: list[_Tried]) -> list[_Tried]:
         if of_hand:
             found.append(min(of_hand, key=lambda one: one.scanned.min()))
     return found
+
+
+def _thicknesses(choice: FitChoice) -> np.ndarray:
+    """Those that are tried."""
+    if np.isfinite(choice.thickness_start):
+        return np.array([choice.thickness_start])
+    return np.geomspace(*choice.thickness_range, N_THICKNESSES)
 
 
 def _thickness_of_step(choice: FitChoice) -> float:
@@ -257,9 +264,7 @@ def _try_settings(data, atoms, scattering, chosen: tuple, say) -> list[_Tried]:
     """All settings that single scattering does not rule out, with R1 over thicknesses."""
     choice, model, step = chosen
     low, high = choice.thickness_range
-    thickness = np.geomspace(low, high, N_THICKNESSES)
-    if np.isfinite(choice.thickness_start):
-        thickness = np.array([choice.thickness_start])
+    thickness = _thicknesses(choice)
     settings = settings_of(atoms, data.lattice)
     if choice.hand != "auto":
         settings = [Setting(1 if choice.hand == "as_given" else -1, np.eye(3, dtype=int))]

@@ -5,7 +5,7 @@ How well calculated intensities agree with observed ones, as a whole and by grou
     ln L = -1/2 sum [(I_obs - I_calc)^2/V + ln 2 pi V],   V = v + (e I_calc)^2
 
 e is what the model lacks beyond the counting error v, relative to the intensity: one number, that of the largest ln L.
-Two models of the same observations are compared with one e, the smaller of theirs,
+Two models of the same observations are compared by the ratio of their largest likelihoods, each with its own e,
 
     Lambda = sum_f Lambda_f,   Lambda_f = ln L_f(second) - ln L_f(first),   sd = sqrt(n var Lambda_f)
 
@@ -148,7 +148,7 @@ def compare_models(
     Comparison
     """
     error = tuple(model_error(observed, variance, one) for one in (first, second))
-    terms = [log_densities(observed, variance, one, min(error)) for one in (first, second)]
+    terms = [log_densities(observed, variance, one, e) for one, e in zip((first, second), error)]
     log_ratio = terms[1] - terms[0]
     _, number = np.unique(frame, return_inverse=True)
     by_frame = np.bincount(number.ravel(), log_ratio)

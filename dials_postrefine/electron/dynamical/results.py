@@ -145,6 +145,8 @@ class DynamicalFit:
     stages : tuple of Stage
     notes : tuple of str
         Sentences for the reader: the step of the orientations, beams, what was not determined.
+    scanned : ndarray, shape (t, 2)
+        Thicknesses (Angstrom) and R1 of the best setting, before anything else is refined; empty where not tried.
     """
 
     thickness: Estimate
@@ -166,6 +168,7 @@ class DynamicalFit:
     hand: HandChoice
     stages: tuple[Stage, ...]
     notes: tuple[str, ...]
+    scanned: np.ndarray = field(default_factory=lambda: np.zeros((0, 2)))
 
     @property
     def factor(self) -> np.ndarray:

@@ -31,6 +31,7 @@ def scale_anew(experiments, table) -> tuple[Any, Any]:
     The column ROW of the table numbers the rows as they were.
     """
     from dials.command_line.scale import phil_scope, run_scaling
+    from libtbx import Auto
 
     experiments, table = copy.deepcopy(experiments), table.select(flex.bool(len(table), True))
     for experiment in experiments:
@@ -42,7 +43,8 @@ def scale_anew(experiments, table) -> tuple[Any, Any]:
     for flag in (names.scaled, names.outlier_in_scaling, names.excluded_for_scaling, names.user_excluded_in_scaling):
         table.unset_flags(flex.bool(len(table), True), flag)
     table[ROW] = flex.int(range(len(table)))
-    params = phil_scope.extract()
+    params = phil_scope.fetch().extract()
+    params.model = Auto
     theirs = logging.getLogger("dials.algorithms")
     level = theirs.level
     theirs.setLevel(logging.CRITICAL + 1)

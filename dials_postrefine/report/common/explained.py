@@ -90,6 +90,10 @@ def explained_lines(summary: dict) -> str | None:
     r, slope, share, pairs = (summary[name] for name in ("correlation", "slope", "explained", "pairs"))
     headers, rows = spread_rows(summary)
     lines = ["\nHow much is physics:", table(rows, headers)]
+    if summary["tau"]["n_left_out"]:
+        lines.append(
+            f"{summary['tau']['n_left_out']} observations are in neither: single scattering gives them next to nothing."
+        )
     lines.append(
         f"Explained: {interval(share, '{:.0%}')}; predicted and observed residuals of {r['n']} symmetry equivalents "
         f"with I > 3 sigma: correlation {interval(r, '{:.2f}')}, slope {interval(slope, '{:.2f}')}."

@@ -130,10 +130,15 @@ def _model(summary: dict) -> Section:
         table_of("What is one for all frames.", refined_rows(summary), n_text=1),
         table_of("Hands and settings that were tried, the best one first.", candidate_rows(summary), n_text=1),
     ]
-    scan = summary.get("thickness_scan") or []
+    scan = summary["thickness_scan"]
     figures = []
     if scan:
-        curves = _pair(scan, [one["thickness"] for one in scan])
+        x = [one["thickness"] for one in scan]
+        r1 = [summary["r1"]["kinematical"]] * len(scan)
+        curves = [
+            Curve("single scattering", x, r1, RED, "-"),
+            Curve("dynamical", x, [one["dynamical"] for one in scan], BLUE),
+        ]
         figures.append(
             Figure(
                 plots.lines("r1_thickness", "R1 by thickness", curves, "thickness (Å)", "R1", ylim=(0.0, None)),

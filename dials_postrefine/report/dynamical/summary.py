@@ -97,6 +97,7 @@ def make_summary(
         **describe_explained(explained if isinstance(explained, str) else explained.as_dict(data.frames.number)),
         "charge": None if asides.charge is None else _charge(asides.charge),
         "orders": [_order(one) for one in asides.orders],
+        "thickness_scan": [{"thickness": t, "dynamical": r1} for t, r1 in fit.scanned.tolist()],
         "points": _points(data, fit),
     }
     summary = finite(summary)
