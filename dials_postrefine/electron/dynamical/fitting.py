@@ -337,18 +337,6 @@ def _result(best: _Tried, state: RefinedState, hand: HandChoice, step: float) ->
     single = single * scales[data.frame]
     f = np.sqrt(np.maximum(single, 0.0))[some]
     single *= (np.sum(np.sqrt(np.maximum(dynamical, 0.0))[some] * f) / np.sum(f**2)) ** 2
-    shifts_esd = np.sqrt(
-        np.einsum(
-            "qas,qr,ras->as",
-            problem.freedom.shifts,
-            state.covariance[places["shifts"], places["shifts"]],
-            problem.freedom.shifts,
-        )
-    )
-    atoms = problem.atoms_at(x)
-    b_esd = np.full(len(atoms.sites), np.nan_to_num(estimate("overall_b").esd))
-    b_esd[problem.freedom.isotropic] = np.hypot(b_esd[problem.freedom.isotropic], esd[places["b"]])
-    structure = Structure(atoms.sites, shifts_esd, atoms.b, b_esd, estimate("overall_b"), atoms.u_star)
     axes = grid.tilt_axes
     tilt = np.einsum("fi,fix->fx", x[places["tilt"]].reshape(n_frames, 2), axes)
     tilt_esd = np.sqrt(np.einsum("fi,fix->fx", (esd[places["tilt"]] ** 2).reshape(n_frames, 2), axes**2))
@@ -370,7 +358,7 @@ def _result(best: _Tried, state: RefinedState, hand: HandChoice, step: float) ->
         scale_esd=scale_esd,
         tilt=tilt,
         tilt_esd=tilt_esd,
-        structure=structure,
+        structure=_structure(problem, state, esd, estimate("overall_b")),
         kinematical=single,
         dynamical=dynamical,
         observed=some,
@@ -380,3 +368,20 @@ def _result(best: _Tried, state: RefinedState, hand: HandChoice, step: float) ->
         stages=state.stages,
         notes=notes,
     )
+
+
+def _structure(problem: DynamicalProblem, state: RefinedState, esd: np.ndarray, overall_b: Estimate) -> Structure:
+    """The atoms, with esds (k,) of all parameters."""
+    places, x = problem.layout.places, state.x
+    shifts_esd = np.sqrt(
+        np.einsum(
+            "qas,qr,ras->as",
+            problem.freedom.shifts,
+            state.covariance[places["shifts"], places["shifts"]],
+            problem.freedom.shifts,
+        )
+    )
+    atoms = problem.atoms_at(x)
+    b_esd = np.full(len(atoms.sites), np.nan_to_num(overall_b.esd))
+    b_esd[problem.freedom.isotropic] = np.hypot(b_esd[problem.freedom.isotropic], esd[places["b"]])
+    return Structure(atoms.sites, shifts_esd, atoms.b, b_esd, overall_b, atoms.u_star)
