@@ -30,7 +30,7 @@ def quartz(anisotropic: bool = True):
     return structure
 
 
-def frames_of(structure, n: int = 2, motion: str = "rotation", tile: bool = False) -> Frames:
+def frames_of(structure, n: int = 2, motion: str = "rotation", half: float = 0.5) -> Frames:
     direct = np.array(structure.unit_cell().orthogonalization_matrix()).reshape(3, 3)
     turned = np.linalg.qr(np.array([[0.3, 0.8, -0.5], [-0.9, 0.4, 0.2], [0.3, 0.4, 0.8]]))[0]
     turned *= np.sign(np.linalg.det(turned))
@@ -42,12 +42,11 @@ def frames_of(structure, n: int = 2, motion: str = "rotation", tile: bool = Fals
         number=np.arange(n),
         sweep=np.zeros(n, dtype=int),
         angle=angle,
-        semi_width=np.full(n, np.radians(0.5)),
+        semi_width=np.full(n, np.radians(half)),
         a_matrix=np.array(spin) @ a_matrix,
         axis=np.tile(axis, (n, 1)),
         k=np.tile([0.0, 0.0, -1.0 / WAVELENGTH], (n, 1)),
         motion=motion,
-        tile=tile,
     )
 
 
