@@ -186,8 +186,8 @@ def _write(given: DynamicalInput, fit: DynamicalFit, summary: dict, names: dict[
                 "frame": data.frames.number[data.frame].tolist(),
                 "intensity": data.intensity.tolist(),
                 "sigma": np.sqrt(data.variance).tolist(),
-                "dynamical": fit.dynamical.tolist(),
-                "kinematical": fit.kinematical.tolist(),
+                "dynamical": np.nan_to_num(fit.dynamical).tolist(),
+                "kinematical": np.nan_to_num(fit.kinematical).tolist(),
                 "dynamical_factor": np.where(np.isfinite(d), d, 0.0).tolist(),
             },
         )

@@ -59,7 +59,7 @@ class Charge:
 
 def compare_charges(data: FrameData, names: tuple[str, str], fits: tuple[DynamicalFit, DynamicalFit]) -> Charge:
     """
-    Compare two refinements (module docstring).
+    Compare two refinements (module docstring), by the observations that both calculate.
 
     Parameters
     ----------
@@ -72,7 +72,9 @@ def compare_charges(data: FrameData, names: tuple[str, str], fits: tuple[Dynamic
     -------
     Charge
     """
-    first, second = (fit.dynamical for fit in fits)
+    both = np.isfinite(fits[0].dynamical) & np.isfinite(fits[1].dynamical)
+    first, second = (fit.dynamical[both] for fit in fits)
+    data = data.select(both)
     comparison = compare_models(data.intensity, data.variance, first, second, data.frame)
     parts = (_parts(comparison.log_ratio, by) for by in (data.d_star, data.intensity))
     return Charge(*names, fits, comparison, *parts)

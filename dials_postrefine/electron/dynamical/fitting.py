@@ -341,12 +341,6 @@ def _result(best: _Tried, state: RefinedState, hand: HandChoice, step: float) ->
     tilt = np.einsum("fi,fix->fx", x[places["tilt"]].reshape(n_frames, 2), axes)
     tilt_esd = np.sqrt(np.einsum("fi,fix->fx", (esd[places["tilt"]] ** 2).reshape(n_frames, 2), axes**2))
     scale_esd = scales * np.hypot(esd[places["frame_scale"]], esd[places["scale"]])
-    notes = (
-        f"Rocking curves have a step of {np.degrees(step):.4f} degrees, as {thickness:.0f} Angstrom need: "
-        f"{grid.n_orientations} orientations with {grid.n_beams:.0f} beams on average.",
-        f"{int(np.count_nonzero(~problem.used))} of {data.n} observations were not integrated over their Bragg angle, "
-        "and are not refined against.",
-    )
     return DynamicalFit(
         thickness=estimate("thickness"),
         spread=estimate("spread"),
@@ -366,7 +360,17 @@ def _result(best: _Tried, state: RefinedState, hand: HandChoice, step: float) ->
         r1_dynamical=r1(data.intensity[some], dynamical[some]),
         hand=hand,
         stages=state.stages,
-        notes=notes,
+        notes=_notes(problem, step, thickness),
+    )
+
+
+def _notes(problem: DynamicalProblem, step: float, thickness: float) -> tuple[str, ...]:
+    grid, data = problem.grid, problem.data
+    return (
+        f"Rocking curves have a step of {np.degrees(step):.4f} degrees, as {thickness:.0f} Angstrom need: "
+        f"{grid.n_orientations} orientations with {grid.n_beams:.0f} beams on average.",
+        f"{int(np.count_nonzero(~problem.used))} of {data.n} observations were not integrated over their Bragg angle, "
+        "and are not refined against.",
     )
 
 

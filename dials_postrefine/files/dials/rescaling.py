@@ -31,7 +31,6 @@ def scale_anew(experiments, table) -> tuple[Any, Any]:
     The column ROW of the table numbers the rows as they were.
     """
     from dials.command_line.scale import phil_scope, run_scaling
-    from libtbx import Auto
 
     experiments, table = copy.deepcopy(experiments), table.select(flex.bool(len(table), True))
     for experiment in experiments:
@@ -44,7 +43,7 @@ def scale_anew(experiments, table) -> tuple[Any, Any]:
         table.unset_flags(flex.bool(len(table), True), flag)
     table[ROW] = flex.int(range(len(table)))
     params = phil_scope.fetch().extract()
-    params.model = Auto
+    params.model = "physical"  # as for all sweeps
     theirs = logging.getLogger("dials.algorithms")
     level = theirs.level
     theirs.setLevel(logging.CRITICAL + 1)
