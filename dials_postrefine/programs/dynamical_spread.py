@@ -31,17 +31,13 @@ def explain_spread(data: FrameData, fit: DynamicalFit, seed: int = 0) -> Explain
 
 def compare_orders(files: ImageFiles, data: FrameData, fit: DynamicalFit) -> list[Order]:
     """
-    Both orders, with the factors of one fit: correction after scaling as it was given, and before dials.scale anew.
+    Both orders, with the factors of one fit, of the observations that both keep: correction after scaling as it was
+    given, and before dials.scale anew, which has its own outliers.
     """
     factor = fit.factor
     good = np.isfinite(factor) & (factor > 0.0)
     kinematical = fit.kinematical / fit.scale[data.frame]
     d = factor[good]
-    orders = [
-        measure_order(
-            SCALED_FIRST, data.unique[good], data.intensity[good] / d, data.variance[good] / d**2, kinematical[good]
-        )
-    ]
     _, table = scale_anew(files.experiments, corrected_table(files.table, data.row[good], d))
     # the corrected table has the rows in the order of the whole one
     observation = np.flatnonzero(good)[np.argsort(data.row[good], kind="stable")]
@@ -51,9 +47,8 @@ def compare_orders(files: ImageFiles, data: FrameData, fit: DynamicalFit) -> lis
     out = int(names.outlier_in_scaling) | int(names.excluded_for_scaling) | int(names.user_excluded_in_scaling)
     used = are_usable(intensity, variance) & (flags & out == 0)
     observation = observation[used]
-    orders.append(
-        measure_order(
-            CORRECTED_FIRST, data.unique[observation], intensity[used], variance[used], kinematical[observation]
-        )
-    )
-    return orders
+    d, unique, single = factor[observation], data.unique[observation], kinematical[observation]
+    return [
+        measure_order(SCALED_FIRST, unique, data.intensity[observation] / d, data.variance[observation] / d**2, single),
+        measure_order(CORRECTED_FIRST, unique, intensity[used], variance[used], single),
+    ]
