@@ -65,6 +65,7 @@ setup(
             "dials.postrefine = dials_postrefine.command_line.postrefine:run",
             "dials.diffuse_map = dials_postrefine.command_line.diffuse_map:run",
             "dials.diffuse_model = dials_postrefine.command_line.diffuse_model:run",
+            "dials.dynamical = dials_postrefine.command_line.dynamical:run",
             "dials.image_spread = dials_postrefine.command_line.image_spread:run",
             "dials.intensity_model = dials_postrefine.command_line.intensity_model:run",
             "dials.reference_intensities = dials_postrefine.command_line.reference_intensities:run",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 
@@ -15,14 +15,16 @@ from dials_postrefine import log
 from dials_postrefine.electron.errors import Unusable
 from dials_postrefine.electron.spread.imagespread import ImageSpread, Overall, SpreadSettings, analyse, measure_overall
 from dials_postrefine.files.electron.image_pairs import write_pairs
-from dials_postrefine.files.electron.scaled_images import ImageFiles, read_images
+from dials_postrefine.files.electron.scaled_images import ImageChoice, ImageFiles, read_images
 from dials_postrefine.files.safety.outputs import Outputs
 from dials_postrefine.numerics.images import Images
 from dials_postrefine.programs.algorithm_settings import compared_column, image_choice, spread_settings
 from dials_postrefine.programs.launch import Launch, Result, launched, temporary_names, written
 from dials_postrefine.programs.scaled_images import describe_dataset
+from dials_postrefine.report.common.explained import describe_explained
 from dials_postrefine.report.common.page import write_reports
 from dials_postrefine.report.common.remarks import remark_lines
+from dials_postrefine.report.common.summary import finite
 from dials_postrefine.report.spread.figures import collect_figures
 from dials_postrefine.report.spread.page import make_page
 from dials_postrefine.report.spread.summary import make_summary
@@ -47,6 +49,7 @@ def run(request: ImageSpreadRequest, launch: Launch | None = None) -> Result:
         pairs_file = os.path.basename(request.output.pairs) if names["pairs"] else None
         dataset, unused = describe_dataset(files, choice), launch.unused_parameters(request)
         summary = make_summary(dataset, used, found, other, pairs_file, unused)
+        summary["dynamical"] = None if request.dynamical is None else _explain(request, choice)
         summary["provenance"] = launch.provenance.as_dict()
         logger.info(text(summary, launch.verbosity > 0))
         if names["pairs"]:
@@ -68,6 +71,35 @@ def _analyse(
         return found, used, None if others is None else (column, measure_overall(others[0], used))
     except Unusable as error:
         raise Sorry(str(error)) from None
+
+
+def _explain(request: ImageSpreadRequest, choice: ImageChoice) -> dict:
+    """How much of the spread dynamical scattering by a structure explains, with the defaults of dials.dynamical."""
+    from dials_postrefine.programs.dynamical import DynamicalRequest, read_input
+    from dials_postrefine.programs.dynamical_fit import fit_structure
+    from dials_postrefine.programs.dynamical_spread import explain_spread
+
+    wanted = DynamicalRequest(
+        experiments=request.experiments,
+        reflections=request.reflections,
+        structure=request.dynamical,
+        intensity_choice=request.intensity_choice,
+        outliers=request.outliers,
+        image_width=choice.image_width,
+        d_min=request.d_min,
+        d_max=request.d_max,
+        seed=request.seed,
+    )
+    given = read_input(wanted)
+    try:
+        fit = fit_structure(given.data, given.model.structure, wanted)
+    except (Unusable, ValueError) as error:
+        raise Sorry(str(error)) from None
+    explained = explain_spread(given.data, fit, request.seed)
+    found = explained if isinstance(explained, str) else explained.as_dict(given.data.frames.number)
+    r1 = {"kinematical": fit.r1_kinematical, "dynamical": fit.r1_dynamical, "other_hand": fit.hand.other_r1}
+    described = {"structure": request.dynamical, "r1": r1, "thickness": asdict(fit.thickness)}
+    return finite(described | {"hand": int(fit.hand.candidates[0].hand)} | describe_explained(found))
 
 
 def tabulate_pairs(experiments: Sequence[str], images: Images, found: ImageSpread) -> dict[str, Sequence]:

@@ -49,6 +49,7 @@ class ImageSpreadRequest:
     variance: str = choice("variance", "counting")
     compare: str = choice("compare", "none")
     outliers: str = choice("outliers", "exclude")
+    dynamical: str | None = phil("dynamical", None)
     match: str = choice("match", "auto")
     min_common: int = phil("min_common", 5)
     min_angle: float = phil("min_angle", 0.0, convert=radians)

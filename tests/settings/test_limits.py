@@ -116,6 +116,13 @@ ARGUMENTS = {
         "rigid_body.tensor=True",
         "bulk_solvent=True",
     ),
+    "dynamical": (
+        "refine=orientation+structure",
+        "thickness.distribution=wedge",
+        "beams.step=0.05",
+        "restrain.orientation=0.03",
+        "ions=peng1998",
+    ),
     "image_spread": ("min_angle=3.3", "beam.annulus=30 4", "compare=none", "beam.intensity=none"),
     "intensity_model": ("trees.learning_rate=0.1", "reference_model.bulk_solvent=off"),
     "reference_intensities": ("reference_model.radiation=electron", "input.wavelength=1.1"),

@@ -19,11 +19,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dials_postrefine.electron.bloch.absorption import einstein_factor
+from dials_postrefine.electron.bloch.absorption import einstein_factor, einstein_factor_slope
 from dials_postrefine.scattering.electron_atoms import ElectronAtoms
 
 ABSORPTION = ("none", "proportional", "einstein")
 MOST_VALUES = 2e8  # of the table of U
+MOST_INDICES = 5e7  # that are looked through for those of small |g|
 STRONGEST = 30  # coefficients that a centre of symmetry is looked for with
 
 
@@ -168,9 +169,17 @@ def indices_within(reciprocal: np.ndarray, d_star_max: float) -> np.ndarray:
     -------
     ndarray of int, shape (n, 3)
         0,0,0 first, then by rising |g|.
+
+    Raises
+    ------
+    ValueError
+        For more than memory holds.
     """
     # |h_i| <= |a_i| |g|
     most = np.floor(np.linalg.norm(np.linalg.inv(reciprocal), axis=1) * d_star_max + 1e-9).astype(int)
+    n = np.prod(2.0 * most + 1.0)
+    if n > MOST_INDICES:
+        raise ValueError(f"{n:.0f} indices need too much memory: take beams of smaller |g|")
     hkl = np.stack(np.meshgrid(*(np.arange(-n, n + 1) for n in most), indexing="ij"), axis=-1).reshape(-1, 3)
     length = np.linalg.norm(hkl @ reciprocal.T, axis=1)
     inside = length <= d_star_max * (1.0 + 1e-12)
@@ -274,16 +283,14 @@ def _spread(values: np.ndarray, places: np.ndarray) -> np.ndarray:
 
 
 def _absorption_factors(
-    atoms: ElectronAtoms, reciprocal: np.ndarray, s_sq: np.ndarray, scattering: Scattering
+    atoms: ElectronAtoms, reciprocal: np.ndarray, s_sq: np.ndarray, scattering: Scattering, of=einstein_factor
 ) -> np.ndarray:
-    """f' of each atom, shape (n, atoms)."""
+    """f' of each atom, or with einstein_factor_slope df'/dB, shape (n, atoms)."""
     direct = np.linalg.inv(reciprocal)  # rows are the cell vectors
     u_cartesian = np.einsum("ri,nrs,sj->nij", direct, atoms.u_star, direct)
     b = atoms.b + 8.0 * np.pi**2 * np.trace(u_cartesian, axis1=1, axis2=2) / 3.0
     strength = scattering.gamma_rel * scattering.wavelength
-    columns = [
-        einstein_factor(s_sq, atoms.core_a[kind], atoms.core_b[kind], b_j, strength) for kind, b_j in zip(atoms.kind, b)
-    ]
+    columns = [of(s_sq, atoms.core_a[kind], atoms.core_b[kind], b_j, strength) for kind, b_j in zip(atoms.kind, b)]
     return np.stack(columns, axis=1)
 
 
@@ -333,8 +340,6 @@ def by_atoms(
     """
     Derivatives of U_g by the fractional positions and by B of the atoms of the asymmetric unit.
 
-    U' only where it is none or proportional, kappa times these.
-
     Parameters
     ----------
     atoms : ElectronAtoms
@@ -350,21 +355,86 @@ def by_atoms(
     by_b : ndarray of complex, shape (atoms, n)
         1/Angstrom^4.
     """
-    hkl = np.asarray(hkl)
     s_sq = _s_sq(reciprocal, hkl)
     factor = atoms.factors(s_sq) * _scale(reciprocal, scattering)
+    return _by_atoms(atoms, np.asarray(hkl), s_sq, factor, -s_sq[:, None] * factor)
+
+
+def absorption_by_atoms(
+    atoms: ElectronAtoms, reciprocal: np.ndarray, hkl: np.ndarray, scattering: Scattering
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """
+    Derivatives of U'_g, as by_atoms gives those of U_g.
+
+    Parameters
+    ----------
+    atoms, reciprocal, hkl, scattering
+        As of by_atoms.
+
+    Returns
+    -------
+    by_sites, by_b : ndarray of complex, shape (3 atoms, n) and (atoms, n)
+        Or None instead of both where nothing is absorbed.
+    """
+    if scattering.absorption == "none":
+        return None
+    if scattering.absorption == "proportional":
+        sites, b = by_atoms(atoms, reciprocal, hkl, scattering)
+        return scattering.kappa * sites, scattering.kappa * b
+    s_sq, scale = _s_sq(reciprocal, hkl), _scale(reciprocal, scattering)
+    factor = scale * _absorption_factors(atoms, reciprocal, s_sq, scattering)
+    slope = scale * _absorption_factors(atoms, reciprocal, s_sq, scattering, einstein_factor_slope)
+    return _by_atoms(atoms, np.asarray(hkl), s_sq, factor, slope - s_sq[:, None] * factor)
+
+
+def _by_atoms(
+    atoms: ElectronAtoms, hkl: np.ndarray, s_sq: np.ndarray, factor: np.ndarray, by_b: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Derivatives, of factors f (n, atoms) and of exp(B s^2) d[f exp(-B s^2)]/dB."""
     sites = np.zeros((len(hkl), len(atoms.sites), 3), dtype=complex)
     b = np.zeros((len(hkl), len(atoms.sites)), dtype=complex)
     for turned, term in _terms(atoms, hkl, s_sq):
-        one = factor * term
-        sites += -2j * np.pi * one[:, :, None] * turned[:, None, :]
-        b -= s_sq[:, None] * one
+        sites += -2j * np.pi * (factor * term)[:, :, None] * turned[:, None, :]
+        b += by_b * term
     return sites.reshape(len(hkl), -1).T, b.T
+
+
+def by_displacements(
+    atoms: ElectronAtoms, reciprocal: np.ndarray, hkl: np.ndarray, scattering: Scattering
+) -> np.ndarray:
+    """
+    Derivatives of U_g by the elements of U* of the atoms of the asymmetric unit, each of the nine for itself.
+
+    U' as of by_atoms.
+
+    Parameters
+    ----------
+    atoms : ElectronAtoms
+    reciprocal : ndarray, shape (3, 3)
+        A, of any orientation; 1/Angstrom.
+    hkl : ndarray of int, shape (n, 3)
+    scattering : Scattering
+
+    Returns
+    -------
+    ndarray of complex, shape (9 atoms, n)
+        1/Angstrom^2; in C's order of the elements, atom by atom.
+    """
+    hkl = np.asarray(hkl)
+    s_sq = _s_sq(reciprocal, hkl)
+    factor = atoms.factors(s_sq) * _scale(reciprocal, scattering)
+    found = np.zeros((len(hkl), len(atoms.sites), 9), dtype=complex)
+    for turned, term in _terms(atoms, hkl, s_sq):
+        squares = (turned[:, :, None] * turned[:, None, :]).reshape(len(hkl), 1, 9)
+        found -= 2.0 * np.pi**2 * (factor * term)[:, :, None] * squares
+    return found.reshape(len(hkl), -1).T
 
 
 def by_cell(atoms: ElectronAtoms, reciprocal: np.ndarray, hkl: np.ndarray, scattering: Scattering) -> np.ndarray:
     """
-    Derivatives of U_g by the nine elements of A in C's order; U' as of by_atoms.
+    Derivatives of U_g by the nine elements of A in C's order.
+
+    U' only where it is none or proportional, kappa times these.
 
     Parameters
     ----------

@@ -150,7 +150,7 @@ def read_images(
         s0=frames.s0,
         beam_intensity=level,
         image=image,
-        unique=_number_unique(observed.h, cell, group),
+        unique=number_unique(observed.h, cell, group),
         h=observed.h,
         intensity=observed.intensity,
         variance=observed.variance,
@@ -342,7 +342,7 @@ def _number_images(experiments, ids: np.ndarray, z: np.ndarray, width: float | N
     return image, _Frames(*map(np.array, zip(*found)))
 
 
-def _number_unique(h: np.ndarray, cell: tuple[float, ...], space_group) -> np.ndarray:
+def number_unique(h: np.ndarray, cell: tuple[float, ...], space_group) -> np.ndarray:
     """Numbers (n,) of the unique indices by the Laue class of indices h (n, 3)."""
     symmetry = crystal.symmetry(unit_cell=cell, space_group=space_group)
     unique = miller.set(symmetry, to_flex_miller(h), anomalous_flag=False).map_to_asu().indices()

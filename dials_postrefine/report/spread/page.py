@@ -7,6 +7,7 @@ from __future__ import annotations
 import numpy as np
 
 from dials_postrefine.report.common import plots
+from dials_postrefine.report.common.explained import spread_section
 from dials_postrefine.report.common.page import Fact, Figure, Page, Section, Table, number
 from dials_postrefine.report.common.plots import BLUE, GREY, Curve
 from dials_postrefine.report.common.remarks import grade_of
@@ -27,6 +28,7 @@ def make_page(summary: dict, figures: SpreadFigures) -> Page:
         sections=[
             _spread(summary),
             _causes(summary),
+            *spread_section(summary["dynamical"]),
             _pairs(summary, figures),
             image_section(summary, figures),
             _dataset(summary),

@@ -69,6 +69,7 @@ def make_summary(
                 "untested": found.causes.untested,
                 "left_out": [{"fraction": fraction, **asdict(tau)} for fraction, tau in found.causes.left_out],
             },
+            "dynamical": None,
             "compare": None if other is None else _compare({dataset.kind: found.overall, other[0]: other[1]}),
         }
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dials_postrefine.report.common.explained import spread_lines
 from dials_postrefine.report.common.tables import absences_line, number, table
 
 MOST_PAIRS, MOST_EXPERIMENTS = 10, 20
@@ -43,6 +44,7 @@ def text(summary: dict, wide: bool = False) -> str:
         compared_table(summary),
         random_lines(summary),
         causes_table(summary),
+        spread_lines(summary["dynamical"]),
     ]
     return "\n".join(part for part in parts if part)
 

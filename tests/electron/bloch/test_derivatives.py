@@ -18,6 +18,7 @@ from dials_postrefine.electron.bloch.derivatives import (
 from dials_postrefine.electron.bloch.geometry import Geometry
 from dials_postrefine.electron.bloch.potential import (
     Scattering,
+    absorption_by_atoms,
     between_beams,
     by_atoms,
     by_cell,
@@ -112,13 +113,20 @@ def test_by_the_wave_vector(case):
     compared(found, make, 2e-5)
 
 
-def test_by_positions_and_b(case):
-    atoms, geometry, scattering, beams = case
+@pytest.mark.parametrize("absorption", ["none", "proportional", "einstein"])
+def test_by_positions_and_b(quartz_case, absorption):
+    """Of Einstein's absorption also B of an atom whose displacements are anisotropic besides."""
+    atoms, geometry, scattering, beams = quartz_case
+    scattering = replace(scattering, absorption=absorption)
+    if absorption == "einstein":
+        atoms = replace(atoms, u_star=np.array([np.diag([4e-4, 6e-4, 3e-4]), np.zeros((3, 3))]))
+    case = atoms, geometry, scattering, beams
     here = at(*case)
     hkl = differences(beams)
-    values = np.concatenate(by_atoms(atoms, geometry.reciprocal, hkl, scattering))
-    u = between_beams(values, hkl, beams)
-    found = intensities_by(here, by_potential(here.matrix, u, complex_or_none(u, scattering)))
+    u = between_beams(np.concatenate(by_atoms(atoms, geometry.reciprocal, hkl, scattering)), hkl, beams)
+    absorbed = absorption_by_atoms(atoms, geometry.reciprocal, hkl, scattering)
+    u_prime = None if absorbed is None else between_beams(np.concatenate(absorbed), hkl, beams)
+    found = intensities_by(here, by_potential(here.matrix, u, u_prime))
     n = len(atoms.b)
     scale = np.array([1e-3] * 3 * n + [0.1] * n)  # fractions of the cell, and Angstrom^2
 

@@ -1,0 +1,1 @@
+"""What dials.dynamical says."""
