@@ -27,7 +27,8 @@ from dials_postrefine.diffuse.map.rejection import Rejection
 from dials_postrefine.diffuse.map.sections import DEFAULT_PLANES, Collector, parse_plane
 from dials_postrefine.diffuse.map.series import Series
 from dials_postrefine.diffuse.map.symmetry import operations
-from dials_postrefine.executors.processes import make_run, single_thread
+from dials_postrefine.executors.methods import spread_work
+from dials_postrefine.executors.processes import single_thread
 from dials_postrefine.files.dials import models
 from dials_postrefine.files.dials.versions import available_cores
 from dials_postrefine.files.images.crystals import point_group_rotations
@@ -139,7 +140,8 @@ def _map_files(
     _state_memory(grid, files, memory_needed(grid, 1 if mapping.n_sigma is None else 2))
     phi_steps = request.phi_steps or follow_rotation(files, grid)
     doable, on_memory = _doable(mapping, grid)
-    run = make_run(available_cores() if request.nproc is None else request.nproc, progress)
+    run, words = spread_work(request.mp_method, request.nproc, available_cores(), progress)
+    logger.info(words)
     try:
         with single_thread():
             sums, results, rejection = map_images(files.series, grid, doable, run)
