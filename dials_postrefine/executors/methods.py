@@ -18,6 +18,12 @@ def check_method(method: str) -> None:
         raise Sorry("mp.method=mpi has to be started by MPI: mpirun -n 8 dials.PROGRAM ..., or srun.")
 
 
+def copies_here(method: str) -> int:
+    """How many copies of what workers add to there are in the memory of this host: one, or one a rank of MPI."""
+    world = mpi.world()
+    return 1 if world is None or method not in ("auto", "mpi") else world.n_here
+
+
 def spread_work(
     method: str,
     nproc: int | None,

@@ -129,6 +129,11 @@ class World:
                 "(srun -n 1), or all with the same."
             )
 
+    @property
+    def n_here(self) -> int:
+        """How many ranks there are on the host of rank 0."""
+        return sum(about[0] == self._known[0][0] for about in self._known)
+
     def lost(self) -> str | None:
         """As the function of that name."""
         for rank, (host, pid, _) in enumerate(self._known):

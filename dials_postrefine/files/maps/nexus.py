@@ -176,11 +176,9 @@ class NexusWriter:
 
     def add(self, i: int, planes: dict[str, np.ndarray], observed: np.ndarray) -> None:
         """Add the i-th plane, of which the voxels `observed` (numbers within it) are."""
-        n, (n_planes, _, n_columns) = self.chunk[0], self.merged.grid.shape
-        row, column = np.divmod(observed, n_columns)
-        place = row * self.slabs["intensity"].shape[2] + column
-        for name, slab in self.slabs.items():
-            slab[i % n].reshape(-1)[place] = planes[name].reshape(-1)[observed]
+        n, (n_planes, n_rows, n_columns) = self.chunk[0], self.merged.grid.shape
+        for name, slab in self.slabs.items():  # where nothing was observed the plane has FILL, too
+            slab[i % n, :n_rows, :n_columns] = planes[name]
         if i % n == n - 1 or i == n_planes - 1:
             self._flush(i - i % n)
             for name, slab in self.slabs.items():
