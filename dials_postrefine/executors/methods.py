@@ -39,11 +39,10 @@ def spread_work(
     as there are cores, or one a rank; most: the number of items, which more processes would not share.
     """
     world = mpi.world()
-    if method in ("auto", "mpi") and mpi.n_tasks():
+    if method in ("auto", "mpi") and world is not None:
         nproc = 1 if nproc is None else nproc
-        if world is not None:
-            words = f"MPI: {world.size} ranks, processes of each: {nproc} of one thread each"
-            return Run(partial(mpi.MpiExecutor, world, nproc), progress, seed), words
+        words = f"MPI: {world.size} ranks, processes of each: {nproc} of one thread each"
+        return Run(partial(mpi.MpiExecutor, world, nproc), progress, seed), words
     nproc = 1 if method == "serial" else cores if nproc is None else nproc
     nproc = nproc if most is None else min(nproc, most)
     return make_run(nproc, progress, seed), f"Processes: {nproc} of one thread each, on {cores} cores"
