@@ -15,7 +15,7 @@ endif
 
 SUDO := $(if $(filter-out 0,$(shell id -u)),sudo)
 
-.PHONY: help demo env browser test lint format clean
+.PHONY: help demo env browser mpi test lint format clean
 .DELETE_ON_ERROR:
 
 help:  ## list the targets
@@ -26,7 +26,7 @@ demo: env  ## refine a simulated data set and compare with the truth; the files 
 
 env: $(STAMP)  ## the set-up alone; the programs are then in .venv/bin, or on PATH in an activated environment
 
-test: env browser  ## all tests
+test: env browser mpi  ## all tests
 	$(PYTHON) -m pytest -ra -n auto --dist loadfile
 
 # The report is looked at in a browser; where there is none to be had, that test says so and is skipped.
@@ -35,6 +35,13 @@ browser:
 	  { $(SUDO) apt-get update && \
 	    $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends chromium; } || \
 	  echo 'No browser can be installed here: the tests that open the report in one will be skipped.' >&2
+
+# Some tests start the programs by mpirun; where there is none to be had they say so and are skipped.
+mpi: env
+	@{ $(PYTHON) -c 'import mpi4py' && command -v mpirun; } >/dev/null 2>&1 || \
+	  { command -v apt-get && $(SUDO) apt-get update && \
+	    $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends openmpi-bin python3-mpi4py; } || \
+	  echo 'No MPI can be installed here: the tests that start programs by mpirun will be skipped.' >&2
 
 lint: env  ## check the style
 	$(PYTHON) -m ruff check

@@ -36,6 +36,9 @@ h5py jinja2 matplotlib mrcfile psutil sklearn tabulate threadpoolctl tqdm
 # is one.
 REQUIRED = ["numpy", "scipy", "numba", "coverage>=7"]
 TEST = ["gemmi", "hypothesis", "pytest>=7", "pytest-xdist", "pyyaml"]
+# To be started by mpirun or srun.  pip's package finds the MPI that is installed (apt-get install openmpi-bin); Debian
+# has one of its own, python3-mpi4py, as conda-forge has mpi4py.
+MPI = ["mpi4py"]
 # Another minor version of ruff may format otherwise.
 DEV = [*TEST, "ruff~=0.17.5"]
 
@@ -51,7 +54,7 @@ setup(
     # version numbers, PyPI's dials is an empty placeholder) and would put a second, clashing cctbx beside the first.
     # The package says how to get DIALS when it is imported without.
     install_requires=REQUIRED,
-    extras_require={"test": TEST, "dev": DEV},
+    extras_require={"test": TEST, "dev": DEV, "mpi": MPI},
     packages=find_packages(include=["dials_postrefine", "dials_postrefine.*"]),
     # Said in full so that setuptools makes an editable install by a plain path: its other way, an import hook, loses
     # to the folder above the checkout, which libtbx builds have on the path.

@@ -58,3 +58,25 @@ def run_program():
         )
 
     return run
+
+
+@pytest.fixture(scope="session")
+def mpirun():
+    """A function: number of ranks, command, and the folder to run it in -> the CompletedProcess; more than cores."""
+    pytest.importorskip("mpi4py", reason="mpi4py is not installed: pip install 'dials_postrefine[mpi]'")
+    program = shutil.which("mpirun") or pytest.skip("mpirun is not on PATH: apt-get install openmpi-bin")
+
+    def run(n: int, *command: str, cwd, timeout: float = 300) -> subprocess.CompletedProcess:
+        # Open MPI wants to be told that it may run as root, and more ranks than there are cores; on a busy machine a
+        # rank that is asked to end may need more than the second that it leaves
+        options = ["--oversubscribe", "--allow-run-as-root", "--mca", "odls_base_sigkill_timeout", "10"]
+        return subprocess.run(
+            [program, *options, "-n", str(n), *map(str, command)],
+            cwd=cwd,
+            env=ENVIRONMENT,
+            timeout=timeout,
+            capture_output=True,
+            encoding="utf-8",
+        )
+
+    return run

@@ -121,7 +121,8 @@ def test_all_that_is_imported_is_declared_or_comes_with_dials():
     declared = distributions(known["REQUIRED"]) | {"setuptools"}  # install_requires and build-system
     allowed = ours | declared | supplied | set(sys.stdlib_module_names)
     peers = ["abtem", "ase"]  # benchmarks/bloch.py runs them beside ours where they are installed
-    extras = {"dials_postrefine": [], "tests": known["TEST"], "benchmarks": [*known["TEST"], *peers], "": []}
+    with_mpi = [*known["TEST"], *known["MPI"]]
+    extras = {"dials_postrefine": known["MPI"], "tests": with_mpi, "benchmarks": [*known["TEST"], *peers], "": []}
     seen = set()
     for folder, extra in extras.items():
         paths = (ROOT / folder).rglob("*.py") if folder else ROOT.glob("*.py")

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Optional
 
 from dials_postrefine import log
+from dials_postrefine.executors import mpi
 from dials_postrefine.executors.signals import WORDS, signals_interrupt
 
 # How names of files end: experiments, reflections, and references, which are no data.
@@ -25,16 +26,20 @@ def run_program(args, phil, usage: str, epilog: str, load: Callable[[], tuple], 
     """
     Parse a command line (parse_arguments), and run the program with its Request; the way out is exit_with_sorry's.
 
-    load imports the program once there is something to do, which takes a second or two: its run and its Request.
+    load imports the program once there is something to do, which takes a second or two: its run and its Request.  Of
+    the tasks that MPI starts one runs the program, and the others serve it (executors/mpi.py).
     """
-    with exit_with_sorry():
-        params, launch = parse_arguments(args, phil, usage, epilog, prepare)
-        if params is None:
+    with mpi.ranks() as works:
+        if not works:
             return
-        from dials_postrefine.settings.binding import from_scope
+        with exit_with_sorry():
+            params, launch = parse_arguments(args, phil, usage, epilog, prepare)
+            if params is None:
+                return
+            from dials_postrefine.settings.binding import from_scope
 
-        run, request = load()
-        run(from_scope(request, params), launch)
+            run, request = load()
+            run(from_scope(request, params), launch)
 
 
 def parse_arguments(args, phil, usage: str, epilog: str, prepare: Prepare = None):
@@ -80,10 +85,10 @@ def parse_arguments(args, phil, usage: str, epilog: str, prepare: Prepare = None
 
 
 def _take_name(name: str, input_files, phil) -> None:
-    """Put the name of a file where it belongs; raises Sorry for what is neither an .expt nor a .refl file."""
+    """Put the name of a file or folder where it belongs; raises Sorry for what is neither an .expt nor a .refl file."""
     from dials.util import Sorry
 
-    if name.endswith(EXPERIMENTS):
+    if name.endswith(EXPERIMENTS) or (os.path.isdir(name) and hasattr(input_files, "file_list")):
         input_files.experiments.append(name)
     elif name.endswith(REFLECTIONS):
         input_files.reflections.append(name)
@@ -129,7 +134,7 @@ def _refuse_old_names(program: str, args: Sequence[str]) -> None:
         for line in lines:
             name, equals, _ = line.partition("=")
             new = renamed(program, name.strip()) if equals and not depth else None
-            if new:
+            if new and (where or not new.endswith(f".{name.strip()}")):  # as an argument the end of a name will do
                 raise Sorry(f"{name.strip()}={where} is {new}= since version 0.2: write {new}= instead.")
             depth += (line.count("{") - line.count("}")) * bool(where)
 
@@ -225,9 +230,11 @@ def exit_with_sorry():
                     _end("Sorry: The memory does not suffice: use a smaller nproc, or fewer files at a time.")
         except KeyboardInterrupt as error:
             number = error.args[0] if error.args else signal.SIGINT
-            log.add_to_files(WORDS[number])
+            lost = mpi.lost()
+            words = f"Sorry: {lost}" if lost else WORDS[number]
+            log.add_to_files(words)
             with contextlib.suppress(OSError):  # the terminal may be gone
-                print(WORDS[number], file=sys.stderr, flush=True)
+                print(words, file=sys.stderr, flush=True)
             sys.exit(128 + number)
         except Exception:
             log.add_to_files(traceback.format_exc().rstrip())

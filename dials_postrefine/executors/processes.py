@@ -13,9 +13,7 @@ ever with Python 3.11.2, that of Debian 12, and a parent that is killed leaves i
 Here each worker has a pipe of its own, and nothing is shared: its pipe ends with it, and the parent says so.  Signals
 are for the parent; a worker ends with it, by the pipe.
 
-An exception comes through with the worker's traceback as its cause.  One that pickle can't take apart and put together
-again comes as its nearest base class that it can, or as WorkerFailed; so does a result of that kind, and SystemExit,
-which is no reason for the program to end as if all were well.  Only what really ends a worker is told as its death.
+Exceptions come through (answers.py); only what really ends a worker is told as its death.
 """
 
 from __future__ import annotations
@@ -30,11 +28,11 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
 from functools import partial
 from multiprocessing.connection import Connection, wait
-from multiprocessing.pool import ExceptionWithTraceback
 from typing import Any
 
+from dials_postrefine.executors.answers import answer, read_answer, refusal
 from dials_postrefine.executors.signals import signals_blocked
-from dials_postrefine.numerics.run import Run, SerialExecutor, WorkerFailed, describe_error, no_progress
+from dials_postrefine.numerics.run import Run, SerialExecutor, no_progress
 
 DYING = 5.0  # seconds that the system may take to say how a process has ended
 
@@ -104,12 +102,15 @@ class ProcessExecutor(Executor):
         for worker in self._workers.values():
             worker.join()
 
+    def add_up(self, function: Callable) -> None:
+        """Nothing: what the processes add to, they share (numerics/run.py)."""
+
     def _receive(self) -> None:
         """Wait for answers and hand them to their Futures."""
         for pipe in wait(list(self._busy)):
             with _death_is_told(self._workers[pipe]):
-                answer = pipe.recv_bytes()
-            error, result = _read_answer(answer)
+                content = pipe.recv_bytes()
+            error, result = read_answer(content)
             future = self._busy.pop(pipe)
             if error is not None:
                 future.set_exception(error)
@@ -147,43 +148,16 @@ def _work(pipe: Connection, of_parent: list[Connection], initializer: Callable |
         try:
             initializer(*initargs)
         except BaseException as error:
-            failed = pickle.dumps((_portable(error), None))
+            failed = refusal(error)
     with contextlib.suppress(EOFError, OSError):
         while True:
             task = pipe.recv_bytes()
-            if failed:
-                pipe.send_bytes(failed)
-                continue
-            try:
-                function, args, kwargs = pickle.loads(task)
-                answer = pickle.dumps((None, function(*args, **kwargs)))
-            except BaseException as error:  # signals are blocked, so that also KeyboardInterrupt is the function's own
-                answer = pickle.dumps((_portable(error), None))
-            pipe.send_bytes(answer)
+            pipe.send_bytes(failed or answer(lambda: _call(task)))
 
 
-def _portable(error: BaseException) -> ExceptionWithTraceback:
-    """The error, or what stands for it (module docstring), with its traceback, so that it can be pickled."""
-    kinds = [kind for kind in type(error).__mro__[1:] if kind not in (Exception, BaseException, object)]
-    if not isinstance(error, Exception):
-        kinds = []
-    for make in [lambda: error, *(lambda kind=kind: kind(str(error)) for kind in kinds)]:
-        try:
-            packed = ExceptionWithTraceback(make(), error.__traceback__)
-            if isinstance(pickle.loads(pickle.dumps(packed)), Exception):
-                return packed
-        except Exception:  # whatever a class may do there
-            continue
-    return ExceptionWithTraceback(WorkerFailed(describe_error(error)), error.__traceback__)
-
-
-def _read_answer(answer: bytes) -> tuple[Exception | None, Any]:
-    try:
-        return pickle.loads(answer)
-    except Exception as error:
-        failed = WorkerFailed(f"the result of a worker process can't be read, {describe_error(error)}")
-        failed.__cause__ = error
-        return failed, None
+def _call(task: bytes) -> Any:
+    function, args, kwargs = pickle.loads(task)
+    return function(*args, **kwargs)
 
 
 @contextlib.contextmanager

@@ -8,6 +8,11 @@ What a program lends its algorithms, so that these start no process, know no ter
 An executor has the interface of concurrent.futures, as those of mpi4py.futures and loky have: map gives the results in
 the order of the items, and initializer(*initargs) is called once in each worker, where it leaves what all items need.
 The one that needs no other process is here; the others are in executors/.
+
+What items add to arrays of integers, and do not give back, is brought together by executor.add_up(function) after them:
+function() is the array that the items of a process added to, and the one here then has the sums of all.  Forked
+processes share that array (memory that is mapped, mmap.mmap(-1, n)); ranks of MPI, which share nothing, get what the
+initializer is given as copies, and their arrays are added, exactly as integers are.
 """
 
 from __future__ import annotations
@@ -52,6 +57,9 @@ class SerialExecutor(Executor):
         """The results of function over the items, one by one; timeout and chunksize mean nothing here."""
         for args in zip(*iterables):
             yield self.submit(function, *args).result()
+
+    def add_up(self, function: Callable) -> None:
+        """Nothing: all is here (module docstring)."""
 
 
 def describe_error(error: BaseException) -> str:

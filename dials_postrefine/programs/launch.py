@@ -6,6 +6,7 @@ import contextlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 from dials_postrefine import log
 from dials_postrefine.report.common.provenance import Provenance, files_among, record_run
@@ -54,6 +55,16 @@ def launched(program: str, request, launch: Launch | None) -> Iterator[Launch]:
         )
     finally:
         log.end()
+
+
+def find_inputs(request, launch: Launch, pairs_only: bool) -> tuple[Any, Launch]:
+    """Request and launch with the names of the files that lists, patterns and folders stand for (input_files.py)."""
+    from dials_postrefine.files.dials.input_files import find_files
+
+    experiments, reflections = find_files(request.experiments, request.reflections, request.file_list, pairs_only)
+    inputs = tuple(dict.fromkeys((*launch.provenance.inputs, *files_among((*experiments, *reflections)))))
+    provenance = replace(launch.provenance, inputs=inputs)
+    return replace(request, experiments=experiments, reflections=reflections), replace(launch, provenance=provenance)
 
 
 def _words(request) -> Iterator[str]:

@@ -15,7 +15,8 @@ import numpy as np
 from dials.util import Sorry
 
 from dials_postrefine import log
-from dials_postrefine.executors.processes import make_run, single_thread
+from dials_postrefine.executors.methods import check_method, spread_work
+from dials_postrefine.executors.processes import single_thread
 from dials_postrefine.files.dials.experiment_lists import OneSpaceGroup
 from dials_postrefine.files.dials.models import detector_distances
 from dials_postrefine.files.dials.symmetry import group_operations, map_to_asymmetric_unit
@@ -30,7 +31,7 @@ from dials_postrefine.programs.algorithm_settings import (
     reference_settings,
     stills_choice,
 )
-from dials_postrefine.programs.launch import Launch, Result, launched, temporary_names, written
+from dials_postrefine.programs.launch import Launch, Result, find_inputs, launched, temporary_names, written
 from dials_postrefine.programs.merged_data import take_reference
 from dials_postrefine.programs.stills_input import StillsFiles, read_stills
 from dials_postrefine.programs.stills_output import apply_result, lattice_parameters
@@ -89,9 +90,11 @@ class _Given:
 
 def run(request: PostrefineRequest, launch: Launch | None = None) -> Result:
     """Postrefine and write; raises Sorry for input that can't be used."""
-    request.check()
-    output = request.output
     with launched("dials.postrefine", request, launch) as launch:
+        request, launch = find_inputs(request, launch, pairs_only=True)
+        request.check()
+        check_method(request.mp_method)
+        output = request.output
         with Outputs(launch.provenance.inputs) as outputs, single_thread():
             names = _names(outputs, output)
             log.start(launch.verbosity, names["log"], launch.provenance)
@@ -158,10 +161,10 @@ def _read(request: PostrefineRequest) -> _Given:
 def _refine(request: PostrefineRequest, given: _Given) -> Refinement:
     """Refine with as many processes as are wanted and useful."""
     files = given.files
-    cores = available_cores()
-    nproc = min(cores if request.nproc is None else request.nproc, files.stills.n_lattices)
-    logger.info("Processes: %d of one thread each, on %d cores", nproc, cores)
     with log.show_progress("lattice") as show:
+        how = request.mp_method, request.nproc, available_cores()
+        work, words = spread_work(*how, show, request.seed, files.stills.n_lattices)
+        logger.info(words)
         return refine(
             files.stills,
             dataset_settings(request),
@@ -169,7 +172,7 @@ def _refine(request: PostrefineRequest, given: _Given) -> Refinement:
             ResolutionShells(files.d_star_sq, files.complete, request.n_shells, files.complete_pairs),
             given.reference,
             half_sets=request.cross_validation == "half_sets",
-            run=make_run(nproc, show, request.seed),
+            run=work,
         )
 
 

@@ -96,6 +96,7 @@ class DiffuseMapRequest:
 
     experiments: tuple[str, ...] = phil("input.experiments", (), convert=texts)
     reflections: tuple[str, ...] = phil("input.reflections", (), convert=texts)
+    file_list: tuple[str, ...] = phil("input.file_list", (), convert=texts)
     add: tuple[str, ...] = phil("add", (), convert=texts)
     d_min: float | None = phil("d_min", None)
     d_max: float | None = phil("d_max", None)
@@ -116,7 +117,8 @@ class DiffuseMapRequest:
     half_sets: str = choice("half_sets", "images")
     phi_steps: int | None = phil("sampling.phi_steps", None, convert=none_for_auto)
     allow_bad_images: bool = phil("allow_bad_images", True)
-    nproc: int | None = phil("nproc", None, convert=none_for_auto)
+    mp_method: str = choice("mp.method", "auto")
+    nproc: int | None = phil("mp.nproc", None, convert=none_for_auto)
     n_shells: int = phil("n_shells", 10)
     planes: tuple[str, ...] = phil("planes", (), convert=texts)
     output: Output = part("output", Output)
@@ -125,7 +127,7 @@ class DiffuseMapRequest:
         """Raises Sorry where there is nothing to map, or two things."""
         from dials.util import Sorry
 
-        if bool(self.experiments) == bool(self.add):
+        if bool(self.experiments or self.file_list) == bool(self.add):
             raise Sorry(
                 "Either experiments or maps to add are needed: give an .expt file, or add=FIRST.nxs,SECOND.nxs."
             )

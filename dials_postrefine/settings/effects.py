@@ -21,6 +21,7 @@ NOT_GIVEN = "not given"
 # By program: the parameter, or a pattern; the other one; its values.
 RULES: dict[str, tuple[tuple[str, str, tuple[str, ...]], ...]] = {
     "dials.postrefine": (
+        ("mp.nproc", "mp.method", ("auto", "processes", "mpi")),
         ("radius", "algorithm", ("rs_hybrid",)),
         ("exponent", "profile", ("auto", "pearson_vii")),
         ("free_fraction", "cross_validation", ("free_reflections",)),
@@ -29,6 +30,7 @@ RULES: dict[str, tuple[tuple[str, str, tuple[str, ...]], ...]] = {
         ("filtering.deltacchalf.*", "filtering.method", ("deltacchalf",)),
     ),
     "dials.diffuse_map": (
+        ("mp.nproc", "mp.method", ("auto", "processes", "mpi")),
         ("mask.n_sigma", "mask.bragg", ("auto", "profile")),
         ("mask.box", "mask.bragg", ("auto", "box")),
         ("mask.ice_rings.*", "mask.ice_rings.filter", ("True",)),

@@ -70,6 +70,7 @@ class PostrefineRequest:
 
     experiments: tuple[str, ...] = phil("input.experiments", (), convert=texts)
     reflections: tuple[str, ...] = phil("input.reflections", (), convert=texts)
+    file_list: tuple[str, ...] = phil("input.file_list", (), convert=texts)
     algorithm: str = choice("algorithm", "rs_hybrid")
     profile: str = choice("profile", "auto")
     exponent: float | None = phil("exponent", None, convert=none_for_auto)
@@ -109,7 +110,8 @@ class PostrefineRequest:
     outlier_z: float = phil("outlier_z", 6.0)
     n_shells: int = phil("n_shells", 10)
     lattice_plots: tuple[str, ...] = phil("lattice_plots", (), convert=texts)
-    nproc: int | None = phil("nproc", None, convert=none_for_auto)
+    mp_method: str = choice("mp.method", "auto")
+    nproc: int | None = phil("mp.nproc", None, convert=none_for_auto)
     seed: int = phil("seed", 0)
     output: Output = part("output", Output)
 

@@ -23,7 +23,8 @@ def load(program: str):
 
 # By program, the parameters that have another name now.
 RENAMED = {
-    "dials.postrefine": {"model": "algorithm"},
+    "dials.postrefine": {"model": "algorithm", "nproc": "mp.nproc"},
+    "dials.diffuse_map": {"nproc": "mp.nproc"},
     "dials.image_spread": {"intensity": "intensity_choice"},
     "dials.intensity_model": {"intensity": "intensity_choice", "model": "reference"},
 }

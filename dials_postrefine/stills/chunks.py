@@ -1,5 +1,8 @@
 """
-The fits of many lattices, a chunk of them at a time: what goes to a worker, and what comes back.
+The fits of many lattices, a chunk of them at a time: what a worker keeps, what goes to it, and what comes back.
+
+The observations are with the workers from the start (keep_stills); a Task names the lattices, and has what changes from
+cycle to cycle: the reference of each observation, and the start of each lattice.
 
 Two engines minimise the same objective from the same start (choose_engine).  lstbx is the reference: scitbx's own
 minimiser, one lattice after the other, simple and slow (lattice.py, numerics/leastsquares.py).  It is what the tests
@@ -51,8 +54,8 @@ class Start:
 @dataclass(frozen=True)
 class Chunk:
     """
-    A few lattices on their way to a worker: their observations with the reference, which of them are rejected already,
-    what they start from, and the settings and the engine of their fits.
+    A few lattices to be fitted: their observations with the reference, which of them are rejected already, what they
+    start from, and the settings and the engine of their fits.
     """
 
     observations: JoinedObservations
@@ -65,6 +68,60 @@ class Chunk:
     def lattices(self) -> list[Observations]:
         """The observations lattice by lattice."""
         return self.observations.split()
+
+
+@dataclass(frozen=True)
+class Task:
+    """
+    The lattices from first up to and without last, which a worker has: reference, by observation, rejected lattices,
+    numbered from first, start, settings and engine as Chunk has them.
+    """
+
+    first: int
+    last: int
+    reference: np.ndarray
+    rejected: dict[int, Reason]
+    start: Start
+    settings: FitSettings
+    engine: str
+
+    def chunk(self, stills: Stills) -> Chunk:
+        """The lattices themselves, of the data set."""
+        observations = stills.joined(self.reference, self.first, self.last)
+        return Chunk(observations, self.rejected, self.start, self.settings, self.engine)
+
+
+# What the initializer leaves in a worker.
+_stills: Stills | None = None
+
+
+def keep_stills(stills: Stills | None) -> None:
+    """
+    Leave the data set with this worker.
+
+    Parameters
+    ----------
+    stills : Stills or None
+        None for none any more.
+    """
+    global _stills
+    _stills = stills
+
+
+def fit_task(task: Task) -> list[LatticeFit]:
+    """
+    Fit lattices of the data set that the worker has.
+
+    Parameters
+    ----------
+    task : Task
+
+    Returns
+    -------
+    list of LatticeFit
+        As fit_chunk gives them.
+    """
+    return fit_chunk(task.chunk(_stills))
 
 
 def choose_engine(engine: str, n_lattices: int) -> str:
@@ -123,14 +180,14 @@ def fit_chunk(chunk: Chunk) -> list[LatticeFit]:
     return fits
 
 
-def make_chunks(
+def make_tasks(
     stills: Stills,
     target: np.ndarray,
     mean: WeightedMean | None,
     start: Start,
     settings: FitSettings,
     engine: str,
-) -> Iterator[Chunk]:
+) -> Iterator[Task]:
     """
     The lattices in chunks, with what each observation is fitted to.
 
@@ -150,7 +207,7 @@ def make_chunks(
 
     Yields
     ------
-    Chunk
+    Task
         Of LATTICES_PER_CHUNK lattices; made when it is asked for.
     """
     engine = choose_engine(engine, stills.n_lattices)
@@ -160,8 +217,10 @@ def make_chunks(
             reference = target[stills.unique[stills.rows(first, last)]]
         else:
             reference = mean_of_others(stills, mean, first, last)
-        yield Chunk(
-            stills.joined(reference, first, last),
+        yield Task(
+            first,
+            last,
+            reference,
             {k - first: reason for k, reason in stills.rejected.items() if first <= k < last},
             Start(start.x[first:last], start.linear_scale[first:last], start.restraint),
             settings,

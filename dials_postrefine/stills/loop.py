@@ -30,7 +30,16 @@ import numpy as np
 from dials_postrefine.numerics.run import Run
 from dials_postrefine.stills import convergence
 from dials_postrefine.stills.batch import prepare
-from dials_postrefine.stills.chunks import Chunk, Start, choose_engine, fit_chunk, make_chunks, spread_fits
+from dials_postrefine.stills.chunks import (
+    Chunk,
+    Start,
+    choose_engine,
+    fit_chunk,
+    fit_task,
+    keep_stills,
+    make_tasks,
+    spread_fits,
+)
 from dials_postrefine.stills.convergence import Course, Cycle, Ended, Verdicts
 from dials_postrefine.stills.dataset import Stills, select_lattices
 from dials_postrefine.stills.deltacchalf import DeltaCCHalfFilter, harmful_lattices
@@ -118,10 +127,13 @@ def postrefine(
     if choose_engine(settings.engine, stills.n_lattices) == "batched":
         prepare()
     cycles = _Cycles(stills, settings, FitReference() if reference is None else reference, agreement)
-    with run.executor() as executor:
-        for number in range(cycles.most):
-            if not cycles.goes_on(number, cycles.fit(number, executor, run), each):
-                break
+    try:
+        with run.executor(keep_stills, (stills,)) as executor:
+            for number in range(cycles.most):
+                if not cycles.goes_on(number, cycles.fit(number, executor, run), each):
+                    break
+    finally:
+        keep_stills(None)  # where the worker was this process
     cycles.choose()
     free = cycles.compare_with_free()
     cycles.reject_harmful()
@@ -193,8 +205,8 @@ class _Cycles:
         target = self.reference.working if self.mean is None or centred else self.mean.reference
         others = self.mean if settings.excludes_self or centred else None
         fits: list[LatticeFit] = []
-        chunks = make_chunks(stills, target, others, self.start, settings.fit, settings.engine)
-        for fits_of_chunk in executor.map(fit_chunk, chunks):
+        tasks = make_tasks(stills, target, others, self.start, settings.fit, settings.engine)
+        for fits_of_chunk in executor.map(fit_task, tasks):
             fits.extend(fits_of_chunk)
             run.progress(f"cycle {number + 1}", len(fits), stills.n_lattices)
         reject_lattices(fits, settings.filters)

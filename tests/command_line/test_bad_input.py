@@ -220,7 +220,8 @@ def test_json_that_is_no_experiment_list(case, content):
 
 def test_a_folder_in_place_of_a_file(case):
     os.mkdir("folder.refl")
-    assert "folder.refl does not exist" in case.refused("stills.expt", "folder.refl")
+    said = case.refused("stills.expt", "folder.refl")
+    assert "folder.refl is a folder without any .expt and .refl file of one name" in said
 
 
 def test_random_damage_to_a_table_ends_in_a_sentence_or_a_result(case):

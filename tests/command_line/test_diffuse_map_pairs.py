@@ -44,7 +44,8 @@ CONSTANT = {
     "gain": "in place of the model's in one place (files.images), whose value test_recovery has",
     "pedestal": "in place of the model's in one place (files.images), whose value test_recovery has",
     "allow_bad_images": "only stops the run",
-    "nproc": "test_the_number_of_processes_changes_no_bit",
+    "mp.nproc": "test_the_number_of_processes_changes_no_bit",
+    "mp.method": "tests/command_line/test_mpi.py",
     "n_shells": "how statistics are cut up, not the map",
     "planes": "what the report shows",
 }

@@ -665,7 +665,7 @@ def test_help_lists_the_parameters_and_imports_nothing_heavy(tmp_path):
         "space_group",
         "partiality_threshold",
         "d_min",
-        "nproc",
+        "mp",
         "output",
     ):
         assert re.search(rf"^{name} ", text, re.MULTILINE), name

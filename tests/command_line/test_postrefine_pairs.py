@@ -77,7 +77,8 @@ VARIED = {
 CONSTANT = {
     "input.*": "data",
     "output.*": "names of files",
-    "nproc": "the number of processes changes nothing: tests/executors/test_processes.py",
+    "mp.nproc": "the number of processes changes nothing: tests/executors/test_processes.py",
+    "mp.method": "how work is spread changes nothing: test_mpi.py",
     "lattice_plots": "what is drawn",
     "n_shells": "the rows of tables",
     "polarization_fraction": "what the corrections are made of: tests/programs/test_stills_recording.py",

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from dials_postrefine.stills.chunks import FEWEST_BATCHED, Start, choose_engine, fit_chunk, make_chunks, spread_fits
+from dials_postrefine.stills.chunks import FEWEST_BATCHED, Start, choose_engine, fit_chunk, make_tasks, spread_fits
 from dials_postrefine.stills.errormodel import ErrorModel
 from dials_postrefine.stills.fits import FitSettings, Reason
 from dials_postrefine.stills.lattice import no_starts
@@ -22,6 +22,10 @@ def marked(obedient):
     """Two lattices of the second chunk are rejected already."""
     sim, stills = obedient
     return sim, replace(stills, rejected={33: Reason.CELL, 40: Reason.CELL_OUTLIER})
+
+
+def make_chunks(stills, *args):
+    return [task.chunk(stills) for task in make_tasks(stills, *args)]
 
 
 def start_of(stills) -> Start:
@@ -39,7 +43,7 @@ def test_the_engine_is_the_one_asked_for_and_else_follows_from_the_number_of_lat
 def test_each_lattice_is_in_one_chunk_with_all_that_is_its_own(marked):
     sim, stills = marked
     start = start_of(stills)
-    chunks = list(make_chunks(stills, sim.reference_intensity, None, start, SETTINGS, "auto"))
+    chunks = make_chunks(stills, sim.reference_intensity, None, start, SETTINGS, "auto")
     assert [len(chunk.lattices) for chunk in chunks] == [32, 32, 16]
     assert {chunk.engine for chunk in chunks} == {"batched"}  # also the last one, which is small
     assert [chunk.rejected for chunk in chunks] == [{}, {1: Reason.CELL, 8: Reason.CELL_OUTLIER}, {}]

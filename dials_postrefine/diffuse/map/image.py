@@ -16,6 +16,7 @@ import numpy as np
 
 from dials_postrefine.diffuse import BadImage
 from dials_postrefine.diffuse.map import bragg, gathering, geometry, kernels, scaling
+from dials_postrefine.diffuse.map.columns import make_sums
 from dials_postrefine.diffuse.map.grid import Grid
 from dials_postrefine.diffuse.map.kernels import PanelImage, Placement
 from dials_postrefine.diffuse.map.records import N_SHELLS, ImageResult, MappingSettings, shell_edges
@@ -45,7 +46,7 @@ class ImageMapper:
     grid : Grid
     settings : MappingSettings
     sums : ndarray (n_voxels, N_SUMS) of int64
-        Added to, by all processes that share them.
+        Added to, by all processes that share them; a copy by pickle, for a rank of MPI, begins with sums of its own.
     first : ndarray (n_voxels, N_SUMS) of int64, or None
         The sums of a first pass, against which outliers are rejected.
     """
@@ -66,6 +67,9 @@ class ImageMapper:
         self.pending = gathering.Pending(np.full(N_PENDING, -1, np.int32), np.empty((N_PENDING, 4)))
         self._prepared_for: tuple[str, bytes] | None = None
         self._prepare(series[0], 0)
+
+    def __reduce__(self):
+        return _copy, (self.series, self.grid, self.settings, self.first)
 
     def _prepare(self, series: Series, i: int) -> None:
         """The geometry of the pixels with the beam of the i-th image; kept until detector or beam is another one."""
@@ -280,6 +284,11 @@ class ImageMapper:
         s = self.pixels.s1[:: max(1, len(self.pixels.s1) // 1000)].astype(float) - series.s0[i]
         moved = np.abs(s @ (self.grid.to_voxel @ step).T).sum(axis=1) / abs(series.z[other] - series.z[i])
         return float(np.clip(np.mean(1.0 / np.maximum(moved, 1.0 / series.n_images)), 1.0, series.n_images))
+
+
+def _copy(series: list[Series], grid: Grid, settings: MappingSettings, first: np.ndarray | None) -> ImageMapper:
+    """Its mapper with sums of nothing."""
+    return ImageMapper(series, grid, settings, make_sums(grid, shared=True), first)
 
 
 def in_first_half(half_sets: str, identifier: str, number: int) -> bool:

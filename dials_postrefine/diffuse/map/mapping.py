@@ -1,5 +1,6 @@
 """
-Images -> sums: the passes over all images, in one process or in several that share the sums.
+Images -> sums: the passes over all images, in one process, in several that share the sums, or in ranks of MPI whose
+sums are added.
 
 Nothing depends on other images (image.py), unless outliers are to be rejected or scales to be smooth, for which there
 is a pass before.
@@ -111,6 +112,7 @@ def _pass(
                     raise BadImage(f"image {result.number} of {series[result.series].identifier}: {result.error}")
                 results.append(result)
                 run.progress(what, len(results), len(items))
+            executor.add_up(_sums)
     finally:
         _start_worker(None)  # where the worker was this process
     if all(result.error is not None for result in results):
@@ -125,6 +127,10 @@ _mapper: ImageMapper | None = None
 def _start_worker(mapper: ImageMapper | None) -> None:
     global _mapper
     _mapper = mapper
+
+
+def _sums() -> np.ndarray:
+    return _mapper.sums
 
 
 def _map_image(item: tuple[int, int]) -> ImageResult:

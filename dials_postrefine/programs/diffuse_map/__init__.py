@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 from dials.util import Sorry
 
 from dials_postrefine import log
-from dials_postrefine.programs.launch import Launch, Result, launched, temporary_names, written
+from dials_postrefine.executors.methods import check_method
+from dials_postrefine.programs.launch import Launch, Result, find_inputs, launched, temporary_names, written
 from dials_postrefine.settings.diffuse_map import DiffuseMapRequest
 
 # What maps is imported by the functions: it needs numba, of which check_numba speaks first.
@@ -34,6 +35,7 @@ def run(request: DiffuseMapRequest, launch: Launch | None = None) -> Result:
     request.check_input()
     check_numba()
     request.check()
+    check_method(request.mp_method)
 
     from dials_postrefine.files.safety.outputs import Outputs
     from dials_postrefine.programs.diffuse_map.sums import collect_sums
@@ -43,6 +45,7 @@ def run(request: DiffuseMapRequest, launch: Launch | None = None) -> Result:
     from dials_postrefine.report.diffuse.text import summary_text
 
     with launched("dials.diffuse_map", request, launch) as launch:
+        request, launch = find_inputs(request, launch, pairs_only=False)
         provenance = launch.provenance
         with Outputs(provenance.inputs) as outputs:
             names = temporary_names(outputs, request.output, ("nxs",), OPTIONAL)

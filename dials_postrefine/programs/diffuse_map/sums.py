@@ -27,7 +27,8 @@ from dials_postrefine.diffuse.map.rejection import Rejection
 from dials_postrefine.diffuse.map.sections import DEFAULT_PLANES, Collector, parse_plane
 from dials_postrefine.diffuse.map.series import Series
 from dials_postrefine.diffuse.map.symmetry import operations
-from dials_postrefine.executors.processes import make_run, single_thread
+from dials_postrefine.executors.methods import copies_here, spread_work
+from dials_postrefine.executors.processes import single_thread
 from dials_postrefine.files.dials import models
 from dials_postrefine.files.dials.versions import available_cores
 from dials_postrefine.files.images.crystals import point_group_rotations
@@ -138,8 +139,9 @@ def _map_files(
     _operations(request, grid, files.space_group)  # raises Sorry before there is any work
     _state_memory(grid, files, memory_needed(grid, 1 if mapping.n_sigma is None else 2))
     phi_steps = request.phi_steps or follow_rotation(files, grid)
-    doable, on_memory = _doable(mapping, grid)
-    run = make_run(available_cores() if request.nproc is None else request.nproc, progress)
+    doable, on_memory = _doable(mapping, grid, copies_here(request.mp_method))
+    run, words = spread_work(request.mp_method, request.nproc, available_cores(), progress)
+    logger.info(words)
     try:
         with single_thread():
             sums, results, rejection = map_images(files.series, grid, doable, run)
@@ -164,9 +166,9 @@ def _map_files(
     return given
 
 
-def _doable(mapping: MappingSettings, grid: Grid) -> tuple[MappingSettings, list[str]]:
+def _doable(mapping: MappingSettings, grid: Grid, copies: int) -> tuple[MappingSettings, list[str]]:
     """The settings without a search for outliers that there is no memory for, and what is to be said of it."""
-    if mapping.n_sigma != "auto" or memory_needed(grid, 2) <= _memory_there():
+    if mapping.n_sigma != "auto" or memory_needed(grid, 2) * copies <= _memory_there():
         return mapping, []
     return replace(mapping, n_sigma=None), [
         "No outliers were sought, for which the memory does not suffice: reject.n_sigma=8 with larger voxels."
@@ -273,7 +275,7 @@ def _make_grid(request: DiffuseMapRequest, files: SeriesFiles) -> Grid:
             f"The grid would have {error}, more than can be addressed: use a larger d_min, or coarser voxels."
         ) from error
     sets = 1 if request.reject_n_sigma in (None, "auto") else 2
-    needed, there = memory_needed(grid, sets), _memory_there()
+    needed, there = memory_needed(grid, sets) * copies_here(request.mp_method), _memory_there()
     if needed > there:
         raise Sorry(
             f"The grid of {grid.n_voxels} voxels needs {needed / 2**30:.1f} GB, {there / 2**30:.1f} GB are free: use "
