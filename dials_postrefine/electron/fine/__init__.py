@@ -8,9 +8,8 @@ the backgrounds b are linear and eliminated (variable projection); all others, x
 refined by Gauss-Newton with the derivatives of Daleckii and Krein, or, as published (Zuo and Spence 2017, Advanced
 Transmission Electron Microscopy, ch. 13), by Nelder-Mead outside and Powell inside.
 
-The modules, in the order in which data flow:
+The data are those of numerics/disks.py.  The modules, in the order in which data flow:
 
-pattern        disks of one pattern: what was measured, where, how well
 detector       variance of counts (Zuo 2000), deconvolution (Lucy and Richardson)
 groups         U_g of reflections that are symmetry equivalents, with phases
 parameters     what can be refined, by name: values, units, ranges, which are free

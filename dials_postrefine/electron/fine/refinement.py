@@ -84,6 +84,14 @@ class Fit:
         """chi^2 over pixels less parameters."""
         return self.chi2 / (self.n - self.n_parameters)
 
+    def esds(self) -> dict[str, float]:
+        """Of the free parameters, by name."""
+        return dict(zip(self.parameters.free, np.sqrt(np.diag(self.covariance)).tolist()))
+
+    def linear_esds(self) -> np.ndarray:
+        """Of the scales, then of the backgrounds."""
+        return np.sqrt(np.diag(self.covariance))[len(self.parameters.free) :]
+
 
 def gauss_newton(
     problem: Problem, parameters: Parameters, n_max: int = 30, progress: Callable[[int], None] = lambda _: None

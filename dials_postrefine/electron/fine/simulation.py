@@ -5,7 +5,7 @@ Intensities of the disks at many incident directions, and their derivatives, for
     dE_d0 = sum_ab G_ab P_ab,     G = (pi t/K_n) C^-T [C_dj Phi_jk (C^-1)_k0] C^T
 
 (electron/bloch/derivatives.py has M, P, Phi and the source): of a few beams d, and of many parameters, G of each beam
-costs less than P of each parameter.  P_ab of U and U' is m_a m_b dV_ab/dx with V = U + iU'; that of the wave vector is
+costs less than P of each parameter; of many beams and few parameters it is the other way round.  P_ab of U and U' is m_a m_b dV_ab/dx with V = U + iU'; that of the wave vector is
 in bloch/structurematrix.py.  o directions, n beams, d disks.  eig, so that absorption is exact; where beams are more
 than MOST_EXACT absorption is taken to first order.
 """
@@ -29,12 +29,15 @@ MOST_EXACT = 128  # beams
 class Slab:
     """
     What diffracts: A (3, 3), the beams (n, 3), 0,0,0 first, the places of the disks among them (d,), K; 1/Angstrom.
+
+    exact: whether absorption is, or to first order.
     """
 
     reciprocal: np.ndarray
     beams: np.ndarray
     disks: np.ndarray
     wave_number: float
+    exact: bool = True
 
     def geometry(self, kt: np.ndarray) -> Geometry:
         """The geometry of tangential wave vectors (o, 2)."""
@@ -48,7 +51,7 @@ class Slab:
 
     def method(self, absorbs: bool) -> str:
         """How M is diagonalised."""
-        return "eig" if absorbs and len(self.beams) <= MOST_EXACT else "eigh"
+        return "eig" if self.exact and absorbs and len(self.beams) <= MOST_EXACT else "eigh"
 
 
 def simulate_disks(slab: Slab, potential: Potential, kt: np.ndarray, thickness: np.ndarray) -> np.ndarray:
@@ -114,7 +117,7 @@ def differentiate_disks(
     return Derivatives(*(np.concatenate(one, axis=-1) for one in zip(*parts)))
 
 
-def _differentiate(slab: Slab, potential: Potential, kt: np.ndarray, thickness: float, changes: np.ndarray):
+def _differentiate(slab: Slab, potential: Potential, kt: np.ndarray, thickness: float, changes: np.ndarray) -> tuple:
     """The fields of Derivatives, of one batch."""
     geometry = slab.geometry(kt)
     matrix = structure_matrix(geometry, potential, slab.beams)
@@ -127,11 +130,10 @@ def _differentiate(slab: Slab, potential: Potential, kt: np.ndarray, thickness: 
     psi = np.einsum("odj,oj->od", at_disks, waves) * factor_d
     rate = 1j * np.pi * eigen.values / matrix.k_normal[:, None]
     by_t = np.einsum("odj,oj->od", at_disks, rate * waves) * factor_d
-    gradient = _gradients(eigen, at_disks, angle)  # (o, d, n, n)
-    along_k, log_m = _by_kt(geometry, matrix, slab, gradient)
+    way = _by_gradients if len(slab.disks) <= len(changes) + 2 else _by_changes
+    along_k, log_m, by_v = way(geometry, matrix, slab, Propagated(eigen, at_disks, angle), changes)
     along_k = factor_d * along_k + psi * (log_m[:, :, slab.disks] - log_m[:, :, :1])
-    gradient *= (matrix.m[:, :, None] * matrix.m[:, None, :])[:, None]
-    by_v = (gradient.reshape(*gradient.shape[:2], -1) @ changes.T) * factor_d[:, :, None]
+    by_v = by_v * factor_d[:, :, None]
     real = 2.0 * np.conj(psi)
     return (
         (np.abs(psi) ** 2).T,
@@ -141,40 +143,73 @@ def _differentiate(slab: Slab, potential: Potential, kt: np.ndarray, thickness: 
     )
 
 
-def _gradients(eigen: Eigen, at_disks: np.ndarray, angle: np.ndarray) -> np.ndarray:
-    """G (module docstring), shape (o, d, n, n)."""
-    x = angle * eigen.values
-    half = 0.5 * (x[:, :, None] - x[:, None, :])
-    small = np.abs(half) < 1e-4
-    wave = np.exp(0.5j * x)
-    # sin h exp(i (x_j + x_k)/2) = (e_j - e_k)/2i: no sine of a matrix
-    e = wave**2
-    phi = np.where(
-        small,
-        1j * wave[:, :, None] * wave[:, None, :] * (1.0 - half**2 / 6.0),
-        0.5 * (e[:, :, None] - e[:, None, :]) / np.where(small, 1.0, half),
-    )
-    phi *= (eigen.excitation * angle)[:, None, :]
-    left, right = np.swapaxes(eigen.inverse, 1, 2)[:, None], np.swapaxes(eigen.vectors, 1, 2)[:, None]
-    return left @ (at_disks[:, :, :, None] * phi[:, None]) @ right
+@dataclass(frozen=True)
+class Propagated:
+    """What the derivatives of one batch need: its eigenvectors, those of the disks (o, d, n), pi t/K_n (o, 1)."""
+
+    eigen: Eigen
+    at_disks: np.ndarray
+    angle: np.ndarray
+
+    def weights(self) -> np.ndarray:
+        """(pi t/K_n) Phi_jk (C^-1)_k0, shape (o, n, n)."""
+        x = self.angle * self.eigen.values
+        half = 0.5 * (x[:, :, None] - x[:, None, :])
+        small = np.abs(half) < 1e-4
+        wave = np.exp(0.5j * x)
+        e = wave**2  # 2i sin(half) exp(i (x_j + x_k)/2) = e_j - e_k: no sine of a matrix
+        phi = np.where(
+            small,
+            1j * wave[:, :, None] * wave[:, None, :] * (1.0 - half**2 / 6.0),
+            0.5 * (e[:, :, None] - e[:, None, :]) / np.where(small, 1.0, half),
+        )
+        return phi * (self.eigen.excitation * self.angle)[:, None, :]
 
 
-def _by_kt(
-    geometry: Geometry, matrix: StructureMatrix, slab: Slab, gradient: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """dE_d0 by kt_x and kt_y, |k| = K, and d ln m (2, o, n)."""
-    g = geometry.g(slab.beams)
-    g_n = along(g, geometry.normal)
+def _by_gradients(geometry: Geometry, matrix: StructureMatrix, slab: Slab, at: Propagated, changes: np.ndarray) -> tuple:
+    """dE_d0 by kt (2, o, d), d ln m (2, o, n), dE_d0 by V (o, d, p): by G of each disk."""
+    left, right = np.swapaxes(at.eigen.inverse, 1, 2)[:, None], np.swapaxes(at.eigen.vectors, 1, 2)[:, None]
+    gradient = left @ (at.at_disks[:, :, :, None] * at.weights()[:, None]) @ right  # (o, d, n, n)
     product = gradient * matrix.full()[:, None]
     sums = product.sum(axis=3) + product.sum(axis=2)  # (o, d, n)
-    diagonal = np.diagonal(gradient, axis1=2, axis2=3)
-    found, log_m = [], []
+    total, diagonal = product.sum(axis=(2, 3)), np.diagonal(gradient, axis1=2, axis2=3)
+    found, by_log_m = [], []
+    for along_diagonal, log_m, log_k_n in _by_kt(geometry, matrix, slab):
+        one = np.einsum("odn,on->od", sums, log_m) - total * log_k_n[:, None]
+        found.append(one + np.einsum("odn,on->od", diagonal, along_diagonal))
+        by_log_m.append(log_m)
+    gradient *= (matrix.m[:, :, None] * matrix.m[:, None, :])[:, None]
+    return np.array(found), np.array(by_log_m), gradient.reshape(*gradient.shape[:2], -1) @ changes.T
+
+
+def _by_changes(geometry: Geometry, matrix: StructureMatrix, slab: Slab, at: Propagated, changes: np.ndarray) -> tuple:
+    """The same by P of each parameter, for many disks."""
+    weights, n = at.weights(), matrix.m.shape[-1]
+    both, full, here = matrix.m[:, :, None] * matrix.m[:, None, :], matrix.full(), np.arange(n)
+
+    def by(change: np.ndarray) -> np.ndarray:
+        inner = weights * (at.eigen.inverse @ change @ at.eigen.vectors)
+        return np.einsum("odj,oj->od", at.at_disks, inner.sum(axis=2))
+
+    found, by_log_m = [], []
+    for along_diagonal, log_m, log_k_n in _by_kt(geometry, matrix, slab):
+        change = full * (log_m[:, :, None] + log_m[:, None, :] - log_k_n[:, None, None])
+        change[:, here, here] += along_diagonal
+        found.append(by(change))
+        by_log_m.append(log_m)
+    of_v = [by(both * one.reshape(n, n)) for one in changes]
+    shape = (*at.at_disks.shape[:2], len(changes))
+    return np.array(found), np.array(by_log_m), np.stack(of_v, axis=-1) if of_v else np.zeros(shape)
+
+
+def _by_kt(geometry: Geometry, matrix: StructureMatrix, slab: Slab) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """By kt_x and kt_y, |k| = K: d(2 K s) m^2 and d ln m (o, n), d ln K_n (o,)."""
+    g = geometry.g(slab.beams)
+    g_n = along(g, geometry.normal)
+    found = []
     for axis in range(2):
         slope = -geometry.k[:, axis] / geometry.k[:, 2]  # d kz
-        by_2ks = -2.0 * (g[:, axis] + slope[:, None] * g[:, 2])
         log_k_n = slope / matrix.k_normal
-        by_log_m = 0.5 * matrix.m**2 * g_n * (log_k_n / matrix.k_normal)[:, None]
-        one = np.einsum("odn,on->od", sums, by_log_m) - product.sum(axis=(2, 3)) * log_k_n[:, None]
-        found.append(one + np.einsum("odn,on->od", diagonal, matrix.m**2 * by_2ks))
-        log_m.append(by_log_m)
-    return np.array(found), np.array(log_m)
+        log_m = 0.5 * matrix.m**2 * g_n * (log_k_n / matrix.k_normal)[:, None]
+        found.append((matrix.m**2 * -2.0 * (g[:, axis] + slope[:, None] * g[:, 2]), log_m, log_k_n))
+    return found

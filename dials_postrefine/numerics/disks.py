@@ -1,5 +1,6 @@
 """
-The disks of one pattern: what was measured, at which tangential wave vectors.
+The disks of a convergent-beam pattern: what was measured, at which tangential wave vectors; files read it, electron/fine/
+takes it.
 
     kt = tilt + step R(rotation) offset,        k = (kt_x, kt_y, sqrt(K^2 - kt^2))
 
@@ -46,6 +47,12 @@ class Pattern:
         Starting values of parameters, by name.
     debye_waller : float
         B of all atoms that comes with the data; NaN where none does.
+    detector : tuple of float
+        var_B, Delta, A, g, m (electron/fine/detector.py); empty where unknown.
+    origin_shift : float
+        Where the data come with one: how far along x, y and z the origin was shifted to the centre; else 0.
+    images_apart : bool
+        Whether each disk is on a scale of its own.
     notes : tuple of str
         What the reader assumed.
     """
@@ -62,6 +69,9 @@ class Pattern:
     beams: np.ndarray = field(default_factory=lambda: np.zeros((0, 3), dtype=int))
     start: Mapping[str, float] = field(default_factory=dict)
     debye_waller: float = float("nan")
+    detector: tuple[float, ...] = ()
+    origin_shift: float = 0.0
+    images_apart: bool = False
     notes: tuple[str, ...] = ()
 
     @property
