@@ -1,6 +1,6 @@
 """
-The disks of a convergent-beam pattern: what was measured, at which tangential wave vectors; files read it, electron/fine/
-takes it.
+The disks of a convergent-beam pattern: what was measured, at which tangential wave vectors; files read it,
+electron/fine/ takes it.
 
     kt = tilt + step R(rotation) offset,        k = (kt_x, kt_y, sqrt(K^2 - kt^2))
 
@@ -11,7 +11,7 @@ disks belongs to one incident direction.  d disks, n pixels; the normal of the s
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -73,6 +73,25 @@ class Pattern:
     origin_shift: float = 0.0
     images_apart: bool = False
     notes: tuple[str, ...] = ()
+
+    def thinned(self, step: int) -> Pattern:
+        """Every so manieth row and column of the images."""
+
+        def thin(values: np.ndarray) -> np.ndarray:
+            if values.shape[-1] == 0:
+                return values
+            images = values.reshape(*values.shape[:-1], *self.shape)[..., ::step, ::step]
+            return images.reshape(*values.shape[:-1], -1)
+
+        rows, columns = (len(range(0, n, step)) for n in self.shape)
+        return replace(
+            self,
+            data=thin(self.data),
+            used=thin(self.used),
+            variance=thin(self.variance),
+            offset=thin(self.offset.T).T,
+            shape=(rows, columns),
+        )
 
     @property
     def is_grid(self) -> bool:

@@ -51,7 +51,9 @@ def refine(request: FineRefineRequest, prepared: Prepared, progress) -> Outcome:
     pattern, notes = prepared.pattern, list(prepared.notes)
     gof, merit = metric_of(request, pattern)
     comparison = comparison_of(request, pattern, gof)
-    comparison = replace(comparison, data=comparison.data[:, prepared.pixels], weight=comparison.weight[:, prepared.pixels])
+    comparison = replace(
+        comparison, data=comparison.data[:, prepared.pixels], weight=comparison.weight[:, prepared.pixels]
+    )
     free, n = prepared.parameters.free, int(np.count_nonzero(comparison.weight))
     if not free:
         raise Sorry("Nothing is to be refined: say what, by reflections= and refine=.")
@@ -62,10 +64,9 @@ def refine(request: FineRefineRequest, prepared: Prepared, progress) -> Outcome:
             "mask fewer."
         )
     progress("Start", 0, 1)
-    model, coarse, displaced = _start(request, prepared, comparison)
-    parameters = replace(prepared.parameters, values=coarse.values)
     known = METRICS[gof].variance != "none" if gof in METRICS else False
-    problem = Problem(model, comparison, known)
+    starts = _starts(request, prepared, comparison)
+    problems = {one: Problem(model, comparison, known) for one, (model, _) in starts.items()}
     method = request.method if request.method != "auto" else ("gauss_newton" if merit is None else "nelder_mead")
     if method == "gauss_newton" and merit is not None:
         raise Sorry(f"gof={gof} has no derivatives: take method=nelder_mead with it.")
@@ -75,30 +76,37 @@ def refine(request: FineRefineRequest, prepared: Prepared, progress) -> Outcome:
         counted[0] += 1
         progress("Refinement", counted[0], counted[0] + 1)
 
+    rough = {
+        one: _rough(problem, replace(prepared.parameters, values=starts[one][1].values), request, step)
+        for one, problem in problems.items()
+    }
+    displaced = min(rough, key=lambda one: rough[one][1])
+    problem, parameters, coarse = problems[displaced], rough[displaced][0], starts[displaced][1]
     if method == "nelder_mead":
+        parameters = replace(prepared.parameters, values=coarse.values)
         fit = nelder_mead(problem, parameters, request.max_iterations, merit)
-        counted[0] = len(fit.course.chi2)
+        counted[0] += len(fit.course.chi2)
     else:
-        fit = gauss_newton(problem, _rough(problem, parameters, request, step), request.max_iterations, step)
+        fit = gauss_newton(problem, parameters, request.max_iterations, step)
     return Outcome(
         fit, problem, gof, method, coarse.correlation, displaced, counted[0], time.process_time() - begun, tuple(notes)
     )
 
 
-def _rough(problem: Problem, parameters: Parameters, request: FineRefineRequest, step) -> Parameters:
-    """The parameters after a fit of few pixels, where there are many."""
-    if len(problem.model.offset) < 2 * FEW_PIXELS:
-        return parameters
+def _rough(problem: Problem, parameters: Parameters, request: FineRefineRequest, step) -> tuple[Parameters, float]:
+    """The parameters after a fit of few pixels, where there are many, and its chi^2."""
     model, comparison = sparse(problem.model, problem.comparison, FEW_PIXELS)
     free = tuple(name for name in parameters.free if name in sharp(parameters.values))
     few = Problem(model, comparison, problem.known_variance)
     start = replace(parameters, values=sharp(parameters.values), free=free)
+    if len(problem.model.offset) < 2 * FEW_PIXELS or not free:
+        return parameters, float(np.sum(comparison.eliminate(model.simulate(start.values)).residuals ** 2))
     rough = gauss_newton(few, start, request.max_iterations, step)
-    return replace(parameters, values={**parameters.values, **rough.parameters.values})
+    return replace(parameters, values={**parameters.values, **rough.parameters.values}), rough.chi2
 
 
-def _start(request: FineRefineRequest, prepared: Prepared, comparison: Comparison) -> tuple[Model, Coarse, bool]:
-    """The model, where the fit starts, and whether the atoms' origin is displaced."""
+def _starts(request: FineRefineRequest, prepared: Prepared, comparison: Comparison) -> dict[bool, tuple[Model, Coarse]]:
+    """The model and where the fit starts, by whether the atoms' origin is displaced."""
     pattern, values = prepared.pattern, dict(prepared.parameters.values)
     shift = 2.0 * pattern.origin_shift
     models = {False: prepared.model}
@@ -113,16 +121,16 @@ def _start(request: FineRefineRequest, prepared: Prepared, comparison: Compariso
             thickness = values["thickness"] * np.linspace(0.9, 1.1, 41)
     names = [name for name in prepared.parameters.free if name in STEPS] if request.coarse else []
     found = {
-        displaced: search(model, comparison, values, thickness, names, pattern.pixel) for displaced, model in models.items()
+        displaced: search(model, comparison, values, thickness, names, pattern.pixel)
+        for displaced, model in models.items()
     }
-    displaced = max(found, key=lambda one: found[one].correlation)
-    best = found[displaced]
+    best = max(found.values(), key=lambda one: one.correlation)
     if not best.correlation > NO_LIKENESS:
         raise Sorry(
             f"Pattern and structure have nothing in common (mean correlation of the disks {best.correlation:.2f}): the "
             "structure is not of this crystal, or orientation, indices or energy are wrong."
         )
-    return models[displaced], best, displaced
+    return {displaced: (model, found[displaced]) for displaced, model in models.items()}
 
 
 def metric_of(request: FineRefineRequest, pattern: Pattern):
@@ -143,7 +151,9 @@ def metric_of(request: FineRefineRequest, pattern: Pattern):
     try:
         return gof, getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
-        raise Sorry(f"gof={gof} can't be imported ({error}): write module:function, both to be found by Python.") from None
+        raise Sorry(
+            f"gof={gof} can't be imported ({error}): write module:function, both to be found by Python."
+        ) from None
 
 
 def detector_of(request: FineRefineRequest, pattern: Pattern) -> Detector | None:

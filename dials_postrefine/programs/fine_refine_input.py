@@ -1,4 +1,4 @@
-"""Pattern and structure -> what dials.fine_refine fits: crystal, beams, parameters, weights; and what is wrong with them."""
+"""Pattern and structure -> what dials.fine_refine fits: crystal, beams, parameters; and what is wrong with them."""
 
 from __future__ import annotations
 
@@ -38,6 +38,7 @@ MOST_AUTO = 2  # groups of reflections
 USUAL_ABSORPTION = 0.02  # U'/U to start with
 LEAST_BEAMS = 64
 BEAMS_A_DISK = 2.5
+MOST_WORK = 6e9  # pixels times beams^3
 SAMPLE = 50  # incident directions that the beams are chosen with
 GEOMETRY = {
     "thickness": ("thickness",),
@@ -55,7 +56,8 @@ WORDS = (*GEOMETRY, "shift", "B")
 class Prepared:
     """
     What is fitted: the pattern, the crystal, the model of the pixels that are simulated (which of the pattern's), its
-    parameters, Z of the kinds of atoms, U of the atoms for each group, the longer list of beams; whether there was a start for the thickness, notes.
+    parameters, Z of the kinds of atoms, U of the atoms for each group, the longer list of beams; whether there was a
+    start for the thickness, notes.
     """
 
     pattern: Pattern
@@ -79,8 +81,12 @@ def prepare(request: FineRefineRequest) -> Prepared:
     cell = found.structure.unit_cell().parameters()
     pattern = read_pattern(request.pattern, request.geometry, request.energy, cell)
     check_pattern(pattern)
+    step = pixel_step(request, pattern)
+    pattern = pattern.thinned(step) if step > 1 else pattern
     check_cell(pattern, found.structure.unit_cell(), request.structure)
     notes = [*pattern.notes, *found.notes]
+    if step > 1:
+        notes.append(f"Every {step}. row and column of the images is taken: pixel_step=1 takes all, and longer.")
     atoms = _with_b(electron_atoms(found.structure), request, pattern, notes)
     elements = tuple(sorted({one.scattering_type for one in found.structure.scatterers()}))
     scattering = Scattering(relativistic_mass(pattern.energy), wavelength(pattern.energy))
@@ -91,6 +97,7 @@ def prepare(request: FineRefineRequest) -> Prepared:
     if "sigma" not in parameters.values:
         pixels = pattern.used.any(axis=0)
     model, more = _model(request, pattern, crystal, pixels)
+    model = replace(model, pixel_step=step)
     charges = np.array([tiny_pse.table(element_of(one)).atomic_number() for one in elements], dtype=float)
     u_atoms = {group.label: _u_of_atoms(crystal, group) for group in crystal.groups}
     return Prepared(
@@ -142,6 +149,16 @@ def check_cell(pattern: Pattern, cell, path: str) -> None:
             f"{path} is not of this crystal: its cell is {other}, that of the pattern {own}; give the structure in the "
             "pattern's setting."
         )
+
+
+def pixel_step(request: FineRefineRequest, pattern: Pattern) -> int:
+    """Every how manieth row and column of images is taken."""
+    if request.pixel_step is not None and request.pixel_step > 1 and not pattern.is_grid:
+        raise Sorry("pixel_step= needs images, and the pixels of this pattern are scattered: leave it out.")
+    if request.pixel_step is not None or not pattern.is_grid:
+        return request.pixel_step or 1
+    n_beams = request.beams.most or max(LEAST_BEAMS, round(BEAMS_A_DISK * len(pattern.hkl)))
+    return max(1, round((len(pattern.offset) * n_beams**3 / MOST_WORK) ** 0.5))
 
 
 def _with_b(atoms, request: FineRefineRequest, pattern: Pattern, notes: list[str]):
@@ -301,4 +318,3 @@ def _model(
 
 def _g(pattern: Pattern) -> float:
     return float(np.linalg.norm(pattern.beams @ pattern.reciprocal.T, axis=1).max()) if len(pattern.beams) else 0.0
-

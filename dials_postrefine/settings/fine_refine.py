@@ -10,7 +10,7 @@ from dials_postrefine.settings.limits import check_values
 
 @dataclass(frozen=True)
 class FineBeams:
-    """Which beams there are: how many at most, largest |g| and excitation error (1/Angstrom); and what more would do."""
+    """Which beams there are: how many at most, largest |g| and excitation error (1/Angstrom); what more would do."""
 
     most: int | None = phil("most", None)
     g_max: float = phil("g_max", 3.0)
@@ -64,6 +64,7 @@ class FineRefineRequest:
     scale: str = choice("scale", "auto")
     method: str = choice("method", "auto")
     max_iterations: int = phil("max_iterations", 40)
+    pixel_step: int | None = phil("pixel_step", None)
     coarse: bool = phil("coarse", True)
     b_iso: float | None = phil("b_iso", None)
     origin: str = choice("origin", "auto")

@@ -3,8 +3,8 @@ Fine refinement: structure factors of low order from convergent-beam patterns (C
 
     sum_d,p w_dp (c t_dp(x) + b_d - x_dp)^2 -> min,      w = 1/sigma^2
 
-t is the intensity |psi_g|^2 of disk d at pixel p by Bloch waves (electron/bloch/), x what was measured.  The scale c and
-the backgrounds b are linear and eliminated (variable projection); all others, x = (U_g, U'_g, thickness, ...), are
+t is the intensity |psi_g|^2 of disk d at pixel p by Bloch waves (electron/bloch/), x what was measured.  The scale c
+and the backgrounds b are linear and eliminated (variable projection); all others, x = (U_g, U'_g, thickness, ...), are
 refined by Gauss-Newton with the derivatives of Daleckii and Krein, or, as published (Zuo and Spence 2017, Advanced
 Transmission Electron Microscopy, ch. 13), by Nelder-Mead outside and Powell inside.
 

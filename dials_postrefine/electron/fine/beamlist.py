@@ -1,8 +1,9 @@
 """
 Which beams a pattern is simulated with: a list that is chosen once, and frozen.
 
-Those that come with the data, if they are not too many; else the strongest of them, or of all within |g| and s_g, by the
-perturbation strength of electron/bloch/beams.py in any of the incident directions.  The disks are always among them.
+Those that come with the data, if they are not too many; else the strongest of them, or of all within |g| and s_g, by
+the perturbation strength of electron/bloch/beams.py in any of the incident directions.  The disks are always among
+them.
 """
 
 from __future__ import annotations

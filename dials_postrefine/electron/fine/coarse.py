@@ -1,9 +1,9 @@
 """
 The start: orientation and thickness where t and x are most alike.
 
-A compass search over the tilt (and step and rotation, where they are to be refined), on a few pixels and with absorption
-to first order: at each place all thicknesses of a range are tried, which costs one diagonalisation, and the best is
-taken.  The steps begin at some pixels and are halved.  Alike: the mean of Pearson's r over the disks.
+A compass search over the tilt (and step and rotation, where they are to be refined), on a few pixels and with
+absorption to first order: at each place all thicknesses of a range are tried, which costs one diagonalisation, and the
+best is taken.  The steps begin at some pixels and are halved.  Alike: the mean of Pearson's r over the disks.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from dials_postrefine.electron.fine.model import Model
 
 MOST_PIXELS = 120
 HALVINGS = 3
+NEAR = 0.06  # of the best thickness, those that are tried further on
+MOST_NEAR = 20
 STEPS = {"tilt_x": 4.0, "tilt_y": 4.0, "step": 0.04, "rotation": 0.04}  # of the tilt in pixels
 
 
@@ -103,6 +105,9 @@ def search(
         return Coarse({**here, "thickness": float(thickness[k])}, float(alike[k]))
 
     best = best_at(dict(values))
+    # what is not near is not tried again
+    near = np.abs(thickness / best.values["thickness"] - 1.0) < NEAR
+    thickness = thickness[near][:: max(1, near.sum() // MOST_NEAR)]
     steps = {name: STEPS[name] * (pixel if name.startswith("tilt_") else 1.0) for name in names}
     for _ in range(HALVINGS):
         moved = True

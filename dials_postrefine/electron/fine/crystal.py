@@ -4,8 +4,8 @@ U + iU' between the beams, of atoms and of the parameters, and its derivatives.
     V_h = U_h + i U'_h,      U'_h = f U_h (f: absorption) but for groups that have an own U'
 
 with U of the atoms, whose B may be refined, element by element, but for the groups (groups.py), whose U is a parameter:
-U_h = u exp(i s phi) phase_h.  Parameters, by name: U111, Uprime111, phase111, absorption, B_Si.  The origin of the atoms
-may be displaced by a vector d against that of the groups' phases: U_h of the atoms times exp(-2 pi i h.d).
+U_h = u exp(i s phi) phase_h.  Parameters, by name: U111, Uprime111, phase111, absorption, B_Si.  The origin of the
+atoms may be displaced by a vector d against that of the groups' phases: U_h of the atoms times exp(-2 pi i h.d).
 """
 
 from __future__ import annotations

@@ -3,9 +3,9 @@ U_g as structure factors, for electrons and for X-rays.
 
     F_e = U pi V/gamma_rel,      F_x = sum_j Z_j T_j exp(-2 pi i g.r_j) - F_e s^2/C,      C = 0.0239337 1/Angstrom
 
-(Mott and Bethe; T_j = exp(-B_j s^2)), all along the phase of U, and per atom f_x = F_x/sum_j T_j exp(-2 pi i g.r_j) where
-all atoms are of one element and the sum is not zero.  A small error of U is a much smaller one of F_x at low s: its
-esd is that of U times pi V s^2/(gamma_rel C).
+(Mott and Bethe; T_j = exp(-B_j s^2)), all along the phase of U, and per atom f_x = F_x/sum_j T_j exp(-2 pi i g.r_j)
+where all atoms are of one element and the sum is not zero.  A small error of U is a much smaller one of F_x at low s:
+its esd is that of U times pi V s^2/(gamma_rel C).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from dials_postrefine.scattering.form_factors import MOTT_BETHE
 
 @dataclass(frozen=True)
 class Factor:
-    """A structure factor of a group: F_e (Angstrom), F_x and f_x (electrons), with esds; f_x NaN where there is none."""
+    """A structure factor of a group: F_e (Angstrom), F_x and f_x (electrons), with esds; f_x may be NaN."""
 
     label: str
     s: float

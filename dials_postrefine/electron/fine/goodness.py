@@ -4,12 +4,13 @@ How well t fits x: scale and backgrounds, which are linear and eliminated, and t
     chi^2 = sum_dp w_dp (c t_dp + b_d - x_dp)^2,      w = 1/sigma^2
 
 For given t the best c and b are in closed form: with the weighted means over the pixels of one background taken off t
-and x, c = sum w t x/sum w t^2, and b = mean x - c mean t (one background: pixels of all disks; else one a disk; the scale
-one of all, or one a disk).  The derivatives of what is left, with c and b moving along, are c dt less its own means and
-less its part along t (Kaufman 1975, BIT 15, 49): their product with the residuals is the exact gradient.
+and x, c = sum w t x/sum w t^2, and b = mean x - c mean t (one background: pixels of all disks; else one a disk; the
+scale one of all, or one a disk).  The derivatives of what is left, with c and b moving along, are c dt less its own
+means and less its part along t (Kaufman 1975, BIT 15, 49): their product with the residuals is the exact gradient.
 
-Metrics: XCorrelation 1 - r, Pearson's r, by weights that make chi^2 = 1 - r^2; chi2 with sigma^2 = counts; chi2_const and
-chi2_multibackground with the variance of the detector; chi2_larbed and chi2_larbed_multibackground with a variance map.
+Metrics: XCorrelation 1 - r, Pearson's r, by weights that make chi^2 = 1 - r^2; chi2 with sigma^2 = counts; chi2_const
+and chi2_multibackground with the variance of the detector; chi2_larbed and chi2_larbed_multibackground with a variance
+map.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ METRICS = {
 
 @dataclass(frozen=True)
 class Linear:
-    """The scales c and backgrounds b (d,), and how many of them are free: n; and the residuals sqrt(w) (c t + b - x)."""
+    """The scales c and backgrounds b (d,), how many of them are free, n, the residuals sqrt(w) (c t + b - x)."""
 
     scale: np.ndarray
     background: np.ndarray
@@ -73,7 +74,10 @@ class Comparison:
     def eliminate(self, simulated: np.ndarray) -> Linear:
         """c and b for t (d, n)."""
         t, x = self._centred(simulated), self._centred(self.data)
-        square, product = self._sums(self.weight * t * t, self.multiscale), self._sums(self.weight * t * x, self.multiscale)
+        square, product = (
+            self._sums(self.weight * t * t, self.multiscale),
+            self._sums(self.weight * t * x, self.multiscale),
+        )
         c = product / np.where(square > 0.0, square, 1.0)
         b = self._mean(self.data) - c * self._mean(simulated)
         n_disks = len(self.data)

@@ -38,6 +38,8 @@ class Model:
         Of the images that the pixels make, for the point spread.
     half_width : int
         Of the point spread; pixels.
+    pixel_step : int
+        Every so manieth row and column is simulated.
     """
 
     slab: Slab
@@ -45,6 +47,7 @@ class Model:
     offset: np.ndarray
     shape: tuple[int, int]
     half_width: int = 10
+    pixel_step: int = 1
 
     def simulate(self, values: Mapping[str, float], thickness: Sequence[float] = ()) -> np.ndarray:
         """t, shape (d, n), or (k, d, n) for k thicknesses in place of that of the parameters."""
@@ -53,7 +56,7 @@ class Model:
         parts = [simulate_disks(slab, potential, kt, several) for slab, kt in self._parts(values)]
         found = np.concatenate(parts, axis=1)
         if "sigma" in values:
-            found = self._spread(found, voigt_kernel(values["sigma"], values["gamma"], self.half_width)[0])
+            found = self._spread(found, self._kernels(values)[0])
         return found if len(thickness) else found[0]
 
     def differentiate(self, values: Mapping[str, float], names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -73,7 +76,7 @@ class Model:
                 columns[k] = self._by_geometry(values, name, found.by_kt)
         if "sigma" not in values:
             return sharp, columns
-        kernels = voigt_kernel(values["sigma"], values["gamma"], self.half_width)
+        kernels = self._kernels(values)
         for k, name in enumerate(names):
             if name in ("sigma", "gamma"):
                 columns[k] = self._spread(sharp, kernels[1 if name == "sigma" else 2])
@@ -111,6 +114,9 @@ class Model:
         turn = _rotation(angle) if name == "step" else step * _rotation(angle + 0.5 * np.pi)
         moved = self.offset @ turn.T
         return by_kt[0] * moved[:, 0] + by_kt[1] * moved[:, 1]
+
+    def _kernels(self, values: Mapping[str, float]) -> np.ndarray:
+        return voigt_kernel(values["sigma"], values["gamma"], self.half_width, self.pixel_step)
 
     def _spread(self, flat: np.ndarray, kernel: np.ndarray) -> np.ndarray:
         return convolve(flat.reshape(*flat.shape[:-1], *self.shape), kernel).reshape(flat.shape)

@@ -5,8 +5,8 @@ U111, Uprime111 (1/Angstrom^2), phase111 (radians), absorption (U'/U of all othe
 (Angstrom), tilt_x, tilt_y (1/Angstrom: the shift of the pattern), step (the size of a pixel over that given), rotation
 (radians), sigma, gamma (pixels), shift_x_3, shift_y_3 (1/Angstrom, of the third disk against the first).
 
-A range normalises: the simplex' first steps are tenths of it, and Gauss-Newton needs none.  It bounds nothing unless that
-is asked for.
+A range normalises: the simplex' first steps are tenths of it, and Gauss-Newton needs none.  It bounds nothing unless
+that is asked for.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from scipy.signal import fftconvolve
 from scipy.special import wofz
 
 
-def voigt_kernel(sigma: float, gamma: float, half_width: int = 10) -> np.ndarray:
+def voigt_kernel(sigma: float, gamma: float, half_width: int = 10, step: int = 1) -> np.ndarray:
     """
     P and its derivatives.
 
@@ -24,6 +24,8 @@ def voigt_kernel(sigma: float, gamma: float, half_width: int = 10) -> np.ndarray
         Pixels.
     half_width : int
         h.
+    step : int
+        Of images of which every so manieth row and column is taken: r is in the pixels of the whole ones.
 
     Returns
     -------
@@ -31,7 +33,7 @@ def voigt_kernel(sigma: float, gamma: float, half_width: int = 10) -> np.ndarray
         P, dP/dsigma, dP/dgamma.
     """
     axis = np.arange(-half_width, half_width + 1, dtype=float)
-    r = np.hypot(axis[:, None], axis)
+    r = step * np.hypot(axis[:, None], axis)
     z = (r + 1j * gamma) / (sigma * np.sqrt(2.0))
     w = wofz(z)
     slope = -2.0 * z * w + 2j / np.sqrt(np.pi)

@@ -1,9 +1,9 @@
 """
 Gauss-Newton with variable projection, and the esds.
 
-The residuals and derivatives of goodness.py go to numerics/leastsquares.py (scitbx.lstbx, Levenberg-Marquardt).  The esds
-are of the inverse of the normal matrix of ALL parameters, scale and backgrounds among them, times the reduced chi^2
-where this is above 1:
+The residuals and derivatives of goodness.py go to numerics/leastsquares.py (scitbx.lstbx, Levenberg-Marquardt).  The
+esds are of the inverse of the normal matrix of ALL parameters, scale and backgrounds among them, times the reduced
+chi^2 where this is above 1:
 
     chi^2_red = chi^2/(n - p),    cov = max(1, chi^2_red) (J^T J)^-1
 
@@ -137,9 +137,7 @@ def gauss_newton(
             Iterations(n_max, 1e-6),
         )
     except RuntimeError:
-        raise Unusable(
-            "the parameters can't be told from one another by these pixels: refine fewer of them"
-        ) from None
+        raise Unusable("the parameters can't be told from one another by these pixels: refine fewer of them") from None
     return finish(problem, replace(parameters, values=parameters.at(found.x)), course)
 
 
@@ -162,9 +160,7 @@ def finish(problem: Problem, parameters: Parameters, course: Course) -> Fit:
     linear = problem.comparison.eliminate(simulated)
     chi2 = float(np.sum(linear.residuals**2))
     root = np.sqrt(problem.comparison.weight)
-    columns = np.concatenate(
-        [root * linear.scale[:, None] * derivatives, problem.comparison.linear_columns(simulated)]
-    )
+    columns = np.concatenate([root * linear.scale[:, None] * derivatives, problem.comparison.linear_columns(simulated)])
     columns = columns[:, problem.comparison.weight > 0.0]
     n_parameters = len(columns)
     reduced = chi2 / max(problem.n - n_parameters, 1)

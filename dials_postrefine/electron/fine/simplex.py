@@ -1,5 +1,6 @@
 """
-The published way, for comparison: Nelder-Mead on the structure factors, and for each of their values Powell on the rest.
+The published way, for comparison: Nelder-Mead on the structure factors, and for each of their values Powell on the
+rest.
 
 Derivative-free and without esds of its own.  Parameters are in units of their ranges.  Outside: U, U' and phases, each
 step re-diagonalising; inside: thickness, orientation, step, rotation, ...  (scipy.optimize).
@@ -56,7 +57,9 @@ def nelder_mead(
         linear = problem.comparison.eliminate(simulated)
         value = float(np.sum(linear.residuals**2))
         if merit is not None:
-            value = float(merit(linear.scale[:, None] * simulated + linear.background[:, None], problem.comparison.data))
+            value = float(
+                merit(linear.scale[:, None] * simulated + linear.background[:, None], problem.comparison.data)
+            )
         course.add(value, x)
         return value
 

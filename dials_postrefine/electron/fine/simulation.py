@@ -5,9 +5,9 @@ Intensities of the disks at many incident directions, and their derivatives, for
     dE_d0 = sum_ab G_ab P_ab,     G = (pi t/K_n) C^-T [C_dj Phi_jk (C^-1)_k0] C^T
 
 (electron/bloch/derivatives.py has M, P, Phi and the source): of a few beams d, and of many parameters, G of each beam
-costs less than P of each parameter; of many beams and few parameters it is the other way round.  P_ab of U and U' is m_a m_b dV_ab/dx with V = U + iU'; that of the wave vector is
-in bloch/structurematrix.py.  o directions, n beams, d disks.  eig, so that absorption is exact; where beams are more
-than MOST_EXACT absorption is taken to first order.
+costs less than P of each parameter; of many beams and few parameters it is the other way round.  P_ab of U and U' is
+m_a m_b dV_ab/dx with V = U + iU'; that of the wave vector is in bloch/structurematrix.py.  o directions, n beams, d
+disks.  eig, so that absorption is exact; where beams are more than MOST_EXACT absorption is taken to first order.
 """
 
 from __future__ import annotations
@@ -166,7 +166,9 @@ class Propagated:
         return phi * (self.eigen.excitation * self.angle)[:, None, :]
 
 
-def _by_gradients(geometry: Geometry, matrix: StructureMatrix, slab: Slab, at: Propagated, changes: np.ndarray) -> tuple:
+def _by_gradients(
+    geometry: Geometry, matrix: StructureMatrix, slab: Slab, at: Propagated, changes: np.ndarray
+) -> tuple:
     """dE_d0 by kt (2, o, d), d ln m (2, o, n), dE_d0 by V (o, d, p): by G of each disk."""
     left, right = np.swapaxes(at.eigen.inverse, 1, 2)[:, None], np.swapaxes(at.eigen.vectors, 1, 2)[:, None]
     gradient = left @ (at.at_disks[:, :, :, None] * at.weights()[:, None]) @ right  # (o, d, n, n)

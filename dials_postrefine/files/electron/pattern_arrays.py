@@ -35,7 +35,9 @@ def read_named_arrays(path: str) -> dict:
         return reader(path)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, RuntimeError) as error:
         text = " ".join(str(error).split())
-        raise Sorry(f"{path} can't be read ({text or type(error).__name__}): it is damaged, or no {ending} file.") from None
+        raise Sorry(
+            f"{path} can't be read ({text or type(error).__name__}): it is damaged, or no {ending} file."
+        ) from None
 
 
 def _npz(path: str) -> dict:

@@ -1,8 +1,8 @@
 """
 Convergent-beam patterns from files -> numerics/disks.py.
 
-The file has arrays by name (.npz, .h5), or one array (.npy, .mrc, .tif), in which case all else is in a second file with
-arrays by name, or in JSON.  What they are called, the first that is there being taken:
+The file has arrays by name (.npz, .h5), or one array (.npy, .mrc, .tif), in which case all else is in a second file
+with arrays by name, or in JSON.  What they are called, the first that is there being taken:
 
     data, images, experiment_final, experiment    (d, y, x) or (d, n), counts; or image (y, x) with centres (d, 2), rows
                                                    and columns, and radius, in pixels
@@ -11,8 +11,9 @@ arrays by name, or in JSON.  What they are called, the first that is there being
     variance, variance_pyextal                     of the counts
     A                                              rows are the cell vectors in the laboratory, electrons along +z; or
     cell, zone, x_direction                        a, or six parameters, with the directions [uvw] along z and x; or
-    ex, ey, ez                                     the laboratory's axes in the Cartesian ones of the crystal, with a cell
-    kx, ky                                         of each pixel (1/A), k_axis of each row and column, kt_cart in the
+    ex, ey, ez                                     the laboratory's axes in the Cartesian ones of the crystal, with a
+    cell kx, ky                                         of each pixel (1/A), k_axis of each row and column, kt_cart in
+    the
                                                    crystal's Cartesian axes; else pixel (1/A) about the middle
     energy_V                                       volts
     beams, start (JSON), detector, B, origin_shift optional
@@ -132,8 +133,8 @@ def _energy(arrays: Mapping, where: str, notes: list[str]) -> float:
         return float(arrays["energy_V"])
     if "pyextal_sim_final" in arrays:
         notes.append(
-            f"{where} has no energy: that of PyExtal's example, {PYEXTAL_ENERGY / 1000:g} kV, is taken; set energy= where "
-            "it is another."
+            f"{where} has no energy: that of PyExtal's example, {PYEXTAL_ENERGY / 1000:g} kV, is taken; set energy= "
+            "where it is another."
         )
         return PYEXTAL_ENERGY
     raise Sorry(f"{where} lacks the energy of the electrons: give it in volts, as energy=200000.")

@@ -1,4 +1,4 @@
-"""Structure factors that were refined, as a fragment of a CIF: a loop with F for electrons and for X-rays, with esds."""
+"""Structure factors that were refined, as a CIF fragment: a loop with F for electrons and for X-rays, with esds."""
 
 from __future__ import annotations
 

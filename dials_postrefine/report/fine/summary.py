@@ -86,8 +86,8 @@ def remarks(summary: dict, outcome: Any) -> list[Remark]:
         found.append(
             distrust(
                 "the phases of the refined reflections are not those of the structure",
-                "The pattern agrees with the structure only where the origin of the reflections that are not refined is "
-                "displaced by twice the pattern's origin_shift: no crystal has such phases, check the data "
+                "The pattern agrees with the structure only where the origin of the reflections that are not refined "
+                "is displaced by twice the pattern's origin_shift: no crystal has such phases, check the data "
                 "(origin=structure fits without).",
             )
         )
@@ -95,8 +95,8 @@ def remarks(summary: dict, outcome: Any) -> list[Remark]:
         found.append(
             care(
                 f"reduced chi^2 is {summary['chi2_reduced']:.2f}",
-                f"Reduced chi^2 is {summary['chi2_reduced']:.2f}: the model or the variances lack something, and the esds "
-                "have been multiplied by its root.",
+                f"Reduced chi^2 is {summary['chi2_reduced']:.2f}: the model or the variances lack something, and the "
+                "esds have been multiplied by its root.",
                 "chi2_reduced",
             )
         )
@@ -106,7 +106,9 @@ def remarks(summary: dict, outcome: Any) -> list[Remark]:
             r = matrix[i][j]
             if r is not None and abs(r) > CLOSE:
                 found.append(
-                    care("parameters are correlated", f"{names[j]} and {one} are correlated ({r:+.3f}): fix one of them.")
+                    care(
+                        "parameters are correlated", f"{names[j]} and {one} are correlated ({r:+.3f}): fix one of them."
+                    )
                 )
     moved = [
         name
@@ -115,7 +117,7 @@ def remarks(summary: dict, outcome: Any) -> list[Remark]:
     ]
     if moved:
         found.append(
-            f"More beams would move {', '.join(moved)} by more than 3 esds: what the cut on the beams does stands beside "
-            "the esd."
+            f"More beams would move {', '.join(moved)} by more than 3 esds: what the cut on the beams does stands "
+            "beside the esd."
         )
     return found

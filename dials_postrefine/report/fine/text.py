@@ -12,8 +12,8 @@ def text(summary: dict) -> str:
     """The log."""
     beams = summary["beams"]
     lines = [
-        f"{summary['gof']}: chi^2 {summary['chi2']:.5g} of {summary['n']} pixels and {summary['n_parameters']} parameters, "
-        f"reduced {summary['chi2_reduced']:.4g}; mean correlation of the disks {summary['correlation']:.4f}",
+        f"{summary['gof']}: chi^2 {summary['chi2']:.5g} of {summary['n']} pixels and {summary['n_parameters']} "
+        f"parameters, reduced {summary['chi2_reduced']:.4g}; mean correlation of the disks {summary['correlation']:.4f}",
         f"{summary['method']}, {summary['n_evaluations']} evaluations of the model, {beams['n']} beams, "
         f"{summary['cpu_seconds']:.1f} s of CPU time",
         "",
