@@ -13,9 +13,9 @@ from dials.util import Sorry
 from dials_postrefine.electron.fine.coarse import STEPS, Coarse, search, sharp, sparse
 from dials_postrefine.electron.fine.detector import Detector, deconvolve
 from dials_postrefine.electron.fine.goodness import METRICS, Comparison, correlation_weights
-from dials_postrefine.electron.fine.model import Model
+from dials_postrefine.electron.fine.model import PatternModel
 from dials_postrefine.electron.fine.parameters import Parameters
-from dials_postrefine.electron.fine.refinement import Fit, Problem, gauss_newton
+from dials_postrefine.electron.fine.refinement import FineFit, FineProblem, gauss_newton
 from dials_postrefine.electron.fine.simplex import nelder_mead
 from dials_postrefine.files.electron.pattern_arrays import read_named_arrays
 from dials_postrefine.numerics.disks import Pattern
@@ -30,12 +30,14 @@ THICKNESSES = np.arange(100.0, 5001.0, 10.0)
 @dataclass(frozen=True)
 class Outcome:
     """
-    A fit, what it was of, how it came about: the metric, the method, the coarse start, whether the atoms' origin is
-    displaced, evaluations of the model with the coarse ones apart, CPU seconds, notes.
+    A fit, what it was of, which of the pattern's pixels (n,), how it came about: the metric, the method, the coarse
+    start, whether the atoms' origin is displaced, evaluations of the model with the coarse ones apart, CPU seconds,
+    notes.
     """
 
-    fit: Fit
-    problem: Problem
+    fit: FineFit
+    problem: FineProblem
+    pixels: np.ndarray
     gof: str
     method: str
     coarse_correlation: float
@@ -48,7 +50,7 @@ class Outcome:
 def refine(request: FineRefineRequest, prepared: Prepared, progress) -> Outcome:
     """Start, fit; raises Sorry where pattern and structure do not agree, or there are too few pixels."""
     begun = time.process_time()
-    pattern, notes = prepared.pattern, list(prepared.notes)
+    pattern = prepared.pattern
     gof, merit = metric_of(request, pattern)
     comparison = comparison_of(request, pattern, gof)
     comparison = replace(
@@ -66,7 +68,7 @@ def refine(request: FineRefineRequest, prepared: Prepared, progress) -> Outcome:
     progress("Start", 0, 1)
     known = METRICS[gof].variance != "none" if gof in METRICS else False
     starts = _starts(request, prepared, comparison)
-    problems = {one: Problem(model, comparison, known) for one, (model, _) in starts.items()}
+    problems = {one: FineProblem(model, comparison, known) for one, (model, _) in starts.items()}
     method = request.method if request.method != "auto" else ("gauss_newton" if merit is None else "nelder_mead")
     if method == "gauss_newton" and merit is not None:
         raise Sorry(f"gof={gof} has no derivatives: take method=nelder_mead with it.")
@@ -89,15 +91,24 @@ def refine(request: FineRefineRequest, prepared: Prepared, progress) -> Outcome:
     else:
         fit = gauss_newton(problem, parameters, request.max_iterations, step)
     return Outcome(
-        fit, problem, gof, method, coarse.correlation, displaced, counted[0], time.process_time() - begun, tuple(notes)
+        fit,
+        problem,
+        prepared.pixels,
+        gof,
+        method,
+        coarse.correlation,
+        displaced,
+        counted[0],
+        time.process_time() - begun,
+        prepared.notes,
     )
 
 
-def _rough(problem: Problem, parameters: Parameters, request: FineRefineRequest, step) -> tuple[Parameters, float]:
+def _rough(problem: FineProblem, parameters: Parameters, request: FineRefineRequest, step) -> tuple[Parameters, float]:
     """The parameters after a fit of few pixels, where there are many, and its chi^2."""
     model, comparison = sparse(problem.model, problem.comparison, FEW_PIXELS)
     free = tuple(name for name in parameters.free if name in sharp(parameters.values))
-    few = Problem(model, comparison, problem.known_variance)
+    few = FineProblem(model, comparison, problem.known_variance)
     start = replace(parameters, values=sharp(parameters.values), free=free)
     if len(problem.model.offset) < 2 * FEW_PIXELS or not free:
         return parameters, float(np.sum(comparison.eliminate(model.simulate(start.values)).residuals ** 2))
@@ -105,7 +116,9 @@ def _rough(problem: Problem, parameters: Parameters, request: FineRefineRequest,
     return replace(parameters, values={**parameters.values, **rough.parameters.values}), rough.chi2
 
 
-def _starts(request: FineRefineRequest, prepared: Prepared, comparison: Comparison) -> dict[bool, tuple[Model, Coarse]]:
+def _starts(
+    request: FineRefineRequest, prepared: Prepared, comparison: Comparison
+) -> dict[bool, tuple[PatternModel, Coarse]]:
     """The model and where the fit starts, by whether the atoms' origin is displaced."""
     pattern, values = prepared.pattern, dict(prepared.parameters.values)
     shift = 2.0 * pattern.origin_shift

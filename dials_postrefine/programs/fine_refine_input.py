@@ -22,8 +22,8 @@ from dials_postrefine.electron.bloch.potential import (
 )
 from dials_postrefine.electron.fine.beamlist import choose_beams, more_beams, places_of
 from dials_postrefine.electron.fine.crystal import Crystal
-from dials_postrefine.electron.fine.groups import Group, make_group, representative
-from dials_postrefine.electron.fine.model import Model
+from dials_postrefine.electron.fine.groups import ReflectionGroup, make_group, representative
+from dials_postrefine.electron.fine.model import PatternModel
 from dials_postrefine.electron.fine.parameters import Parameters, default_range
 from dials_postrefine.electron.fine.simulation import Slab
 from dials_postrefine.files.electron.patterns import read_pattern
@@ -62,7 +62,7 @@ class Prepared:
 
     pattern: Pattern
     crystal: Crystal
-    model: Model
+    model: PatternModel
     pixels: np.ndarray
     parameters: Parameters
     charges: np.ndarray
@@ -182,7 +182,7 @@ def scale_of(request: FineRefineRequest, pattern: Pattern) -> str:
     return ("each_disk" if pattern.images_apart else "common") if request.scale == "auto" else request.scale
 
 
-def choose_groups(request: FineRefineRequest, pattern: Pattern, crystal: Crystal) -> tuple[Group, ...]:
+def choose_groups(request: FineRefineRequest, pattern: Pattern, crystal: Crystal) -> tuple[ReflectionGroup, ...]:
     """The groups of reflections whose U is refined."""
     hkl = indices_within(crystal.reciprocal, 1.5)
     u = coefficients(crystal.atoms, crystal.reciprocal, hkl, crystal.scattering)[0]
@@ -249,7 +249,7 @@ def start_of(request: FineRefineRequest, pattern: Pattern, crystal: Crystal) -> 
     return Parameters(values, tuple(dict.fromkeys(free)), ranges, request.bound), knows
 
 
-def _u_of_atoms(crystal: Crystal, group: Group) -> float:
+def _u_of_atoms(crystal: Crystal, group: ReflectionGroup) -> float:
     if group.forbidden:
         return 0.0
     return float(np.abs(coefficients(crystal.atoms, crystal.reciprocal, group.hkl[:1], crystal.scattering)[0][0]))
@@ -293,7 +293,7 @@ def _numbers(what: str, words: tuple[str, ...]) -> dict[str, float]:
 
 def _model(
     request: FineRefineRequest, pattern: Pattern, crystal: Crystal, pixels: np.ndarray
-) -> tuple[Model, np.ndarray]:
+) -> tuple[PatternModel, np.ndarray]:
     """The model of the pixels, and a longer list of beams."""
     tilt = np.array([pattern.start.get("tilt_x", 0.0), pattern.start.get("tilt_y", 0.0)])
     offset = pattern.offset[pixels]
@@ -313,7 +313,7 @@ def _model(
         more = np.array(list(dict.fromkeys([*map(tuple, beams.tolist()), *map(tuple, wider.tolist())])))
     slab = replace(slab, beams=beams, disks=places_of(pattern.hkl, beams))
     shape = pattern.shape if pixels.all() else (len(offset), 1)
-    return Model(slab, crystal.table(beams), offset, shape), more
+    return PatternModel(slab, crystal.table(beams), offset, shape), more
 
 
 def _g(pattern: Pattern) -> float:

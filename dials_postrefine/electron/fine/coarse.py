@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from dials_postrefine.electron.fine.goodness import Comparison
-from dials_postrefine.electron.fine.model import Model
+from dials_postrefine.electron.fine.model import PatternModel
 
 MOST_PIXELS = 120
 HALVINGS = 3
@@ -31,19 +31,19 @@ class Coarse:
     correlation: float
 
 
-def sparse(model: Model, comparison: Comparison, most: int) -> tuple[Model, Comparison]:
+def sparse(model: PatternModel, comparison: Comparison, most: int) -> tuple[PatternModel, Comparison]:
     """
     Every k-th pixel, so that there are not more than so many; without a point spread.
 
     Parameters
     ----------
-    model : Model
+    model : PatternModel
     comparison : Comparison
     most : int
 
     Returns
     -------
-    Model
+    PatternModel
     Comparison
     """
     some = slice(None, None, max(1, -(-len(model.offset) // most)))
@@ -68,7 +68,7 @@ def sharp(values: Mapping[str, float]) -> dict[str, float]:
 
 
 def search(
-    model: Model,
+    model: PatternModel,
     comparison: Comparison,
     values: Mapping[str, float],
     thickness: np.ndarray,
@@ -80,7 +80,7 @@ def search(
 
     Parameters
     ----------
-    model : Model
+    model : PatternModel
     comparison : Comparison
     values : mapping of str to float
         Where the search begins.

@@ -23,7 +23,7 @@ from dials_postrefine.electron.bloch.potential import (
     differences,
     tabulate,
 )
-from dials_postrefine.electron.fine.groups import Group
+from dials_postrefine.electron.fine.groups import ReflectionGroup
 from dials_postrefine.scattering.electron_atoms import ElectronAtoms
 
 
@@ -40,7 +40,7 @@ class Crystal:
     reciprocal : ndarray, shape (3, 3)
         A.
     scattering : Scattering
-    groups : tuple of Group
+    groups : tuple of ReflectionGroup
     displaced : ndarray, shape (3,)
         d, fractional.
     """
@@ -49,7 +49,7 @@ class Crystal:
     elements: tuple[str, ...]
     reciprocal: np.ndarray
     scattering: Scattering
-    groups: tuple[Group, ...] = ()
+    groups: tuple[ReflectionGroup, ...] = ()
     displaced: np.ndarray = field(default_factory=lambda: np.zeros(3))
 
     def with_b(self, values: Mapping[str, float]) -> ElectronAtoms:
@@ -117,7 +117,7 @@ class PotentialOfParameters:
         """exp(-2 pi i h.d)."""
         return np.exp(-2j * np.pi * (self.hkl @ self.crystal.displaced))
 
-    def _by_group(self, group: Group, rows: np.ndarray, values: Mapping[str, float], name: str) -> np.ndarray:
+    def _by_group(self, group: ReflectionGroup, rows: np.ndarray, values: Mapping[str, float], name: str) -> np.ndarray:
         """dV of a group's members by a parameter, 0 where it is none of its."""
         phase, label = _phase(group, rows, values), group.label
         own = f"Uprime{label}" in values
@@ -142,6 +142,6 @@ class PotentialOfParameters:
         }
 
 
-def _phase(group: Group, rows: np.ndarray, values: Mapping[str, float]) -> np.ndarray:
+def _phase(group: ReflectionGroup, rows: np.ndarray, values: Mapping[str, float]) -> np.ndarray:
     turned = values.get(f"phase{group.label}", 0.0)
     return group.phase[rows] * np.exp(1j * group.sense[rows] * turned)

@@ -16,7 +16,7 @@ import numpy as np
 
 from dials_postrefine.electron.bloch.potential import Scattering, coefficients
 from dials_postrefine.electron.fine.crystal import Crystal
-from dials_postrefine.electron.fine.groups import Group
+from dials_postrefine.electron.fine.groups import ReflectionGroup
 from dials_postrefine.scattering.form_factors import MOTT_BETHE
 
 
@@ -38,7 +38,7 @@ class Factor:
 
 
 def structure_factor(
-    crystal: Crystal, group: Group, charges: np.ndarray, u: float, esd: float, u_atoms: float
+    crystal: Crystal, group: ReflectionGroup, charges: np.ndarray, u: float, esd: float, u_atoms: float
 ) -> Factor:
     """
     The structure factors of a group's U.
@@ -46,7 +46,7 @@ def structure_factor(
     Parameters
     ----------
     crystal : Crystal
-    group : Group
+    group : ReflectionGroup
     charges : ndarray, shape (m,)
         Z of each kind of atom.
     u, esd : float
@@ -72,7 +72,7 @@ def structure_factor(
     )
 
 
-def _sum_of(crystal: Crystal, hkl: np.ndarray, group: Group, weights: np.ndarray) -> float:
+def _sum_of(crystal: Crystal, hkl: np.ndarray, group: ReflectionGroup, weights: np.ndarray) -> float:
     """sum_j w_j T_j exp(-2 pi i g.r_j) along the phase of the first of a group."""
     zero = np.zeros_like(crystal.atoms.a)
     a = zero.copy()

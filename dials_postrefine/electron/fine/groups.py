@@ -21,7 +21,7 @@ NO_U = 1e-6  # of the largest, less is rounding or a cancelling of the atoms' fa
 
 
 @dataclass(frozen=True)
-class Group:
+class ReflectionGroup:
     """
     Reflections that are one.
 
@@ -96,7 +96,9 @@ def representative(atoms: ElectronAtoms, hkl: np.ndarray) -> tuple[int, int, int
     return tuple(max(equivalents(atoms, hkl)[0].tolist()))
 
 
-def make_group(atoms: ElectronAtoms, hkl: np.ndarray, u: complex, largest: float, central_phase: complex) -> Group:
+def make_group(
+    atoms: ElectronAtoms, hkl: np.ndarray, u: complex, largest: float, central_phase: complex
+) -> ReflectionGroup:
     """
     The group of a reflection.
 
@@ -114,7 +116,7 @@ def make_group(atoms: ElectronAtoms, hkl: np.ndarray, u: complex, largest: float
 
     Returns
     -------
-    Group
+    ReflectionGroup
     """
     members, phase, sense = equivalents(atoms, hkl)
     forbidden = abs(u) < NO_U * largest
@@ -122,4 +124,4 @@ def make_group(atoms: ElectronAtoms, hkl: np.ndarray, u: complex, largest: float
     # those with sense -1 are Friedel mates: the conjugate of the first's phase, too
     mates = {tuple(one) for one in (-members).tolist()} if not np.any(sense) else set()
     turned = phase * (first if mates else np.where(sense < 0, np.conj(first), first))
-    return Group("".join(map(str, np.asarray(hkl).tolist())), members, turned, sense, forbidden)
+    return ReflectionGroup("".join(map(str, np.asarray(hkl).tolist())), members, turned, sense, forbidden)

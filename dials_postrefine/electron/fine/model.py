@@ -24,7 +24,7 @@ OF_POTENTIAL = ("U", "Uprime", "phase", "absorption", "B_")
 
 
 @dataclass(frozen=True)
-class Model:
+class PatternModel:
     """
     What t is made of.
 

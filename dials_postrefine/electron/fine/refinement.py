@@ -20,16 +20,16 @@ import numpy as np
 
 from dials_postrefine.electron.errors import Unusable
 from dials_postrefine.electron.fine.goodness import Comparison, Linear
-from dials_postrefine.electron.fine.model import Model
+from dials_postrefine.electron.fine.model import PatternModel
 from dials_postrefine.electron.fine.parameters import Parameters
 from dials_postrefine.numerics.leastsquares import Bounds, Iterations, Objective, minimise, no_bounds
 
 
 @dataclass(frozen=True)
-class Problem:
+class FineProblem:
     """What is fitted: a model, what it is compared with, whether the variances are known."""
 
-    model: Model
+    model: PatternModel
     comparison: Comparison
     known_variance: bool = True
 
@@ -40,7 +40,7 @@ class Problem:
 
 
 @dataclass
-class Course:
+class FineCourse:
     """chi^2 and the free parameters at each evaluation."""
 
     chi2: list[float] = field(default_factory=list)
@@ -53,7 +53,7 @@ class Course:
 
 
 @dataclass(frozen=True)
-class Fit:
+class FineFit:
     """
     A fit.
 
@@ -67,7 +67,7 @@ class Fit:
     n, n_parameters : int
     covariance : ndarray, shape (p, p)
         Of the free parameters, then of scales and backgrounds.
-    course : Course
+    course : FineCourse
     """
 
     parameters: Parameters
@@ -77,7 +77,7 @@ class Fit:
     n: int
     n_parameters: int
     covariance: np.ndarray
-    course: Course
+    course: FineCourse
 
     @property
     def chi2_reduced(self) -> float:
@@ -94,14 +94,14 @@ class Fit:
 
 
 def gauss_newton(
-    problem: Problem, parameters: Parameters, n_max: int = 30, progress: Callable[[int], None] = lambda _: None
-) -> Fit:
+    problem: FineProblem, parameters: Parameters, n_max: int = 30, progress: Callable[[int], None] = lambda _: None
+) -> FineFit:
     """
     Refine the free parameters.
 
     Parameters
     ----------
-    problem : Problem
+    problem : FineProblem
     parameters : Parameters
         The start.
     n_max : int
@@ -111,14 +111,14 @@ def gauss_newton(
 
     Returns
     -------
-    Fit
+    FineFit
 
     Raises
     ------
     Unusable
         Where there is no minimum to be found.
     """
-    course = Course()
+    course = FineCourse()
 
     def evaluate(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         simulated, derivatives = problem.model.differentiate(parameters.at(x), parameters.free)
@@ -141,20 +141,20 @@ def gauss_newton(
     return finish(problem, replace(parameters, values=parameters.at(found.x)), course)
 
 
-def finish(problem: Problem, parameters: Parameters, course: Course) -> Fit:
+def finish(problem: FineProblem, parameters: Parameters, course: FineCourse) -> FineFit:
     """
     t, scale, backgrounds, chi^2 and covariance at parameters.
 
     Parameters
     ----------
-    problem : Problem
+    problem : FineProblem
     parameters : Parameters
-    course : Course
+    course : FineCourse
         How these were found.
 
     Returns
     -------
-    Fit
+    FineFit
     """
     simulated, derivatives = problem.model.differentiate(parameters.values, parameters.free)
     linear = problem.comparison.eliminate(simulated)
@@ -165,7 +165,7 @@ def finish(problem: Problem, parameters: Parameters, course: Course) -> Fit:
     n_parameters = len(columns)
     reduced = chi2 / max(problem.n - n_parameters, 1)
     covariance = _inverse(columns @ columns.T) * (max(1.0, reduced) if problem.known_variance else reduced)
-    return Fit(parameters, simulated, linear, chi2, problem.n, n_parameters, covariance, course)
+    return FineFit(parameters, simulated, linear, chi2, problem.n, n_parameters, covariance, course)
 
 
 def bounds_of(parameters: Parameters) -> Bounds:
@@ -187,7 +187,7 @@ def bounds_of(parameters: Parameters) -> Bounds:
     return Bounds(np.maximum(bounds.lower, least), bounds.upper)
 
 
-def _norm(problem: Problem) -> float:
+def _norm(problem: FineProblem) -> float:
     return float(problem.n) if problem.known_variance else 1.0
 
 

@@ -15,21 +15,21 @@ import numpy as np
 from dials_postrefine.electron.fine.beamlist import places_of
 from dials_postrefine.electron.fine.coarse import sharp, sparse
 from dials_postrefine.electron.fine.goodness import Comparison
-from dials_postrefine.electron.fine.model import Model
+from dials_postrefine.electron.fine.model import PatternModel
 from dials_postrefine.electron.fine.parameters import Parameters
 
 MOST_PIXELS = 100
 
 
 def shift_by_beams(
-    model: Model, comparison: Comparison, parameters: Parameters, disks: np.ndarray, more: np.ndarray
+    model: PatternModel, comparison: Comparison, parameters: Parameters, disks: np.ndarray, more: np.ndarray
 ) -> dict[str, float]:
     """
     dx of the free parameters; of those of the point spread none is told.
 
     Parameters
     ----------
-    model : Model
+    model : PatternModel
     comparison : Comparison
     parameters : Parameters
         As fitted.

@@ -15,7 +15,7 @@ import numpy as np
 from scipy.optimize import minimize
 
 from dials_postrefine.electron.fine.parameters import Parameters, kind_of
-from dials_postrefine.electron.fine.refinement import Course, Fit, Problem, bounds_of, finish
+from dials_postrefine.electron.fine.refinement import FineCourse, FineFit, FineProblem, bounds_of, finish
 
 OUTSIDE = ("U", "Uprime", "phase")
 TOLERANCE = 1e-4  # of a range
@@ -25,14 +25,18 @@ Merit = Callable[[np.ndarray, np.ndarray], float]
 
 
 def nelder_mead(
-    problem: Problem, parameters: Parameters, n_max: int = 200, merit: Merit | None = None, n_evaluations: int = 100000
-) -> Fit:
+    problem: FineProblem,
+    parameters: Parameters,
+    n_max: int = 200,
+    merit: Merit | None = None,
+    n_evaluations: int = 100000,
+) -> FineFit:
     """
     Refine the free parameters without derivatives.
 
     Parameters
     ----------
-    problem : Problem
+    problem : FineProblem
     parameters : Parameters
         The start.
     n_max : int
@@ -44,9 +48,9 @@ def nelder_mead(
 
     Returns
     -------
-    Fit
+    FineFit
     """
-    names, course, unit = list(parameters.free), Course(), 2.0 * parameters.half_ranges()
+    names, course, unit = list(parameters.free), FineCourse(), 2.0 * parameters.half_ranges()
     outside = np.array([kind_of(name) in OUTSIDE for name in names])
     bounds, here = bounds_of(parameters), parameters.x.copy()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dials_postrefine.report.common.tables import number, table
 
 PARAMETER_HEADERS = ["parameter", "value", "esd", "more beams", "unit"]
+DISK_HEADERS = ["disk", "pixels", "scale", "background", "correlation", "chi^2"]
 FACTOR_HEADERS = ["", "s (1/A)", "U (1/A^2)", "atoms", "F_e (A)", "F_x", "f_x"]
 
 
@@ -13,7 +14,7 @@ def text(summary: dict) -> str:
     beams = summary["beams"]
     lines = [
         f"{summary['gof']}: chi^2 {summary['chi2']:.5g} of {summary['n']} pixels and {summary['n_parameters']} "
-        f"parameters, reduced {summary['chi2_reduced']:.4g}; mean correlation of the disks {summary['correlation']:.4f}",
+        f"parameters, reduced {summary['chi2_reduced']:.4g}; correlation of the disks {summary['correlation']:.4f}",
         f"{summary['method']}, {summary['n_evaluations']} evaluations of the model, {beams['n']} beams, "
         f"{summary['cpu_seconds']:.1f} s of CPU time",
         "",
@@ -22,7 +23,7 @@ def text(summary: dict) -> str:
     ]
     if summary["factors"]:
         lines += ["", table(factor_rows(summary), FACTOR_HEADERS), "Structure factors: F_x by Mott and Bethe."]
-    lines += ["", table(disk_rows(summary), ["disk", "pixels", "scale", "background", "correlation", "chi^2"])]
+    lines += ["", table(disk_rows(summary), DISK_HEADERS)]
     return "\n".join(lines)
 
 
