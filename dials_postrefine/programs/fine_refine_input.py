@@ -37,8 +37,8 @@ SAME_CELL = 0.02  # relative difference of lengths, and degrees/50 of angles
 MOST_AUTO = 2  # groups of reflections
 USUAL_ABSORPTION = 0.02  # U'/U to start with
 LEAST_BEAMS = 64
-BEAMS_A_DISK = 2.5
-MOST_WORK = 6e9  # pixels times beams^3
+BEAMS_A_DISK = 1.5
+MOST_WORK = 2e9  # pixels times beams^3
 SAMPLE = 50  # incident directions that the beams are chosen with
 GEOMETRY = {
     "thickness": ("thickness",),

@@ -22,7 +22,7 @@ from dials_postrefine.electron.bloch.propagation import Eigen, StructureMatrix, 
 from dials_postrefine.electron.bloch.structurematrix import structure_matrix
 
 BYTES_AT_A_TIME = 2e6
-MOST_EXACT = 128  # beams
+MOST_EXACT = 80  # beams
 
 
 @dataclass(frozen=True)
