@@ -39,6 +39,7 @@ USUAL_ABSORPTION = 0.02  # U'/U to start with
 LEAST_BEAMS = 64
 BEAMS_A_DISK = 1.5
 MOST_WORK = 2e9  # pixels times beams^3
+FEW = 50  # pixels, of which it can't be told whether they have a signal
 SAMPLE = 50  # incident directions that the beams are chosen with
 GEOMETRY = {
     "thickness": ("thickness",),
@@ -125,7 +126,7 @@ def check_pattern(pattern: Pattern) -> None:
                 w = 1.0 / variance[used]
                 flat += np.sum(w * (x[used] - np.sum(w * x[used]) / w.sum()) ** 2)
         n = np.count_nonzero(pattern.used)
-        if flat < n + 5.0 * math.sqrt(2.0 * n):
+        if n > FEW and flat < n + 5.0 * math.sqrt(2.0 * n):
             raise Sorry("There is no signal: constant disks fit as well as their variance lets anything fit.")
     elif np.max(pattern.data[pattern.used]) <= 0.0:
         raise Sorry("There is no signal: no pixel has counts above zero.")

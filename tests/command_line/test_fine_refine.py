@@ -27,7 +27,7 @@ pytestmark = pytest.mark.dials
 @pytest.fixture(scope="module")
 def intensity(tmp_path_factory):
     """The intensities of the small pattern."""
-    rough = np.add.outer(np.arange(3), np.linspace(0.1, 0.9, 144))
+    rough = np.add.outer(np.arange(4), np.linspace(0.1, 0.9, 144))
     files = write_pattern(tmp_path_factory.mktemp("blank"), add_counts(silicon_pattern(), rough, 1))
     found = prepare(FineRefineRequest(pattern=files[0], structure=files[1]))
     return found.model.simulate({**found.parameters.values, **TRUTH})
@@ -53,7 +53,7 @@ def refined(arrays, tmp_path_factory):
 
 def test_the_truth_comes_back_from_the_independent_atoms(refined):
     found = refined[0]
-    assert found["n"] == 432 and found["n_parameters"] == 11
+    assert found["n"] == 576 and found["n_parameters"] == 12
     assert abs(found["chi2_reduced"] - 1.0) < 3.0 * np.sqrt(2.0 / found["n"])
     for name, value in TRUTH.items():
         one = found["parameters"][name]
@@ -90,7 +90,9 @@ def test_pulls_are_those_of_a_normal_distribution(arrays, intensity, tmp_path):
 def refuse(arrays, folder, *given, structure=CIF, **changes):
     write_pattern(folder, {**arrays, **changes})
     (folder / "silicon.cif").write_text(structure)
-    request = FineRefineRequest(pattern=str(folder / "pattern.npz"), structure=str(folder / "silicon.cif"), **dict(given))
+    request = FineRefineRequest(
+        pattern=str(folder / "pattern.npz"), structure=str(folder / "silicon.cif"), **dict(given)
+    )
     with pytest.raises(Sorry) as error:
         run_request(request)
     left = [one.name for one in folder.iterdir() if one.name not in ("pattern.npz", "silicon.cif")]
@@ -98,7 +100,7 @@ def refuse(arrays, folder, *given, structure=CIF, **changes):
     return str(error.value)
 
 
-NOTHING = np.zeros((3, 12, 12), dtype=bool)
+NOTHING = np.zeros((4, 12, 12), dtype=bool)
 
 
 @pytest.mark.parametrize(
@@ -106,10 +108,10 @@ NOTHING = np.zeros((3, 12, 12), dtype=bool)
     [
         ({"mask": NOTHING}, "mask leaves no pixel"),
         ({"mask": NOTHING | (np.arange(12) == 5) & (np.arange(12)[:, None] < 3)}, "fewer pixels than parameters"),
-        ({"data": np.full((3, 12, 12), 9.0)}, "no signal"),
+        ({"data": np.full((4, 12, 12), 9.0)}, "no signal"),
         ({"structure": CIF.replace("5.4307", "5.6578")}, "not of this crystal"),
         ({"energy_V": np.array(1e3), "kx": np.full((12, 12), 20.0)}, "larger than the electrons'"),
-        ({"variance": np.zeros((3, 12, 12))}, "not above zero"),
+        ({"variance": np.zeros((4, 12, 12))}, "not above zero"),
         ({"disks": np.zeros((2, 3), dtype=int)}, "three indices a disk"),
         ({"start": np.array("{")}, "start that can't be read"),
     ],
@@ -121,8 +123,8 @@ def test_bad_input_is_one_sentence(arrays, tmp_path, monkeypatch, changes, words
 
 def test_noise_alone_is_no_signal(arrays, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    noise = np.random.default_rng(2).normal(100.0, 10.0, (3, 12, 12))
-    assert "no signal" in refuse(arrays, tmp_path, data=noise, variance=np.full((3, 12, 12), 100.0))
+    noise = np.random.default_rng(2).normal(100.0, 10.0, (4, 12, 12))
+    assert "no signal" in refuse(arrays, tmp_path, data=noise, variance=np.full((4, 12, 12), 100.0))
 
 
 def test_a_disk_that_overlaps_the_edge_is_named(arrays, tmp_path, monkeypatch):

@@ -112,7 +112,7 @@ def differentiate_disks(
     Derivatives
     """
     phase = np.conj(potential.phases(slab.beams))
-    flat = (changes * (phase[:, None] * np.conj(phase))).reshape(len(changes), -1)
+    flat = (changes * (phase[:, None] * np.conj(phase))).reshape(len(changes), len(slab.beams) ** 2)
     parts = [_differentiate(slab, potential, kt[part], thickness, flat) for part in slab.batches(len(kt))]
     return Derivatives(*(np.concatenate(one, axis=-1) for one in zip(*parts)))
 

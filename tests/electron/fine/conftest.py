@@ -21,17 +21,8 @@ def prepared(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("disks")
     blank = silicon_pattern()
-    rough = np.add.outer(np.arange(3), np.linspace(0.1, 0.9, 144))
+    rough = np.add.outer(np.arange(4), np.linspace(0.1, 0.9, 144))
     pattern, structure = write_pattern(folder, add_counts(blank, rough, 1))
     found = prepare(FineRefineRequest(pattern=pattern, structure=structure))
     values = {**found.parameters.values, **TRUTH}
     return replace(found, parameters=replace(found.parameters, values=values))
-
-
-@pytest.fixture(scope="session")
-def small_files(prepared, tmp_path_factory):
-    """The paths of the small pattern with noise, and of its structure."""
-    from dials_postrefine.simulate.disks import TRUTH, add_counts, silicon_pattern, write_pattern
-
-    intensity = prepared.model.simulate({**prepared.parameters.values, **TRUTH})
-    return write_pattern(tmp_path_factory.mktemp("small"), add_counts(silicon_pattern(), intensity, 7))

@@ -41,7 +41,10 @@ def test_shifts_of_disks_have_their_derivatives_and_move_one_disk(prepared):
     values = {**prepared.parameters.values, "shift_x_2": 2e-4, "shift_y_2": -1e-4, "shift_x_3": 0.0, "shift_y_3": 0.0}
     plain = prepared.model.simulate(prepared.parameters.values)
     simulated, derivatives = prepared.model.differentiate(values, ["shift_x_2", "shift_y_3"])
-    assert simulated[[0, 2]] == pytest.approx(plain[[0, 2]], abs=1e-12) and np.abs(simulated[1] - plain[1]).max() > 1e-3
+    assert (
+        simulated[[0, 2, 3]] == pytest.approx(plain[[0, 2, 3]], abs=1e-12)
+        and np.abs(simulated[1] - plain[1]).max() > 1e-3
+    )
     up, down = (prepared.model.simulate({**values, "shift_x_2": 2e-4 + sign * 1e-6}) for sign in (1.0, -1.0))
     assert derivatives[0] == pytest.approx((up - down) / 2e-6, abs=1e-5 * np.abs(derivatives[0]).max())
     assert not derivatives[1][:2].any() and derivatives[1][2].any()
