@@ -51,6 +51,7 @@ def run(request: FineRefineRequest, launch: Launch | None = None) -> Result:
         summary["beams"] = {"n": len(outcome.problem.model.slab.beams), "n_longer": len(prepared.more)}
         summary["provenance"] = launch.provenance.as_dict()
         logger.info(text(summary))
+        logger.info("\n%.1f s of CPU time", outcome.cpu)
         if names["cif"]:
             write_structure_factors(names["cif"], prepared.pattern, factors)
         write_reports(summary, lambda: make_page(summary, prepared.pattern, outcome), names["json"], names["html"])

@@ -77,3 +77,30 @@ def write_pattern(folder: Path, pattern: Mapping[str, np.ndarray]) -> tuple[str,
     np.savez(folder / "pattern.npz", **pattern)
     (folder / "silicon.cif").write_text(CIF, encoding="utf-8")
     return str(folder / "pattern.npz"), str(folder / "silicon.cif")
+
+
+def true_intensity(n: int = 12) -> np.ndarray:
+    """The intensities (4, n n) at the truth."""
+    from iotbx.cif import reader
+
+    from dials_postrefine.electron.bloch.electrons import relativistic_mass, wave_number, wavelength
+    from dials_postrefine.electron.bloch.potential import Scattering, coefficients
+    from dials_postrefine.electron.fine.beamlist import places_of
+    from dials_postrefine.electron.fine.crystal import Crystal
+    from dials_postrefine.electron.fine.groups import make_group
+    from dials_postrefine.electron.fine.model import PatternModel
+    from dials_postrefine.electron.fine.simulation import Slab
+    from dials_postrefine.scattering.electron_atoms import electron_atoms
+
+    pattern = silicon_pattern(n)
+    energy, reciprocal = float(pattern["energy_V"]), np.linalg.inv(pattern["A"])
+    atoms = electron_atoms(reader(input_string=CIF).build_crystal_structures()["silicon"])
+    scattering = Scattering(relativistic_mass(energy), wavelength(energy))
+    indices = np.array([[1, 1, 1], [2, 2, 2]])
+    u = coefficients(atoms, reciprocal, indices, scattering)[0]
+    groups = tuple(make_group(atoms, one, value, abs(u[0]), 1.0) for one, value in zip(indices, u))
+    crystal = Crystal(atoms, ("Si",), reciprocal, scattering, groups)
+    beams = pattern["beams"]
+    slab = Slab(reciprocal, beams, places_of(pattern["disks"], beams), wave_number(energy))
+    offset = np.column_stack([pattern["kx"].ravel(), pattern["ky"].ravel()])
+    return PatternModel(slab, crystal.table(beams), offset, (n, n)).simulate(TRUTH)

@@ -19,18 +19,15 @@ from dials_postrefine.command_line.fine_refine import run
 from dials_postrefine.programs.fine_refine import run as run_request
 from dials_postrefine.programs.fine_refine_input import prepare
 from dials_postrefine.settings.fine_refine import FineRefineRequest
-from dials_postrefine.simulate.disks import CIF, TRUTH, add_counts, silicon_pattern, write_pattern
+from dials_postrefine.simulate.disks import CIF, TRUTH, add_counts, silicon_pattern, true_intensity, write_pattern
 
 pytestmark = pytest.mark.dials
 
 
 @pytest.fixture(scope="module")
-def intensity(tmp_path_factory):
+def intensity():
     """The intensities of the small pattern."""
-    rough = np.add.outer(np.arange(4), np.linspace(0.1, 0.9, 144))
-    files = write_pattern(tmp_path_factory.mktemp("blank"), add_counts(silicon_pattern(), rough, 1))
-    found = prepare(FineRefineRequest(pattern=files[0], structure=files[1]))
-    return found.model.simulate({**found.parameters.values, **TRUTH})
+    return true_intensity()
 
 
 @pytest.fixture(scope="module")

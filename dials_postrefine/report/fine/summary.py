@@ -71,7 +71,6 @@ def make_summary(
             "coarse_correlation": outcome.coarse_correlation,
             "displaced": outcome.displaced,
             "n_evaluations": outcome.n_evaluations,
-            "cpu_seconds": outcome.cpu,
             "course": [float(one) for one in fit.course.chi2],
             "energy": pattern.energy,
         }

@@ -15,8 +15,7 @@ def text(summary: dict) -> str:
     lines = [
         f"{summary['gof']}: chi^2 {summary['chi2']:.5g} of {summary['n']} pixels and {summary['n_parameters']} "
         f"parameters, reduced {summary['chi2_reduced']:.4g}; correlation of the disks {summary['correlation']:.4f}",
-        f"{summary['method']}, {summary['n_evaluations']} evaluations of the model, {beams['n']} beams, "
-        f"{summary['cpu_seconds']:.1f} s of CPU time",
+        f"{summary['method']}, {summary['n_evaluations']} evaluations of the model, {beams['n']} beams",
         "",
         table(parameter_rows(summary), PARAMETER_HEADERS),
         f"more beams: what {beams['n_longer']} beams in place of {beams['n']} would add to the value.",
