@@ -22,7 +22,9 @@ from dials_postrefine.command_line import run_program
 from dials_postrefine.settings.scope import load
 
 phil_scope = load("fine_refine")
-PATTERNS = (".npz", ".npy", ".h5", ".hdf5", ".nxs", ".mrc", ".tif", ".tiff")
+PATTERNS = (".npz", ".npy", ".h5", ".hdf5", ".nxs", ".mrc", ".tif", ".tiff", ".expt", ".refl")
+STRUCTURES = (".cif", ".mmcif", ".pdb", ".ent")
+KINDS = {**dict.fromkeys(PATTERNS, "pattern"), **dict.fromkeys(STRUCTURES, "structure"), ".json": "geometry"}
 
 
 def run(args: list[str] | None = None, phil=phil_scope) -> None:
@@ -36,19 +38,8 @@ def _name_files(args: Sequence[str]) -> list[str]:
     found = []
     for argument in args:
         ending = os.path.splitext(argument)[1].lower()
-        bare = "=" not in argument and not argument.startswith("-")
-        if bare and ending in PATTERNS:
-            found.append(f'input.pattern="{argument}"')
-        elif bare and ending in (".cif", ".mmcif", ".pdb", ".ent"):
-            found.append(f'input.structure="{argument}"')
-        elif bare and ending == ".json":
-            found.append(f'input.geometry="{argument}"')
-        elif bare and ending in (".expt", ".refl"):
-            from dials.util import Sorry
-
-            raise Sorry(f"{argument} is no pattern: give the disks as an array (.npz, .npy, .h5, .mrc, .tif).")
-        else:
-            found.append(argument)
+        kind = None if "=" in argument or argument.startswith("-") else KINDS.get(ending)
+        found.append(argument if kind is None else f'input.{kind}="{argument}"')
     return found
 
 

@@ -1,4 +1,4 @@
-"""Arrays by name from files: .npz, .h5, .json; from .npy, .mrc and .tif one, called data, or image where it is flat."""
+"""Arrays by name from files: .npz, .h5, .json; from .npy, .mrc and .tif (its first page) one, called data, or image where it is flat."""
 
 from __future__ import annotations
 
@@ -73,11 +73,9 @@ def _mrc(path: str) -> dict:
 
 
 def _tiff(path: str) -> dict:
-    from PIL import Image, ImageSequence
+    from matplotlib.image import imread
 
-    with Image.open(path) as file:
-        pages = [np.array(page) for page in ImageSequence.Iterator(file)]
-    return _one(np.array(pages) if len(pages) > 1 else pages[0])
+    return _one(np.array(imread(path)))
 
 
 def _json(path: str) -> dict:

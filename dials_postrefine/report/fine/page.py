@@ -34,7 +34,8 @@ def make_page(summary: dict, pattern: Any, outcome: Any) -> Page:
         verdict=summary["verdict"],
         sections=[
             Section("Parameters", tables=tables),
-            Section("Disks", figures=_pictures(pattern, outcome), tables=[Table("", DISK_HEADERS, disk_rows(summary))]),
+            Section("Disks", figures=_images(pattern, outcome), tables=[Table("", DISK_HEADERS, disk_rows(summary))]),
+            Section("Profiles", figures=_profiles(pattern, outcome)),
             Section(
                 "The fit",
                 figures=[
@@ -57,15 +58,21 @@ def _facts(summary: dict) -> list[Fact]:
     return found
 
 
-def _pictures(pattern: Any, outcome: Any) -> list[Figure]:
-    """The disks, and profiles of the first."""
+def _images(pattern: Any, outcome: Any) -> list[Figure]:
+    """The disks, where their pixels make images."""
+    if not pattern.is_grid:
+        return []
+    firsts = range(0, min(len(pattern.hkl), 2 * drawing.MOST_DISKS), drawing.MOST_DISKS)
+    caption = "Measured and simulated on the same greys; residuals from −4 (blue) to 4 (red) standard deviations."
+    return [Figure(drawing.disks_figure(pattern, outcome, first), caption) for first in firsts]
+
+
+def _profiles(pattern: Any, outcome: Any) -> list[Figure]:
+    """Profiles through some disks, or their pixels in order."""
     some = range(min(len(pattern.hkl), MOST_PROFILES))
     if not pattern.is_grid:
         return [Figure(drawing.points_figure(pattern, outcome, d), f"Disk {pattern.names[d]}.") for d in some]
-    firsts = range(0, min(len(pattern.hkl), 2 * drawing.MOST_DISKS), drawing.MOST_DISKS)
-    caption = "Measured and simulated on the same greys; residuals from −4 (blue) to 4 (red) standard deviations."
-    found = [Figure(drawing.disks_figure(pattern, outcome, first), caption) for first in firsts]
-    return found + [
+    return [
         Figure(drawing.profile_figure(pattern, outcome, d), f"Disk {pattern.names[d]}, the middle row.") for d in some
     ]
 
