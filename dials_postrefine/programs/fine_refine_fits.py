@@ -58,7 +58,7 @@ def refine(request: FineRefineRequest, prepared: Prepared, progress) -> Outcome:
     )
     free, n = prepared.parameters.free, int(np.count_nonzero(comparison.weight))
     if not free:
-        raise Sorry("Nothing is to be refined: say what, by reflections= and refine=.")
+        raise Sorry("Nothing is to be refined: say what, by structure_factors= and refine=.")
     n_linear = comparison.eliminate(comparison.data).n
     if n <= len(free) + n_linear:
         raise Sorry(

@@ -108,6 +108,8 @@ def prepare(request: FineRefineRequest) -> Prepared:
 
 def check_pattern(pattern: Pattern) -> None:
     """Raises Sorry for a pattern that nothing can be learned from."""
+    if not 1e3 <= pattern.energy <= 1e7:
+        raise Sorry(f"An energy of {pattern.energy:g} V is none of electrons that cross a crystal: give it in volts.")
     if not pattern.used.any():
         raise Sorry("The mask leaves no pixel: give a mask that is true where a pixel is to be used.")
     if pattern.variance.size:
@@ -188,7 +190,7 @@ def choose_groups(request: FineRefineRequest, pattern: Pattern, crystal: Crystal
     hkl = indices_within(crystal.reciprocal, 1.5)
     u = coefficients(crystal.atoms, crystal.reciprocal, hkl, crystal.scattering)[0]
     largest, centre = float(np.abs(u[1:]).max()), centre_of_symmetry(hkl, u, None)
-    words = request.reflections
+    words = request.structure_factors
     if words == ("no",) or (not words and scale_of(request, pattern) == "each_disk"):
         return ()
     if not words:
@@ -211,7 +213,7 @@ def _index(word: str) -> np.ndarray:
     except ValueError:
         found = np.zeros(0)
     if found.shape != (3,) or not np.any(found):
-        raise Sorry(f"reflections={word} is no reflection: write three indices with commas, as 1,1,1.")
+        raise Sorry(f"structure_factors={word} is no reflection: write three indices with commas, as 1,1,1.")
     return found
 
 

@@ -54,7 +54,7 @@ class FineRefineRequest:
     structure: str | None = phil("input.structure", None)
     geometry: str | None = phil("input.geometry", None)
     energy: float | None = phil("energy", None)
-    reflections: tuple[str, ...] = phil("reflections", (), convert=texts)
+    structure_factors: tuple[str, ...] = phil("structure_factors", (), convert=texts)
     phases: str = choice("phases", "fixed")
     refine: tuple[str, ...] = phil("refine", (), convert=texts)
     start: tuple[str, ...] = phil("start", (), convert=texts)

@@ -107,6 +107,7 @@ NOTHING = np.zeros((4, 12, 12), dtype=bool)
         ({"mask": NOTHING | (np.arange(12) == 5) & (np.arange(12)[:, None] < 3)}, "fewer pixels than parameters"),
         ({"data": np.full((4, 12, 12), 9.0)}, "no signal"),
         ({"structure": CIF.replace("5.4307", "5.6578")}, "not of this crystal"),
+        ({"energy_V": np.array(200.0)}, "in volts"),
         ({"energy_V": np.array(1e3), "kx": np.full((12, 12), 20.0)}, "larger than the electrons'"),
         ({"variance": np.zeros((4, 12, 12))}, "not above zero"),
         ({"disks": np.zeros((2, 3), dtype=int)}, "three indices a disk"),

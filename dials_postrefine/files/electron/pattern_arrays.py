@@ -1,4 +1,4 @@
-"""Arrays by name from files: .npz, .h5, .json; from .npy, .mrc and .tif (its first page) one, called data, or image where it is flat."""
+"""Arrays by name from files (.npz, .h5, .json); of .npy, .mrc and .tif (first page) one, data, or image where flat."""
 
 from __future__ import annotations
 
