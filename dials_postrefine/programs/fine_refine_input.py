@@ -182,7 +182,7 @@ def _with_b(atoms, request: FineRefineRequest, pattern: Pattern, notes: list[str
 
 def scale_of(request: FineRefineRequest, pattern: Pattern) -> str:
     """Whether disks have one scale, ``common``, or ``each_disk``."""
-    return ("each_disk" if pattern.images_apart else "common") if request.scale == "auto" else request.scale
+    return ("each_disk" if pattern.images_apart else "common") if request.disk_scale == "auto" else request.disk_scale
 
 
 def choose_groups(request: FineRefineRequest, pattern: Pattern, crystal: Crystal) -> tuple[ReflectionGroup, ...]:

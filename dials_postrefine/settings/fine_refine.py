@@ -61,7 +61,7 @@ class FineRefineRequest:
     range: tuple[str, ...] = phil("range", (), convert=texts)
     bound: bool = phil("bound", False)
     gof: str = phil("gof", "auto", convert=word_for_auto)
-    scale: str = choice("scale", "auto")
+    disk_scale: str = choice("disk_scale", "auto")
     method: str = choice("method", "auto")
     max_iterations: int = phil("max_iterations", 40)
     pixel_step: int | None = phil("pixel_step", None)
