@@ -72,6 +72,7 @@ setup(
             "dials.image_spread = dials_postrefine.command_line.image_spread:run",
             "dials.intensity_model = dials_postrefine.command_line.intensity_model:run",
             "dials.reference_intensities = dials_postrefine.command_line.reference_intensities:run",
+            "dials.fine_refine = dials_postrefine.command_line.fine_refine:run",
         ]
     },
     zip_safe=False,

@@ -44,6 +44,7 @@ LINES = {
     "spread": ("image_spread", "{in}/scaled.expt {in}/scaled.refl compare=profile"),
     "trees": ("intensity_model", "{in}/scaled.expt {in}/scaled.refl trees.max_iter=20"),
     "reference": ("reference_intensities", "{in}/model.pdb reference_model.d_min=2.5"),
+    "disks": ("fine_refine", "{in}/pattern.npz {in}/silicon.cif"),
     "snase": ("postrefine", "{data}/snase_stills_48/stills.expt {data}/snase_stills_48/stills.refl"),
     "lysozyme": ("postrefine", "{data}/lyso_xfel_300/stills.expt {data}/lyso_xfel_300/stills.refl n_cycles=3"),
     "snase_model": (
@@ -77,6 +78,7 @@ OF_THE_RUN = ("provenance", "history", "file_time", "file_name", "version", "dat
 def write_input(folder: Path) -> None:
     """The simulated input."""
     from dials_postrefine.simulate.diffuse import BraggPeaks, SmoothIntensity
+    from dials_postrefine.simulate.disks import add_counts, silicon_pattern, true_intensity, write_pattern
     from dials_postrefine.simulate.image_files import write_series
     from dials_postrefine.simulate.image_models import SeriesOptions, make_experiments
     from dials_postrefine.simulate.images import ImageOptions, intensity_of, with_mean_counts
@@ -91,6 +93,7 @@ def write_input(folder: Path) -> None:
     spots = intensity_of(BraggPeaks, experiments[0].crystal, level=100.0 * smooth.level)
     write_series(experiments, lambda h: smooth(h) + spots(h), folder / "image", images)
     (folder / "model.pdb").write_text(MODEL)
+    write_pattern(folder, add_counts(silicon_pattern(), true_intensity(), 1))
 
 
 def run(checkout: Path, program: str, arguments: list[str], folder: Path) -> float:
