@@ -154,6 +154,7 @@ def mapping_settings(request: DiffuseMapRequest):
         MappingSettings,
         request,
         corrections=Corrections(made.solid_angle, made.polarization, made.efficiency, made.air),
+        scale="per_image" if request.scale in ("auto", "full") else request.scale,
         radial_offset=request.background.radial == "offset",
         n_sigma=request.reject_n_sigma,
         excluded=rings,

@@ -213,7 +213,7 @@ def _put(run, counts, exposure, pixels, variance, squares):
 
 
 @jit
-def add(gathered, n, scales, half, sums):
+def add(gathered, n, scales, half, sums, touched, n_touched):
     """
     Add what was gathered to the sums of the map.
 
@@ -228,11 +228,18 @@ def add(gathered, n, scales, half, sums):
         Whether the image belongs to the first half.
     sums : (n_voxels, N_SUMS) int64
         Added to.
+    touched : (n_voxels,) int32, or empty
+        Lists the voxels in which there was nothing before.
+    n_touched : (1,) int64
+        How many those are.
     """
     exposure_scale, square_scale = scales
     voxel, gathered_sums = gathered
     for k in range(n):
         a = voxel[k]
+        if touched.size > 0 and sums[a, PIXELS] == 0:
+            touched[n_touched[0]] = a
+            n_touched[0] += 1
         counts = np.int64(np.floor(gathered_sums[k, COUNTS] * COUNT_SCALE + 0.5))
         exposure = np.int64(gathered_sums[k, EXPOSURE] * exposure_scale + 0.5)
         sums[a, COUNTS] += counts

@@ -16,6 +16,7 @@ import numpy as np
 
 from dials_postrefine.diffuse import BadImage
 from dials_postrefine.diffuse.map import bragg, gathering, geometry, kernels, scaling
+from dials_postrefine.diffuse.map.blocks import Collector
 from dials_postrefine.diffuse.map.grid import Grid
 from dials_postrefine.diffuse.map.kernels import PanelImage, Placement
 from dials_postrefine.diffuse.map.records import N_SHELLS, ImageResult, MappingSettings, shell_edges
@@ -48,6 +49,8 @@ class ImageMapper:
         Added to, by all processes that share them.
     first : ndarray (n_voxels, N_SUMS) of int64, or None
         The sums of a first pass, against which outliers are rejected.
+    collector : Collector or None
+        Told of the voxels that are reached, where blocks of images are kept apart.
     """
 
     def __init__(
@@ -57,7 +60,9 @@ class ImageMapper:
         settings: MappingSettings,
         sums: np.ndarray,
         first: np.ndarray | None = None,
+        collector: Collector | None = None,
     ) -> None:
+        self.touched = (collector.touched, collector.n_touched) if collector else (np.empty(0, np.int32), np.zeros(1, int))
         self.series, self.grid, self.settings, self.sums, self.first = series, grid, settings, sums, first
         self.lock = multiprocessing.get_context("fork").Lock()
         self.edges = shell_edges(grid)
@@ -256,7 +261,7 @@ class ImageMapper:
                 else:
                     n, pixel = gathering.gather_shared(addresses, panel, offset, dwell, factor, pixel, self.gathered)
                 with self.lock:
-                    gathering.add(self.gathered, n, quanta, half, self.sums)
+                    gathering.add(self.gathered, n, quanta, half, self.sums, *self.touched)
 
     def _radial_offset(self, result: ImageResult) -> np.ndarray:
         """What is taken off each shell of an image (kernels.NO_SHELL + 1,), relative to its scale; empty if nothing."""
