@@ -183,7 +183,7 @@ def _fit_term(observed: Observations, design, term: Term, state) -> tuple[np.nda
     covariance = np.zeros((p, p))
     for step in range(STEPS):
         g, d = _with(term, design @ found, state, observed.level)
-        intensity, residual, weight = _residuals(observed, (g, d), variance)
+        intensity, residual, weight = residuals(observed, (g, d), variance)
         slope = g * intensity[observed.orbit] if term.is_factor else observed.level
         weighted = design.multiply((weight * slope)[:, None]).tocsr()
         full = np.asarray((design.multiply(slope[:, None]).T @ weighted).todense())
@@ -206,8 +206,27 @@ def _fit_term(observed: Observations, design, term: Term, state) -> tuple[np.nda
     return found, covariance, seen.shape[1]
 
 
-def _residuals(observed: Observations, state, variance: np.ndarray):
-    """I of the orbits, the residuals y - d - g I and the weights, which are robust."""
+def residuals(
+    observed: Observations, state: tuple[np.ndarray, np.ndarray], variance: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """
+    How records differ from their equivalents.
+
+    Parameters
+    ----------
+    observed : Observations
+    state : tuple of two ndarray (n,)
+        g and d.
+    variance : ndarray (n,)
+        sigma^2.
+
+    Returns
+    -------
+    intensity : ndarray (n_orbits,)
+        I of the orbits.
+    residual, weight : ndarray (n,)
+        y - d - g I, and the weights, which are robust.
+    """
     (g, d), orbit = state, observed.orbit
     weight = 1.0 / variance
     for _ in range(3):
@@ -243,7 +262,7 @@ def noise(observed: Observations, state: tuple[np.ndarray, np.ndarray]) -> np.nd
         (g, _), orbit = state, observed.orbit
         weight = 1.0 / variance
         total = np.bincount(orbit, weight * g * g)
-        _, residual, _ = _residuals(observed, state, variance)
+        _, residual, _ = residuals(observed, state, variance)
         freedom = 1.0 - weight * g * g / np.maximum(total[orbit], 1e-300)
         free = freedom > 0.3
         if np.count_nonzero(free) < 100:
@@ -272,7 +291,7 @@ def misfits(observed: Observations, state, variance: np.ndarray) -> np.ndarray:
     -------
     ndarray (n,)
     """
-    _, residual, _ = _residuals(observed, state, variance)
+    _, residual, _ = residuals(observed, state, variance)
     return Z * Z * np.log1p(residual * residual / (variance * Z * Z))
 
 

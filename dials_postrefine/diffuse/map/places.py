@@ -30,7 +30,8 @@ MOST_TANGENT = 4.0
 class Places:
     """
     Of n records: s |s|, 1/Angstrom; u and v; the series, and the detector among those that differ, each by number; z
-    the image in its series; panel by number in its detector; how many there are of series and of panels of a detector.
+    the image in its series; panel by number in its detector; how many images each series
+    has (n_series,), and how many there are of detectors and of panels of one.
     """
 
     s: np.ndarray
@@ -40,7 +41,7 @@ class Places:
     detector: np.ndarray
     z: np.ndarray
     panel: np.ndarray
-    n_series: int
+    images: np.ndarray
     n_detectors: int
     n_panels: int
 
@@ -57,7 +58,7 @@ class Places:
         Places
         """
         arrays = (getattr(self, name)[rows] for name in ("s", "u", "v", "series", "detector", "z", "panel"))
-        return Places(*arrays, self.n_series, self.n_detectors, self.n_panels)
+        return Places(*arrays, self.images, self.n_detectors, self.n_panels)
 
 
 def find_places(blocks: Blocks, x: np.ndarray, grid: Grid, series: list[Series]) -> Places:
@@ -93,7 +94,7 @@ def find_places(blocks: Blocks, x: np.ndarray, grid: Grid, series: list[Series])
     return Places(
         np.linalg.norm(x @ grid.to_s.T, axis=1),
         *(u, v, number, detector, z, panel),
-        len(series),
+        np.array([one.n_images for one in series]),
         len(names),
         max(len(one.panels) for one in series),
     )

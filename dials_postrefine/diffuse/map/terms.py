@@ -60,8 +60,8 @@ def make_terms(places: Places) -> list[Term]:
     -------
     list of Term
     """
-    n_series, n_detectors = places.n_series, places.n_detectors
-    last = np.array([max(1.0, places.z[places.series == k].max(initial=0.0)) for k in range(n_series)])
+    n_series, n_detectors = len(places.images), places.n_detectors
+    last = np.maximum(1.0, places.images - 1.0)
     reach = max(float(np.hypot(places.u, places.v).max(initial=0.0)), 1e-9)
     low, high = float(places.s.min(initial=0.0)), float(places.s.max(initial=1.0))
 

@@ -152,6 +152,7 @@ def _common(parts: Sequence[Sums]) -> Description:
         oscillation=max(one.oscillation for one in every),
         phi_steps=max(one.phi_steps for one in every),
         rejected_beyond=min((one.rejected_beyond for one in every if one.rejected_beyond), default=None),
+        scaled_by=tuple(dict.fromkeys(name for one in every for name in one.scaled_by)),
         mask="; ".join(dict.fromkeys(text for one in every for text in one.mask.split("; ") if text)),
         polarization_fraction=same("polarization_fraction"),
         corrections=_common_corrections([one.corrections for one in every]),
