@@ -84,8 +84,7 @@ def scale(
     level = _levels(blocks, grid, quanta)
     rows, orbit, group = _choose(blocks, grid, operations)
     chosen = Blocks(blocks.voxel[rows], blocks.block[rows], blocks.sums[rows], blocks.images)
-    x = voxels_at(grid, chosen.voxel)
-    places = find_places(chosen, x, grid, series)
+    places = find_places(chosen, voxels_at(grid, chosen.voxel), grid, series)
     exposure = chosen.sums[:, EXPOSURE] / quanta[0]
     of_shell = level(places.s)
     counted = np.maximum(chosen.sums[:, VARIANCE] / COUNT_SCALE, np.maximum(of_shell * exposure, 1e-9) * 0.1)
@@ -139,6 +138,7 @@ def _choose(blocks: Blocks, grid: Grid, operations: np.ndarray) -> tuple[np.ndar
     representative = x[first]
     drawn = _hash(representative @ weights) / 2.0**32 * n_records[n_records > 1].sum() < MOST_RECORDS
     rows = np.flatnonzero((drawn & (n_records > 1))[orbit] & (blocks.sums[:, EXPOSURE] > 0))
+    rows = rows[np.argsort(orbit[rows], kind="stable")]
     group = (_hash((representative // CUBE) @ weights) // np.uint64(2**32 // N_GROUPS)).astype(np.int64)
     numbered = np.unique(orbit[rows], return_inverse=True)[1]
     return rows, numbered, group[orbit[rows]]

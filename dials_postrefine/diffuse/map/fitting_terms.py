@@ -27,6 +27,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dials_postrefine.diffuse.map.normal import normal_equations
 from dials_postrefine.diffuse.map.places import Places
 from dials_postrefine.diffuse.map.terms import Term
 
@@ -37,7 +38,7 @@ CHANCE = 3.0
 # Residuals beyond so many sigma count less.
 Z = 4.0
 # Steps of one fit, which ends when the factors change by less than SMALL, and rounds of fits of all terms.
-STEPS, SMALL, ROUNDS = 5, 1e-4, 2
+STEPS, SMALL, ROUNDS = 8, 1e-4, 2
 # Roughness, of coefficients that change by so much.
 STIFFNESS = 0.1
 
@@ -45,7 +46,8 @@ STIFFNESS = 0.1
 @dataclass(frozen=True)
 class Observations:
     """
-    Records (n,) to be fitted: y = n/e and its variance by counting, the orbit by number from 0 on, the group (0 to
+    Records (n,) to be fitted, in the order of their orbits: y = n/e and its variance by counting, the orbit by number
+    from 0 on, the group (0 to
     N_GROUPS) of orbits that are held out together, and the level L of the shell.
     """
 
@@ -172,34 +174,26 @@ def _with(term: Term, value: np.ndarray, state, level: np.ndarray) -> tuple[np.n
 
 def _fit_term(observed: Observations, design, term: Term, state) -> tuple[np.ndarray, np.ndarray, int]:
     """The coefficients (p,) of a term, by (1), their covariance, and the number of modes that were seen."""
-    from scipy import linalg, sparse
+    from scipy import linalg
 
     n, p = design.shape
-    n_orbits = int(observed.orbit.max(initial=-1)) + 1
-    members = sparse.csr_matrix((np.ones(n), (observed.orbit, np.arange(n))), shape=(n_orbits, n))
     variance = noise(observed, state)
     rough = (term.rough + 1e-3 * np.eye(p)) / STIFFNESS**2
-    found, seen = np.zeros(p), np.zeros((p, 0))
-    covariance = np.zeros((p, p))
+    columns, values = design.indices.reshape(n, -1), design.data.reshape(n, -1)
+    full, normal = np.zeros((p, p)), np.zeros((p, p))
+    found, covariance, seen = np.zeros(p), np.zeros((p, p)), np.zeros((p, 0))
     for step in range(STEPS):
         g, d = _with(term, design @ found, state, observed.level)
         intensity, residual, weight = residuals(observed, (g, d), variance)
         slope = g * intensity[observed.orbit] if term.is_factor else observed.level
-        weighted = design.multiply((weight * slope)[:, None]).tocsr()
-        full = np.asarray((design.multiply(slope[:, None]).T @ weighted).todense())
-        of_orbits = members @ weighted.multiply(g[:, None]).tocsr()
-        total = np.bincount(observed.orbit, weight * g * g, minlength=n_orbits)
-        shared = of_orbits.multiply((1.0 / np.maximum(total, 1e-300))[:, None])
-        normal = full - np.asarray((of_orbits.T @ shared).todense())
-        if step < 2:
-            scale = np.trace(full) / p + 1e-300
-            visible, modes = linalg.eigh(normal, full + rough + 1e-9 * scale * np.eye(p))
+        if step == 0:  # it changes little, and the steps end where the gradient is 0
+            normal_equations(columns, values, slope, weight, g, observed.orbit, full, normal)
+            visible, modes = linalg.eigh(normal, full + rough + 1e-9 * (np.trace(full) / p + 1e-300) * np.eye(p))
             seen = modes[:, visible > VISIBLE]
-        if not seen.shape[1]:
-            break
-        inverse = np.linalg.inv(seen.T @ (normal + rough) @ seen)
-        change = seen @ (inverse @ (seen.T @ (weighted.T @ residual - rough @ found)))
-        covariance = seen @ inverse @ seen.T
+            if not seen.shape[1]:
+                break
+            covariance = seen @ np.linalg.inv(seen.T @ (normal + rough) @ seen) @ seen.T
+        change = covariance @ (design.T @ (weight * slope * residual) - rough @ found)
         found = found + change
         if np.sqrt(change @ full @ change / max(1e-300, np.sum(weight * slope * slope))) < SMALL:
             break

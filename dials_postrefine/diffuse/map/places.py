@@ -19,6 +19,7 @@ from dials_postrefine.diffuse.map.blocks import Blocks
 from dials_postrefine.diffuse.map.geometry import polarization_axes
 from dials_postrefine.diffuse.map.grid import Grid
 from dials_postrefine.diffuse.map.series import Panel, Series
+from dials_postrefine.numerics.grouped import rows_of_groups
 
 # Images of a block that are tried, evenly spread.
 MOST_TRIED = 9
@@ -82,9 +83,8 @@ def find_places(blocks: Blocks, x: np.ndarray, grid: Grid, series: list[Series])
     u, v, z, panel = np.zeros(n), np.zeros(n), np.zeros(n), np.zeros(n, np.int32)
     number, detector = np.zeros(n, np.int32), np.zeros(n, np.int32)
     h = x @ np.linalg.inv(grid.to_voxel).T
-    starts = np.searchsorted(blocks.block, np.arange(len(blocks.images) + 1))
-    for images, start, stop in zip(blocks.images, starts, starts[1:]):
-        rows, one = slice(start, stop), series[images[0, 0]]
+    for images, rows in zip(blocks.images, rows_of_groups(blocks.block, len(blocks.images))):
+        one = series[images[0, 0]]
         tried = images[np.unique(np.linspace(0, len(images) - 1, MOST_TRIED).round().astype(int)), 1]
         s1, chosen = _nearest(one, tried, h[rows])
         number[rows], detector[rows] = images[0, 0], names.index(one.detector)
