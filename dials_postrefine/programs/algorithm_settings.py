@@ -135,6 +135,7 @@ def image_settings(request: DiffuseMapRequest):
         mask_file=mask.file,
         bad_pixels=mask.bad_pixels,
         max_masked=mask.max_fraction,
+        max_counts=mask.max_counts,
         background_scale=background.scale,
         background_exposure_time=background.exposure_time,
     )

@@ -48,6 +48,7 @@ class Mask:
     ice_rings: IceRings = part("ice_rings", IceRings)
     file: str | None = phil("file", None)
     bad_pixels: bool = phil("bad_pixels", True)
+    max_counts: float | None = phil("max_counts", None)
     max_fraction: float = phil("max_fraction", 0.5)
 
 

@@ -2,9 +2,9 @@
 How symmetry equivalents agree, by image, azimuth, resolution and place on the detector, before and after they were
 scaled against each other, and what the terms look like.
 
-Of records r with the noise sigma that is left after scaling (fitting_terms.noise), the residual of a bin is the mean of
-(y - d - g I)/L with weights 1/sigma^2: 0 but for noise where nothing systematic is left; the misfit is the mean of z^2, each at
-most Z^2.
+Of records with the noise sigma that is left after scaling (fitting_terms.noise), the residual of a bin is the mean of
+(y - d - g I)/L with weights L^2/sigma^2, 0 but for noise where nothing systematic is left; the misfit is the mean of z^2,
+each at most Z^2.
 """
 
 from __future__ import annotations
@@ -88,7 +88,9 @@ def diagnose(scaling: Scaling) -> Diagnosis | None:
     observed, places = scaling.observed, scaling.places
     nothing = np.ones_like(observed.y), np.zeros_like(observed.y)
     variance = fitting_terms.noise(observed, scaling.state)
-    residuals = [fitting_terms.residuals(observed, state, variance)[1] / observed.level for state in (nothing, scaling.state)]
+    residuals = [
+        fitting_terms.residuals(observed, state, variance)[1] / observed.level for state in (nothing, scaling.state)
+    ]
     weight = observed.level**2 / variance
     squares = [np.minimum(weight * one * one, fitting_terms.Z**2) for one in residuals]
 
@@ -109,7 +111,9 @@ def diagnose(scaling: Scaling) -> Diagnosis | None:
     first = np.concatenate([[0], np.cumsum(places.images)])
     number = first[places.series] + places.z
     reach = float(np.hypot(places.u, places.v).max())
-    column, row = (np.clip(((w / reach + 1.0) * 0.5 * N_PLACES).astype(int), 0, N_PLACES - 1) for w in (places.u, places.v))
+    column, row = (
+        np.clip(((w / reach + 1.0) * 0.5 * N_PLACES).astype(int), 0, N_PLACES - 1) for w in (places.u, places.v)
+    )
     cell = row * N_PLACES + column
     over = [
         mean(cell, N_PLACES**2, value, weight).reshape(N_PLACES, N_PLACES) for value in (*residuals, scaling.state[0])

@@ -3,7 +3,8 @@ The fit of the terms (terms.py) that scale unmerged sums against each other, to 
 
 Of the records r of an orbit o (a voxel and its symmetry equivalents)
 
-    y_r = n_r/e_r = g_r I_o + d_r + noise,      g = exp(sum f), d = L sum d_t,       sigma^2 = alpha var(n)/e^2 + kappa^2 L^2,
+    y_r = n_r/e_r = g_r I_o + d_r + noise,      g = exp(sum f),     d = L sum d_t,
+    sigma^2 = alpha var(n)/e^2 + kappa^2 L^2,
 
 with alpha and kappa, what differs between records beside noise, from their residuals.  I_o is eliminated: with J the
 derivatives by the coefficients c of a term, and weights w = 1/(sigma^2 (1 + z^2/Z^2)) (Cauchy) of residuals z,
@@ -37,8 +38,8 @@ VISIBLE = 0.02
 CHANCE = 3.0
 # Residuals beyond so many sigma count less.
 Z = 4.0
-# Steps of one fit, which ends when the factors change by less than SMALL, and rounds of fits of all terms.
-STEPS, SMALL, ROUNDS = 8, 1e-4, 2
+# Steps of one fit, which ends when the factors change by less than SMALL; rounds of fits of all terms, by ROUND_SMALL.
+STEPS, SMALL, ROUNDS, ROUND_SMALL = 8, 1e-4, 6, 1e-3
 # Roughness, of coefficients that change by so much.
 STIFFNESS = 0.1
 
@@ -150,7 +151,9 @@ def fit(
         predicted = [np.empty_like(part) for part in state]
         for rows, others in (halves, halves[::-1]):
             found = _fit_term(observed.take(rows), design[rows], term, [part[rows] for part in state])[0]
-            for part, value in zip(predicted, _with(term, design[others] @ found, [p[others] for p in state], observed.level[others])):
+            for part, value in zip(
+                predicted, _with(term, design[others] @ found, [p[others] for p in state], observed.level[others])
+            ):
                 part[others] = value
         gain, significance = _gain(observed, state, predicted)
         found, covariance, n_seen = _fit_term(observed, design, term, state)
@@ -159,10 +162,14 @@ def fit(
             kept.append(tried[-1])
         progress("Terms", number + 1, len(terms))
     for _ in range(ROUNDS if len(kept) > 1 else 0):
+        before = evaluate(kept, places, observed.level)
         for place, one in enumerate(kept):
             state = evaluate(kept[:place] + kept[place + 1 :], places, observed.level)
             found, covariance, n_seen = _fit_term(observed, one.term.design(places), one.term, state)
             kept[place] = FittedTerm(one.term, found, covariance, n_seen, one.gain, one.significance, True)
+        after = evaluate(kept, places, observed.level)
+        if np.std(after[0] - before[0]) + np.std((after[1] - before[1]) / observed.level) < ROUND_SMALL:
+            break
     return kept, tried
 
 

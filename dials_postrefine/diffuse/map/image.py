@@ -62,7 +62,9 @@ class ImageMapper:
         first: np.ndarray | None = None,
         collector: Collector | None = None,
     ) -> None:
-        self.touched = (collector.touched, collector.n_touched) if collector else (np.empty(0, np.int32), np.zeros(1, int))
+        self.touched = (
+            (collector.touched, collector.n_touched) if collector else (np.empty(0, np.int32), np.zeros(1, int))
+        )
         self.series, self.grid, self.settings, self.sums, self.first = series, grid, settings, sums, first
         self.lock = multiprocessing.get_context("fork").Lock()
         self.edges = shell_edges(grid)

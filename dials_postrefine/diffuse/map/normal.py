@@ -1,4 +1,4 @@
-"""The compiled loop that makes the normal equations of a term, the intensities of orbits eliminated (fitting_terms.py)."""
+"""The compiled loop that makes the normal equations of a term, intensities of orbits eliminated (fitting_terms.py)."""
 
 from __future__ import annotations
 

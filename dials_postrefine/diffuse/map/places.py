@@ -1,8 +1,8 @@
 """
 Where records of unmerged sums (blocks.py) were measured: direction, moment and panel.
 
-A record is a voxel seen in a block of images.  Of the images of the block it was on that for which | |s0 + A h| - K | is
-smallest, K = 1/wavelength: there its centre is nearest to Ewald's sphere.  s1 = s0 + A h is its direction there, given by
+A record is a voxel seen in a block of images.  Of these it was on that for which | |s0 + A h| - K | is smallest, K =
+1/wavelength: there its centre is nearest to Ewald's sphere.  s1 = s0 + A h is its direction there, given by
 
     u, v = tan 2theta (cos a, sin a)        a the azimuth about the beam from m towards n (geometry.polarization_axes)
 

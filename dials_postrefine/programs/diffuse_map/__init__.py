@@ -93,8 +93,6 @@ def _summarise(
     from dials_postrefine.report.diffuse.summary import make_summary
 
     total = given.total
-    summary = make_summary(
-        merged, total.images, total.description.identifiers, {}, given.dataset, given.diagnosis
-    )
+    summary = make_summary(merged, total.images, total.description.identifiers, {}, given.dataset, given.diagnosis)
     said = conclude([*given.remarks, *notes, *remarks(summary), *unused])
     return summary | {"provenance": provenance.as_dict(), **said}
