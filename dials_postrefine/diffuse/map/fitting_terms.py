@@ -24,7 +24,7 @@ in, each half is predicted by the fit to the other.  Those kept are fitted again
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -38,8 +38,9 @@ VISIBLE = 0.02
 CHANCE = 3.0
 # Residuals beyond so many sigma count less.
 Z = 4.0
-# Steps of one fit, which ends when the factors change by less than SMALL; rounds of fits of all terms, by ROUND_SMALL.
-STEPS, SMALL, ROUNDS, ROUND_SMALL = 8, 1e-4, 6, 1e-3
+# Passes of one fit, each with normal equations and noise of its own, their steps, and rounds of steps of all terms, which
+# end where terms change by less than SMALL.
+PASSES, STEPS, ROUNDS, SMALL = 2, 6, 150, 1e-4
 # Roughness, of coefficients that change by so much.
 STIFFNESS = 0.1
 
@@ -161,15 +162,8 @@ def fit(
         if tried[-1].kept:
             kept.append(tried[-1])
         progress("Terms", number + 1, len(terms))
-    for _ in range(ROUNDS if len(kept) > 1 else 0):
-        before = evaluate(kept, places, observed.level)
-        for place, one in enumerate(kept):
-            state = evaluate(kept[:place] + kept[place + 1 :], places, observed.level)
-            found, covariance, n_seen = _fit_term(observed, one.term.design(places), one.term, state)
-            kept[place] = FittedTerm(one.term, found, covariance, n_seen, one.gain, one.significance, True)
-        after = evaluate(kept, places, observed.level)
-        if np.std(after[0] - before[0]) + np.std((after[1] - before[1]) / observed.level) < ROUND_SMALL:
-            break
+    if len(kept) > 1:
+        kept = _settle(observed, places, kept)
     return kept, tried
 
 
@@ -179,32 +173,73 @@ def _with(term: Term, value: np.ndarray, state, level: np.ndarray) -> tuple[np.n
     return (factor * np.exp(value), offset) if term.is_factor else (factor, offset + level * value)
 
 
+def _settle(observed: Observations, places: Places, kept: list[FittedTerm]) -> list[FittedTerm]:
+    """Terms fitted in turn, a step each, until nothing changes."""
+    designs, values = [one.term.design(places) for one in kept], [one.coefficients for one in kept]
+    sizes = [design @ value for design, value in zip(designs, values)]
+    variance = noise(observed, evaluate(kept, places, observed.level))
+    state = evaluate(kept, places, observed.level)
+    covariances = [_covariance(observed, design, one.term, state, variance)[0] for design, one in zip(designs, kept)]
+    for _ in range(ROUNDS):
+        moved = 0.0
+        for k, one in enumerate(kept):
+            state = np.ones_like(observed.y), np.zeros_like(observed.y)
+            for other, size in zip(kept, sizes):
+                state = _with(other.term, size, state, observed.level)
+            change = _change(observed, designs[k], one.term, state, values[k], covariances[k], variance)
+            values[k] = values[k] + change
+            step = designs[k] @ change
+            sizes[k] = sizes[k] + step
+            moved = max(moved, float(np.std(step)))
+        if moved < SMALL:
+            break
+    return [replace(one, coefficients=v, covariance=c) for one, v, c in zip(kept, values, covariances)]
+
+
 def _fit_term(observed: Observations, design, term: Term, state) -> tuple[np.ndarray, np.ndarray, int]:
     """The coefficients (p,) of a term, by (1), their covariance, and the number of modes that were seen."""
+    found, n_seen, covariance = np.zeros(design.shape[1]), 0, np.zeros((design.shape[1],) * 2)
+    for _ in range(PASSES):
+        now = _with(term, design @ found, state, observed.level)
+        variance = noise(observed, now)
+        covariance, n_seen = _covariance(observed, design, term, now, variance)
+        for _ in range(STEPS if n_seen else 0):  # the normal equations change little
+            change = _change(observed, design, term, now, found, covariance, variance)
+            found = found + change
+            now = _with(term, design @ found, state, observed.level)
+            if np.std(design @ change) < SMALL:
+                break
+    return found, covariance, n_seen
+
+
+def _covariance(observed, design, term: Term, state, variance) -> tuple[np.ndarray, int]:
+    """N^-1 of the modes of a term that are seen, with the term in the state, and their number."""
     from scipy import linalg
 
     n, p = design.shape
-    variance = noise(observed, state)
-    rough = (term.rough + 1e-3 * np.eye(p)) / STIFFNESS**2
-    columns, values = design.indices.reshape(n, -1), design.data.reshape(n, -1)
+    intensity, _, weight = residuals(observed, state, variance)
+    slope = state[0] * intensity[observed.orbit] if term.is_factor else observed.level
     full, normal = np.zeros((p, p)), np.zeros((p, p))
-    found, covariance, seen = np.zeros(p), np.zeros((p, p)), np.zeros((p, 0))
-    for step in range(STEPS):
-        g, d = _with(term, design @ found, state, observed.level)
-        intensity, residual, weight = residuals(observed, (g, d), variance)
-        slope = g * intensity[observed.orbit] if term.is_factor else observed.level
-        if step == 0:  # it changes little, and the steps end where the gradient is 0
-            normal_equations(columns, values, slope, weight, g, observed.orbit, full, normal)
-            visible, modes = linalg.eigh(normal, full + rough + 1e-9 * (np.trace(full) / p + 1e-300) * np.eye(p))
-            seen = modes[:, visible > VISIBLE]
-            if not seen.shape[1]:
-                break
-            covariance = seen @ np.linalg.inv(seen.T @ (normal + rough) @ seen) @ seen.T
-        change = covariance @ (design.T @ (weight * slope * residual) - rough @ found)
-        found = found + change
-        if np.sqrt(change @ full @ change / max(1e-300, np.sum(weight * slope * slope))) < SMALL:
-            break
-    return found, covariance, seen.shape[1]
+    columns, values = design.indices.reshape(n, -1), design.data.reshape(n, -1)
+    normal_equations(columns, values, slope, weight, state[0], observed.orbit, full, normal)
+    rough = _rough(term)
+    visible, modes = linalg.eigh(normal, full + rough + 1e-9 * (np.trace(full) / p + 1e-300) * np.eye(p))
+    seen = modes[:, visible > VISIBLE]
+    if not seen.shape[1]:
+        return np.zeros((p, p)), 0
+    return seen @ np.linalg.inv(seen.T @ (normal + rough) @ seen) @ seen.T, seen.shape[1]
+
+
+def _rough(term: Term) -> np.ndarray:
+    """P: the roughness, and a little for what has none."""
+    return (term.rough + 1e-3 * np.eye(len(term.rough))) / STIFFNESS**2
+
+
+def _change(observed, design, term, state, found, covariance, variance) -> np.ndarray:
+    """A step of the coefficients `found` of a term that is in the state."""
+    intensity, residual, weight = residuals(observed, state, variance)
+    slope = state[0] * intensity[observed.orbit] if term.is_factor else observed.level
+    return covariance @ (design.T @ (weight * slope * residual) - _rough(term) @ found)
 
 
 def residuals(

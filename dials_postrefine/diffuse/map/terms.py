@@ -29,7 +29,7 @@ from dials_postrefine.diffuse.map.places import Places
 from dials_postrefine.numerics import splines
 
 # Coefficients of splines: along z, u and v of a detector, u and v of absorption, z of absorption, |s|.
-N_IMAGE, N_DETECTOR, N_ABSORPTION, N_TURN, N_RESOLUTION = 9, 8, 6, 5, 10
+N_IMAGE, N_DETECTOR, N_ABSORPTION, N_TURN, N_RESOLUTION = 9, 9, 6, 7, 10
 # A term with more coefficients than this is left out.
 MOST_COEFFICIENTS = 1200
 
