@@ -138,7 +138,7 @@ def add_up(voxel, records, sums):
             sums[voxel[k], column] += records[k, column]
 
 
-class Collector:
+class BlockCollector:
     """
     Takes what a block of images has added to sums out of them.
 

@@ -18,7 +18,7 @@ from dials_postrefine.diffuse.map import blocks as unmerged
 from dials_postrefine.diffuse.map import fitting_terms
 from dials_postrefine.diffuse.map.blocks import Blocks
 from dials_postrefine.diffuse.map.columns import COUNT_SCALE, COUNTS, EXPOSURE, VARIANCE
-from dials_postrefine.diffuse.map.fitting_terms import FittedTerm, Observations
+from dials_postrefine.diffuse.map.fitting_terms import FittedTerm, UnmergedRecords
 from dials_postrefine.diffuse.map.grid import Grid, voxels_at
 from dials_postrefine.diffuse.map.places import Places, find_places
 from dials_postrefine.diffuse.map.series import Series
@@ -46,7 +46,7 @@ class Scaling:
     kept: list[FittedTerm]
     tried: list[FittedTerm]
     n_records: int
-    observed: Observations
+    observed: UnmergedRecords
     places: Places
     state: tuple[np.ndarray, np.ndarray]
 
@@ -88,7 +88,7 @@ def scale(
     exposure = chosen.sums[:, EXPOSURE] / quanta[0]
     of_shell = level(places.s)
     counted = np.maximum(chosen.sums[:, VARIANCE] / COUNT_SCALE, np.maximum(of_shell * exposure, 1e-9) * 0.1)
-    observed = Observations(
+    observed = UnmergedRecords(
         chosen.sums[:, COUNTS] / COUNT_SCALE / exposure, counted / exposure**2, orbit, group, of_shell
     )
     kept: list[FittedTerm] = []

@@ -38,15 +38,15 @@ VISIBLE = 0.02
 CHANCE = 3.0
 # Residuals beyond so many sigma count less.
 Z = 4.0
-# Passes of one fit, each with normal equations and noise of its own, their steps, and rounds of steps of all terms, which
-# end where terms change by less than SMALL.
+# Passes of one fit, each with normal equations and noise of its own, their steps, and rounds of steps of all terms,
+# which end where terms change by less than SMALL.
 PASSES, STEPS, ROUNDS, SMALL = 2, 6, 150, 1e-4
 # Roughness, of coefficients that change by so much.
 STIFFNESS = 0.1
 
 
 @dataclass(frozen=True)
-class Observations:
+class UnmergedRecords:
     """
     Records (n,) to be fitted, in the order of their orbits: y = n/e and its variance by counting, the orbit by number
     from 0 on, the group (0 to
@@ -59,7 +59,7 @@ class Observations:
     group: np.ndarray
     level: np.ndarray
 
-    def take(self, rows: np.ndarray) -> Observations:
+    def take(self, rows: np.ndarray) -> UnmergedRecords:
         """
         Some of them.
 
@@ -69,9 +69,9 @@ class Observations:
 
         Returns
         -------
-        Observations
+        UnmergedRecords
         """
-        return Observations(*(getattr(self, name)[rows] for name in ("y", "variance", "orbit", "group", "level")))
+        return UnmergedRecords(*(getattr(self, name)[rows] for name in ("y", "variance", "orbit", "group", "level")))
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def evaluate(fitted: list[FittedTerm], places: Places, level: np.ndarray) -> tup
 
 
 def fit(
-    observed: Observations,
+    observed: UnmergedRecords,
     places: Places,
     terms: list[Term],
     progress: Callable[[str, int, int], None] = lambda what, done, total: None,
@@ -128,7 +128,7 @@ def fit(
 
     Parameters
     ----------
-    observed : Observations
+    observed : UnmergedRecords
     places : Places
         Of the same records.
     terms : list of Term
@@ -173,7 +173,7 @@ def _with(term: Term, value: np.ndarray, state, level: np.ndarray) -> tuple[np.n
     return (factor * np.exp(value), offset) if term.is_factor else (factor, offset + level * value)
 
 
-def _settle(observed: Observations, places: Places, kept: list[FittedTerm]) -> list[FittedTerm]:
+def _settle(observed: UnmergedRecords, places: Places, kept: list[FittedTerm]) -> list[FittedTerm]:
     """Terms fitted in turn, a step each, until nothing changes."""
     designs, values = [one.term.design(places) for one in kept], [one.coefficients for one in kept]
     sizes = [design @ value for design, value in zip(designs, values)]
@@ -196,7 +196,7 @@ def _settle(observed: Observations, places: Places, kept: list[FittedTerm]) -> l
     return [replace(one, coefficients=v, covariance=c) for one, v, c in zip(kept, values, covariances)]
 
 
-def _fit_term(observed: Observations, design, term: Term, state) -> tuple[np.ndarray, np.ndarray, int]:
+def _fit_term(observed: UnmergedRecords, design, term: Term, state) -> tuple[np.ndarray, np.ndarray, int]:
     """The coefficients (p,) of a term, by (1), their covariance, and the number of modes that were seen."""
     found, n_seen, covariance = np.zeros(design.shape[1]), 0, np.zeros((design.shape[1],) * 2)
     for _ in range(PASSES):
@@ -221,7 +221,7 @@ def _covariance(observed, design, term: Term, state, variance) -> tuple[np.ndarr
     slope = state[0] * intensity[observed.orbit] if term.is_factor else observed.level
     full, normal = np.zeros((p, p)), np.zeros((p, p))
     columns, values = design.indices.reshape(n, -1), design.data.reshape(n, -1)
-    normal_equations(columns, values, slope, weight, state[0], observed.orbit, full, normal)
+    normal_equations(columns, values, (slope, weight, state[0]), observed.orbit, full, normal)
     rough = _rough(term)
     visible, modes = linalg.eigh(normal, full + rough + 1e-9 * (np.trace(full) / p + 1e-300) * np.eye(p))
     seen = modes[:, visible > VISIBLE]
@@ -243,14 +243,14 @@ def _change(observed, design, term, state, found, covariance, variance) -> np.nd
 
 
 def residuals(
-    observed: Observations, state: tuple[np.ndarray, np.ndarray], variance: np.ndarray
+    observed: UnmergedRecords, state: tuple[np.ndarray, np.ndarray], variance: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """
     How records differ from their equivalents.
 
     Parameters
     ----------
-    observed : Observations
+    observed : UnmergedRecords
     state : tuple of two ndarray (n,)
         g and d.
     variance : ndarray (n,)
@@ -275,13 +275,13 @@ def residuals(
     return intensity, observed.y - d - g * intensity[orbit], weight
 
 
-def noise(observed: Observations, state: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+def noise(observed: UnmergedRecords, state: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
     """
     sigma^2 of records, from how they differ from their equivalents.
 
     Parameters
     ----------
-    observed : Observations
+    observed : UnmergedRecords
     state : tuple of two ndarray (n,)
         g and d.
 
@@ -312,13 +312,13 @@ def noise(observed: Observations, state: tuple[np.ndarray, np.ndarray]) -> np.nd
     return variance
 
 
-def misfits(observed: Observations, state, variance: np.ndarray) -> np.ndarray:
+def misfits(observed: UnmergedRecords, state, variance: np.ndarray) -> np.ndarray:
     """
     How badly equivalents agree: Z^2 ln(1 + z^2/Z^2), whose sum the weights of the fit make least.
 
     Parameters
     ----------
-    observed : Observations
+    observed : UnmergedRecords
     state : tuple of two ndarray (n,)
         g and d.
     variance : ndarray (n,)
@@ -331,7 +331,7 @@ def misfits(observed: Observations, state, variance: np.ndarray) -> np.ndarray:
     return Z * Z * np.log1p(residual * residual / (variance * Z * Z))
 
 
-def _gain(observed: Observations, before, after) -> tuple[float, float]:
+def _gain(observed: UnmergedRecords, before, after) -> tuple[float, float]:
     """How much less the misfit is, as part of it, and in standard errors, groups of orbits being independent."""
     variance = noise(observed, before)
     old, new = misfits(observed, before, variance), misfits(observed, after, variance)

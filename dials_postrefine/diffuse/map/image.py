@@ -16,7 +16,7 @@ import numpy as np
 
 from dials_postrefine.diffuse import BadImage
 from dials_postrefine.diffuse.map import bragg, gathering, geometry, kernels, scaling
-from dials_postrefine.diffuse.map.blocks import Collector
+from dials_postrefine.diffuse.map.blocks import BlockCollector
 from dials_postrefine.diffuse.map.grid import Grid
 from dials_postrefine.diffuse.map.kernels import PanelImage, Placement
 from dials_postrefine.diffuse.map.records import N_SHELLS, ImageResult, MappingSettings, shell_edges
@@ -49,7 +49,7 @@ class ImageMapper:
         Added to, by all processes that share them.
     first : ndarray (n_voxels, N_SUMS) of int64, or None
         The sums of a first pass, against which outliers are rejected.
-    collector : Collector or None
+    collector : BlockCollector or None
         Told of the voxels that are reached, where blocks of images are kept apart.
     """
 
@@ -60,7 +60,7 @@ class ImageMapper:
         settings: MappingSettings,
         sums: np.ndarray,
         first: np.ndarray | None = None,
-        collector: Collector | None = None,
+        collector: BlockCollector | None = None,
     ) -> None:
         self.touched = (
             (collector.touched, collector.n_touched) if collector else (np.empty(0, np.int32), np.zeros(1, int))

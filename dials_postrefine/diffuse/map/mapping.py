@@ -143,7 +143,7 @@ def _pass(
     """
     shared = run.executor is not SerialExecutor
     sums = make_sums(grid, shared)
-    collector = blocks.Collector(grid.n_voxels, shared) if cut else None
+    collector = blocks.BlockCollector(grid.n_voxels, shared) if cut else None
     every = [(k, i) for k, one in enumerate(series) for i in range(one.n_images)]
     parts = [[(int(k), int(i)) for k, i in images] for images in cut] or [every]
     results = []

@@ -8,7 +8,7 @@ from dials_postrefine.diffuse.map.compiled import jit
 
 
 @jit
-def normal_equations(columns, values, slope, weight, factor, orbit, full, normal):
+def normal_equations(columns, values, state, orbit, full, normal):
     """
     J'wJ and N of (1) of fitting_terms.py, with J = slope times the design.
 
@@ -18,13 +18,14 @@ def normal_equations(columns, values, slope, weight, factor, orbit, full, normal
         The coefficients that each record depends on.
     values : (n, k)
         The design there.
-    slope, weight, factor : (n,)
-        dy / d(sum of the term), w and g.
+    state : tuple of three (n,)
+        slope, dy / d(sum of the term), and w and g.
     orbit : (n,) int64
         In ascending order.
     full, normal : (p, p)
         Zeros, filled: J'wJ and N.
     """
+    slope, weight, factor = state
     n, k = columns.shape
     p = len(full)
     shared, known = np.zeros(p), np.zeros(p, np.bool_)
