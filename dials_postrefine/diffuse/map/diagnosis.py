@@ -3,8 +3,8 @@ How symmetry equivalents agree, by image, azimuth, resolution and place on the d
 scaled against each other, and what the terms look like.
 
 Of records with the noise sigma that is left after scaling (fitting_terms.noise), the residual of a bin is the mean of
-(y - d - g I)/L with weights L^2/sigma^2, 0 but for noise where nothing systematic is left; the misfit is the mean of z^2,
-each at most Z^2.
+(y - d - g I)/L with weights L^2/sigma^2, 0 but for noise where nothing systematic is left; the misfit is the mean of
+z^2, each at most Z^2.
 """
 
 from __future__ import annotations

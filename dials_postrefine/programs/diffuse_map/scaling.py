@@ -70,11 +70,10 @@ def map_and_scale(
 
 def _hindrance(files: SeriesFiles, grid: Grid, memory: float) -> str | None:
     """Why images can't be scaled by equivalents, None where they can."""
-    n_images = sum(one.n_images for one in files.series)
     if len(files.series) > blocks.MOST_BLOCKS // 2:
-        return f"there are {len(files.series)} experiments of few images each"
-    if n_images < FEWEST_IMAGES:
-        return f"there are fewer than {FEWEST_IMAGES} images"
+        return f"there are {len(files.series)} experiments, which is too many"
+    if min(one.n_images for one in files.series) < FEWEST_IMAGES:
+        return f"there are experiments of fewer than {FEWEST_IMAGES} images"
     needed = 2.0 * blocks.RECORD_BYTES * expected_records(files, grid)
     if needed > memory:
         return f"the sums of blocks of images need {needed / 2**30:.1f} GB more, {memory / 2**30:.1f} GB are free"
