@@ -277,8 +277,9 @@ def test_planted_faults_are_seen(data, tmp_path, monkeypatch, fault):
         return mapped
 
     monkeypatch.setattr(program, "map_and_scale", wrong)
-    wanted = {"corrections.polarization=True", "sampling.phi_steps=1", "mask.ice_rings.filter=False"}
-    row = next(row for row in ROWS if wanted <= set(row) and "background.radial=offset" not in row)
+    wanted = {"corrections.polarization": "True", "sampling.phi_steps": "1", "mask.ice_rings.filter": "False"}
+    row = next(row for row in ROWS if "corrections.polarization=True" in row and "background.radial=offset" not in row)
+    row = [f"{name}={wanted.get(name, value)}" for name, value in (item.split("=", 1) for item in row)]
     if fault is None:
         check_row(data, row, tmp_path)
     else:
