@@ -2,6 +2,7 @@
 dials.diffuse_map: images, or the maps of earlier runs -> sums -> a map with its statistics, as files and report.
 
     series.py    experiments and images -> series of images as arrays
+    scaling.py   series -> sums, scaled by symmetry equivalents where that can be done
     sums.py      series, or earlier maps -> sums, and what is to be said of them
 """
 
