@@ -41,19 +41,20 @@ with open(sys.argv[1], "w") as out:
     json.dump({"status": status, "cpu": used.ru_utime + used.ru_stime, "peak": used.ru_maxrss * 1024}, out)
 """
 LOOP = """
-import sys, time
+import functools, sys, time
 import dials_postrefine
 from dials_postrefine.diffuse.map import mapping
-from dials_postrefine.programs.diffuse_map import sums as program
+from dials_postrefine.programs.diffuse_map import scaling as program
 
-def measured(*args, map_images=mapping.map_images):
+def measured(make, *args):
     start = time.process_time()
-    result = map_images(*args)
+    result = make(*args)
     with open(sys.argv[1], "w") as out:
         out.write(str(time.process_time() - start))
     return result
 
-program.map_images = measured
+for name in ("map_images", "map_blocks"):
+    setattr(program, name, functools.partial(measured, getattr(mapping, name)))
 from dials_postrefine.command_line.diffuse_map import run
 run(sys.argv[2:])
 """

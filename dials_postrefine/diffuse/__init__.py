@@ -25,6 +25,13 @@ The estimate of a voxel v is a ratio of sums, which is unbiased at any count and
     map/scaling.py      the scale k_m of an image
     map/rejection.py    whether outliers are to be rejected
     map/symmetry.py     operations on voxels
+    map/blocks.py       sums of blocks of images, kept apart
+    map/places.py       where those were measured
+    map/terms.py        scale, absorption, detector and background as splines
+    map/normal.py       compiled loop: their normal equations
+    map/fitting_terms.py  which of them make symmetry equivalents agree
+    map/equivalents.py  sums of blocks -> scaled sums
+    map/diagnosis.py    how equivalents agree before and after
     map/orbits.py       compiled loops over voxels and their symmetry equivalents
     map/merging.py      sums -> averaged map, isotropic part, statistics
     map/sections.py     planes of the map to look at

@@ -386,10 +386,12 @@ def _take(comm) -> Any:
 
 
 def _reduce(comm, values) -> None:
-    """Add the integers (n, ...) of all ranks to those of rank 0, in place."""
+    """Add the integers (n, ...) of all ranks to those of rank 0, in place; the others begin again from zero."""
     from mpi4py import MPI
 
     flat = values.reshape(-1)
     for start in range(0, len(flat), PIECE):
         piece = flat[start : start + PIECE]
         comm.Reduce(MPI.IN_PLACE if comm.rank == 0 else piece, piece if comm.rank == 0 else None, op=MPI.SUM, root=0)
+    if comm.rank:
+        flat[:] = 0

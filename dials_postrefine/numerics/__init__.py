@@ -8,6 +8,7 @@ The arithmetic that all rooms share: arrays in, arrays out.
     correlation   linear correlation: of two arrays, of sums, of groups, given controls
     amplitudes    roots of intensities
     shells        shells of resolution: their edges, and which one a reflection is in
+    splines       cubic splines of one and more variables as design matrices, and their roughness
     absences      how strong observations are that should not be there
     populations   which of many values belong together
     cells         unit cells as six numbers: groups, bases, metric tensors

@@ -130,13 +130,20 @@ def image_settings(request: DiffuseMapRequest):
         bragg=mask.bragg,
         n_sigma=mask.n_sigma,
         box=mask.box,
+        scale=scale_of_images(request),
         scales=request.scale == "from_refl",
         mask_file=mask.file,
         bad_pixels=mask.bad_pixels,
         max_masked=mask.max_fraction,
+        max_counts=mask.max_counts,
         background_scale=background.scale,
         background_exposure_time=background.exposure_time,
     )
+
+
+def scale_of_images(request: DiffuseMapRequest) -> str:
+    """How an image is scaled before equivalents are asked."""
+    return "per_image" if request.scale in ("auto", "full") else request.scale
 
 
 def mapping_settings(request: DiffuseMapRequest):
@@ -154,6 +161,7 @@ def mapping_settings(request: DiffuseMapRequest):
         MappingSettings,
         request,
         corrections=Corrections(made.solid_angle, made.polarization, made.efficiency, made.air),
+        scale=scale_of_images(request),
         radial_offset=request.background.radial == "offset",
         n_sigma=request.reject_n_sigma,
         excluded=rings,

@@ -48,6 +48,7 @@ class Mask:
     ice_rings: IceRings = part("ice_rings", IceRings)
     file: str | None = phil("file", None)
     bad_pixels: bool = phil("bad_pixels", True)
+    max_counts: float | None = phil("max_counts", None)
     max_fraction: float = phil("max_fraction", 0.5)
 
 
@@ -112,7 +113,7 @@ class DiffuseMapRequest:
     read_noise: float = phil("read_noise", 0.0)
     polarization_fraction: float | None = phil("polarization_fraction", None)
     background: Background = part("background", Background)
-    scale: str = choice("scale.model", "per_image")
+    scale: str = choice("scale.model", "auto")
     reject_n_sigma: float | str | None = phil("reject.n_sigma", "auto", convert=word_for_auto)
     half_sets: str = choice("half_sets", "images")
     phi_steps: int | None = phil("sampling.phi_steps", None, convert=none_for_auto)

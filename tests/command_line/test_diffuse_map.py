@@ -189,7 +189,9 @@ def nuclease(shared_data):
     return path
 
 
-NUCLEASE = ("d_min=1.6", "grid.subdivide=1,1,1", "mask.bragg=box", "mask.box=0.25", "image_range=1,10")
+NUCLEASE = (
+    "d_min=1.6", "grid.subdivide=1,1,1", "mask.bragg=box", "mask.box=0.25", "image_range=1,10", "scale.model=per_image",
+)  # fmt: skip
 
 
 @pytest.mark.data

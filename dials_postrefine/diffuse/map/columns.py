@@ -31,6 +31,8 @@ COUNT_SCALE = 2.0**16
 QUANTA = {False: (2.0**52, 2.0**-10), True: (2.0**28, 2.0**16)}
 # No single contribution to a sum may be larger, lest it overflows.
 LARGEST = 2.0**52
+# Voxels of which one number tells whether any was reached.
+PAGE = 256
 
 
 def make_sums(grid: Grid, shared: bool = False) -> np.ndarray:
@@ -49,7 +51,28 @@ def make_sums(grid: Grid, shared: bool = False) -> np.ndarray:
     ndarray (n_voxels, N_SUMS) of int64
         Zeros, for which memory is taken as voxels are reached; if shared, also where they are only read.
     """
-    if not shared:
-        return np.zeros((grid.n_voxels, N_SUMS), np.int64)
-    size = grid.n_voxels * N_SUMS
-    return np.frombuffer(mmap.mmap(-1, 8 * size), np.int64).reshape(-1, N_SUMS)
+    return _zeros(grid.n_voxels * N_SUMS, shared).reshape(-1, N_SUMS)
+
+
+def make_reached(grid: Grid | None, shared: bool = False) -> np.ndarray:
+    """
+    Which voxels were added to, by pages of PAGE: a number above zero where any was, so that those of several sums can
+    be added up.
+
+    Parameters
+    ----------
+    grid : Grid or None
+        None where nobody asks.
+    shared : bool
+        As of make_sums.
+
+    Returns
+    -------
+    ndarray (m,) of int64
+        Zeros; empty where nobody asks.
+    """
+    return np.empty(0, np.int64) if grid is None else _zeros(grid.n_voxels // PAGE + 1, shared)
+
+
+def _zeros(size: int, shared: bool) -> np.ndarray:
+    return np.frombuffer(mmap.mmap(-1, 8 * size), np.int64) if shared else np.zeros(size, np.int64)

@@ -21,6 +21,7 @@ from dials_postrefine.diffuse.map.columns import (
     HALF_COUNTS,
     HALF_EXPOSURE,
     LARGEST,
+    PAGE,
     PIXELS,
     SQUARES,
     VARIANCE,
@@ -213,7 +214,7 @@ def _put(run, counts, exposure, pixels, variance, squares):
 
 
 @jit
-def add(gathered, n, scales, half, sums):
+def add(gathered, n, scales, half, sums, reached):
     """
     Add what was gathered to the sums of the map.
 
@@ -228,11 +229,15 @@ def add(gathered, n, scales, half, sums):
         Whether the image belongs to the first half.
     sums : (n_voxels, N_SUMS) int64
         Added to.
+    reached : (m,) int64, or empty
+        Set to 1 for the pages of voxels that are added to (columns.make_reached).
     """
     exposure_scale, square_scale = scales
     voxel, gathered_sums = gathered
     for k in range(n):
         a = voxel[k]
+        if reached.size > 0:
+            reached[a // PAGE] = 1
         counts = np.int64(np.floor(gathered_sums[k, COUNTS] * COUNT_SCALE + 0.5))
         exposure = np.int64(gathered_sums[k, EXPOSURE] * exposure_scale + 0.5)
         sums[a, COUNTS] += counts

@@ -222,3 +222,22 @@ def voxels(grid: Grid) -> np.ndarray:
     x[:, 1] = row % grid.shape[1] + grid.low[1]
     x[:, 2] = np.arange(grid.n_voxels) - grid.row_base.ravel()[row]
     return x
+
+
+def voxels_at(grid: Grid, address: np.ndarray) -> np.ndarray:
+    """
+    The coordinates of some voxels.
+
+    Parameters
+    ----------
+    grid : Grid
+    address : ndarray (n,) of int
+
+    Returns
+    -------
+    ndarray (n, 3) of int64
+    """
+    starts = (grid.row_base + grid.row_low).ravel()
+    row = np.searchsorted(starts, address, side="right") - 1
+    i, j = np.divmod(row, grid.shape[1])
+    return np.stack([i + grid.low[0], j + grid.low[1], address - grid.row_base.ravel()[row]], axis=1)

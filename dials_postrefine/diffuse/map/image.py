@@ -16,7 +16,7 @@ import numpy as np
 
 from dials_postrefine.diffuse import BadImage
 from dials_postrefine.diffuse.map import bragg, gathering, geometry, kernels, scaling
-from dials_postrefine.diffuse.map.columns import make_sums
+from dials_postrefine.diffuse.map.columns import make_reached, make_sums
 from dials_postrefine.diffuse.map.grid import Grid
 from dials_postrefine.diffuse.map.kernels import PanelImage, Placement
 from dials_postrefine.diffuse.map.records import N_SHELLS, ImageResult, MappingSettings, shell_edges
@@ -49,6 +49,8 @@ class ImageMapper:
         Added to, by all processes that share them; a copy by pickle, for a rank of MPI, begins with sums of its own.
     first : ndarray (n_voxels, N_SUMS) of int64, or None
         The sums of a first pass, against which outliers are rejected.
+    reached : ndarray (m,) of int64
+        columns.make_reached: of voxels that were added to since it was cleared; empty where nobody asks.
     """
 
     def __init__(
@@ -58,8 +60,10 @@ class ImageMapper:
         settings: MappingSettings,
         sums: np.ndarray,
         first: np.ndarray | None = None,
+        reached: np.ndarray = np.empty(0, np.int64),
     ) -> None:
         self.series, self.grid, self.settings, self.sums, self.first = series, grid, settings, sums, first
+        self.reached = reached
         self.lock = multiprocessing.get_context("fork").Lock()
         self.edges = shell_edges(grid)
         self.rows = grid.rows
@@ -69,7 +73,7 @@ class ImageMapper:
         self._prepare(series[0], 0)
 
     def __reduce__(self):
-        return _copy, (self.series, self.grid, self.settings, self.first)
+        return _copy, (self.series, self.grid, self.settings, self.first, self.reached.size > 0)
 
     def _prepare(self, series: Series, i: int) -> None:
         """The geometry of the pixels with the beam of the i-th image; kept until detector or beam is another one."""
@@ -260,7 +264,7 @@ class ImageMapper:
                 else:
                     n, pixel = gathering.gather_shared(addresses, panel, offset, dwell, factor, pixel, self.gathered)
                 with self.lock:
-                    gathering.add(self.gathered, n, quanta, half, self.sums)
+                    gathering.add(self.gathered, n, quanta, half, self.sums, self.reached)
 
     def _radial_offset(self, result: ImageResult) -> np.ndarray:
         """What is taken off each shell of an image (kernels.NO_SHELL + 1,), relative to its scale; empty if nothing."""
@@ -286,9 +290,12 @@ class ImageMapper:
         return float(np.clip(np.mean(1.0 / np.maximum(moved, 1.0 / series.n_images)), 1.0, series.n_images))
 
 
-def _copy(series: list[Series], grid: Grid, settings: MappingSettings, first: np.ndarray | None) -> ImageMapper:
+def _copy(
+    series: list[Series], grid: Grid, settings: MappingSettings, first: np.ndarray | None, asked: bool
+) -> ImageMapper:
     """Its mapper with sums of nothing."""
-    return ImageMapper(series, grid, settings, make_sums(grid, shared=True), first)
+    reached = make_reached(grid if asked else None, shared=True)
+    return ImageMapper(series, grid, settings, make_sums(grid, shared=True), first, reached)
 
 
 def in_first_half(half_sets: str, identifier: str, number: int) -> bool:

@@ -101,7 +101,8 @@ class Description:
     image (degrees), followed in phi_steps, the masks of Bragg peaks in words, the polarisation fraction (None where
     there is not one), the .expt of the background, and whether exposure times are known; of the corrections (fields of
     Corrections) those that were made, for "all" series or "some" (None of older files, which do not say); from
-    how many sigma on pixels were rejected (None: not).
+    how many sigma on pixels were rejected (None: not); the names of the terms (terms.py) by which images were scaled
+    against each other.
     """
 
     unit_cell: tuple[float, ...]
@@ -121,6 +122,7 @@ class Description:
     times_known: bool = True
     corrections: Mapping[str, str] | None = None
     rejected_beyond: float | None = None
+    scaled_by: tuple[str, ...] = ()
 
     @property
     def unit(self) -> str:

@@ -31,7 +31,7 @@ class ImageSettings:
     factors are wanted of the reflections, a mask file, how much masks may take away, and gain, pedestal and
     polarisation fraction in place of those of the models or maps; the read noise (counts rms); exposure times (s) in
     place of those of the scans, one or one an experiment, and of the background; how images are brought to one scale
-    (MappingSettings.scale); whether to look for bad pixels.
+    (MappingSettings.scale); whether to look for bad pixels; counts from which on pixels are not to be trusted.
     """
 
     image_range: tuple[int, int] | None = None
@@ -51,6 +51,7 @@ class ImageSettings:
     background_exposure_time: float | None = None
     scale: str = "none"
     bad_pixels: bool = True
+    max_counts: float | None = None
 
 
 def read_with_reflections(paths: Sequence[str], reflection_paths: Sequence[str]) -> tuple[Any, list[Any]]:

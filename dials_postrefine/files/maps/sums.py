@@ -27,7 +27,7 @@ import numpy as np
 from dials.util import Sorry
 
 from dials_postrefine.diffuse.map.columns import N_SUMS, PIXELS, make_sums
-from dials_postrefine.diffuse.map.grid import Grid, addresses, make_grid
+from dials_postrefine.diffuse.map.grid import Grid, addresses, make_grid, voxels_at
 from dials_postrefine.diffuse.map.records import Corrections, Description, ImageResult, MappingSettings
 from dials_postrefine.files.images import exposure
 from dials_postrefine.files.images.crystals import CELL_ANGLE, CELL_LENGTH
@@ -152,6 +152,7 @@ def _common(parts: Sequence[Sums]) -> Description:
         oscillation=max(one.oscillation for one in every),
         phi_steps=max(one.phi_steps for one in every),
         rejected_beyond=min((one.rejected_beyond for one in every if one.rejected_beyond), default=None),
+        scaled_by=tuple(dict.fromkeys(name for one in every for name in one.scaled_by)),
         mask="; ".join(dict.fromkeys(text for one in every for text in one.mask.split("; ") if text)),
         polarization_fraction=same("polarization_fraction"),
         corrections=_common_corrections([one.corrections for one in every]),
@@ -301,20 +302,12 @@ def _add(group, written: Grid, grid: Grid, sums: np.ndarray) -> None:
         totals += found.sum(axis=1)
         start += len(piece)
         if not same:
-            piece = addresses(grid, _coordinates(written, piece))
+            piece = addresses(grid, voxels_at(written, piece))
             inside = piece >= 0
             piece, found = piece[inside], found[:, inside]
         sums[piece] += found.T
     if start != values.shape[1] or not np.array_equal(totals, group.attrs["totals"]):
         raise ValueError("totals")
-
-
-def _coordinates(grid: Grid, address: np.ndarray) -> np.ndarray:
-    """The integer coordinates (n, 3) of the voxels at addresses (n,)."""
-    starts = (grid.row_base + grid.row_low).ravel()
-    row = np.searchsorted(starts, address, side="right") - 1
-    i, j = np.divmod(row, grid.shape[1])
-    return np.stack([i + grid.low[0], j + grid.low[1], address - grid.row_base.ravel()[row]], axis=1)
 
 
 def _check_alike(path: str, first: Sums, other_path: str, other: Sums) -> None:

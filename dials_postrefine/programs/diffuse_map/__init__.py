@@ -2,6 +2,7 @@
 dials.diffuse_map: images, or the maps of earlier runs -> sums -> a map with its statistics, as files and report.
 
     series.py    experiments and images -> series of images as arrays
+    scaling.py   series -> sums, scaled by symmetry equivalents where that can be done
     sums.py      series, or earlier maps -> sums, and what is to be said of them
 """
 
@@ -96,6 +97,6 @@ def _summarise(
     from dials_postrefine.report.diffuse.summary import make_summary
 
     total = given.total
-    summary = make_summary(merged, total.images, total.description.identifiers, {}, given.dataset)
+    summary = make_summary(merged, total.images, total.description.identifiers, {}, given.dataset, given.diagnosis)
     said = conclude([*given.remarks, *notes, *remarks(summary), *unused])
     return summary | {"provenance": provenance.as_dict(), **said}

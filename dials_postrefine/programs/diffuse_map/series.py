@@ -164,7 +164,10 @@ def _series(experiment, settings: ImageSettings, times: np.ndarray) -> Series:
     return Series(
         identifier=experiment.identifier,
         detector=_detector_key(experiment, settings),
-        panels=[_panel(panel, scale, experiment.beam) for panel, scale in zip(experiment.detector, read.scales)],
+        panels=[
+            _panel(panel, scale, experiment.beam, settings.max_counts)
+            for panel, scale in zip(experiment.detector, read.scales)
+        ],
         beam=_beam(experiment, settings),
         read=read,
         numbers=numbers[chosen],
@@ -177,7 +180,8 @@ def _series(experiment, settings: ImageSettings, times: np.ndarray) -> Series:
     )
 
 
-def _panel(panel, scale: Scale, beam) -> Panel:
+def _panel(panel, scale: Scale, beam, max_counts: float | None) -> Panel:
+    low, high = scale.trusted
     slow, fast, nodes = panel_nodes(panel)
     return Panel(
         slow=slow,
@@ -190,7 +194,7 @@ def _panel(panel, scale: Scale, beam) -> Panel:
         thickness=panel.get_thickness(),
         gain=scale.gain,
         pedestal=scale.pedestal,
-        trusted=scale.trusted,
+        trusted=(low, high if max_counts is None else min(high, max_counts)),
     )
 
 

@@ -19,8 +19,8 @@ from dials.util import Sorry
 
 from dials_postrefine.diffuse import BadImage
 from dials_postrefine.diffuse.map.columns import N_SUMS
+from dials_postrefine.diffuse.map.diagnosis import Diagnosis
 from dials_postrefine.diffuse.map.grid import Grid, make_grid
-from dials_postrefine.diffuse.map.mapping import map_images
 from dials_postrefine.diffuse.map.merging import Map, merge
 from dials_postrefine.diffuse.map.records import Corrections, Description, MappingSettings
 from dials_postrefine.diffuse.map.rejection import Rejection
@@ -38,6 +38,7 @@ from dials_postrefine.files.maps.sums import Sums, add_sums, common_wavelength, 
 from dials_postrefine.files.safety.names import printable
 from dials_postrefine.numerics.populations import MIN_GAP_DISTANCE
 from dials_postrefine.programs.algorithm_settings import image_settings, mapping_settings
+from dials_postrefine.programs.diffuse_map.scaling import map_and_scale
 from dials_postrefine.programs.diffuse_map.series import SeriesFiles, follow_rotation, read_series
 from dials_postrefine.report.common.provenance import Provenance
 from dials_postrefine.report.diffuse.summary import describe_dataset
@@ -60,7 +61,8 @@ class MapInput:
     """
     Sums and what they are of: the operations (n, 3, 3) to average over and those of the Laue class (m, 3, 3), none
     where the grid has not its symmetry; the number of shells; the planes to show; dataset as report/diffuse takes it;
-    remarks; what was chosen for parameters that are auto.
+    remarks; what was chosen for parameters that are auto; how equivalents
+    agreed before and after they were scaled, None where they were not.
     """
 
     total: Sums
@@ -71,6 +73,7 @@ class MapInput:
     dataset: dict
     remarks: list[str]
     chosen: dict[str, list[str]] = field(default_factory=dict)
+    diagnosis: Diagnosis | None = None
 
     def merge(self) -> Map:
         """The map; the sums are folded in place."""
@@ -136,7 +139,7 @@ def _map_files(
     mapping = mapping_settings(request)
     grid = _make_grid(request, files)
     sections = _sections(request, grid)
-    _operations(request, grid, files.space_group)  # raises Sorry before there is any work
+    symmetry = _operations(request, grid, files.space_group)  # raises Sorry before there is any work
     _state_memory(grid, files, memory_needed(grid, 1 if mapping.n_sigma is None else 2))
     phi_steps = request.phi_steps or follow_rotation(files, grid)
     doable, on_memory = _doable(mapping, grid, copies_here(request.mp_method))
@@ -144,24 +147,27 @@ def _map_files(
     logger.info(words)
     try:
         with single_thread():
-            sums, results, rejection = map_images(files.series, grid, doable, run)
+            mapped = map_and_scale(request.scale, files, grid, doable, symmetry, run, _memory_there())
     except BadImage as error:
         raise Sorry(f"No map can be made: {error}.") from error
+    results, rejection = mapped.images, mapped.rejection
     n_used = np.bincount([one.series for one in results if one.error is None], minlength=len(files.series))
     description = _describe_origin(request, files, n_used, provenance)
     description = replace(
         description,
         phi_steps=phi_steps if description.oscillation > 0.0 else 1,
         rejected_beyond=rejection.n_sigma,
+        scaled_by=mapped.scaled_by,
     )
     results, identifiers = sort_images(results, [one.identifier for one in files.series])
     if request.phi_steps is None and phi_steps > 1:
         logger.info("The rotation during an image is followed in up to %d steps (sampling.phi_steps=Auto)", phi_steps)
     if mapping.n_sigma == "auto":
         logger.info(_on_outliers(rejection))
-    total = Sums(sums, results, grid, mapping, replace(description, identifiers=identifiers))
+    total = Sums(mapped.sums, results, grid, mapping, replace(description, identifiers=identifiers))
     remarks = [*files.remarks, *_on_beams(files), *on_memory]
     given = _prepare(request, total, files.space_group, sections, remarks)
+    given.diagnosis = mapped.diagnosis
     given.chosen = {"mask.bragg": sorted({files.masks[k] for k in np.flatnonzero(n_used)})}
     return given
 

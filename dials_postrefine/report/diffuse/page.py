@@ -15,6 +15,7 @@ from dials_postrefine.report.common.page import NO_NUMBER, Fact, Figure, Page, S
 from dials_postrefine.report.common.plots import BLUE, GREEN, GREY, RED, Curve
 from dials_postrefine.report.common.remarks import grade_of
 from dials_postrefine.report.diffuse.remarks import AZIMUTHAL
+from dials_postrefine.report.diffuse.scaling import scaling_section
 from dials_postrefine.report.diffuse.summary import OFFSET_LETTERS
 
 UNITS = {"photons/(s sr)": "photons s⁻¹ sr⁻¹", "photons/sr": "photons sr⁻¹"}
@@ -62,6 +63,7 @@ def make_page(summary: dict, sections: Sequence[MapSection]) -> Page:
             _planes(sections, "intensity", _unit(summary)),
             _planes(sections, "anisotropic", _unit(summary)),
             _by_resolution(summary),
+            *([scaling_section(summary["scaling"])] if summary["scaling"] else []),
             _images(summary),
             _dataset(summary),
         ],
@@ -414,7 +416,7 @@ def _dataset(summary: dict) -> Section:
         ["polarisation fraction", number(dataset["polarization_fraction"], ".3f")],
         ["background", dataset["background"] or "none taken off"],
         ["isotropic part of each image", "taken off before averaging" if settings["radial_offset"] else "left in"],
-        ["scales", SCALES[settings["scale"]]],
+        ["scales", ", ".join([SCALES[settings["scale"]], *dataset["scaled_by"]])],
         ["outliers", f"beyond {beyond:.3g} sigma rejected" if beyond else "not rejected"],
         ["half sets", settings["half_sets"]],
     ]

@@ -10,6 +10,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
+import numpy as np
+
+from dials_postrefine.diffuse.map.diagnosis import Diagnosis
 from dials_postrefine.diffuse.map.merging import Map, index_offset
 from dials_postrefine.diffuse.map.records import Description, ImageResult
 from dials_postrefine.report.common.summary import finite
@@ -35,6 +38,7 @@ def describe_dataset(description: Description, laue_class: str) -> dict:
         "unit": description.unit,
         "corrections": None if description.corrections is None else dict(description.corrections),
         "rejected_beyond": description.rejected_beyond,
+        "scaled_by": list(description.scaled_by),
     }
 
 
@@ -44,11 +48,13 @@ def make_summary(
     names: Sequence[str],
     not_used: Mapping[str, Sequence[str]],
     dataset: dict,
+    diagnosis: Diagnosis | None = None,
 ) -> dict:
     """
     The summary as plain numbers and text, but for the remarks on it (remarks.py).
 
-    names: of the series; not_used: reason -> what was left out (experiments, files); dataset: describe_dataset's.
+    names: of the series; not_used: reason -> what was left out (experiments, files); dataset: describe_dataset's;
+    diagnosis: of the scaling by equivalents, where there was one.
     """
     grid, settings, radial = found.grid, found.settings, found.radial
     used = [image for image in images if image.error is None]
@@ -85,11 +91,21 @@ def make_summary(
             "masked": _part(sum(image.n_bragg for image in used), sum(image.n_inside for image in used)),
             "rejected": _part(sum(image.n_rejected for image in used), sum(image.n_inside for image in used)),
             "sweep": grid.voxels_swept(dataset["oscillation"] / dataset["phi_steps"]),
+            "scaling": None if diagnosis is None else _plain(asdict(diagnosis)),
             "series": list(names),
             "images": list_images(images, names),
         }
     )
     return summary
+
+
+def _plain(value):
+    """Arrays as lists."""
+    if isinstance(value, dict):
+        return {key: _plain(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_plain(one) for one in value]
+    return value.tolist() if isinstance(value, np.ndarray) else value
 
 
 def count_pixels(images: Sequence[ImageResult]) -> dict:

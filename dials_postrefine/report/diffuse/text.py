@@ -43,6 +43,7 @@ def summary_text(summary: dict, wide: bool = False) -> str:
     ]
     scales = scale_line(summary)
     parts += [scales] if scales else []
+    parts += ["", terms_table(summary)] if summary["scaling"] else []
     skipped = skipped_table(summary)
     parts += ["", skipped] if skipped else []
     return "\n".join(parts)
@@ -111,6 +112,29 @@ def scale_line(summary: dict) -> str:
     if not scales or summary["settings"]["scale"] == "none":
         return ""
     return f"Scales of images, relative to their mean: {min(scales):.3f} to {max(scales):.3f}"
+
+
+def terms_table(summary: dict) -> str:
+    """The terms that scale images against each other by symmetry equivalents, and which of them pay."""
+    scaling = summary["scaling"]
+    rows = [
+        [
+            one["name"],
+            f"{one['n_seen']} of {one['n_coefficients']}",
+            f"{100.0 * one['gain']:+.2f} %",
+            f"{one['significance']:+.1f}",
+            "yes" if one["kept"] else "no",
+            f"{100.0 * one['size']:.2f} +- {100.0 * one['esd']:.2f} %" if one["kept"] else "-",
+        ]
+        for one in scaling["terms"]
+    ]
+    headers = ["term", "modes seen", "held out", "errors", "kept", "size"]
+    return (
+        f"Scaling by symmetry equivalents ({scaling['n_fitted']} of {scaling['n_records']} sums of blocks of images):\n"
+        + table(rows, headers)
+        + "\nheld out: by how much the misfit of equivalents that were held out is less; errors: over that of it; "
+        "size: rms of the term, of the intensity."
+    )
 
 
 def skipped_table(summary: dict) -> str:
