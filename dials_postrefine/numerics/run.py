@@ -10,9 +10,9 @@ the order of the items, and initializer(*initargs) is called once in each worker
 The one that needs no other process is here; the others are in executors/.
 
 What items add to arrays of integers, and do not give back, is brought together by executor.add_up(function) after them:
-function() is the array that the items of a process added to, and the one here then has the sums of all, the others zeros.  Forked
-processes share that array (memory that is mapped, mmap.mmap(-1, n)); ranks of MPI, which share nothing, get what the
-initializer is given as copies, and their arrays are added, exactly as integers are.
+function() is the array that the items of a process added to, and the one here then has the sums of all, the others
+zeros.  Forked processes share that array (memory that is mapped, mmap.mmap(-1, n)); ranks of MPI, which share nothing,
+get what the initializer is given as copies, and their arrays are added, exactly as integers are.
 """
 
 from __future__ import annotations

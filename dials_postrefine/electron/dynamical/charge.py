@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dials_postrefine.electron.dynamical.residuals import Comparison, compare_models
+from dials_postrefine.electron.dynamical.residuals import ModelComparison, compare_models
 from dials_postrefine.electron.dynamical.results import DynamicalFit
 from dials_postrefine.numerics.frames import FrameData
 from dials_postrefine.numerics.grouped import even_groups
@@ -41,7 +41,7 @@ class Charge:
         What the atoms are in each.
     fits : tuple of DynamicalFit
         Of each.
-    comparison : Comparison
+    comparison : ModelComparison
         Positive for the second.
     by_resolution : tuple of Part
         Of |g|, 1/Angstrom, equal numbers of observations each.
@@ -52,7 +52,7 @@ class Charge:
     first: str
     second: str
     fits: tuple[DynamicalFit, DynamicalFit]
-    comparison: Comparison
+    comparison: ModelComparison
     by_resolution: tuple[Part, ...]
     by_intensity: tuple[Part, ...]
 

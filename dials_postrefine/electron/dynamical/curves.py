@@ -31,7 +31,7 @@ MOSAIC = ((0.0, 2.0 / 3.0), (3.0**0.5, 1.0 / 6.0), (-(3.0**0.5), 1.0 / 6.0))  # 
 
 
 @dataclass(frozen=True)
-class Slab:
+class Specimen:
     """
     Thicknesses and what else an intensity depends on besides U.
 
@@ -147,7 +147,7 @@ def scan(grid: OrientationGrid, tables: Tables, thickness: np.ndarray, n: int, k
     return found
 
 
-def evaluate(grid: OrientationGrid, tables: Tables, slab: Slab, n: int, tilts: bool = True) -> Curves:
+def evaluate(grid: OrientationGrid, tables: Tables, slab: Specimen, n: int, tilts: bool = True) -> Curves:
     """
     Intensities and derivatives.
 
@@ -156,7 +156,7 @@ def evaluate(grid: OrientationGrid, tables: Tables, slab: Slab, n: int, tilts: b
     grid : OrientationGrid
     tables : Tables
         With the derivatives that are wanted.
-    slab : Slab
+    slab : Specimen
     n : int
         Observations.
     tilts : bool
@@ -180,7 +180,7 @@ def evaluate(grid: OrientationGrid, tables: Tables, slab: Slab, n: int, tilts: b
     return Curves(*found[:4], *(np.concatenate(parts) for parts in zip(*pieces)), found[4])
 
 
-def _evaluate_block(block: Block, tables: Tables, slab: Slab, tilt: np.ndarray, how: tuple[float, bool]) -> Curves:
+def _evaluate_block(block: Block, tables: Tables, slab: Specimen, tilt: np.ndarray, how: tuple[float, bool]) -> Curves:
     """The same of one block that is turned, for its observations; how: K, and whether derivatives by tilts are made."""
     k, tilts = how
     u = tables.between(block.beams)

@@ -21,7 +21,7 @@ import numpy as np
 
 from dials_postrefine.electron.bloch.potential import Scattering, potential_of_atoms
 from dials_postrefine.electron.dynamical.crystal import Freedom, Refined, Setting, freedom_of, in_hand, tabulate_crystal
-from dials_postrefine.electron.dynamical.curves import Curves, Slab, evaluate
+from dials_postrefine.electron.dynamical.curves import Curves, Specimen, evaluate
 from dials_postrefine.electron.dynamical.results import Stage
 from dials_postrefine.electron.dynamical.rocking import BeamLimits, OrientationGrid, make_grid, tilt_axes
 from dials_postrefine.numerics.frames import FrameData, are_covered
@@ -164,14 +164,14 @@ class DynamicalProblem:
         u_star = self.atoms.u_star + np.tensordot(x[places["displacements"]], self.freedom.displacements, 1)
         return replace(self.atoms, sites=sites, b=b, u_star=u_star)
 
-    def slab_at(self, x: np.ndarray) -> Slab:
+    def slab_at(self, x: np.ndarray) -> Specimen:
         """Thicknesses, absorption and tilts of a model."""
         places, f = self.layout.places, self.data.frames.n
         mean = np.broadcast_to(x[places["thickness"]], f)
         spread = float(x[places["spread"]][0])
         thickness = mean[:, None] * (1.0 + spread * self.nodes)
         kappa, mosaicity = float(x[places["kappa"]][0]), float(x[places["mosaicity"]][0])
-        return Slab(thickness, self.shares, kappa, x[places["tilt"]].reshape(f, 2), mosaicity)
+        return Specimen(thickness, self.shares, kappa, x[places["tilt"]].reshape(f, 2), mosaicity)
 
     def scales_at(self, x: np.ndarray) -> np.ndarray:
         """c_f of all frames (f,)."""

@@ -24,7 +24,7 @@ B_VALUES = np.arange(-2.0, 3.01, 0.25)  # Angstrom^2
 
 
 @dataclass(frozen=True)
-class Comparison:
+class ModelComparison:
     """
     Two models of n observations in f frames.
 
@@ -132,7 +132,7 @@ def model_error(observed: np.ndarray, variance: np.ndarray, calculated: np.ndarr
 
 def compare_models(
     observed: np.ndarray, variance: np.ndarray, first: np.ndarray, second: np.ndarray, frame: np.ndarray
-) -> Comparison:
+) -> ModelComparison:
     """
     Which of two models the observations speak for (module docstring).
 
@@ -145,7 +145,7 @@ def compare_models(
 
     Returns
     -------
-    Comparison
+    ModelComparison
     """
     error = tuple(model_error(observed, variance, one) for one in (first, second))
     terms = [log_densities(observed, variance, one, e) for one, e in zip((first, second), error)]
@@ -154,4 +154,4 @@ def compare_models(
     by_frame = np.bincount(number.ravel(), log_ratio)
     several = len(by_frame) > 1
     deviation = float(np.sqrt(len(by_frame) * by_frame.var(ddof=1))) if several else np.nan
-    return Comparison(error, log_ratio, float(log_ratio.sum()), deviation)
+    return ModelComparison(error, log_ratio, float(log_ratio.sum()), deviation)
