@@ -55,6 +55,7 @@ WITH_REFERENCE = {
     )
 }
 OPTIONS = {INDEXED: ["intensity_choice=strong_spots"]}
+WRITTEN = {"dials.merge": "merged.mtz", "dials.export": "scaled.mtz", "dials.report": "dials.report.html"}
 
 
 @dataclass
@@ -85,7 +86,8 @@ class Run:
 @pytest.fixture(scope="module")
 def postrefine(run_program, tmp_path_factory, shared_data):
     """
-    A function that postrefines a set in a new folder and runs DIALS' programs on the outcome, two at a time.
+    A function that postrefines a set in a new folder and runs DIALS' programs on the outcome, two at a time; where
+    there is a reference dials.merge alone, as the files are of the same kind.
 
     It does so once for the same arguments.
     """
@@ -101,7 +103,8 @@ def postrefine(run_program, tmp_path_factory, shared_data):
         (merge,) = re.findall(r"^\s*(dials\.merge .*)$", log, re.MULTILINE)
         both = "postrefined.expt postrefined.refl"
         merge += " output.html=None"  # half of its time
-        commands = [merge, f"dials.report {both}", f"dials.export {both} intensity=scale", f"dials.show {both}"]
+        others = [f"dials.report {both}", f"dials.export {both} intensity=scale", f"dials.show {both}"]
+        commands = [merge] if reference else [merge, *others]
         with ThreadPoolExecutor(2) as pool:
             results = pool.map(lambda command: run_program(*shlex.split(command), cwd=folder), commands)
         return Run(folder, shared_data / stem, {c.split()[0]: result for c, result in zip(commands, results)})
@@ -129,19 +132,10 @@ def assert_one_sentence(done, folder) -> str:
     return line
 
 
-@pytest.mark.parametrize(
-    "program, written",
-    [
-        ("dials.show", None),
-        ("dials.merge", "merged.mtz"),
-        ("dials.export", "scaled.mtz"),
-        ("dials.report", "dials.report.html"),
-    ],
-)
-def test_programs_of_dials_take_the_output(postrefined, program, written):
-    done = postrefined.done[program]
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert written is None or (postrefined.folder / written).stat().st_size > 0
+def test_programs_of_dials_take_the_output(postrefined):
+    for program, done in postrefined.done.items():
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert program not in WRITTEN or (postrefined.folder / WRITTEN[program]).stat().st_size > 0
 
 
 def test_table_and_experiments_hold_the_accepted_lattices_with_all_their_reflections(postrefined):
