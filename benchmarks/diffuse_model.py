@@ -5,7 +5,7 @@ Time and memory of the models of dials.diffuse_model.
 
 A molecule of 250 random atoms in a cell of 27 x 30 x 33 Angstrom, in P 1; voxels at thirds of an index: 10^6 of them to
 1.41 Angstrom for rigid bodies and liquid-like motions, 10^5 to 3.04 Angstrom for the covariances; and a protein of
-3,000 atoms in a cell of 54 x 60 x 66 Angstrom, 10^6 voxels at halves of an index to 3.2 Angstrom.
+3,000 atoms in a cell of 54 x 60 x 66 Angstrom, 220,000 voxels at halves of an index to 3.2 Angstrom.
 
 Printed are the seconds of CPU, of one thread, and the peak memory: of whole fits, what it takes to set a model up
 (structure factors) and to fit it to counts with a background of 16 functions; of others to set up, and to evaluate

@@ -24,6 +24,7 @@ from dials_postrefine.programs.diffuse_model_variants import (
     Variant,
     first_variants,
     groups_for,
+    is_costly,
     with_displacements,
     with_rank,
 )
@@ -33,6 +34,9 @@ logger = logging.getLogger("dials.diffuse_model")
 ABSOLUTE = 3.0  # standard deviations of the scale within which 1 is it
 WELL_KNOWN = 0.2  # the standard deviation of such a scale
 HIGHEST_RANK = 12  # that is tried
+COARSE = 6  # times fewer voxels find where to start
+NOISE = 0.1  # from 1 of chi^2, and
+LEFT = 0.01  # of chi^2 - 1 of the background, where nothing is left for costly models to explain
 ALIKE = 0.02  # by which the displacements of a file that has one for all atoms differ, relative
 
 
@@ -76,11 +80,10 @@ def fit_models(request: DiffuseModelRequest, given: ModelInput, run: Run) -> Fit
     fitted = [(flat, fit_background(problem))]
     notes: list[str] = []
     wanted = list(first_variants(request, given))
-    for number, candidate in enumerate(wanted):
+    costly = [one for one in wanted if is_costly(request, one)]
+    for number, candidate in enumerate(one for one in wanted if one not in costly):
         run.progress(candidate.name, number, 2 * len(wanted))
-        _try(candidate, problem, run, (fitted, notes if len(wanted) > 1 else None))
-        if candidate.name == "covariance" and "rank" in candidate.variant and request.inferred.rank is None:
-            _grow_rank(request, given.atoms, problem, fitted, run)
+        _try_growing(request, given, candidate, problem, run, (fitted, notes if len(wanted) > 1 else None))
     for name in ("rigid_body", "liquid_like"):
         run.progress(name, len(wanted), 2 * len(wanted))
         same = [one for one in fitted if one[0].name == name]
@@ -88,10 +91,30 @@ def fit_models(request: DiffuseModelRequest, given: ModelInput, run: Run) -> Fit
             best = min(same, key=lambda one: one[1].chi_sq)[0]
             for kind in ("refined",) if best.needs_file else ("model", "refined"):
                 _try(with_displacements(given.atoms, best, kind), problem, run, (fitted, notes))
+    for candidate in costly:
+        if _explains(fitted):
+            names = " and ".join(_costly_name(one) for one in costly)
+            notes.append(
+                f"Not tried, as a model of few parameters leaves less than {LEFT:.0%} of what the background leaves "
+                f"beyond noise: {names}."
+            )
+            break
+        run.progress(candidate.name, len(wanted), 2 * len(wanted))
+        _try_growing(request, given, candidate, problem, run, (fitted, notes))
     found = compare(fitted, problem, given.atoms)
     found.notes += [*notes, *_tls_notes(found)]
     found.absolute = request.scale == "absolute"
     return _hold_scale(found, problem, run) if request.scale == "auto" else found
+
+
+def _explains(fitted: list[tuple[Variant, Fit]]) -> bool:
+    """Whether a model leaves next to nothing of what the background, the first of them, leaves beyond noise."""
+    best = min((one.chi_sq for _, one in fitted[1:] if one.scale > 0.0), default=np.inf)
+    return abs(best - 1.0) < min(NOISE, LEFT * (fitted[0][1].chi_sq - 1.0))
+
+
+def _costly_name(one: Variant) -> str:
+    return "an inferred covariance" if one.name == "covariance" else f"the {one.variant['network']} network"
 
 
 def compare(fitted: list[tuple[Variant, Fit]], problem: Problem, atoms: Atoms) -> FittedModels:
@@ -152,6 +175,13 @@ def _hold_scale(found: FittedModels, problem: Problem, run: Run) -> FittedModels
     return found
 
 
+def _try_growing(request, given: ModelInput, candidate: Variant, problem: Problem, run: Run, results) -> None:
+    """Fit a variant, and an inferred covariance whose rank is to be found of all ranks that help."""
+    _try(candidate, problem, run, results)
+    if candidate.name == "covariance" and "rank" in candidate.variant and request.inferred.rank is None:
+        _grow_rank(request, given.atoms, problem, results[0], run)
+
+
 def _grow_rank(request: DiffuseModelRequest, atoms: Atoms, problem: Problem, fitted: list, run: Run) -> None:
     """Fit an inferred covariance of more and more motions, as long as held-out voxels find one more better."""
     if not fitted or fitted[-1][0].name != "covariance":
@@ -192,9 +222,11 @@ def _fit_one(candidate: Variant, problem: Problem, run: Run, start: np.ndarray |
     if most is None or len(some) <= 1.5 * most:
         with _made(candidate, voxels, run) as model:
             return begun(model, problem)
-    part = _part(problem, some[:: int(np.ceil(len(some) / most))])
-    with _made(candidate, part.distinct, run) as model:
-        first = begun(model, part)
+    for n in (most // COARSE, most):  # most steps by few voxels
+        part = _part(problem, some[:: int(np.ceil(len(some) / n))])
+        with _made(candidate, part.distinct, run) as model:
+            first = begun(model, part)
+        start = first.values
     with _made(candidate, voxels, run) as model:
         whole = fit(_Held(model, first.values), problem)
     return replace(

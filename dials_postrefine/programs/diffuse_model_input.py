@@ -9,7 +9,7 @@ import numpy as np
 from dials.util import Sorry
 
 from dials_postrefine.diffuse.model import reindexing
-from dials_postrefine.diffuse.model.agreement import anisotropic_correlation, anisotropic_part
+from dials_postrefine.diffuse.model.agreement import anisotropic_correlation, anisotropic_part, correlations_of_halves
 from dials_postrefine.diffuse.model.atoms import Atoms
 from dials_postrefine.diffuse.model.displaced_solvent import displace_solvent
 from dials_postrefine.diffuse.model.rigid_body import RigidBody
@@ -25,6 +25,7 @@ POISSON = 0.05  # by which sigma^2 may differ from what Poisson's law has
 FEWEST_PER_PARAMETER = 10
 OUTSIDE = 2.0  # cells from the middle of the atoms, or of the cell, beyond which nothing of a molecule is
 MOST_TRIED = 20000  # voxels by which indexing is found
+LEAST_CC = 0.3  # CC1/2 of the anisotropic part that makes a shell one with signal
 BETTER = 0.05  # a correlation by which another indexing must be better than the given one
 
 
@@ -104,6 +105,15 @@ def collect_input(request: DiffuseModelRequest) -> ModelInput:
     matrix = np.rint(operation)
     atoms = replace(atoms, orthogonal=_orthogonal(np.linalg.inv(matrix).T @ map_metric @ np.linalg.inv(matrix)))
     voxels, row = _make_voxels(request, observed, atoms, (places, h @ matrix.T), _turned_cells(observed.cells, matrix))
+    limit = None if request.d_min or observed.has_sigma else signal_limit(voxels)
+    if limit is not None:
+        notes.append(
+            f"Voxels beyond {1.0 / limit:.2f} A are left out: there the map has little but noise (CC1/2 of its "
+            f"anisotropic part below {LEAST_CC:g}, by the scatter of equivalents). With a d_min all up to it are used."
+        )
+        inside = voxels.s <= limit
+        here = inside[row]
+        places, row, voxels = places[here], (np.cumsum(inside) - 1)[row[here]], voxels.select(inside)
     group = request.space_group or str(model.structure.space_group_info())
     operation_text = reindexing.as_text(operation)
     description = _describe(request, observed, voxels, atoms)
@@ -115,6 +125,13 @@ def collect_input(request: DiffuseModelRequest) -> ModelInput:
         "_places": (places, row),
     }
     return ModelInput(observed, atoms, voxels, operation, correlations, notes, description)
+
+
+def signal_limit(voxels: Voxels) -> float | None:
+    """|s| of the outermost shell with signal; None where all have it, or none: then the map is taken as it is."""
+    edges, cc = correlations_of_halves(voxels.intensity, voxels.sigma, voxels.s)
+    good = np.flatnonzero(cc >= LEAST_CC)
+    return None if not len(good) or good[-1] == len(edges) - 1 else float(edges[good[-1]])
 
 
 def _within_limits(request, observed: MapOnGrid, metric: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -109,13 +109,25 @@ def wanted_models(request: DiffuseModelRequest, given: ModelInput) -> list[str]:
     wanted = list(request.models)
     if "auto" in wanted:
         wanted = [*ALL, *(one for one in wanted if one not in ("auto", *ALL))]
-        asked = request.inferred.groups != "auto" or request.inferred.selection or request.inferred.residues
         several = 1 < len(np.unique(given.atoms.residue)) <= MOST_GROUPS
-        if (asked or several) and "covariance" not in wanted and given.atoms.u_iso.max() > 0.0:
+        if (_groups_asked(request) or several) and "covariance" not in wanted and given.atoms.u_iso.max() > 0.0:
             wanted.append("covariance")
     if request.covariance and "covariance" not in wanted:
         wanted.append("covariance")
     return wanted
+
+
+def _groups_asked(request: DiffuseModelRequest) -> bool:
+    """Whether groups of an inferred covariance are said."""
+    asked = request.inferred
+    return bool(asked.groups != "auto" or asked.selection or asked.residues)
+
+
+def is_costly(request: DiffuseModelRequest, candidate: Variant) -> bool:
+    """Whether nobody asked for a variant that takes minutes, so that it is for maps which others don't explain."""
+    if candidate.name == "covariance":
+        return not ("covariance" in request.models or request.covariance or _groups_asked(request))
+    return candidate.variant.get("network") == "anisotropic" and request.elastic.network == "auto"
 
 
 def displacements_of(request: DiffuseModelRequest, atoms: Atoms) -> str:

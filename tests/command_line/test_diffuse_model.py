@@ -213,8 +213,8 @@ def test_a_real_map_in_another_setting(run_program, tmp_path, shared_data):
     if not map_of.exists():
         pytest.skip("needs ../shared/data/snase_diffuse_lunus")
     model = shared_data / "models" / "1stn.pdb"
-    words = ["model=liquid_like", "liquid_like.across=crystal", "displacements=file", "d_min=1.6", "d_max=10"]
-    found = run(run_program, tmp_path, map_of, model, *words)
+    found = run(run_program, tmp_path, map_of, model, "model=liquid_like", "liquid_like.across=crystal")
     assert found["reindex_operation"] == "k,h,-l"
+    assert any("Voxels beyond 1.5" in remark for remark in found["remarks"])
     one = found["models"]["liquid_like"]
     assert one["cc_held_out"] > 0.66 and 7.0 < one["parameters"]["gamma"]["value"] < 11.0

@@ -81,6 +81,30 @@ def anisotropic_correlation(observed, calculated, s: np.ndarray, chosen: np.ndar
     return correlation(x[chosen], y[chosen])
 
 
+def correlations_of_halves(observed, sigma, s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """
+    CC1/2 of the anisotropic part by shell: (T - N)/(T + N) with its variance T and that of the noise N = <sigma^2>.
+
+    Parameters
+    ----------
+    observed, sigma, s : ndarray (n,)
+
+    Returns
+    -------
+    edges : ndarray (m,)
+        The outer ones, in |s|.
+    cc : ndarray (m,)
+        NaN of fewer than FEWEST voxels.
+    """
+    edges = np.linspace(s.min(), s.max() * (1.0 + 1e-9), N_RADIAL + 1)[1:]
+    shell = np.minimum(np.searchsorted(edges, s, side="right"), N_RADIAL - 1)
+    n = np.bincount(shell, minlength=N_RADIAL)
+    total = np.bincount(shell, anisotropic_part(observed, s) ** 2, N_RADIAL)
+    noise = np.bincount(shell, sigma**2, N_RADIAL)
+    enough = n >= FEWEST
+    return edges, np.where(enough, (total - noise) / np.where(enough, total + noise, 1.0), np.nan)
+
+
 def by_shell(observed, calculated, variance, s: np.ndarray, edges: np.ndarray) -> list[ModelShell]:
     """
     The agreement by shell.

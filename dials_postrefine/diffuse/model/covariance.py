@@ -19,7 +19,6 @@ import numpy as np
 from dials_postrefine.diffuse.model import CannotModel
 from dials_postrefine.diffuse.model.amplitudes import incoherent
 from dials_postrefine.diffuse.model.atoms import Atoms
-from dials_postrefine.diffuse.model.liquid_like import lagrange
 from dials_postrefine.diffuse.model.voxels import Voxels
 
 MOST_AMPLITUDES = 4e8  # groups times voxels times orientations
@@ -119,7 +118,7 @@ class GroupPairs:
         turned = (
             self.sum([node * slopes * np.exp(node * off) for node in nodes]) if slopes.any() else np.zeros_like(sums)
         )
-        values, by_x = lagrange(nodes, x)
+        values, by_x = _lagrange(nodes, x)
         return (
             np.einsum("kn,kn->n", values, sums) + self.own,
             np.einsum("kn,kn->n", by_x, sums) * self.q_sq,
@@ -188,3 +187,26 @@ def add_amplitudes(out, h, factors, weights, atoms):
             size = weights[n, i] * factors[kind[i], n]
             out[0, n, group[i]] += size * math.cos(phase)
             out[1, n, group[i]] += size * math.sin(phase)
+
+
+def _lagrange(nodes: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """
+    The polynomials that are 1 at one node and 0 at the others.
+
+    Parameters
+    ----------
+    nodes : ndarray (K,)
+    x : ndarray (n,)
+
+    Returns
+    -------
+    values, slopes : ndarray (K, n)
+    """
+    n_nodes = len(nodes)
+    powers = np.linalg.inv(np.polynomial.chebyshev.chebvander(2.0 * nodes / nodes[-1] - 1.0, n_nodes - 1))
+    # rows of powers.T: the Chebyshev coefficients of each polynomial
+    scaled = 2.0 * x / nodes[-1] - 1.0
+    values = powers.T @ np.polynomial.chebyshev.chebvander(scaled, n_nodes - 1).T
+    derived = np.polynomial.chebyshev.chebder(powers, axis=0) * 2.0 / nodes[-1]
+    slopes = derived.T @ np.polynomial.chebyshev.chebvander(scaled, n_nodes - 2).T
+    return values, slopes

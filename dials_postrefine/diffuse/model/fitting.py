@@ -21,7 +21,9 @@ gradient of a block of neighbouring voxels, in which what a model lacks has one 
 Scale and width of a motion are nearly one number where q^2 sigma^2 is small: of a map in absolute units k may be held
 (Problem.scale), which determines the other.
 
-A parameter at a limit, or whose standard deviation is above half of itself, is not determined by the data.
+A direction of parameter space whose eigenvalue of the normal matrix is below RELATIVE is one that rounding can't tell
+from 0: it counts with this eigenvalue, which makes the standard deviations of its parameters large.  A parameter at a
+limit, or whose standard deviation is above half of itself, is not determined by the data.
 """
 
 from __future__ import annotations
@@ -307,7 +309,7 @@ class _Projected:
 
 def inverse_of(normal: np.ndarray) -> np.ndarray:
     """
-    The inverse of a normal matrix, of what it determines.
+    The inverse of a normal matrix, of what it determines: for steps and solutions, not for standard deviations.
 
     Parameters
     ----------
@@ -355,7 +357,10 @@ def _describe(model: Model, problem: Problem, data: _Data, at: _At, values: np.n
     normal = (whole * data.w) @ whole.T / np.outer(norm, norm)
     precision = [one.precision for one in model.parameters]
     normal[np.diag_indices(n_values)] += np.array(precision) / norm[:n_values] ** 2
-    covariance = np.linalg.pinv(normal, rcond=RELATIVE, hermitian=True) / np.outer(norm, norm)
+    strength, axes = np.linalg.eigh(normal)
+    # a direction of which the map says nothing has a large variance, not none
+    root = axes / np.sqrt(np.maximum(strength, RELATIVE * strength[-1]))
+    covariance = root @ root.T / np.outer(norm, norm)
     chi_sq = (at.solution.cost + data.within) / max(1, problem.used.sum() - len(whole))
     n = n_values + has_scale
     block = problem.distinct.blocks()[data.chosen]

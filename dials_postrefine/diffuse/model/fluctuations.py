@@ -1,6 +1,6 @@
 """
 What a fitted model says of the atoms: V (isotropic, a third of the trace, Angstrom^2) between all atoms of a molecule,
-by residue, and against their distance.
+by residue, and the correlation against their distance.
 
     rigid_body     sigma^2 inside a body (of a tensor, a third of its trace), 0 between bodies; where it librates, and
                    (2/3) L rho_i.rho_j with rho from the centroid, or by T, L and S (tls.py)
@@ -33,7 +33,7 @@ N_DISTANCES = 30
 class Fluctuations:
     """
     V (n, n), what of V_ii is collective (n,) and as tensors (n, 3, 3), V_residue (m, m), and by distance r (k,) the
-    mean of V_ij (k,).
+    mean of the correlations V_ij/sqrt(V_ii V_jj) (k,).
     """
 
     v: np.ndarray
@@ -41,7 +41,7 @@ class Fluctuations:
     tensors: np.ndarray
     v_residue: np.ndarray
     r: np.ndarray
-    mean: np.ndarray
+    correlation: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -134,8 +134,8 @@ def describe_fluctuations(
     np.add.at(by_residue, residues, v)
     v_residue = np.stack([np.bincount(residues, row, minlength=len(counts)) for row in by_residue])
     v_residue /= np.outer(counts, counts)
-    r, mean = _by_distance(distance, v)
-    return Fluctuations(v, collective, tensors, v_residue, r, mean)
+    r, correlation = _by_distance(distance, v)
+    return Fluctuations(v, collective, tensors, v_residue, r, correlation)
 
 
 def _of_bodies(atoms: Atoms, unit: str, values: dict[str, float], bodies: Sequence[np.ndarray]):
@@ -167,11 +167,14 @@ def _of_body(rho: np.ndarray, values: dict[str, float]) -> tuple[np.ndarray, np.
 
 
 def _by_distance(distance: np.ndarray, v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The mean of V_ij, i != j, in shells of distance."""
-    pairs = np.triu_indices(len(v), 1)
-    if not len(pairs[0]):
+    """The mean of V_ij/sqrt(V_ii V_jj), i != j, in shells of distance; of atoms that move."""
+    own = np.diag(v)
+    i, j = np.triu_indices(len(v), 1)
+    moving = (own[i] > 0.0) & (own[j] > 0.0)
+    i, j = i[moving], j[moving]
+    if not len(i):
         return np.zeros(0), np.zeros(0)
-    r, value = distance[pairs], v[pairs]
+    r, value = distance[i, j], v[i, j] / np.sqrt(own[i] * own[j])
     shell = np.minimum((N_DISTANCES * r / (r.max() * (1.0 + 1e-9))).astype(int), N_DISTANCES - 1)
     counts = np.bincount(shell, minlength=N_DISTANCES)
     present = counts > 0

@@ -275,26 +275,3 @@ def split_factors(atoms: Atoms, s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     left, singular, right = np.linalg.svd(curves / mean, full_matrices=False)
     n = 1 + int((singular[1:] > 1e-3 * singular[0]).sum())
     return (left[:, :n] * singular[:n]).T, right[:n] * mean
-
-
-def lagrange(nodes: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """
-    The polynomials that are 1 at one node and 0 at the others.
-
-    Parameters
-    ----------
-    nodes : ndarray (K,)
-    x : ndarray (n,)
-
-    Returns
-    -------
-    values, slopes : ndarray (K, n)
-    """
-    n_nodes = len(nodes)
-    powers = np.linalg.inv(np.polynomial.chebyshev.chebvander(2.0 * nodes / nodes[-1] - 1.0, n_nodes - 1))
-    # rows of powers.T: the Chebyshev coefficients of each polynomial
-    scaled = 2.0 * x / nodes[-1] - 1.0
-    values = powers.T @ np.polynomial.chebyshev.chebvander(scaled, n_nodes - 1).T
-    derived = np.polynomial.chebyshev.chebder(powers, axis=0) * 2.0 / nodes[-1]
-    slopes = derived.T @ np.polynomial.chebyshev.chebvander(scaled, n_nodes - 2).T
-    return values, slopes

@@ -4,7 +4,7 @@ Atomic models from files: PDB, mmCIF or small-molecule CIF -> xray.structure.
 In: a path, whose content tells which of these it is (file_kinds.py), compressed or not, and which data block of a CIF
 with several; out: the structure as cctbx has it, whether it is a macromolecule, and notes (a sentence each) of what a
 user should know.  A model that can't be meant is refused with one Sorry: no unit cell or symmetry, several models or
-data blocks, unknown elements, no atom that is there, a negative B.
+data blocks, unknown elements, no atom that is there, a B that is negative or 0.
 """
 
 from __future__ import annotations
@@ -229,6 +229,14 @@ def _check_atoms(model: AtomicModel) -> None:
         raise Sorry(f"The atomic model {path} has {_named(negative)} of negative occupancy: correct or remove them.")
     if not (occupancy > 0.0).any():
         raise Sorry(f"All atoms of {path} have zero occupancy, so that nothing scatters: correct the occupancies.")
+    nothing = [s.label for s in scatterers if s.flags.use_u_iso() and s.u_iso == 0.0]
+    if len(nothing) == scatterers.size():
+        raise Sorry(
+            f"All atoms of {path} have B = 0, which no atom has: give a model with refined B factors, or set one B for "
+            "all of them."
+        )
+    if nothing:
+        raise Sorry(f"The atomic model {path} has {_named(nothing)} with B = 0: correct or remove them.")
     no_sense = [s.label for s, good in zip(scatterers, structure.is_positive_definite_u()) if not good]
     if no_sense:
         raise Sorry(

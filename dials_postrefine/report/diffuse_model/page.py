@@ -163,7 +163,7 @@ def _paint_plane(axes, section: dict) -> None:
 
 
 def _motion(fluctuations) -> Section:
-    """Covariances by residue and against distance."""
+    """Covariances by residue, and correlations against distance."""
     matrix = fluctuations.v_residue
     high = float(np.abs(matrix).max()) or 1.0
 
@@ -176,14 +176,15 @@ def _motion(fluctuations) -> Section:
 
     margins = (plots.MARGINS[0], 1.0, *plots.MARGINS[2:])
     svg = plots.draw("covariance", "Covariance by residue", paint, (4.6, 3.5), margins=margins)
-    curve = Curve("mean covariance", fluctuations.r.tolist(), fluctuations.mean.tolist(), BLUE, "o-")
-    low, top = min(0.0, *fluctuations.mean, 0.0), max(0.0, *fluctuations.mean, 0.0)
+    found = fluctuations.correlation.tolist()
+    curve = Curve("mean correlation", fluctuations.r.tolist(), found, BLUE, "o-")
+    low, top = min(0.0, *found, 0.0), max(0.0, *found, 0.0)
     by_distance = plots.lines(
         "by-distance",
-        "Covariance by distance",
+        "Correlation by distance",
         [curve],
         "distance (Å)",
-        "covariance (Å²)",
+        "correlation",
         ylim=(1.1 * low, 1.1 * top or 1.0),
     )
     return Section(
@@ -191,6 +192,10 @@ def _motion(fluctuations) -> Section:
         ["Of the chosen model, isotropic: how far two atoms move together is the root of their covariance."],
         [
             Figure(svg, "Mean covariance of the atoms of two residues; the diagonal has what a residue does in all."),
-            Figure(by_distance, "Mean covariance of two atoms of a molecule against their distance."),
+            Figure(
+                by_distance,
+                "Mean correlation of the displacements of two atoms of a molecule against their distance: their "
+                "covariance over the root of the product of what each of them does in all.",
+            ),
         ],
     )

@@ -13,6 +13,7 @@ from dials_postrefine.diffuse.model.agreement import anisotropic_correlation, an
 from dials_postrefine.diffuse.model.background import background_functions
 from dials_postrefine.diffuse.model.comparison import choose, held_out_squares, preference
 from dials_postrefine.diffuse.model.fitting import Problem, fit, fit_background, join_equivalents
+from dials_postrefine.diffuse.model.parameters import Parameter
 from dials_postrefine.diffuse.model.rigid_body import RigidBody
 from dials_postrefine.diffuse.model.voxels import hold_out, orbits_of
 
@@ -57,6 +58,40 @@ def test_a_held_scale_determines_the_motion(rigid):
     assert (np.abs(values.mean(axis=0) - 0.3) < 3.0 * values.std(axis=0) / np.sqrt(30)).all()
     assert (np.abs(values.std(axis=0) / esds.mean(axis=0) - 1.0) < 0.3).all() and (esds[:, 0] < 0.5 * esds[:, 1]).all()
     assert all(held.scale == 2.5 and held.scale_esd == 0.0 and held.correlations.shape == (1, 1) for held, _ in fits)
+
+
+class OneNumber:
+    """An intensity k sigma^2 g(q): scale and sigma are one number."""
+
+    name = "one"
+
+    def __init__(self, g: np.ndarray):
+        self.g, self.parameters = g, (Parameter("sigma", 0.3, 0.005, 2.0),)
+
+    def evaluate(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return values[0] ** 2 * self.g, 2.0 * values * self.g[None]
+
+
+class Isotropic(OneNumber):
+    """What a background has, too, and sigma^2 changes nothing else."""
+
+    def evaluate(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return self.g, np.zeros((1, len(self.g)))
+
+
+def test_what_the_map_does_not_tell_has_large_standard_deviations(rigid):
+    """k sigma^2 alone is determined; with k held sigma is; and of a model that is background neither."""
+    model, voxels = rigid
+    functions, random = background_functions(voxels.s, "smooth", 6), np.random.default_rng(12)
+    data, used = observed(rigid, random, 0.02), np.ones(len(voxels), bool)
+    one = OneNumber(model.evaluate(np.array([0.3]))[0] / 0.09)
+    found = fit(one, Problem(data, functions, used))
+    assert found.undetermined == ["sigma"] and found.esds[0] > found.values[0] and found.scale_esd > found.scale
+    assert found.correlations[0, 1] == pytest.approx(-1.0, abs=1e-3)
+    held = fit(one, Problem(data, functions, used, scale=2.5))
+    assert not held.undetermined and abs(held.values[0] - 0.3) < 3.0 * held.esds[0] < 0.01
+    isotropic = fit(Isotropic(800.0 * functions[1]), Problem(data, functions, used))
+    assert isotropic.undetermined == ["sigma"] and isotropic.scale_esd > 100.0 * abs(isotropic.scale)
 
 
 def test_correlated_misfit_makes_standard_deviations_larger(rigid):

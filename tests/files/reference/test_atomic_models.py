@@ -147,6 +147,8 @@ BAD_PDB = {
     "all of zero occupancy": (pdb(CRYST1, ATOMS[0].replace("  1.00 10.00", "  0.00 10.00")), "zero occupancy"),
     "negative occupancy": (pdb(CRYST1, ATOMS[0].replace("  1.00 10.00", " -1.00 10.00")), "negative occupancy"),
     "negative B": (pdb(CRYST1, ATOMS[0].replace("  1.00 10.00", "  1.00 -5.00"), *ATOMS[1:]), "negative B"),
+    "one B of 0": (pdb(CRYST1, ATOMS[0].replace("  1.00 10.00", "  1.00  0.00"), *ATOMS[1:]), "with B = 0"),
+    "all B are 0": (pdb(CRYST1, ATOMS[0].replace("  1.00 10.00", "  1.00  0.00")), "All atoms of"),
     "anisotropic B not positive": (
         pdb(CRYST1, ATOMS[0], "ANISOU    1  N   ALA A   1      500    500   -900      0      0      0       N"),
         "not positive definite",
