@@ -80,6 +80,7 @@ class Output:
     ccp4: str | None = phil("ccp4", "diffuse.ccp4")
     anisotropic: str | None = phil("anisotropic", "diffuse_anisotropic.ccp4")
     mtz: str | None = phil("mtz", "diffuse.mtz")
+    delta_pdf: str | None = phil("delta_pdf", None)
     radial: str | None = phil("radial", "radial.csv")
     html: str | None = phil("html", "dials.diffuse_map.html")
     json: str | None = phil("json", "dials.diffuse_map.json")

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("dials.diffuse_map")
 
-OPTIONAL = ("ccp4", "anisotropic", "mtz", "radial", "html", "json", "log")
+OPTIONAL = ("ccp4", "anisotropic", "mtz", "delta_pdf", "radial", "html", "json", "log")
 
 
 def run(request: DiffuseMapRequest, launch: Launch | None = None) -> Result:
@@ -76,8 +76,9 @@ def check_numba() -> None:
 
 def _write_map(given: MapInput, names: dict[str, str | None]) -> tuple[Map, list[str]]:
     """Write the sums, and the map that is made of them: the map, and notes on what was not written."""
+    from dials_postrefine.diffuse.map.delta_pdf import transform
     from dials_postrefine.files.maps.sums import write_sums
-    from dials_postrefine.files.maps.writing import write_map, write_radial
+    from dials_postrefine.files.maps.writing import write_delta_pdf, write_map, write_radial
 
     write_sums(names["nxs"], given.total)
     merged = given.merge()
@@ -85,6 +86,8 @@ def _write_map(given: MapInput, names: dict[str, str | None]) -> tuple[Map, list
     notes = write_map(merged, given.total.description, **paths, sections=given.sections)
     if names["radial"]:
         write_radial(names["radial"], merged.radial)
+    if names["delta_pdf"]:
+        write_delta_pdf(names["delta_pdf"], transform(merged), merged.grid, given.total.description)
     return merged, notes
 
 
