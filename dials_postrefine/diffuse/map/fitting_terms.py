@@ -18,8 +18,10 @@ the roughness.
 
 Terms are fitted one after the other, each with those before as they are, and kept where it lessens the misfit of orbits
 that were held out by more than CHANCE times the error of that: orbits are halved by the cubes of voxels that they lie
-in, each half is predicted by the fit to the other.  Those kept are fitted again, in turn.  Of these one that no longer
-pays beside the others is dropped, the one that pays least first.
+in, each half is predicted by the fit to the other.  Those kept are fitted again, in turn.
+
+A simple term is not dropped where those tried after it do as well: it says also what equivalents do not see, which they
+leave at 0 (without its gradient a map of nuclease has a CC of -0.12 with an independent one at 1.6 Angstrom, not 0.75).
 """
 
 from __future__ import annotations
@@ -142,50 +144,30 @@ def fit(
     kept : list of FittedTerm
         Those that are to be used.
     tried : list of FittedTerm
-        All, as they were when they were tried; kept only where that was so in the end.
+        All, as they were when they were tried.
     """
+    halves = [np.flatnonzero(observed.group % 2 == k) for k in (0, 1)]
     kept: list[FittedTerm] = []
     tried: list[FittedTerm] = []
     for number, term in enumerate(terms):
         design = term.design(places)
         state = evaluate(kept, places, observed.level)
-        gain, significance = _held_out(observed, term, design, state)
+        predicted = [np.empty_like(part) for part in state]
+        for rows, others in (halves, halves[::-1]):
+            found = _fit_term(observed.take(rows), design[rows], term, [part[rows] for part in state])[0]
+            for part, value in zip(
+                predicted, _with(term, design[others] @ found, [p[others] for p in state], observed.level[others])
+            ):
+                part[others] = value
+        gain, significance = _gain(observed, state, predicted)
         found, covariance, n_seen = _fit_term(observed, design, term, state)
         tried.append(FittedTerm(term, found, covariance, n_seen, gain, significance, significance > CHANCE))
         if tried[-1].kept:
             kept.append(tried[-1])
         progress("Terms", number + 1, len(terms))
     if len(kept) > 1:
-        kept = _prune(observed, places, _settle(observed, places, kept))
-    names = [one.term.name for one in kept]
-    return kept, [replace(one, kept=one.term.name in names) for one in tried]
-
-
-def _held_out(observed: UnmergedRecords, term: Term, design, state) -> tuple[float, float]:
-    """What a term gains beside those of the state, each half of the orbits predicted by the fit to the other."""
-    halves = [np.flatnonzero(observed.group % 2 == k) for k in (0, 1)]
-    predicted = [np.empty_like(part) for part in state]
-    for rows, others in (halves, halves[::-1]):
-        found = _fit_term(observed.take(rows), design[rows], term, [part[rows] for part in state])[0]
-        values = _with(term, design[others] @ found, [part[others] for part in state], observed.level[others])
-        for part, value in zip(predicted, values):
-            part[others] = value
-    return _gain(observed, state, predicted)
-
-
-def _prune(observed: UnmergedRecords, places: Places, kept: list[FittedTerm]) -> list[FittedTerm]:
-    """Terms without those that do not pay beside the others."""
-    while len(kept) > 1:
-        without = [_settle(observed, places, [other for other in kept if other is not one]) for one in kept]
-        gains = [
-            _held_out(observed, one.term, one.term.design(places), evaluate(others, places, observed.level))[1]
-            for one, others in zip(kept, without)
-        ]
-        least = int(np.argmin(gains))
-        if gains[least] > CHANCE:
-            break
-        kept = without[least]
-    return kept
+        kept = _settle(observed, places, kept)
+    return kept, tried
 
 
 def _with(term: Term, value: np.ndarray, state, level: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

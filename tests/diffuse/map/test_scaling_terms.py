@@ -125,21 +125,6 @@ def test_noise_alone_is_left_alone():
         assert not kept and (factor == 1.0).all() and (offset == 0.0).all()
 
 
-def test_a_term_that_no_longer_pays_is_dropped():
-    """Absorption alone looks like a gradient until the term that it is has been tried."""
-    records = make_records(n_orbits=2000, each=4)
-    places = records.places
-    reach = np.hypot(places.u, places.v).max()
-    turn = np.pi * places.z / (N_IMAGES - 1)
-    observed = observe(records, np.exp(0.5 * places.u / reach * (1.0 - np.cos(turn))))
-    terms = [term for term in make_terms(places) if term.name in ("gradient", "absorption")]
-    first, _ = fitting_terms.fit(observed, places, terms[:1])
-    assert [one.term.name for one in first] == ["gradient"]
-    kept, tried = fitting_terms.fit(observed, places, terms)
-    assert [one.term.name for one in kept] == ["absorption"]
-    assert tried[0].significance > fitting_terms.CHANCE and not tried[0].kept
-
-
 def test_what_equivalents_can_not_tell_is_not_fitted():
     """All of an orbit at one place: any pattern over the detector may be the crystal's."""
     records = make_records(spread=0.0)
