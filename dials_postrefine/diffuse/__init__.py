@@ -34,6 +34,8 @@ The estimate of a voxel v is a ratio of sums, which is unbiased at any count and
     map/diagnosis.py    how equivalents agree before and after
     map/orbits.py       compiled loops over voxels and their symmetry equivalents
     map/merging.py      sums -> averaged map, isotropic part, statistics
+    map/absolute.py     the isotropic part and the atoms of a cell -> electrons^2
+    map/delta_pdf.py    the Fourier transform of its anisotropic part
     map/sections.py     planes of the map to look at
 
     model/              models of motion that are fitted to a map: its __init__.py has the equations

@@ -73,6 +73,14 @@ class Background:
 
 
 @dataclass(frozen=True)
+class Absolute:
+    """The atoms of a unit cell (None: no absolute scale), and the B of masked Bragg peaks (Angstrom^2)."""
+
+    composition: str | None = phil("composition", None)
+    b_factor: float = phil("b_factor", 0.0)
+
+
+@dataclass(frozen=True)
 class Output:
     """Names of files; what is None is not written."""
 
@@ -80,6 +88,7 @@ class Output:
     ccp4: str | None = phil("ccp4", "diffuse.ccp4")
     anisotropic: str | None = phil("anisotropic", "diffuse_anisotropic.ccp4")
     mtz: str | None = phil("mtz", "diffuse.mtz")
+    delta_pdf: str | None = phil("delta_pdf", None)
     radial: str | None = phil("radial", "radial.csv")
     html: str | None = phil("html", "dials.diffuse_map.html")
     json: str | None = phil("json", "dials.diffuse_map.json")
@@ -115,6 +124,7 @@ class DiffuseMapRequest:
     background: Background = part("background", Background)
     scale: str = choice("scale.model", "auto")
     reject_n_sigma: float | str | None = phil("reject.n_sigma", "auto", convert=word_for_auto)
+    absolute: Absolute = part("absolute", Absolute)
     half_sets: str = choice("half_sets", "images")
     phi_steps: int | None = phil("sampling.phi_steps", None, convert=none_for_auto)
     allow_bad_images: bool = phil("allow_bad_images", True)

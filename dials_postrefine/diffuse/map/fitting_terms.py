@@ -19,6 +19,9 @@ the roughness.
 Terms are fitted one after the other, each with those before as they are, and kept where it lessens the misfit of orbits
 that were held out by more than CHANCE times the error of that: orbits are halved by the cubes of voxels that they lie
 in, each half is predicted by the fit to the other.  Those kept are fitted again, in turn.
+
+A simple term is not dropped where those tried after it do as well: it says also what equivalents do not see, which they
+leave at 0 (without its gradient a map of nuclease has a CC of -0.12 with an independent one at 1.6 Angstrom, not 0.75).
 """
 
 from __future__ import annotations

@@ -14,6 +14,8 @@ MTZ        The supercell n_a a, n_b b, n_c c, in which fractional indices are in
            setting of the crystal, without translations but with the inversion.  Where that is not among it (symmetry
            p1), a row has a Friedel pair as (+) and (-).  Columns I, SIGI, IANISO, SIGIANISO and NPIX, the number of
            pixels.
+delta-PDF  Of the anisotropic part (diffuse/map/delta_pdf.py), as CCP4 in P 1 with the supercell in which it repeats, in
+           Angstrom, as its unit cell, the origin of which is r = 0.
 CSV        The isotropic part.
 """
 
@@ -87,6 +89,23 @@ def write_map(
     elif reflections:
         _write_mtz(mtz, merged, description, reflections)
     return notes
+
+
+def write_delta_pdf(path: str, values: np.ndarray, grid: Grid, description: Description) -> None:
+    """Write the delta-PDF of a map, values (n0, n1, n2) from the origin on, in units of the map times 1/Angstrom^3."""
+    from cctbx import sgtbx, uctbx
+    from cctbx.array_family import flex
+    from dxtbx import flumpy
+    from iotbx import ccp4_map
+
+    lengths, angles = cell_parameters(np.linalg.inv(grid.to_s).T)
+    ccp4_map.write_ccp4_map(
+        file_name=path,
+        unit_cell=uctbx.unit_cell((*lengths.tolist(), *angles.tolist())),
+        space_group=sgtbx.space_group("P 1"),
+        map_data=flumpy.from_numpy(values.astype(float)),
+        labels=flex.std_string([f"delta-PDF, {description.unit}/A^3; {description.version}"]),
+    )
 
 
 def write_radial(path: str, radial: Radial) -> None:

@@ -3,6 +3,7 @@ dials.diffuse_map: images, or the maps of earlier runs -> sums -> a map with its
 
     series.py    experiments and images -> series of images as arrays
     scaling.py   series -> sums, scaled by symmetry equivalents where that can be done
+    absolute.py  the scale of a map by its composition
     sums.py      series, or earlier maps -> sums, and what is to be said of them
 """
 
@@ -17,6 +18,7 @@ from dials.util import Sorry
 
 from dials_postrefine import log
 from dials_postrefine.executors.methods import check_method
+from dials_postrefine.programs.diffuse_map.absolute import check_composition, find_absolute_scale
 from dials_postrefine.programs.launch import Launch, Result, find_inputs, launched, temporary_names, written
 from dials_postrefine.settings.diffuse_map import DiffuseMapRequest
 
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("dials.diffuse_map")
 
-OPTIONAL = ("ccp4", "anisotropic", "mtz", "radial", "html", "json", "log")
+OPTIONAL = ("ccp4", "anisotropic", "mtz", "delta_pdf", "radial", "html", "json", "log")
 
 
 def run(request: DiffuseMapRequest, launch: Launch | None = None) -> Result:
@@ -36,6 +38,7 @@ def run(request: DiffuseMapRequest, launch: Launch | None = None) -> Result:
     request.check_input()
     check_numba()
     request.check()
+    check_composition(request.absolute)
     check_method(request.mp_method)
 
     from dials_postrefine.files.safety.outputs import Outputs
@@ -58,7 +61,8 @@ def run(request: DiffuseMapRequest, launch: Launch | None = None) -> Result:
                 outputs.forget(request.output.mtz)
                 names["mtz"] = None
             unused = launch.unused_parameters(request, given.chosen)
-            summary = _summarise(given, merged, provenance, notes, unused)
+            absolute, note = find_absolute_scale(request.absolute, merged, given.total.description)
+            summary = _summarise(given, merged, provenance, [*notes, *note], unused) | {"absolute": absolute}
             logger.info(summary_text(summary, launch.verbosity > 0))
             sections = given.sections.sections
             write_reports(summary, lambda: make_page(summary, sections), names["json"], names["html"])
@@ -76,8 +80,9 @@ def check_numba() -> None:
 
 def _write_map(given: MapInput, names: dict[str, str | None]) -> tuple[Map, list[str]]:
     """Write the sums, and the map that is made of them: the map, and notes on what was not written."""
+    from dials_postrefine.diffuse.map.delta_pdf import transform
     from dials_postrefine.files.maps.sums import write_sums
-    from dials_postrefine.files.maps.writing import write_map, write_radial
+    from dials_postrefine.files.maps.writing import write_delta_pdf, write_map, write_radial
 
     write_sums(names["nxs"], given.total)
     merged = given.merge()
@@ -85,6 +90,8 @@ def _write_map(given: MapInput, names: dict[str, str | None]) -> tuple[Map, list
     notes = write_map(merged, given.total.description, **paths, sections=given.sections)
     if names["radial"]:
         write_radial(names["radial"], merged.radial)
+    if names["delta_pdf"]:
+        write_delta_pdf(names["delta_pdf"], transform(merged), merged.grid, given.total.description)
     return merged, notes
 
 

@@ -43,6 +43,7 @@ def summary_text(summary: dict, wide: bool = False) -> str:
     ]
     scales = scale_line(summary)
     parts += [scales] if scales else []
+    parts += [absolute_line(summary["absolute"])] if summary.get("absolute") else []
     parts += ["", terms_table(summary)] if summary["scaling"] else []
     skipped = skipped_table(summary)
     parts += ["", skipped] if skipped else []
@@ -112,6 +113,15 @@ def scale_line(summary: dict) -> str:
     if not scales or summary["settings"]["scale"] == "none":
         return ""
     return f"Scales of images, relative to their mean: {min(scales):.3f} to {max(scales):.3f}"
+
+
+def absolute_line(absolute: dict) -> str:
+    """What the map is to be multiplied by to be on an absolute scale."""
+    return (
+        f"Absolute scale: {absolute['factor']:.4g} +- {absolute['esd']:.2g} electrons^2 a unit cell, of "
+        f"{absolute['composition']}, for each unit of intensity, from {absolute['d_max']:.2f} to "
+        f"{absolute['d_min']:.2f} A, where {100.0 * absolute['incoherent']:.0f} % is incoherent"
+    )
 
 
 def terms_table(summary: dict) -> str:
