@@ -23,7 +23,7 @@ from dials_postrefine.programs.fine_refine_input import Prepared, scale_of
 from dials_postrefine.settings.fine_refine import FineRefineRequest
 
 FEW_PIXELS = 300  # of each disk, that the fit begins with
-ROUGH, ROUGHLY = 10, 3e-3  # iterations of that, and the relative change of chi^2 that ends them
+ROUGH, ROUGHLY = 10, 1e-3  # iterations of that, and the relative step that ends them
 NO_LIKENESS = 0.25  # mean correlation of the disks
 THICKNESSES = np.arange(100.0, 5001.0, 10.0)
 

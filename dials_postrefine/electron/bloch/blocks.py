@@ -1,7 +1,7 @@
 """
 Eigenvectors of M = H + iA where absorption is weak: H is diagonalised, and iA corrects.
 
-    B = C^H A C,     V = C diag(W, 1) (1 + X),     X_jk = M'_jk/(mu_k - mu_j),     mu_j += sum_k M'_jk M'_kj/(mu_j - mu_k)
+    B = C^H A C,   V = C diag(W, 1) (1 + X),   X_jk = M'_jk/(mu_k - mu_j),   mu_j += sum_k M'_jk M'_kj/(mu_j - mu_k)
 
 W diagonalises L + iB of the STRONG most excited Bloch waves, which may be degenerate or cross, as it is; M' is what is
 left off the diagonal after that, and X takes it to first order, and the eigenvalues to second.  Pairs of waves that

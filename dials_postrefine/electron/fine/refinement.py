@@ -113,7 +113,7 @@ def gauss_newton(
     progress : callable
         Told the number of each evaluation.
     tolerance : float
-        Relative change of chi^2, below which the iterations end.
+        Step, relative to the parameters, below which the iterations end.
 
     Returns
     -------

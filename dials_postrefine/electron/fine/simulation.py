@@ -7,7 +7,7 @@ Intensities of the disks at many incident directions, and their derivatives, for
 (electron/bloch/derivatives.py has M, P, Phi and the source): of a few beams d, and of many parameters, G of each beam
 costs less than P of each parameter; of many beams and few parameters it is the other way round.  P_ab of U and U' is
 m_a m_b dV_ab/dx with V = U + iU'; that of the wave vector is in bloch/structurematrix.py.  o directions, n beams, d
-disks.  eig, so that absorption is exact; where beams are more than FEW bloch/blocks.py, which is 1e-4 of the largest I from it.
+disks.  eig, so that absorption is exact; of more beams than FEW bloch/blocks.py, 1e-4 of the largest I from that.
 """
 
 from __future__ import annotations
