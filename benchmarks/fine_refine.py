@@ -4,8 +4,9 @@ Gauss-Newton with variable projection beside the published way, Nelder-Mead outs
     OMP_NUM_THREADS=1 python benchmarks/fine_refine.py [seeds]
 
 On a small pattern of silicon with known parameters (simulate/disks.py): what both reach, in how many evaluations of the
-model and how much CPU time, from the same start (of 8 by 8 pixels, and at most 60 iterations of the simplex); then the pulls, (value - truth)/esd of each parameter, over seeds of
-the noise (50), whose root mean square is 1 where the esds are right.
+model and how much CPU time, from the same start (of 8 by 8 pixels, and at most 60 iterations of the simplex); then the
+pulls, (value - truth)/esd of each parameter, over seeds of the noise (50) of 12 by 12 pixels, whose root mean square is
+1 where the esds are right.
 """
 
 from __future__ import annotations
