@@ -522,7 +522,7 @@ def test_the_parameters_factors_and_disks_of_a_pattern(disks):
     for row, one in zip(disks.log_rows("", "s (1/A)"), summary["factors"], strict=True):
         same(row[1], one["s"])
         same(row[2], one["u"], one["u_esd"])
-        same(row[6], one["f_x"], one["f_x_esd"]) if one["f_x"] is not None else None
+        same(row[5], one["f_x"], one["f_x_esd"]) if one["f_x"] is not None else None
     for row, one in zip(disks.log_rows("disk", "pixels"), summary["disks"], strict=True):
         for cell, key in zip(row[1:], ("n", "scale", "background", "correlation", "chi2"), strict=True):
             same(cell, one[key])
