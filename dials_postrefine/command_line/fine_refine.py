@@ -7,7 +7,7 @@ Examples::
 
   dials.fine_refine cbed.npz silicon.cif
 
-  dials.fine_refine larbed.h5 gaas.cif structure_factors=1,1,1 refine="thickness tilt psf B"
+  dials.fine_refine larbed.h5 gaas.cif structure_factors=1,1,1 refine=thickness+tilt+psf+b
 
   dials.fine_refine disks.tif silicon.cif geometry=disks.json energy=200000
 """

@@ -23,6 +23,7 @@ from dials_postrefine.programs.fine_refine_input import Prepared, scale_of
 from dials_postrefine.settings.fine_refine import FineRefineRequest
 
 FEW_PIXELS = 300  # of each disk, that the fit begins with
+ROUGH, ROUGHLY = 10, 1e-3  # iterations of that, and the relative step that ends them
 NO_LIKENESS = 0.25  # mean correlation of the disks
 THICKNESSES = np.arange(100.0, 5001.0, 10.0)
 
@@ -112,7 +113,7 @@ def _rough(problem: FineProblem, parameters: Parameters, request: FineRefineRequ
     start = replace(parameters, values=sharp(parameters.values), free=free)
     if len(problem.model.offset) < 2 * FEW_PIXELS or not free:
         return parameters, float(np.sum(comparison.eliminate(model.simulate(start.values)).residuals ** 2))
-    rough = gauss_newton(few, start, request.max_iterations, step)
+    rough = gauss_newton(few, start, min(ROUGH, request.max_iterations), step, ROUGHLY)
     return replace(parameters, values={**parameters.values, **rough.parameters.values}), rough.chi2
 
 

@@ -50,7 +50,7 @@ GEOMETRY = {
     "psf": ("sigma", "gamma"),
 }
 STARTS = {"step": 1.0, "rotation": 0.0, "sigma": 1.0, "gamma": 0.2, "tilt_x": 0.0, "tilt_y": 0.0}
-WORDS = (*GEOMETRY, "shift", "B")
+WORDS = (*GEOMETRY, "shift", "b")
 
 
 @dataclass(frozen=True)
@@ -259,19 +259,16 @@ def _u_of_atoms(crystal: Crystal, group: ReflectionGroup) -> float:
 
 
 def _words(request: FineRefineRequest, pattern: Pattern, crystal: Crystal) -> list[str]:
-    words = [part for word in request.refine for part in word.replace(",", " ").split()]
-    if words:
-        wrong = sorted(set(words) - {*WORDS, "no"})
-        if wrong:
-            raise Sorry(f"refine={wrong[0]} is nothing that can be refined: it is some of {', '.join(WORDS)}.")
-        return [word for word in words if word != "no"]
-    found = ["thickness", "tilt", "absorption"]
-    found += ["psf"] * (pattern.is_large_angle and pattern.is_grid)
-    return found + ["B"] * (not crystal.groups)
+    words = [word for word in request.refine if word != "auto"]
+    if "auto" in request.refine:
+        words += ["thickness", "tilt", "absorption"]
+        words += ["psf"] * (pattern.is_large_angle and pattern.is_grid)
+        words += ["b"] * (not crystal.groups)
+    return [word for word in WORDS if word in words]
 
 
 def _names(word: str, pattern: Pattern, crystal: Crystal) -> list[str]:
-    if word == "B":
+    if word == "b":
         return [f"B_{name}" for name in crystal.elements]
     if word == "shift":
         return [f"shift_{axis}_{d + 1}" for d in range(1, len(pattern.hkl)) for axis in "xy"]

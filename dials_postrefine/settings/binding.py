@@ -117,8 +117,9 @@ def radians(degrees: float) -> float:
 
 
 def texts(values) -> tuple[str, ...]:
-    """A tuple of what PHIL has as a list, or None for none; entries that are None are left out."""
-    return tuple(value for value in values or () if value is not None)
+    """A tuple of what PHIL has as a list, or None for none; entries that are None are left out; Auto is ``auto``."""
+    values = word_for_auto(values)
+    return (values,) if isinstance(values, str) else tuple(value for value in values or () if value is not None)
 
 
 def numbers(values) -> tuple | None:

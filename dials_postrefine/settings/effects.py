@@ -67,6 +67,10 @@ RULES: dict[str, tuple[tuple[str, str, tuple[str, ...]], ...]] = {
         ("displacements", "model", ("rigid_body", "liquid_like", "mixture")),
         ("background.n", "background.functions", ("smooth", "radial")),
     ),
+    "dials.fine_refine": (
+        *((f"detector.{name}", "detector.gain", (GIVEN,)) for name in "var_b delta a m".split()),
+        ("detector.mtf_iterations", "detector.mtf", (GIVEN,)),
+    ),
     "dials.image_spread": (("beam.annulus", "beam.intensity", ("auto", "images")),),
     "dials.intensity_model": (
         ("split", "train", (NOT_GIVEN,)),

@@ -56,7 +56,7 @@ class FineRefineRequest:
     energy: float | None = phil("energy", None)
     structure_factors: tuple[str, ...] = phil("structure_factors", (), convert=texts)
     phases: str = choice("phases", "fixed")
-    refine: tuple[str, ...] = phil("refine", (), convert=texts)
+    refine: tuple[str, ...] = phil("refine", ("auto",), convert=texts)
     start: tuple[str, ...] = phil("start", (), convert=texts)
     range: tuple[str, ...] = phil("range", (), convert=texts)
     bound: bool = phil("bound", False)

@@ -22,13 +22,14 @@ from dials.array_family import flex
 from dials_postrefine import log
 from dials_postrefine.command_line import exit_with_sorry, postrefine
 from dials_postrefine.report.common.provenance import record_run
+from dials_postrefine.simulate.disks import add_counts, silicon_pattern, true_intensity, write_pattern
 from dials_postrefine.simulate.still_files import write_stills
 from dials_postrefine.simulate.stills import StillsOptions, simulate_stills
 from dials_postrefine.simulate.sweeps import SweepOptions, simulate_sweeps, write_sweeps
 
 pytestmark = pytest.mark.dials
 
-PROGRAMS = ["postrefine", "diffuse_map", "image_spread", "intensity_model", "reference_intensities"]
+PROGRAMS = ["postrefine", "diffuse_map", "fine_refine", "image_spread", "intensity_model", "reference_intensities"]
 # as few as can be postrefined in a second
 STILLS = ["stills.expt", "stills.refl", "n_cycles=1", "nproc=1"]
 
@@ -60,12 +61,15 @@ def runs(stills, write_images, tmp_path_factory):
     images = write_images()
     images.rename(images.with_name("the series.expt"))
     shutil.copytree(images.parent, folder, dirs_exist_ok=True)
+    pattern = write_pattern(folder, add_counts(silicon_pattern(), true_intensity(), 1))[0]
+    Path(pattern).rename(folder / "my pattern.npz")
     atom = "ATOM      1  N   ALA A   1      11.104   6.134   5.504  1.00 20.00           N\n"
     cell = "CRYST1   24.000   28.000   32.000  90.00  90.00  90.00 P 21 21 21\n"
     (folder / "my model.pdb").write_text(cell + atom)
     lines = {
         "postrefine": ["my stills.expt", "my stills.refl", "n_cycles=1", "nproc=1"],
         "diffuse_map": ["the series.expt", "d_min=4", "nproc=1"],
+        "fine_refine": ["my pattern.npz", "silicon.cif"],
         "image_spread": ["scaled.expt", "scaled.refl", "match=laue"],
         "intensity_model": ["scaled.expt", "scaled.refl", "split=experiment", "trees.max_iter=3"],
         "reference_intensities": ["my model.pdb", "reference_model.d_min=4"],
@@ -198,7 +202,7 @@ def test_names_of_any_bytes_in_every_program(runs, tmp_path, program):
     """Input, and what is written besides the report, under names that are no UTF-8."""
     folder, lines = runs
     for path in folder.iterdir():
-        if path.suffix in (".cbf", ".expt", ".refl", ".pdb"):
+        if path.suffix in (".cbf", ".expt", ".refl", ".pdb", ".npz", ".cif"):
             os.symlink(path, tmp_path / path.name)
     odd, arguments = os.fsdecode(b"f\xfcnf"), []
     for word in lines[program]:
@@ -209,6 +213,7 @@ def test_names_of_any_bytes_in_every_program(runs, tmp_path, program):
     written = {
         "postrefine": ("reflections", "refl"),
         "diffuse_map": ("mtz", "mtz"),
+        "fine_refine": ("cif", "cif"),
         "image_spread": ("pairs", "csv"),
         "intensity_model": ("reflections", "refl"),
         "reference_intensities": ("mtz", "mtz"),

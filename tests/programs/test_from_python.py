@@ -16,7 +16,7 @@ import dials_postrefine  # noqa: F401  (makes cctbx findable)
 
 pytest.importorskip("dials.array_family.flex", reason="the files are those of DIALS")
 
-from dials_postrefine.settings import image_spread, intensity_model, postrefine, reference_intensities
+from dials_postrefine.settings import fine_refine, image_spread, intensity_model, postrefine, reference_intensities
 
 pytestmark = pytest.mark.dials
 
@@ -31,6 +31,7 @@ ATOM      3  S   CYS A   2       3.639  18.071  21.147  1.00 15.00           S
 @pytest.fixture(scope="module")
 def given(tmp_path_factory) -> Path:
     """A folder with stills, scaled sweeps, and a model."""
+    from dials_postrefine.simulate.disks import add_counts, silicon_pattern, true_intensity, write_pattern
     from dials_postrefine.simulate.still_files import write_stills
     from dials_postrefine.simulate.stills import StillsOptions, simulate_stills
     from dials_postrefine.simulate.sweeps import SweepOptions, simulate_sweeps, write_sweeps
@@ -39,6 +40,7 @@ def given(tmp_path_factory) -> Path:
     write_stills(simulate_stills(StillsOptions(n_lattices=12, seed=1, d_min=4.0)), str(folder / "stills"))
     write_sweeps(simulate_sweeps(SweepOptions(tau=0.25, n_images=20, n_crystals=2)), folder / "scaled")
     (folder / "model.pdb").write_text(MODEL)
+    write_pattern(folder, add_counts(silicon_pattern(), true_intensity(), 1))
     return folder
 
 
@@ -62,6 +64,16 @@ CASES = {
             nproc=1,
             output=postrefine.Output(xfel_merge="xfel"),
             free_fraction=0.2,
+        ),
+    ),
+    "fine_refine": (
+        "{0}/pattern.npz {0}/silicon.cif refine=thickness+tilt structure_factors=1,1,1 start=absorption=0.016",
+        lambda folder: fine_refine.FineRefineRequest(
+            pattern=str(folder / "pattern.npz"),
+            structure=str(folder / "silicon.cif"),
+            refine=("thickness", "tilt"),
+            structure_factors=("1,1,1",),
+            start=("absorption=0.016",),
         ),
     ),
     "image_spread": (

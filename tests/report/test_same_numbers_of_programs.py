@@ -496,3 +496,35 @@ def test_the_files_of_a_reference_are_counted_in_its_summary(reference):
     assert file.max_min_resolution()[1] == pytest.approx(reference.summary["d_min"], rel=1e-5)
     assert file.crystals()[0].unit_cell().parameters() == pytest.approx(reference.summary["unit_cell"], rel=1e-6)
     assert file.space_group_info().type().lookup_symbol() == reference.summary["space_group"]
+
+
+# dials.fine_refine
+
+
+@pytest.fixture(scope="module")
+def disks(said, tmp_path_factory) -> Said:
+    """The small pattern of silicon."""
+    from dials_postrefine.simulate.disks import add_counts, silicon_pattern, true_intensity, write_pattern
+
+    files = write_pattern(tmp_path_factory.mktemp("disks"), add_counts(silicon_pattern(), true_intensity(), 2))
+    return said("fine_refine", "dials.fine_refine.json", *files)
+
+
+def test_the_parameters_factors_and_disks_of_a_pattern(disks):
+    summary = disks.summary
+    rows = disks.log_rows("parameter", "value")
+    for row, (name, one) in zip(rows, summary["parameters"].items(), strict=True):
+        assert row[0] == name
+        same(row[1], one["value"])
+        assert one["refined"] or row[2] == "fixed"
+        same(row[2], one["esd"]) if one["refined"] else None
+        assert all(disks.html.count(cell) for cell in row[1:3])
+    for row, one in zip(disks.log_rows("", "s (1/A)"), summary["factors"], strict=True):
+        same(row[1], one["s"])
+        same(row[2], one["u"], one["u_esd"])
+        same(row[5], one["f_x"], one["f_x_esd"]) if one["f_x"] is not None else None
+    for row, one in zip(disks.log_rows("disk", "pixels"), summary["disks"], strict=True):
+        for cell, key in zip(row[1:], ("n", "scale", "background", "correlation", "chi2"), strict=True):
+            same(cell, one[key])
+    (line,) = re.findall(r"chi\^2 (\S+ of \d+) pixels and (\d+) parameters, reduced (\S+);", disks.words)
+    same(" ".join(line), summary["chi2"], summary["n"], summary["n_parameters"], summary["chi2_reduced"])

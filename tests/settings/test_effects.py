@@ -41,6 +41,8 @@ def said(program: str, changes: str, chosen=None) -> list[str]:
         ),
         ("dials.diffuse_model", "k_sol=0.3", "as bulk_solvent is False."),
         ("dials.image_spread", "beam.annulus=10 4; beam.intensity=none", "as beam.intensity is none."),
+        ("dials.fine_refine", "detector.a=1.3", "as there is no detector.gain=."),
+        ("dials.fine_refine", "detector.mtf_iterations=5", "as there is no detector.mtf=."),
         ("dials.reference_intensities", "reference_model.k_sol=0.3; reference_model.bulk_solvent=off", "is off."),
     ],
 )
@@ -70,6 +72,7 @@ def test_what_infers_a_covariance_has_no_effect_on_a_given_one():
         ("dials.postrefine", "filtering.method=deltacchalf; filtering.deltacchalf.stdcutoff=3"),
         ("dials.intensity_model", "split=unique; n_folds=3"),
         ("dials.diffuse_model", "bulk_solvent=True; k_sol=0.3"),
+        ("dials.fine_refine", "detector.gain=2; detector.a=1.3"),
     ],
 )
 def test_a_parameter_with_an_effect_is_not(program, changes):

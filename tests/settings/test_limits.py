@@ -126,7 +126,7 @@ ARGUMENTS = {
     "image_spread": ("min_angle=3.3", "beam.annulus=30 4", "compare=none", "beam.intensity=none"),
     "intensity_model": ("trees.learning_rate=0.1", "reference_model.bulk_solvent=off"),
     "reference_intensities": ("reference_model.radiation=electron", "input.wavelength=1.1"),
-    "fine_refine": ("beams.most=40", "detector.gain=2.2", "method=nelder_mead", "bound=True"),
+    "fine_refine": ("refine=thickness+b", "beams.most=40", "detector.gain=2.2", "method=nelder_mead", "bound=True"),
 }
 
 

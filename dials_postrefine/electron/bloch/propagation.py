@@ -21,6 +21,7 @@ import numpy as np
 from scipy.linalg import expm
 
 from dials_postrefine.electron.bloch import chebyshev
+from dials_postrefine.electron.bloch.blocks import weakly_absorbing
 
 METHODS = ("auto", "eigh", "eig", "chebyshev", "expm")
 FEW = 64  # beams, of which eig is faster than the series
@@ -87,7 +88,7 @@ def diagonalise(matrix: StructureMatrix, method: str = "eigh") -> Eigen:
     ----------
     matrix : StructureMatrix
     method : str
-        ``eigh`` (absorption to first order) or ``eig``.
+        ``eigh`` (absorption to first order), ``eig``, or ``blocks`` (weak absorption, blocks.py).
 
     Returns
     -------
@@ -96,6 +97,9 @@ def diagonalise(matrix: StructureMatrix, method: str = "eigh") -> Eigen:
     if method == "eig":
         values, vectors = np.linalg.eig(matrix.full())
         inverse = np.linalg.inv(vectors)
+        return Eigen(values, vectors, inverse[..., :, 0], inverse)
+    if method == "blocks" and matrix.absorbs:
+        values, vectors, inverse = weakly_absorbing(matrix.hermitian, matrix.absorption)
         return Eigen(values, vectors, inverse[..., :, 0], inverse)
     values, vectors = np.linalg.eigh(matrix.hermitian)
     if matrix.absorbs:

@@ -94,7 +94,11 @@ class FineFit:
 
 
 def gauss_newton(
-    problem: FineProblem, parameters: Parameters, n_max: int = 30, progress: Callable[[int], None] = lambda _: None
+    problem: FineProblem,
+    parameters: Parameters,
+    n_max: int = 30,
+    progress: Callable[[int], None] = lambda _: None,
+    tolerance: float = 1e-6,
 ) -> FineFit:
     """
     Refine the free parameters.
@@ -108,6 +112,8 @@ def gauss_newton(
         Iterations.
     progress : callable
         Told the number of each evaluation.
+    tolerance : float
+        Step, relative to the parameters, below which the iterations end.
 
     Returns
     -------
@@ -134,7 +140,7 @@ def gauss_newton(
             parameters.x,
             range(len(parameters.free)),
             bounds_of(parameters),
-            Iterations(n_max, 1e-6),
+            Iterations(n_max, tolerance),
         )
     except RuntimeError:
         raise Unusable("the parameters can't be told from one another by these pixels: refine fewer of them") from None

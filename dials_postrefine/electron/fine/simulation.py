@@ -7,7 +7,7 @@ Intensities of the disks at many incident directions, and their derivatives, for
 (electron/bloch/derivatives.py has M, P, Phi and the source): of a few beams d, and of many parameters, G of each beam
 costs less than P of each parameter; of many beams and few parameters it is the other way round.  P_ab of U and U' is
 m_a m_b dV_ab/dx with V = U + iU'; that of the wave vector is in bloch/structurematrix.py.  o directions, n beams, d
-disks.  eig, so that absorption is exact; where beams are more than MOST_EXACT absorption is taken to first order.
+disks.  eig, so that absorption is exact; of more beams than FEW bloch/blocks.py, 1e-4 of the largest I from that.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from dials_postrefine.electron.bloch.propagation import Eigen, StructureMatrix, 
 from dials_postrefine.electron.bloch.structurematrix import structure_matrix
 
 BYTES_AT_A_TIME = 2e6
-MOST_EXACT = 80  # beams
+FEW = 24  # beams, of which a general solver is as fast
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,9 @@ class Slab:
 
     def method(self, absorbs: bool) -> str:
         """How M is diagonalised."""
-        return "eig" if self.exact and absorbs and len(self.beams) <= MOST_EXACT else "eigh"
+        if not (self.exact and absorbs):
+            return "eigh"
+        return "eig" if len(self.beams) <= FEW else "blocks"
 
 
 def simulate_disks(slab: Slab, potential: Potential, kt: np.ndarray, thickness: np.ndarray) -> np.ndarray:

@@ -33,6 +33,7 @@ from dials_postrefine.files.electron.pattern_arrays import read_named_arrays
 from dials_postrefine.numerics.disks import Pattern
 
 DATA = ("data", "images", "experiment_final", "experiment", "experiment_start")
+LEAST_APART, ALIKE = 4, 0.8  # disks, and their least maximum over the largest: each is on a scale of its own
 PYEXTAL_ENERGY = 196750.0  # volts: that of its Si (111) example, whose arrays do not have it
 START_NAMES = {"Uprime_over_U": "absorption", "t": "thickness", "thickness_A": "thickness"}
 
@@ -85,9 +86,15 @@ def read_pattern(path: str, geometry: str | None, energy: float | None, cell: tu
         debye_waller=float(arrays["B"]) if "B" in arrays else float("nan"),
         detector=tuple(float(one) for one in np.ravel(arrays.get("detector", ()))),
         origin_shift=float(np.ravel(arrays.get("origin_shift", 0.0))[0]),
-        images_apart=variance is None and np.all(data.reshape(n_disks, -1).max(axis=1) >= 65000.0),
+        images_apart=variance is None and _are_apart(data.reshape(n_disks, -1)),
         notes=(*notes, *notes_of_cell),
     )
+
+
+def _are_apart(data: np.ndarray) -> bool:
+    """Whether several disks (d, n) have each been scaled to the same largest value, as those of no crystal do."""
+    largest = data.max(axis=1)
+    return len(data) >= LEAST_APART and bool(largest.min() > ALIKE * largest.max())
 
 
 def _first(arrays: Mapping, names: tuple[str, ...], where: str, what: str):

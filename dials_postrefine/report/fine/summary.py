@@ -22,6 +22,7 @@ from dials_postrefine.report.common.summary import finite
 
 CLOSE = 0.97  # correlation of two parameters that is worth a word
 POOR = 2.0  # reduced chi^2
+UNLIKE = 3.0  # factor between U'/U of the refined reflections and of the others
 
 
 def make_summary(
@@ -114,9 +115,30 @@ def remarks(summary: dict, outcome: Any) -> list[Remark]:
         for name, one in summary["parameters"].items()
         if one["cut"] is not None and one["esd"] and abs(one["cut"]) > 3.0 * one["esd"]
     ]
+    if (ratio := _absorption_ratio(summary["parameters"])) is not None and not 1.0 / UNLIKE < ratio < UNLIKE:
+        found.append(
+            care(
+                "the absorption of the other reflections is unlike that of the refined ones",
+                f"U'/U of the reflections that are not refined is {ratio:.2g} times that of the refined ones: it may "
+                "stand for something that the model lacks; leave absorption out of refine= to keep it fixed.",
+                "parameters.absorption",
+            )
+        )
     if moved:
         found.append(
             f"More beams would move {', '.join(moved)} by more than 3 esds: what the cut on the beams does stands "
             "beside the esd."
         )
     return found
+
+
+def _absorption_ratio(parameters: dict) -> float | None:
+    """U'/U of the reflections that are not refined, where it was, over the largest of those that are."""
+    own = [
+        one["value"] / parameters[f"U{name[len('Uprime') :]}"]["value"]
+        for name, one in parameters.items()
+        if name.startswith("Uprime") and one["refined"]
+    ]
+    if not own or not parameters["absorption"]["refined"] or not max(own) > 0.0:
+        return None
+    return parameters["absorption"]["value"] / max(own)

@@ -6,7 +6,7 @@ from dials_postrefine.report.common.tables import number, table
 
 PARAMETER_HEADERS = ["parameter", "value", "esd", "more beams", "unit"]
 DISK_HEADERS = ["disk", "pixels", "scale", "background", "correlation", "chi^2"]
-FACTOR_HEADERS = ["", "s (1/A)", "U (1/A^2)", "atoms", "F_e (A)", "F_x", "f_x"]
+FACTOR_HEADERS = ["", "s (1/A)", "U (1/A^2)", "atoms", "F_x", "f_x"]
 
 
 def text(summary: dict) -> str:
@@ -54,7 +54,6 @@ def factor_rows(summary: dict) -> list[list[str]]:
             number(one["s"], "{:.4f}"),
             pair(one, "u", "{:.6f}"),
             number(one["u_atoms"], "{:.6f}"),
-            pair(one, "f_electron", "{:.4f}"),
             pair(one, "f_xray", "{:.4f}"),
             pair(one, "f_x", "{:.4f}"),
         ]

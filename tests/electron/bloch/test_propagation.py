@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from dials_postrefine.electron.bloch.blocks import STRONG
 from dials_postrefine.electron.bloch.geometry import Geometry, excitation_errors
 from dials_postrefine.electron.bloch.intensities import intensities
 from dials_postrefine.electron.bloch.potential import tabulate
-from dials_postrefine.electron.bloch.propagation import METHODS, StructureMatrix, amplitudes
+from dials_postrefine.electron.bloch.propagation import METHODS, StructureMatrix, amplitudes, diagonalise, of_eigen
 from dials_postrefine.electron.bloch.structurematrix import structure_matrix
 
 K = 39.87345690135052
@@ -147,6 +148,20 @@ def test_first_order_absorption_is_that_to_first_order():
         matrix = StructureMatrix(matrix.hermitian, factor * matrix.absorption, matrix.m, matrix.k_normal, matrix.phase)
         error.append(np.abs(amplitudes(matrix, t, "eigh") - amplitudes(matrix, t, "eig")).max())
     assert error[1] < 0.2 * error[0] and error[0] < 0.05
+
+
+@pytest.mark.parametrize("n", [12, 61])
+def test_weak_absorption_by_blocks_is_near_to_exact(n):
+    """Exact where the blocks hold all waves; else far nearer than to first order, and more so with less absorption."""
+    t, error = np.array([600.0]), []
+    for factor in (0.1, 0.03):
+        matrix = random_matrix(n, 2, True)
+        matrix = StructureMatrix(matrix.hermitian, factor * matrix.absorption, matrix.m, matrix.k_normal, matrix.phase)
+        eigen, exact = diagonalise(matrix, "blocks"), amplitudes(matrix, t, "eig")
+        error.append(np.abs(of_eigen(eigen, matrix, t) * matrix.factor[:, None] - exact).max())
+        first = np.abs(amplitudes(matrix, t, "eigh") - exact).max()
+        np.testing.assert_allclose(eigen.inverse @ eigen.vectors, np.broadcast_to(np.eye(n), (2, n, n)), atol=1e-10)
+    assert max(error) < 1e-11 if n <= STRONG else error[1] < 0.2 * error[0] and error[1] < 0.05 * first
 
 
 @pytest.mark.parametrize("n", [12, 90])
