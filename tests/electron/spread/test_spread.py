@@ -52,10 +52,10 @@ def test_the_likelihood_is_the_integral(intensity, variance):
 @pytest.mark.slow
 @pytest.mark.parametrize("tau", [0.0, 0.05, 0.2, 0.5])
 def test_tau_is_recovered_within_its_interval(tau):
-    found = [spread.fit_tau(equivalents_of(tau, seed)) for seed in range(200)]
+    found = [spread.fit_tau(equivalents_of(tau, seed)) for seed in range(100)]
     inside = np.mean([one.low <= tau <= one.high for one in found])
     assert 0.90 <= inside <= 0.98
-    mean, esd = np.mean([one.tau for one in found]), np.std([one.tau for one in found]) / np.sqrt(200)
+    mean, esd = np.mean([one.tau for one in found]), np.std([one.tau for one in found]) / np.sqrt(100)
     if tau:
         assert abs(mean - tau) < max(3.0 * esd, 0.005 * tau)
         assert not any(one.low == 0.0 for one in found)
