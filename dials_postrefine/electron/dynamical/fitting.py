@@ -52,7 +52,7 @@ W_MIN, W_COARSE = 0.02, 0.05  # least perturbation strength of a beam; to choose
 N_THICKNESSES = 48
 CONVERGED = 3e-3  # step, relative to the parameters in units of their curvature
 STEPS = 3
-FIRST_ROUNDS, ROUNDS, TURNS = 4, 3, 2  # of orientations, and of what frames share and orientations in turn
+TOGETHER, ROUNDS = 4, 3  # of orientations with what frames share, and alone
 FLAT = 0.002  # of R1 over the grid of thicknesses
 
 
@@ -200,21 +200,20 @@ def _settle(one: _Tried, choice: FitChoice) -> _Tried:
         _, x, intensity = scan_thickness(one.problem, np.array([thickness]))
         start = replace(start, x=x, calculated=intensity)
     problem = one.problem.with_step(_step_of(choice, one.problem, start))
-    state = refine(problem, start, "thickness", SHARED, Iterations(2, CONVERGED))
+    state = refine(problem, start, "thickness", SHARED, Iterations(1 if _turns(choice) else 2, CONVERGED))
     if _turns(choice):
-        state = _stage(problem, orient(problem, state, FIRST_ROUNDS), "orientation", (*SHARED, "tilt"))
+        state = _stage(problem, state, "orientation", (*SHARED, "tilt"))
     return replace(one, problem=problem, state=state)
 
 
 def _stage(problem: DynamicalProblem, state: RefinedState, name: str, kinds: tuple[str, ...]) -> RefinedState:
-    """One stage: what frames share and the frames' orientations in turn, then both at once for the esds."""
+    """One stage: the frames' orientations, with what frames share and alone, then a last step with all for the esds."""
     shared = tuple(kind for kind in kinds if kind != "tilt")
     before = state.stages
     if "tilt" not in kinds:
         return refine(problem, state, name, shared, Iterations(STEPS, CONVERGED))
-    for _ in range(TURNS):
-        state = refine(problem, state, name, shared, Iterations(STEPS - 1, CONVERGED))
-        state = orient(problem, state, ROUNDS)
+    state = orient(problem, state, TOGETHER, shared)
+    state = orient(problem, state, ROUNDS)
     return refine(problem, replace(state, stages=before), name, kinds, Iterations(1, CONVERGED))
 
 

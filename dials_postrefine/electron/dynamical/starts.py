@@ -15,15 +15,13 @@ import numpy as np
 
 from dials_postrefine.electron.dynamical.hands import scan_thickness
 from dials_postrefine.electron.dynamical.orientations import orient
-from dials_postrefine.electron.dynamical.refinement import DynamicalProblem, RefinedState, refine
+from dials_postrefine.electron.dynamical.refinement import DynamicalProblem, RefinedState, r1
 from dials_postrefine.electron.dynamical.rocking import enough_step
-from dials_postrefine.numerics.leastsquares import Iterations
 
 NEAR = 0.15  # of the least R1
 MOST = 4  # minima
-FEWEST = 250
-ROUNDS = (3, 2)  # of orientations, before and after the thickness
-STEPS = Iterations(2, 3e-3)
+FEWEST = 150
+ROUNDS = (4, 2)  # of orientations with the thickness, and alone
 
 
 def minima(values: np.ndarray) -> np.ndarray:
@@ -73,7 +71,7 @@ def _refined_r1(problem: DynamicalProblem, thickness: float) -> float:
     """R1 from a thickness on."""
     size = problem.layout.size
     _, x, intensity = scan_thickness(problem, np.array([thickness]))
-    state = orient(problem, RefinedState(x, np.zeros((size, size)), intensity), ROUNDS[0])
-    state = refine(problem, state, "start", ("thickness", "overall_b"), STEPS)
+    state = orient(problem, RefinedState(x, np.zeros((size, size)), intensity), ROUNDS[0], ("thickness", "overall_b"))
     state = orient(problem, state, ROUNDS[1])
-    return refine(problem, state, "start", ("thickness", "overall_b"), STEPS).stages[-1].r1
+    some = problem.used & problem.data.observed
+    return r1(problem.data.intensity[some], state.calculated[some])
