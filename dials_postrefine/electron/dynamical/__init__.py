@@ -20,6 +20,7 @@ kinematical    the same, of single scattering
 refinement     parameters, restraints, and stages of what frames share, by numerics/leastsquares.py, with esds
 orientations   the tilts of every frame for itself
 hands          both hands and all settings, by R1 and likelihood
+starts         from which thickness a refinement starts
 fitting        all of it, in order
 
 Numpy, scipy and numba; Angstrom, 1/Angstrom, radians.

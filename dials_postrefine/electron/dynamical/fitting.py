@@ -2,8 +2,11 @@
 A structure fitted to the frames of an experiment: hand and setting, the stages, and what they leave (results.py).
 
 1. All settings and hands (hands.py), the thickness on a grid, orientations as given.
-2. thickness: scales, thickness and overall B of the best one of each hand; the better hand is chosen.
-3. orientation, absorption, mosaicity, structure: what is asked for, a stage each, with all before it refined on.
+2. The best one of each hand: R1 has several minima over the thickness, and which is the deepest shows once the frames
+   are turned: some frames are refined from each (starts.py).  From the best start the thickness is refined, then the
+   orientations where they are asked for, and the better hand is chosen: both at one stage.
+3. The chosen hand with more beams: orientation, absorption, mosaicity, structure, what is asked for, a stage each, with
+   all before it refined on.
 """
 
 from __future__ import annotations
@@ -34,6 +37,7 @@ from dials_postrefine.electron.dynamical.refinement import (
 )
 from dials_postrefine.electron.dynamical.results import DynamicalFit, Estimate, HandCandidate, HandChoice, Structure
 from dials_postrefine.electron.dynamical.rocking import BeamLimits, enough_step
+from dials_postrefine.electron.dynamical.starts import best_start
 from dials_postrefine.electron.errors import Unusable
 from dials_postrefine.numerics.frames import FrameData
 from dials_postrefine.numerics.leastsquares import Iterations
@@ -41,15 +45,14 @@ from dials_postrefine.scattering.electron_atoms import ElectronAtoms
 
 AUTO_MOST, PER_PARAMETER = 30, 10
 STAGES = ("orientation", "absorption", "mosaicity", "structure")
-COARSE = 1.6  # times the step that is enough, to compare hands and settings
-MARGIN = 1.2  # of the thickness, for the step of orientations
+MARGIN = 1.05  # of the thickness, for the step of orientations
 FEWEST = 30  # observed reflections
 BEYOND = 1.15  # of the data's largest |g|, for beams
-W_MIN = 0.02  # least perturbation strength of a beam
+W_MIN, W_COARSE = 0.02, 0.05  # least perturbation strength of a beam; to choose the hand
 N_THICKNESSES = 48
 CONVERGED = 3e-3  # step, relative to the parameters in units of their curvature
 STEPS = 3
-FIRST_ROUNDS, ROUNDS = 5, 3  # of orientations
+TOGETHER, ROUNDS = 4, 3  # of orientations with what frames share, and alone
 FLAT = 0.002  # of R1 over the grid of thicknesses
 
 
@@ -152,23 +155,24 @@ class _Tried:
 
 def _fit(data, atoms, scattering, choice: FitChoice, say) -> DynamicalFit:
     model = _model_choice(data, choice)
-    enough = enough_step(data, _thickness_of_step(choice))
-    step = choice.step if np.isfinite(choice.step) else COARSE * enough
-    tried = _try_settings(data, atoms, scattering, (choice, model, step), say)
+    coarse = replace(model, limits=replace(model.limits, w_min=W_COARSE))
+    step = choice.step if np.isfinite(choice.step) else enough_step(data, _thickness_of_step(choice))
+    tried = _try_settings(data, atoms, scattering, (choice, coarse, step), say)
     refined = []
     rivals = _best_of_each_hand(tried)
     for i, one in enumerate(rivals):
-        say("Refining thickness", i, len(rivals))
-        state = refine(one.problem, one.state, "thickness", ("thickness", "overall_b"), Iterations(2, CONVERGED))
-        refined.append(replace(one, state=state))
+        say("Refining thickness and orientations" if _turns(choice) else "Refining thickness", i, len(rivals))
+        refined.append(_settle(one, choice))
     refined.sort(key=lambda one: one.state.stages[-1].r1)
     best = refined[0]
     hand = _choose_hand(best, refined, tried)
     state = best.state
-    if np.isnan(choice.step):
-        step = enough_step(data, MARGIN * float(state.x[best.problem.layout.places["thickness"]].mean()))
+    best = replace(best, problem=replace(best.problem, choice=model))
+    step = _step_of(choice, best.problem, state)
     best = replace(best, problem=best.problem.with_step(step))
     stages = _stages(choice, best.problem)
+    if len(stages) > 1 and stages[0][0] == "orientation":
+        stages = stages[1:]  # it has been
     for i, (name, kinds) in enumerate(stages):
         say(f"Refining {name}", i, len(stages))
         state = _with_start(best.problem, state, kinds)
@@ -176,19 +180,44 @@ def _fit(data, atoms, scattering, choice: FitChoice, say) -> DynamicalFit:
     return replace(_result(best, state, hand, step), scanned=np.column_stack([_thicknesses(choice), best.scanned]))
 
 
+def _turns(choice: FitChoice) -> bool:
+    """Whether orientations are refined."""
+    return "auto" in choice.refine or "orientation" in choice.refine
+
+
+def _step_of(choice: FitChoice, problem: DynamicalProblem, state: RefinedState) -> float:
+    """Radians between orientations, of the thickness of a state."""
+    if np.isfinite(choice.step):
+        return choice.step
+    return enough_step(problem.data, MARGIN * float(state.x[problem.layout.places["thickness"]].mean()))
+
+
+def _settle(one: _Tried, choice: FitChoice) -> _Tried:
+    """One hand from the best of its starts: thickness, then orientations where they are wanted."""
+    start = one.state
+    if _turns(choice) and len(one.scanned) > 1:
+        thickness = best_start(one.problem, _thicknesses(choice), one.scanned)
+        _, x, intensity = scan_thickness(one.problem, np.array([thickness]))
+        start = replace(start, x=x, calculated=intensity)
+    problem = one.problem.with_step(_step_of(choice, one.problem, start))
+    state = refine(problem, start, "thickness", SHARED, Iterations(1 if _turns(choice) else 2, CONVERGED))
+    if _turns(choice):
+        state = _stage(problem, state, "orientation", (*SHARED, "tilt"))
+    return replace(one, problem=problem, state=state)
+
+
 def _stage(problem: DynamicalProblem, state: RefinedState, name: str, kinds: tuple[str, ...]) -> RefinedState:
-    """One stage: what frames share and the frames' orientations in turn, then both at once for the esds."""
+    """One stage: the frames' orientations, with what frames share and alone, then a last step with all for the esds."""
     shared = tuple(kind for kind in kinds if kind != "tilt")
     before = state.stages
     if "tilt" not in kinds:
         return refine(problem, state, name, shared, Iterations(STEPS, CONVERGED))
-    if name == "orientation":
-        state = orient(problem, state, FIRST_ROUNDS)
-    state = refine(problem, state, name, shared, Iterations(STEPS - 1, CONVERGED))
+    state = orient(problem, state, TOGETHER, shared)
     state = orient(problem, state, ROUNDS)
     return refine(problem, replace(state, stages=before), name, kinds, Iterations(1, CONVERGED))
 
 
+SHARED = ("thickness", "overall_b")
 STARTS = {"spread": 0.05, "kappa": 0.02, "mosaicity": np.radians(0.03)}  # where the derivative is not zero
 
 
@@ -219,7 +248,7 @@ def _thicknesses(choice: FitChoice) -> np.ndarray:
 
 
 def _thickness_of_step(choice: FitChoice) -> float:
-    return choice.thickness_start if np.isfinite(choice.thickness_start) else min(800.0, choice.thickness_range[1])
+    return choice.thickness_start if np.isfinite(choice.thickness_start) else min(1000.0, choice.thickness_range[1])
 
 
 def _model_choice(data: FrameData, choice: FitChoice) -> DynamicalChoice:
@@ -240,7 +269,7 @@ def _stages(choice: FitChoice, problem: DynamicalProblem) -> list[tuple[str, tup
         n, n_observed = problem.freedom.n, int((problem.used & problem.data.observed).sum())
         small = n <= AUTO_MOST and n_observed >= PER_PARAMETER * n
         wanted = ("orientation", "structure") if small else ("orientation",)
-    kinds: tuple[str, ...] = ("thickness", "overall_b")
+    kinds: tuple[str, ...] = SHARED
     found = []
     if choice.distribution != "none":
         kinds = (*kinds, "spread")

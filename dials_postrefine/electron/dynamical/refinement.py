@@ -444,7 +444,7 @@ def refine(
         return (value[problem.used] - observed) / sigma, jacobian[problem.used] / sigma[:, None]
 
     objective = Objective(weighted, LOSS, Restraint(mean, width), norm=float(len(observed)))
-    found = minimise(objective, before.x, sorted(free), _bounds(layout), iterations)
+    found = minimise(objective, before.x, sorted(free), bounds_of(layout), iterations)
     calculated = made[found.x.tobytes()]
     some = problem.used & data.observed
     stage = Stage(
@@ -458,7 +458,18 @@ def refine(
     return RefinedState(found.x, found.covariance, calculated, (*before.stages, stage))
 
 
-def _bounds(layout: Layout) -> Bounds:
+def bounds_of(layout: Layout) -> Bounds:
+    """
+    Of all parameters.
+
+    Parameters
+    ----------
+    layout : Layout
+
+    Returns
+    -------
+    Bounds
+    """
     lower, upper = np.full(layout.size, -np.inf), np.full(layout.size, np.inf)
     lower[layout.places["thickness"]] = 1.0
     lower[layout.places["spread"]], upper[layout.places["spread"]] = 0.0, 0.5

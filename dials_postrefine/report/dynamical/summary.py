@@ -302,7 +302,7 @@ def findings(summary: dict) -> list[str]:
     if other is not None:
         found.append(
             f"The structure is {'as given' if hand == 1 else 'INVERTED against what was given'}: R1 "
-            f"{r1['dynamical']:.3f} against {other:.3f} of the other hand"
+            f"{summary['candidates'][0]['r1']:.3f} against {other:.3f} of the other hand, refined as far"
             + (
                 f", {summary['hand_deviation']:.1f} standard deviations of chance."
                 if summary["hand_deviation"] is not None

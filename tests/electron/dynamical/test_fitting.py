@@ -72,6 +72,19 @@ def test_orientations_are_recovered_frame_by_frame():
     assert np.array_equal(found.x[shared], start[shared])
 
 
+def test_the_thickness_is_recovered_with_the_orientations():
+    _, problem, truth = simulated(tilt=np.radians(0.04))
+    place, thickness = problem.layout.places["tilt"], problem.layout.places["thickness"]
+    start = truth.copy()
+    start[place] = 0.0
+    start[thickness] *= 1.08
+    before = RefinedState(start, np.zeros((len(start), len(start))), problem.calculated(start))
+    found = orient(problem, before, 6, ("thickness",))
+    assert found.x[thickness] == pytest.approx(truth[thickness], rel=0.01)
+    across = [one[place].reshape(-1, 2)[:, 1] for one in (start, found.x, truth)]
+    assert np.median(np.abs(across[1] - across[2])) < 0.2 * np.std(across[0] - across[2])
+
+
 def test_the_structure_is_recovered_with_esds_that_are_true():
     _, problem, truth = simulated()
     place = problem.layout.places["shifts"]
