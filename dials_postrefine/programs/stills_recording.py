@@ -102,5 +102,6 @@ def _positions(table, row, experiments, offsets, panel) -> np.ndarray:
         rows = slice(offsets[k], offsets[k + 1])
         size, number = sizes[id(detector)], panel[rows]
         known = (number >= 0) & (number < len(size))
-        position[rows][known] = xy[rows][known] / size[number[known]]
+        of_panel = size[number[known]]
+        position[rows][known] = xy[rows][known] / np.where(of_panel > 0.0, of_panel, np.nan)
     return position

@@ -49,6 +49,7 @@ CONSTANT = {
     "mp.method": "tests/command_line/test_mpi.py",
     "n_shells": "how statistics are cut up, not the map",
     "planes": "what the report shows",
+    "absolute.*": "what the report says beside the map: test_diffuse_map_absolute.py",
 }
 FACTORS = factors(load("diffuse_map"), VARIED, CONSTANT)
 ROWS = all_pairs(FACTORS)

@@ -44,6 +44,7 @@ CONSTANT = {
     "input.*": "data",
     "output.*": "names of files",
     "n_shells": "the rows of tables",
+    "dynamical": "of a structure, what the report says beside the rest: test_dynamical.py",
     "beam.annulus": "of images, which this data have not: tests/files/electron/test_scaled_images.py",
 }
 LEFT_OUT = {"beam.intensity=images": "these data have no images: tests/files/electron/test_scaled_images.py"}

@@ -258,10 +258,11 @@ def _nice(span: float, most: int = 7) -> float:
 def add_colour_bar(axes, bar: ColourBar) -> None:
     """A colour bar beside the axes, and below it what is not observed."""
     colours = bar.colours
-    factor, power = power_of(max(abs(colours.low), abs(colours.high)))
+    high = colours.high if colours.high > colours.low else colours.low + 1.0  # of values that are all the same
+    factor, power = power_of(max(abs(colours.low), abs(high)))
     scale = axes.inset_axes([1.05, 0.13, 0.05, 0.87])
-    steps = np.linspace(colours.low, colours.high, BAR_PIXELS)
-    extent = (0.0, 1.0, factor * colours.low, factor * colours.high)
+    steps = np.linspace(colours.low, high, BAR_PIXELS)
+    extent = (0.0, 1.0, factor * colours.low, factor * high)
     scale.imshow(colours.rgba(steps)[:, None], extent=extent, origin="lower", interpolation="none", aspect="auto")
     unit = (power + bar.unit).strip()
     scale.set_ylabel(f"{bar.quantity} ({unit})" if power or bar.unit else bar.quantity)

@@ -41,7 +41,7 @@ from dials_postrefine.files.safety.msgpack_structure import check_table
 pytestmark = [pytest.mark.dials, pytest.mark.slow]
 
 ROOT = Path(__file__).resolve().parents[3]
-EXAMPLES = 30  # of each kind of file; a third of a second each
+EXAMPLES = 20  # of each kind of file; a third of a second each
 
 
 def load_fuzz_files():
