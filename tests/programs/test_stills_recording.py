@@ -156,3 +156,13 @@ def test_damaged_columns_are_as_good_as_none(write):
 
     found = read_recording(read_stills(*write(change)))
     assert np.isnan(found.position).all() and (found.panel == 0).all()
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_panel_without_a_width_has_no_places(write):
+    def change(experiments, table):
+        for panel in experiments[0].detector:
+            panel.set_image_size((0, panel.get_image_size()[1]))
+
+    found = read_recording(read_stills(*write(change)))
+    assert np.isnan(found.position[:, 0]).all() and np.isfinite(found.position[:, 1]).all()
