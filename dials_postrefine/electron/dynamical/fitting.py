@@ -20,21 +20,22 @@ from dials_postrefine.electron.bloch.potential import Scattering
 from dials_postrefine.electron.dynamical.crystal import Setting, settings_of
 from dials_postrefine.electron.dynamical.hands import (
     NEAR,
-    best_kinematical,
     deviation,
+    kinematical_r1,
     log_likelihoods,
     scan_thickness,
 )
 from dials_postrefine.electron.dynamical.kinematical import kinematical_intensities
 from dials_postrefine.electron.dynamical.orientations import orient
 from dials_postrefine.electron.dynamical.refinement import (
+    SHARED,
     DynamicalChoice,
     DynamicalProblem,
     RefinedState,
     make_problem,
-    r1,
     refine,
 )
+from dials_postrefine.electron.dynamical.residuals import r1
 from dials_postrefine.electron.dynamical.results import DynamicalFit, Estimate, HandCandidate, HandChoice, Structure
 from dials_postrefine.electron.dynamical.rocking import BeamLimits, enough_step
 from dials_postrefine.electron.dynamical.starts import best_start
@@ -144,13 +145,12 @@ def fit_dynamical(
 
 @dataclass(frozen=True)
 class _Tried:
-    """A setting with its problem, R1 over the thicknesses, where its refinement stands, and R1 of single scattering."""
+    """A setting with its problem, R1 over the thicknesses, and where its refinement stands."""
 
     setting: Setting
     problem: DynamicalProblem
     scanned: np.ndarray
     state: RefinedState
-    kinematical_r1: float
 
 
 def _fit(data, atoms, scattering, choice: FitChoice, say) -> DynamicalFit:
@@ -197,8 +197,7 @@ def _settle(one: _Tried, choice: FitChoice) -> _Tried:
     start = one.state
     if _turns(choice) and len(one.scanned) > 1:
         thickness = best_start(one.problem, _thicknesses(choice), one.scanned)
-        _, x, intensity = scan_thickness(one.problem, np.array([thickness]))
-        start = replace(start, x=x, calculated=intensity)
+        _, start = scan_thickness(one.problem, np.array([thickness]))
     problem = one.problem.with_step(_step_of(choice, one.problem, start))
     state = refine(problem, start, "thickness", SHARED, Iterations(1 if _turns(choice) else 2, CONVERGED))
     if _turns(choice):
@@ -217,7 +216,6 @@ def _stage(problem: DynamicalProblem, state: RefinedState, name: str, kinds: tup
     return refine(problem, replace(state, stages=before), name, kinds, Iterations(1, CONVERGED))
 
 
-SHARED = ("thickness", "overall_b")
 STARTS = {"spread": 0.05, "kappa": 0.02, "mosaicity": np.radians(0.03)}  # where the derivative is not zero
 
 
@@ -266,7 +264,7 @@ def _stages(choice: FitChoice, problem: DynamicalProblem) -> list[tuple[str, tup
     """Names of stages, and the kinds of parameters that they refine."""
     wanted = choice.refine
     if "auto" in wanted:
-        n, n_observed = problem.freedom.n, int((problem.used & problem.data.observed).sum())
+        n, n_observed = problem.freedom.n, int(problem.judged.sum())
         small = n <= AUTO_MOST and n_observed >= PER_PARAMETER * n
         wanted = ("orientation", "structure") if small else ("orientation",)
     kinds: tuple[str, ...] = SHARED
@@ -281,7 +279,7 @@ def _stages(choice: FitChoice, problem: DynamicalProblem) -> list[tuple[str, tup
         "structure": ("shifts", "b", "displacements"),
     }
     for name in STAGES:
-        if name in wanted and name in more:
+        if name in wanted:
             kinds = (*kinds, *more[name])
             if name == "structure":
                 kinds = tuple(kind for kind in kinds if kind != "overall_b")
@@ -300,21 +298,19 @@ def _try_settings(data, atoms, scattering, chosen: tuple, say) -> list[_Tried]:
     problems = []
     for setting in settings:
         problem = make_problem(data, atoms, scattering, model, setting)
-        if int((problem.used & data.observed).sum()) < FEWEST:
+        if int(problem.judged.sum()) < FEWEST:
             raise Unusable(
                 "Too few reflections were integrated over their Bragg angle: check the frames' orientations."
             )
         single = kinematical_intensities(problem.data, problem.atoms, scattering, _thickness_of_step(choice))
-        problems.append((setting, problem, best_kinematical(problem, single)[0]))
+        problems.append((setting, problem, kinematical_r1(problem, single)))
     least = min(value for _, _, value in problems)
     problems = [one for one in problems if one[2] <= least + NEAR]
     found = []
-    for i, (setting, problem, single_r1) in enumerate(problems):
+    for i, (setting, problem, _) in enumerate(problems):
         say("Trying hands and settings", i, len(problems))
         problem = problem.with_step(step)
-        scanned, x, intensity = scan_thickness(problem, thickness)
-        size = problem.layout.size
-        found.append(_Tried(setting, problem, scanned, RefinedState(x, np.zeros((size, size)), intensity), single_r1))
+        found.append(_Tried(setting, problem, *scan_thickness(problem, thickness)))
     best = min((one.scanned for one in found), key=np.min)
     if len(thickness) > 1 and np.ptp(best) < FLAT:
         raise Unusable(
@@ -358,11 +354,11 @@ def _result(best: _Tried, state: RefinedState, hand: HandChoice, step: float) ->
     n_frames = data.frames.n
     thickness = float(x[places["thickness"]].mean())
     single = kinematical_intensities(data, problem.atoms_at(x), problem.scattering, thickness)
-    r1_kinematical, _ = best_kinematical(problem, single)
+    r1_kinematical = kinematical_r1(problem, single)
     scales = problem.scales_at(x)
     dynamical = np.where(problem.used, state.calculated, np.nan)
     single = np.where(problem.used, single, np.nan)
-    some = problem.used & data.observed
+    some = problem.judged
     single = single * scales[data.frame]
     f = np.sqrt(np.maximum(single, 0.0))[some]
     single *= (np.sum(np.sqrt(np.maximum(dynamical, 0.0))[some] * f) / np.sum(f**2)) ** 2

@@ -19,16 +19,22 @@ import numpy as np
 
 from dials_postrefine.electron.dynamical.crystal import Refined, tabulate_crystal
 from dials_postrefine.electron.dynamical.curves import scan
-from dials_postrefine.electron.dynamical.refinement import LOSS, DynamicalProblem, fit_scales, r1, sigma_of
+from dials_postrefine.electron.dynamical.refinement import (
+    LOSS,
+    DynamicalProblem,
+    RefinedState,
+    fit_scales,
+    sigma_of,
+)
+from dials_postrefine.electron.dynamical.residuals import B_VALUES, r1
 from dials_postrefine.numerics.robust import LOSSES
 
 NEAR = 0.05
-B_VALUES = np.arange(-2.0, 3.01, 0.25)  # Angstrom^2, added
 
 
-def best_kinematical(problem: DynamicalProblem, kinematical: np.ndarray) -> tuple[float, np.ndarray]:
+def kinematical_r1(problem: DynamicalProblem, kinematical: np.ndarray) -> float:
     """
-    R1 of single scattering with its own scales and B, and the intensities with them.
+    R1 of single scattering with its own scales and B.
 
     Parameters
     ----------
@@ -37,17 +43,14 @@ def best_kinematical(problem: DynamicalProblem, kinematical: np.ndarray) -> tupl
 
     Returns
     -------
-    r1 : float
-    intensity : ndarray, shape (n,)
+    float
     """
-    found, _, intensity = _best_b(problem, kinematical)
-    return found, intensity
+    return _best_b(problem, kinematical)[0]
 
 
 def _best_b(problem: DynamicalProblem, intensity: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
     """R1, x and scaled intensities with the B of B_VALUES that is best, by exp(-2 B s^2)."""
-    data, places = problem.data, problem.layout.places
-    some = problem.used & data.observed
+    data, places, some = problem.data, problem.layout.places, problem.judged
     best = (np.inf, np.zeros(0), intensity)
     for b in B_VALUES:
         damped = intensity * np.exp(-0.5 * b * data.d_star**2)
@@ -60,9 +63,9 @@ def _best_b(problem: DynamicalProblem, intensity: np.ndarray) -> tuple[float, np
     return best
 
 
-def scan_thickness(problem: DynamicalProblem, thickness: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def scan_thickness(problem: DynamicalProblem, thickness: np.ndarray) -> tuple[np.ndarray, RefinedState]:
     """
-    R1 for thicknesses, with scales and B fitted to each, and x and the intensities of the best one.
+    R1 for thicknesses, with scales and B fitted to each, and where a refinement starts: at the best one.
 
     Parameters
     ----------
@@ -73,8 +76,7 @@ def scan_thickness(problem: DynamicalProblem, thickness: np.ndarray) -> tuple[np
     Returns
     -------
     r1 : ndarray, shape (t,)
-    x : ndarray, shape (k,)
-    intensity : ndarray, shape (n,)
+    state : RefinedState
     """
     tables = tabulate_crystal(
         problem.atoms, problem.reciprocal, 2.0 * problem.choice.limits.g_max, problem.scattering, Refined()
@@ -83,9 +85,9 @@ def scan_thickness(problem: DynamicalProblem, thickness: np.ndarray) -> tuple[np
     every = [_best_b(problem, one) for one in found.T]
     values = np.array([one[0] for one in every])
     best = int(np.argmin(values))
-    x = every[best][1]
+    _, x, intensity = every[best]
     x[problem.layout.places["thickness"]] = thickness[best]
-    return values, x, every[best][2]
+    return values, RefinedState(x, np.zeros((len(x), len(x))), intensity)
 
 
 def log_likelihoods(problem: DynamicalProblem, calculated: Sequence[np.ndarray]) -> np.ndarray:

@@ -22,6 +22,7 @@ import numpy as np
 from dials_postrefine.electron.bloch.potential import Scattering, potential_of_atoms
 from dials_postrefine.electron.dynamical.crystal import Freedom, Refined, Setting, freedom_of, in_hand, tabulate_crystal
 from dials_postrefine.electron.dynamical.curves import Curves, Specimen, evaluate
+from dials_postrefine.electron.dynamical.residuals import r1
 from dials_postrefine.electron.dynamical.results import Stage
 from dials_postrefine.electron.dynamical.rocking import BeamLimits, OrientationGrid, make_grid, tilt_axes
 from dials_postrefine.numerics.frames import FrameData, are_covered
@@ -31,6 +32,7 @@ from dials_postrefine.scattering.electron_atoms import ElectronAtoms
 
 LOSS = "huber"
 DISTRIBUTIONS = ("none", "wedge", "normal")
+SHARED = ("thickness", "overall_b")  # what frames have in common and every stage refines, besides the scale
 FEWEST_OF_FRAME = 3  # observations from which on a frame has parameters of its own
 
 
@@ -141,6 +143,11 @@ class DynamicalProblem:
     def reciprocal(self) -> np.ndarray:
         """A of one frame, for lengths."""
         return self.data.frames.a_matrix[0]
+
+    @property
+    def judged(self) -> np.ndarray:
+        """What R1, scales and p are of (n,): the observed ones of those that are refined against."""
+        return self.used & self.data.observed
 
     def with_step(self, step: float) -> DynamicalProblem:
         """The same with another step between orientations, radians."""
@@ -289,23 +296,6 @@ def _quadrature(distribution: str) -> tuple[np.ndarray, np.ndarray]:
     return nodes, weights / weights.sum()
 
 
-def r1(observed: np.ndarray, calculated: np.ndarray) -> float:
-    """
-    R1 on amplitudes.
-
-    Parameters
-    ----------
-    observed, calculated : ndarray, shape (n,)
-        Intensities, on one scale.
-
-    Returns
-    -------
-    float
-    """
-    f = np.sqrt(np.maximum(observed, 0.0))
-    return float(np.sum(np.abs(f - np.sqrt(np.maximum(calculated, 0.0)))) / np.sum(f))
-
-
 def unexplained_share(residual: np.ndarray, variance: np.ndarray, calculated: np.ndarray) -> float:
     """
     p (module docstring).
@@ -343,8 +333,7 @@ def sigma_of(problem: DynamicalProblem, calculated: np.ndarray) -> np.ndarray:
     -------
     ndarray, shape (n,)
     """
-    data = problem.data
-    some = problem.used & data.observed
+    data, some = problem.data, problem.judged
     product = calculated * np.mean(calculated[some])
     p = unexplained_share((data.intensity - calculated)[some], data.variance[some], product[some])
     return np.sqrt(data.variance + p**2 * product)
@@ -366,7 +355,7 @@ def fit_scales(problem: DynamicalProblem, calculated: np.ndarray, x: np.ndarray)
     ndarray, shape (k,)
     """
     data, places = problem.data, problem.layout.places
-    some = problem.used & data.observed & (calculated > 0.0)
+    some = problem.judged & (calculated > 0.0)
     f_obs = np.sqrt(np.maximum(data.intensity, 0.0))[some]
     f_calc = np.sqrt(np.maximum(calculated, 0.0))[some]
     x = x.copy()
@@ -446,7 +435,7 @@ def refine(
     objective = Objective(weighted, LOSS, Restraint(mean, width), norm=float(len(observed)))
     found = minimise(objective, before.x, sorted(free), bounds_of(layout), iterations)
     calculated = made[found.x.tobytes()]
-    some = problem.used & data.observed
+    some = problem.judged
     stage = Stage(
         name,
         refined,

@@ -44,6 +44,23 @@ class ModelComparison:
     deviation: float
 
 
+def r1(observed: np.ndarray, calculated: np.ndarray) -> float:
+    """
+    R1 (module docstring).
+
+    Parameters
+    ----------
+    observed, calculated : ndarray, shape (n,)
+        Intensities, on one scale.
+
+    Returns
+    -------
+    float
+    """
+    f = np.sqrt(np.maximum(observed, 0.0))
+    return float(np.sum(np.abs(f - np.sqrt(np.maximum(calculated, 0.0)))) / np.sum(f))
+
+
 def amplitude_residuals(observed: np.ndarray, calculated: np.ndarray, group: np.ndarray, n_groups: int) -> np.ndarray:
     """
     R1 (module docstring) of groups.

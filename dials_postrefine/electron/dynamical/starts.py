@@ -15,7 +15,8 @@ import numpy as np
 
 from dials_postrefine.electron.dynamical.hands import scan_thickness
 from dials_postrefine.electron.dynamical.orientations import orient
-from dials_postrefine.electron.dynamical.refinement import DynamicalProblem, RefinedState, r1
+from dials_postrefine.electron.dynamical.refinement import SHARED, DynamicalProblem
+from dials_postrefine.electron.dynamical.residuals import r1
 from dials_postrefine.electron.dynamical.rocking import enough_step
 
 NEAR = 0.15  # of the least R1
@@ -60,7 +61,7 @@ def best_start(problem: DynamicalProblem, thickness: np.ndarray, scanned: np.nda
     if len(tried) < 2:
         return float(thickness[np.argmin(scanned)])
     data = problem.data
-    every = max(1, int((problem.used & data.observed).sum()) // FEWEST)
+    every = max(1, int(problem.judged.sum()) // FEWEST)
     some = data.frame % every == 0
     part = replace(problem, data=data.select(some), used=problem.used[some])
     found = [_refined_r1(part.with_step(enough_step(part.data, one)), one) for one in tried]
@@ -69,9 +70,8 @@ def best_start(problem: DynamicalProblem, thickness: np.ndarray, scanned: np.nda
 
 def _refined_r1(problem: DynamicalProblem, thickness: float) -> float:
     """R1 from a thickness on."""
-    size = problem.layout.size
-    _, x, intensity = scan_thickness(problem, np.array([thickness]))
-    state = orient(problem, RefinedState(x, np.zeros((size, size)), intensity), ROUNDS[0], ("thickness", "overall_b"))
+    _, state = scan_thickness(problem, np.array([thickness]))
+    state = orient(problem, state, ROUNDS[0], SHARED)
     state = orient(problem, state, ROUNDS[1])
-    some = problem.used & problem.data.observed
+    some = problem.judged
     return r1(problem.data.intensity[some], state.calculated[some])
