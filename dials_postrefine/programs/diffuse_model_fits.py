@@ -14,7 +14,7 @@ from dials_postrefine.diffuse.model.atoms import Atoms
 from dials_postrefine.diffuse.model.background import background_functions
 from dials_postrefine.diffuse.model.comparison import LIMIT, choose, held_out_squares, preference
 from dials_postrefine.diffuse.model.fitting import Fit, Problem, fit, fit_background, join_equivalents
-from dials_postrefine.diffuse.model.parameters import Model
+from dials_postrefine.diffuse.model.parameters import Model, calculate
 from dials_postrefine.diffuse.model.spread import spread
 from dials_postrefine.diffuse.model.tls import is_covariance
 from dials_postrefine.diffuse.model.voxels import Voxels
@@ -272,7 +272,7 @@ class _Held:
 
     def evaluate(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         if self.found is None:
-            self.found = getattr(self.model, "calculate", lambda v: self.model.evaluate(v)[0])(self.values)
+            self.found = calculate(self.model, self.values)
         return self.found, np.zeros((0, len(self.found)))
 
 

@@ -152,10 +152,9 @@ class BlockCollector:
         reached : ndarray (m,) of int64
             columns.make_reached; left with zeros.
         """
-        voxels = [
-            np.arange(PAGE * page, min(PAGE * (page + 1), len(sums)), dtype=np.int32) for page in reached.nonzero()[0]
-        ]
-        voxels = np.concatenate([np.empty(0, np.int32), *voxels])
+        pages = reached.nonzero()[0].astype(np.int32)
+        voxels = (PAGE * pages[:, None] + np.arange(PAGE, dtype=np.int32)).ravel()
+        voxels = voxels[voxels < len(sums)]
         voxels = voxels[sums[voxels, PIXELS] > 0]
         reached[:] = 0
         part = voxels, np.empty((len(voxels), N_SUMS), np.int64)

@@ -52,8 +52,7 @@ STIFFNESS = 0.1
 class UnmergedRecords:
     """
     Records (n,) to be fitted, in the order of their orbits: y = n/e and its variance by counting, the orbit by number
-    from 0 on, the group (0 to
-    N_GROUPS) of orbits that are held out together, and the level L of the shell.
+    from 0 on, the group (0 to N_GROUPS) of orbits that are held out together, and the level L of the shell.
     """
 
     y: np.ndarray
@@ -180,8 +179,8 @@ def _settle(observed: UnmergedRecords, places: Places, kept: list[FittedTerm]) -
     """Terms fitted in turn, a step each, until nothing changes."""
     designs, values = [one.term.design(places) for one in kept], [one.coefficients for one in kept]
     sizes = [design @ value for design, value in zip(designs, values)]
-    variance = noise(observed, evaluate(kept, places, observed.level))
     state = evaluate(kept, places, observed.level)
+    variance = noise(observed, state)
     covariances = [_covariance(observed, design, one.term, state, variance)[0] for design, one in zip(designs, kept)]
     for _ in range(ROUNDS):
         moved = 0.0
@@ -267,15 +266,14 @@ def residuals(
         y - d - g I, and the weights, which are robust.
     """
     (g, d), orbit = state, observed.orbit
-    weight = 1.0 / variance
-    for _ in range(3):
-        total = np.bincount(orbit, weight * g * g)
-        intensity = np.bincount(orbit, weight * g * (observed.y - d)) / np.maximum(total, 1e-300)
-        residual = observed.y - d - g * intensity[orbit]
+    signal = observed.y - d
+    residual = np.zeros_like(signal)
+    for _ in range(4):
         weight = 1.0 / (variance * (1.0 + residual * residual / (variance * Z * Z)))
-    total = np.bincount(orbit, weight * g * g)
-    intensity = np.bincount(orbit, weight * g * (observed.y - d)) / np.maximum(total, 1e-300)
-    return intensity, observed.y - d - g * intensity[orbit], weight
+        total = np.bincount(orbit, weight * g * g)
+        intensity = np.bincount(orbit, weight * g * signal) / np.maximum(total, 1e-300)
+        residual = signal - g * intensity[orbit]
+    return intensity, residual, weight
 
 
 def noise(observed: UnmergedRecords, state: tuple[np.ndarray, np.ndarray]) -> np.ndarray:

@@ -18,6 +18,7 @@ from dials_postrefine.diffuse.map.columns import (
     HALF_COUNTS,
     HALF_EXPOSURE,
     N_SUMS,
+    PAGE,
     PIXELS,
     SQUARES,
     VARIANCE,
@@ -25,8 +26,6 @@ from dials_postrefine.diffuse.map.columns import (
 from dials_postrefine.diffuse.map.compiled import inlined, jit
 from dials_postrefine.numerics.indices import INDEX_BASE
 
-# Voxels that are looked at together.
-BLOCK = 256
 # Columns of the sums over pairs of which a correlation is made.
 N_PAIR = 6
 # Columns of shell_sums.
@@ -312,11 +311,11 @@ def fold(sums, rows, operations, proper):
     found, rotated = np.empty(len(operations), np.int64), np.empty(len(operations), np.int64)
     rotations = operations[proper] if proper.size > 0 else operations
     total = np.empty(N_SUMS, np.int64)
-    # of a few images most equivalents have nothing, which is told sooner of a block of voxels than of each
-    occupied = np.zeros(len(sums) // BLOCK + 1, np.bool_)
+    # of a few images most equivalents have nothing, which is told sooner of a page of voxels than of each
+    occupied = np.zeros(len(sums) // PAGE + 1, np.bool_)
     for a in range(len(sums)):
         if sums[a, PIXELS] > 0:
-            occupied[a // BLOCK] = True
+            occupied[a // PAGE] = True
     for i in range(limits[3]):
         for j in range(limits[4]):
             x, y = i + limits[0], j + limits[1]
@@ -325,7 +324,7 @@ def fold(sums, rows, operations, proper):
                 n = orbit(x, y, z, operations, rows, found)
                 total[:] = 0
                 for p in range(n):
-                    if occupied[found[p] // BLOCK]:
+                    if occupied[found[p] // PAGE]:
                         for column in range(N_SUMS):
                             total[column] += sums[found[p], column]
                 if total[PIXELS] == 0:

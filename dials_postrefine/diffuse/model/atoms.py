@@ -48,6 +48,11 @@ class Atoms:
         """Cartesian positions (n, 3), Angstrom."""
         return self.sites @ self.orthogonal.T
 
+    def means(self, group: np.ndarray) -> np.ndarray:
+        """Mean positions of groups (n_groups, 3), Angstrom; group (n,) of int numbers them from 0 on."""
+        n = np.bincount(group)
+        return np.stack([np.bincount(group, x) / n for x in self.xyz.T], axis=1)
+
     @property
     def u_iso(self) -> np.ndarray:
         """Isotropic mean square displacements (n,), Angstrom^2."""

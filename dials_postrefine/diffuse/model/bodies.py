@@ -14,7 +14,7 @@ from dataclasses import replace
 import numpy as np
 
 from dials_postrefine.diffuse.model.atoms import Atoms
-from dials_postrefine.diffuse.model.parameters import Model
+from dials_postrefine.diffuse.model.parameters import Model, calculate
 from dials_postrefine.diffuse.model.uncorrelated import Uncorrelated
 from dials_postrefine.diffuse.model.voxels import Voxels
 
@@ -56,7 +56,6 @@ class SeparateParts:
         intensity, begin = self.alone.copy(), 0
         for part in self.parts:
             end = begin + len(part.parameters)
-            calculate = getattr(part, "calculate", None)
-            intensity += calculate(values[begin:end]) if calculate else part.evaluate(values[begin:end])[0]
+            intensity += calculate(part, values[begin:end])
             begin = end
         return intensity

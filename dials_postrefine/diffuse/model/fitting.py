@@ -363,7 +363,7 @@ def _describe(model: Model, problem: Problem, data: _Data, at: _At, values: np.n
     covariance = root @ root.T / np.outer(norm, norm)
     chi_sq = (at.solution.cost + data.within) / max(1, problem.used.sum() - len(whole))
     n = n_values + has_scale
-    block = problem.distinct.blocks()[data.chosen]
+    block = problem.distinct.blocks[data.chosen]
     pull = data.w * at.solution.residual
     gradients = np.array([np.bincount(block, row * pull) for row in whole])
     clustered = np.diag(covariance @ (gradients @ gradients.T) @ covariance)[:n] if block.max() > len(whole) else 0.0

@@ -22,6 +22,7 @@ import numpy as np
 
 from dials_postrefine.diffuse.model.atoms import Atoms
 from dials_postrefine.diffuse.model.kernels import correlation_of
+from dials_postrefine.diffuse.model.positive_tensors import tensor_of
 from dials_postrefine.diffuse.model.rigid_body import ELEMENTS
 from dials_postrefine.diffuse.model.tls import tls_covariances
 
@@ -157,9 +158,10 @@ def _of_body(rho: np.ndarray, values: dict[str, float]) -> tuple[np.ndarray, np.
     """V (n, n) and tensors (n, 3, 3) of atoms at rho (n, 3) from the centroid of a body."""
     if "t11" in values:
         return tls_covariances(rho, list(values.values()))
-    whole = values["sigma"] ** 2 * np.eye(3) if "sigma" in values else np.zeros((3, 3))
-    for i, j in ELEMENTS if "u11" in values else ():
-        whole[i, j] = whole[j, i] = values[f"u{i + 1}{j + 1}"]
+    if "u11" in values:
+        whole = tensor_of([values[f"u{i + 1}{j + 1}"] for i, j in ELEMENTS])
+    else:
+        whole = values.get("sigma", 0.0) ** 2 * np.eye(3)
     l_sq = np.radians(values.get("libration", 0.0)) ** 2
     products = rho @ rho.T
     turning = np.diag(products)[:, None, None] * np.eye(3) - rho[:, :, None] * rho[:, None, :]

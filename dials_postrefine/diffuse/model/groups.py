@@ -37,8 +37,7 @@ class Groups:
     def places(self, atoms: Atoms) -> np.ndarray:
         """The means of their atoms (n_groups, 3), Angstrom."""
         inside = self.number >= 0
-        size = np.bincount(self.number[inside])
-        return np.stack([np.bincount(self.number[inside], x) / size for x in atoms.xyz[inside].T], axis=1)
+        return atoms.select(inside).means(self.number[inside])
 
 
 def runs_of_residues(atoms: Atoms, n_residues: int) -> Groups:
@@ -80,8 +79,7 @@ def domains_of(atoms: Atoms, n_domains: int) -> Groups:
         In the order of their first residues.
     """
     residues = np.unique(atoms.residue, return_inverse=True)[1].reshape(-1)
-    size = np.bincount(residues)
-    places = np.stack([np.bincount(residues, x) / size for x in atoms.xyz.T], axis=1)
+    places = atoms.means(residues)
     distance = np.sqrt(((places[:, None] - places[None]) ** 2).sum(axis=2))
     springs = np.exp(-((distance / NEAR) ** 2)) * ~np.eye(len(places), dtype=bool)
     part = np.zeros(len(places), int)

@@ -36,3 +36,21 @@ class Model(Protocol):
 
     def evaluate(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """I (n,) at the voxels for values (p,) of the parameters, and dI/dvalue (p, n)."""
+
+
+def calculate(model: Model, values: np.ndarray) -> np.ndarray:
+    """
+    I of a model without the derivatives, by its own `calculate` where it can do without them.
+
+    Parameters
+    ----------
+    model : Model
+    values : ndarray (p,)
+
+    Returns
+    -------
+    ndarray (n,)
+    """
+    if hasattr(model, "calculate"):
+        return model.calculate(values)
+    return model.evaluate(values)[0]

@@ -42,7 +42,7 @@ class PositiveTensors:
         """C in the place of U (p,)."""
         found = np.array(values, float)
         for here in self.slices:
-            strength, axes = np.linalg.eigh(_matrix(values[here]))
+            strength, axes = np.linalg.eigh(tensor_of(values[here]))
             strength = np.maximum(strength, SMALLEST * max(strength.max(), 1e-6))
             c = np.linalg.cholesky((axes * strength) @ axes.T)
             found[here] = [c[i, j] for i, j in ELEMENTS]
@@ -68,13 +68,25 @@ class PositiveTensors:
         return found
 
 
-def _matrix(elements: np.ndarray) -> np.ndarray:
-    """U of its six elements."""
+def tensor_of(elements: Sequence[float]) -> np.ndarray:
+    """
+    U of its six elements.
+
+    Parameters
+    ----------
+    elements : sequence of 6 float
+        11, 22, 33, 12, 13, 23.
+
+    Returns
+    -------
+    ndarray (3, 3)
+        Symmetric.
+    """
     c = _triangle(elements)
     return c + c.T - np.diag(np.diag(c))
 
 
-def _triangle(elements: np.ndarray) -> np.ndarray:
+def _triangle(elements: Sequence[float]) -> np.ndarray:
     """A lower triangle of six elements."""
     found = np.zeros((3, 3))
     for (i, j), one in zip(ELEMENTS, elements):

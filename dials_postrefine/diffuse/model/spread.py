@@ -14,7 +14,7 @@ from concurrent.futures import Executor
 
 import numpy as np
 
-from dials_postrefine.diffuse.model.parameters import Model
+from dials_postrefine.diffuse.model.parameters import Model, calculate
 from dials_postrefine.diffuse.model.voxels import Voxels
 from dials_postrefine.numerics.run import Run
 
@@ -38,25 +38,24 @@ class SpreadModel:
     def evaluate(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """I and its derivatives (parameters.Model)."""
         intensity, derivatives = np.zeros(self.n), np.zeros((len(self.parameters), self.n))
-        for number, found in enumerate(self._map("evaluate", values)):
+        for number, found in enumerate(self._map(_evaluate, values)):
             intensity[number :: self.n_blocks], derivatives[:, number :: self.n_blocks] = found
         return intensity, derivatives
 
     def calculate(self, values: np.ndarray) -> np.ndarray:
         """I (n,) without the derivatives, where the model can do without them."""
         intensity = np.zeros(self.n)
-        name = "calculate" if hasattr(self.pattern, "calculate") else "evaluate"
-        for number, found in enumerate(self._map(name, values)):
-            intensity[number :: self.n_blocks] = found if name == "calculate" else found[0]
+        for number, found in enumerate(self._map(calculate, values)):
+            intensity[number :: self.n_blocks] = found
         return intensity
 
     def grown(self, values: np.ndarray) -> np.ndarray:
         """Values to begin with from those of a model of fewer parameters."""
         return self.pattern.grown(values)
 
-    def _map(self, name: str, values: np.ndarray) -> Iterator:
-        tasks = [(name, number, self.n_blocks, values) for number in range(self.n_blocks)]
-        return self.executor.map(_evaluate, tasks)
+    def _map(self, function: Callable, values: np.ndarray) -> Iterator:
+        tasks = [(function, number, self.n_blocks, values) for number in range(self.n_blocks)]
+        return self.executor.map(_of_block, tasks)
 
 
 @contextlib.contextmanager
@@ -87,13 +86,17 @@ def _begin(make: Callable[[Voxels], Model], voxels: Voxels) -> None:
     _worker.update(make=make, voxels=voxels, models={})
 
 
-def _evaluate(task):
-    name, number, n_blocks, values = task
+def _evaluate(model: Model, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return model.evaluate(values)
+
+
+def _of_block(task):
+    function, number, n_blocks, values = task
     models = _worker["models"]
     if number not in models:
         voxels = _worker["voxels"]
         made = _worker["make"](voxels.select(np.arange(number, len(voxels), n_blocks)))
         if n_blocks > KEPT:
-            return getattr(made, name)(values)
+            return function(made, values)
         models[number] = made
-    return getattr(models[number], name)(values)
+    return function(models[number], values)

@@ -64,11 +64,9 @@ def nodes_of(atoms: Atoms) -> NetworkNodes:
     groups = np.arange(len(atoms))
     if not single:
         groups = np.unique(atoms.residue, return_inverse=True)[1].reshape(-1)
-    n = np.bincount(groups)
-    places = np.stack([np.bincount(groups, x) / n for x in atoms.xyz.T], axis=1)
     first = np.unique(groups, return_index=True)[1]
-    u = np.bincount(groups, atoms.u_iso) / n
-    return NetworkNodes(groups, places, atoms.residue[first], atoms.chain[first], single, u)
+    u = np.bincount(groups, atoms.u_iso) / np.bincount(groups)
+    return NetworkNodes(groups, atoms.means(groups), atoms.residue[first], atoms.chain[first], single, u)
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,7 @@ from dials_postrefine.diffuse.model.atoms import Atoms
 from dials_postrefine.diffuse.model.covariance import displaced_occupancies
 from dials_postrefine.diffuse.model.libration import LARGEST, librations_of
 from dials_postrefine.diffuse.model.parameters import Parameter
+from dials_postrefine.diffuse.model.positive_tensors import tensor_of
 from dials_postrefine.diffuse.model.rigid_body import ELEMENTS, TENSOR
 from dials_postrefine.diffuse.model.voxels import Voxels
 
@@ -100,10 +101,7 @@ def tensors_of(values: Sequence[float]) -> tuple[np.ndarray, np.ndarray, np.ndar
         Angstrom^2, rad^2, Angstrom rad.
     """
     values = np.asarray(values, float)
-    t, libration, s = np.zeros((3, 3, 3))
-    for k, (i, j) in enumerate(ELEMENTS):
-        t[i, j] = t[j, i] = values[k]
-        libration[i, j] = libration[j, i] = values[6 + k] * DEGREE**2
+    t, libration, s = tensor_of(values[:6]), tensor_of(values[6:12] * DEGREE**2), np.zeros((3, 3))
     for k, (i, j) in enumerate(SCREW):
         s[i, j] = values[12 + k] * DEGREE
     s[2, 2] = -s[0, 0] - s[1, 1]

@@ -2,9 +2,9 @@
 The voxels of a map that models are fitted to.
 
 Symmetry equivalents by the Laue class are an orbit.  Held out are whole orbits, so that no voxel that is fitted tells
-what a held-out one is: some by chance, or contiguous blocks of reciprocal space (of BLOCK indices
-along each axis, with all their equivalents).  Where a map was averaged over symmetry, one voxel of each orbit is
-taken: the others are copies of it.
+what a held-out one is: some by chance, or contiguous blocks of reciprocal space (of BLOCK indices along each axis, with
+all their equivalents).  Where a map was averaged over symmetry, one voxel of each orbit is taken: the others are copies
+of it.
 """
 
 from __future__ import annotations
@@ -62,12 +62,9 @@ class Voxels:
         poisson = self.poisson and replace(self.poisson, exposure=self.poisson.exposure[chosen])
         return replace(self, poisson=poisson, **{name: getattr(self, name)[chosen] for name in names})
 
+    @cached_property
     def blocks(self) -> np.ndarray:
         """The block of reciprocal space (n,) of int of each voxel: that of the first voxel of its orbit."""
-        return self._blocks
-
-    @cached_property
-    def _blocks(self) -> np.ndarray:
         return block_of(self.h, self.orbit)
 
     def variance(self, calculated: np.ndarray) -> np.ndarray:

@@ -98,7 +98,7 @@ def test_correlated_misfit_makes_standard_deviations_larger(rigid):
     """What is wrong for blocks of voxels together counts as few observations, not as many."""
     model, voxels = rigid
     functions, random = background_functions(voxels.s, "smooth", 6), np.random.default_rng(2)
-    block, values, esds = voxels.blocks(), [], []
+    block, values, esds = voxels.blocks, [], []
     for _ in range(30):
         data = observed(rigid, random, 0.02)
         data = replace(data, intensity=data.intensity * (1.0 + 0.1 * random.normal(size=block.max() + 1)[block]))
